@@ -1,0 +1,457 @@
+//! A bucket: which topics live in one hash slice of a section, and what they are.
+//!
+//! One small automerge document with two flat maps. A topic lives while `topics` has an entry under its path:
+//!
+//! ```text
+//! topics       path            → definition hash (16 bytes) · number of the creation in its origin's feed (u64, big-endian)
+//! definitions  definition hash → one byte that differs from the entry's before · the definition's bytes
+//!              (in hexadecimal)
+//! ```
+//!
+//! The origin of a creation is the actor of the operation that put the entry, so entry and operation together are the
+//! topic's [`Dot`]. Concurrent creations of a path stand beside each other, each with its dot; which of them wins, and so
+//! which definition stands, is automerge's order and the same everywhere. Removing removes what the remover saw: a creation that it had not
+//! seen survives.
+//!
+//! Every creation puts its definition again, and whoever removes the last topic with a definition that he sees removes that too. So a
+//! live topic's definition is always there: it came with the creation, and who removed that put had seen the creation.
+//! For that, the put must be an operation of its own, and automerge makes none where equal bytes stand already: hence
+//! the byte that differs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
+
+use crate::{
+    definition::{Definition, DefinitionHash},
+    document::{Document, DocumentError, Edit, Entry, Genesis, MapIndex},
+    id::{Dot, Origin},
+    path::Path,
+};
+
+/// How many topics one call of [`Bucket::create`] or [`Bucket::remove`] may name: more, and peers would refuse the change for its size.
+pub const TOPICS_PER_CHANGE_MAX: usize = 8192;
+
+const TOPICS: MapIndex = 0;
+const DEFINITIONS: MapIndex = 1;
+
+static GENESIS: LazyLock<Genesis> = LazyLock::new(|| Genesis::new("mangrove bucket 1", &["topics", "definitions"]));
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    document: Document,
+}
+
+impl Bucket {
+    /// A bucket without topics.
+    #[expect(clippy::new_without_default, reason = "an empty bucket is made on purpose, never by default")]
+    pub fn new() -> Bucket {
+        Bucket { document: Document::new(&GENESIS) }
+    }
+
+    /// A bucket that this node saved.
+    pub fn load(saved: &[u8]) -> Result<Bucket, DocumentError> {
+        Document::load(&GENESIS, saved).map(|document| Bucket { document })
+    }
+
+    /// The whole bucket with its history, not compressed. Equal buckets may save to different bytes.
+    pub fn save(&self) -> Vec<u8> {
+        self.document.save()
+    }
+
+    /// Creates topics, each under its number of the origin's feed. Returns the change. A path that lives gets a new topic in place of
+    /// the old. At most [`TOPICS_PER_CHANGE_MAX`] at once.
+    pub fn create(&mut self, origin: Origin, topics: &[(Path, &Definition, u64)]) -> Vec<u8> {
+        debug_assert!(topics.len() <= TOPICS_PER_CHANGE_MAX, "the caller splits what is too much for one change");
+        let definitions: BTreeMap<DefinitionHash, Vec<u8>> =
+            topics.iter().map(|(_, definition, _)| (definition.hash(), definition.to_bytes())).collect();
+        let change = self.document.commit(origin, |edit| {
+            for (hash, bytes) in &definitions {
+                put_definition(edit, hash, bytes);
+            }
+            for (path, definition, number) in topics {
+                // Removed first: equal bytes over equal bytes would make no operation, and so no topic.
+                edit.remove(TOPICS, path.as_str());
+                edit.put(TOPICS, path.as_str(), [&definition.hash().0[..], &number.to_be_bytes()].concat());
+            }
+        });
+        change.unwrap_or_default()
+    }
+
+    /// Removes topics, with all concurrent creations that are seen here, and definitions that no topic needs any more.
+    /// Returns the change; `None` if none of them lives. At most [`TOPICS_PER_CHANGE_MAX`] at once.
+    pub fn remove(&mut self, origin: Origin, paths: &[Path]) -> Option<Vec<u8>> {
+        debug_assert!(paths.len() <= TOPICS_PER_CHANGE_MAX, "the caller splits what is too much for one change");
+        let gone: BTreeSet<&str> = paths.iter().map(Path::as_str).collect();
+        let (mut freed, mut used) = (BTreeSet::new(), BTreeSet::new());
+        for (key, entries) in self.document.entries(TOPICS) {
+            let hashes = entries.iter().filter_map(live).map(|(_, hash)| hash);
+            if gone.contains(key.as_str()) { freed.extend(hashes) } else { used.extend(hashes) }
+        }
+        self.document.commit(origin, |edit| {
+            gone.iter().for_each(|path| edit.remove(TOPICS, path));
+            freed.difference(&used).for_each(|hash| edit.remove(DEFINITIONS, &hash.to_string()));
+        })
+    }
+
+    /// Applies a change. Returns the paths that it created or removed topics at; none, if it was applied before.
+    pub fn apply(&mut self, change: &[u8]) -> Result<Vec<Path>, DocumentError> {
+        self.apply_all(&[change])
+    }
+
+    /// Applies changes in the given order, all or none: faster than one by one.
+    pub fn apply_all(&mut self, changes: &[&[u8]]) -> Result<Vec<Path>, DocumentError> {
+        self.document.apply(changes).map(paths)
+    }
+
+    /// Joins a peer's whole bucket into this one. Returns the paths that the changes it brought created or removed topics at.
+    pub fn merge(&mut self, saved: &[u8]) -> Result<Vec<Path>, DocumentError> {
+        self.document.merge(saved).map(paths)
+    }
+
+    /// The paths at which topics live, in order.
+    pub fn paths(&self) -> Vec<Path> {
+        self.topics().map(|(path, _)| path).collect()
+    }
+
+    /// The live topics in the order of their paths, with all live creations of each: the one that stands first.
+    pub fn topics(&self) -> impl Iterator<Item = (Path, Vec<(Dot, DefinitionHash)>)> + '_ {
+        self.document.entries(TOPICS).filter_map(|(key, entries)| {
+            let creations: Vec<_> = entries.iter().filter_map(live).collect();
+            let path = Path::parse(&key).ok()?;
+            (!creations.is_empty()).then_some((path, creations))
+        })
+    }
+
+    /// The live creations of a path, the one that stands first; none if no topic lives there. Those with another definition than the
+    /// first have lost to it.
+    pub fn get(&self, path: &Path) -> Vec<(Dot, DefinitionHash)> {
+        self.document.get(TOPICS, path.as_str()).iter().filter_map(live).collect()
+    }
+
+    /// A definition of a live topic. `None` for others, and for one that a newer version has written and this one cannot read.
+    pub fn definition(&self, hash: &DefinitionHash) -> Option<Definition> {
+        let entries = self.document.get(DEFINITIONS, &hash.to_string());
+        let mut sound = entries.iter().filter_map(|entry| entry.bytes.split_first()).map(|(_, bytes)| bytes);
+        sound.find(|bytes| DefinitionHash::of(bytes) == *hash).and_then(|bytes| Definition::from_bytes(bytes).ok())
+    }
+
+    /// The sorted heads: equal exactly where buckets are.
+    pub fn heads(&self) -> Vec<[u8; 32]> {
+        self.document.heads()
+    }
+
+    /// Whether the change with this hash has been applied.
+    pub fn has_change(&self, hash: &[u8; 32]) -> bool {
+        self.document.has_change(hash)
+    }
+}
+
+fn put_definition(edit: &mut Edit<'_>, hash: &DefinitionHash, bytes: &[u8]) {
+    let key = hash.to_string();
+    let before = edit.get(DEFINITIONS, &key).and_then(|entry| entry.first().copied());
+    let differs = before.map_or(0, |byte| byte.wrapping_add(1));
+    edit.put(DEFINITIONS, &key, [&[differs], bytes].concat());
+}
+
+fn live(entry: &Entry) -> Option<(Dot, DefinitionHash)> {
+    let (hash, number) = entry.bytes.split_first_chunk::<16>()?;
+    let number = u64::from_be_bytes(number.try_into().ok()?);
+    Some((Dot { origin: entry.origin, number }, DefinitionHash(*hash)))
+}
+
+fn paths(touched: BTreeSet<(MapIndex, String)>) -> Vec<Path> {
+    let keys = touched.into_iter().filter(|(map, _)| *map == TOPICS).map(|(_, key)| key);
+    keys.filter_map(|key| Path::parse(&key).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        chunk::is_sound_change,
+        definition::{Properties, TopicType},
+        id::{Incarnation, NodeId},
+    };
+
+    fn origin(node: u8) -> Origin {
+        Origin { node: NodeId([node; 32]), incarnation: Incarnation { boot: 1, nonce: u64::from(node) } }
+    }
+
+    fn dot(node: u8, number: u64) -> Dot {
+        Dot { origin: origin(node), number }
+    }
+
+    fn path(text: &str) -> Path {
+        Path::parse(text).unwrap()
+    }
+
+    fn json() -> Definition {
+        Definition::new(TopicType::Json, Properties::default())
+    }
+
+    fn string() -> Definition {
+        Definition::new(TopicType::String, Properties::default())
+    }
+
+    fn create(bucket: &mut Bucket, node: u8, text: &str, definition: &Definition, number: u64) -> Vec<u8> {
+        bucket.create(origin(node), &[(path(text), definition, number)])
+    }
+
+    #[test]
+    fn a_bucket_begins_the_same_everywhere_and_for_ever() {
+        let heads = Bucket::new().heads();
+        let text: String = heads[0].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!((heads.len(), text.as_str()), (1, "71068b59cc762d81e77eb41e0e4bf52daac8a34b58c61ec6310d3f9be78351b8"));
+    }
+
+    #[test]
+    fn a_topic_is_created_removed_and_created_again_as_another() {
+        let (mut here, mut there) = (Bucket::new(), Bucket::new());
+        let change = create(&mut here, 1, "a/b", &json(), 7);
+        assert_eq!(there.apply(&change), Ok(vec![path("a/b")]));
+        assert_eq!(there.get(&path("a/b")), [(dot(1, 7), json().hash())]);
+        assert_eq!(there.definition(&json().hash()), Some(json()));
+        let change = there.remove(origin(2), &[path("a/b"), path("c")]).unwrap();
+        assert_eq!(here.apply(&change), Ok(vec![path("a/b")]));
+        assert_eq!((here.paths(), here.definition(&json().hash())), (vec![], None));
+        assert_eq!(here.remove(origin(1), &[path("a/b")]), None);
+        let change = create(&mut here, 1, "a/b", &json(), 8);
+        there.apply(&change).unwrap();
+        assert_eq!(there.get(&path("a/b")), [(dot(1, 8), json().hash())]);
+        assert_eq!(here.heads(), there.heads());
+    }
+
+    #[test]
+    fn equal_definitions_created_apart_are_one_topic_with_two_dots() {
+        let (mut here, mut there) = (Bucket::new(), Bucket::new());
+        let one = create(&mut here, 1, "a", &json(), 1);
+        let other = create(&mut there, 2, "a", &json(), 1);
+        here.apply(&other).unwrap();
+        there.apply(&one).unwrap();
+        for bucket in [&here, &there] {
+            assert_eq!(bucket.get(&path("a")), [(dot(2, 1), json().hash()), (dot(1, 1), json().hash())]);
+            assert_eq!(bucket.topics().collect::<Vec<_>>(), [(path("a"), bucket.get(&path("a")))]);
+        }
+        assert_eq!(here.heads(), there.heads());
+    }
+
+    #[test]
+    fn of_different_definitions_one_stands_and_the_others_are_told() {
+        let (mut here, mut there) = (Bucket::new(), Bucket::new());
+        create(&mut here, 1, "b", &json(), 1);
+        let one = create(&mut here, 1, "a", &json(), 2);
+        let other = create(&mut there, 2, "a", &string(), 1);
+        assert_eq!(there.apply(&one), Err(DocumentError::MissingDeps));
+        there.merge(&here.save()).unwrap();
+        here.apply(&other).unwrap();
+        for bucket in [&here, &there] {
+            // Made by the longer history, so automerge's later operation.
+            assert_eq!(bucket.get(&path("a")), [(dot(1, 2), json().hash()), (dot(2, 1), string().hash())]);
+            assert_eq!(bucket.definition(&string().hash()), Some(string()));
+        }
+        let change = here.remove(origin(1), &[path("a")]).unwrap();
+        there.apply(&change).unwrap();
+        assert_eq!(there.paths(), [path("b")]);
+        assert_eq!((there.definition(&string().hash()), there.definition(&json().hash())), (None, Some(json())));
+    }
+
+    #[test]
+    fn a_creation_that_the_remover_had_not_seen_survives_with_its_definition() {
+        let (mut here, mut there) = (Bucket::new(), Bucket::new());
+        let first = create(&mut here, 1, "a", &json(), 1);
+        there.apply(&first).unwrap();
+        let removal = here.remove(origin(1), &[path("a")]).unwrap();
+        let again = create(&mut there, 2, "b", &json(), 1);
+        here.apply(&again).unwrap();
+        there.apply(&removal).unwrap();
+        for bucket in [&here, &there] {
+            assert_eq!(bucket.topics().collect::<Vec<_>>(), [(path("b"), vec![(dot(2, 1), json().hash())])]);
+            assert_eq!(bucket.definition(&json().hash()), Some(json()));
+        }
+        assert_eq!(here.heads(), there.heads());
+    }
+
+    #[test]
+    fn a_topic_created_over_a_live_one_takes_its_place_even_with_the_same_number() {
+        let (mut here, mut there) = (Bucket::new(), Bucket::new());
+        let first = create(&mut here, 1, "a", &json(), 1);
+        there.apply(&first).unwrap();
+        let second = create(&mut there, 2, "a", &json(), 1);
+        here.apply(&second).unwrap();
+        assert_eq!(here.get(&path("a")), [(dot(2, 1), json().hash())]);
+    }
+
+    #[test]
+    fn changes_wait_for_what_they_build_on_and_count_once() {
+        let (mut here, mut there) = (Bucket::new(), Bucket::new());
+        let first = create(&mut here, 1, "a", &json(), 1);
+        let second = create(&mut here, 1, "b", &json(), 2);
+        let before = there.save();
+        assert_eq!(there.apply(&second), Err(DocumentError::MissingDeps));
+        assert_eq!(there.apply_all(&[&second, &first]), Err(DocumentError::MissingDeps));
+        assert_eq!(there.save(), before, "nothing is queued");
+        assert_eq!(there.apply_all(&[&first, &second, &first]), Ok(vec![path("a"), path("b")]));
+        assert_eq!(there.apply(&first), Ok(vec![]));
+        assert_eq!(there.heads(), here.heads());
+        assert!(here.heads().iter().all(|head| there.has_change(head)));
+    }
+
+    #[test]
+    fn an_actor_that_numbers_two_changes_alike_is_refused() {
+        let (mut here, mut clone, mut there) = (Bucket::new(), Bucket::new(), Bucket::new());
+        let one = create(&mut here, 1, "a", &json(), 1);
+        let other = create(&mut clone, 1, "b", &json(), 1);
+        there.apply(&one).unwrap();
+        let before = there.save();
+        assert_eq!(there.apply(&other), Err(DocumentError::DuplicateSeq(origin(1), 1)));
+        assert_eq!(there.merge(&clone.save()), Err(DocumentError::DuplicateSeq(origin(1), 1)));
+        assert_eq!(there.save(), before);
+    }
+
+    #[test]
+    fn a_saved_bucket_goes_on_where_it_was() {
+        let mut here = Bucket::new();
+        create(&mut here, 1, "a", &json(), 1);
+        let mut loaded = Bucket::load(&here.save()).unwrap();
+        assert_eq!(loaded.topics().collect::<Vec<_>>(), here.topics().collect::<Vec<_>>());
+        let change = create(&mut loaded, 1, "b", &string(), 2);
+        here.apply(&change).unwrap();
+        assert_eq!(here.heads(), loaded.heads());
+        assert_eq!(Bucket::load(b"").unwrap_err(), DocumentError::Foreign);
+        assert_eq!(Bucket::load(b"not automerge").unwrap_err(), DocumentError::Unsound("document"));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Create(usize, &'static str, bool),
+        Remove(usize, &'static str),
+        /// Deliver the change at this place of all that the node lacks and can take.
+        Deliver(usize, prop::sample::Index),
+        Merge(usize, usize),
+        Reload(usize),
+    }
+
+    const NODES: usize = 3;
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let node = || 0..NODES;
+        let path = || prop::sample::select(vec!["a", "b", "b/c", "d"]);
+        let step = prop_oneof![
+            3 => (node(), path(), any::<bool>()).prop_map(|(node, path, json)| Step::Create(node, path, json)),
+            2 => (node(), path()).prop_map(|(node, path)| Step::Remove(node, path)),
+            6 => (node(), any::<prop::sample::Index>()).prop_map(|(node, which)| Step::Deliver(node, which)),
+            1 => (node(), node()).prop_map(|(from, to)| Step::Merge(from, to)),
+            1 => node().prop_map(Step::Reload),
+        ];
+        prop::collection::vec(step, 0..50)
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_of_delivery_ends_alike_and_no_live_topic_lacks_its_definition(steps in steps()) {
+            let mut nodes = vec![Bucket::new(); NODES];
+            let mut changes: Vec<Vec<u8>> = Vec::new();
+            let mut number = 0;
+            for step in steps {
+                match step {
+                    Step::Create(node, text, is_json) => {
+                        number += 1;
+                        let definition = if is_json { json() } else { string() };
+                        changes.push(create(&mut nodes[node], node as u8, text, &definition, number));
+                    }
+                    Step::Remove(node, text) => changes.extend(nodes[node].remove(origin(node as u8), &[path(text)])),
+                    Step::Deliver(node, which) if !changes.is_empty() => {
+                        let before = nodes[node].topics().collect::<Vec<_>>();
+                        let change = which.get(&changes);
+                        match nodes[node].apply(change) {
+                            Ok(touched) => {
+                                let untouched = |(path, _): &&(Path, Vec<_>)| !touched.contains(path);
+                                prop_assert!(before.iter().filter(untouched).eq(nodes[node].topics().collect::<Vec<_>>().iter().filter(untouched)));
+                            }
+                            Err(error) => {
+                                prop_assert_eq!(error, DocumentError::MissingDeps);
+                                prop_assert_eq!(before, nodes[node].topics().collect::<Vec<_>>());
+                            }
+                        }
+                    }
+                    Step::Deliver(..) => {}
+                    Step::Merge(from, to) => {
+                        let saved = nodes[from].save();
+                        nodes[to].merge(&saved).unwrap();
+                    }
+                    Step::Reload(node) => nodes[node] = Bucket::load(&nodes[node].save()).unwrap(),
+                }
+            }
+            // Two by changes in the order of their making, the rest by whole documents.
+            let (merged, rest) = nodes.split_first_mut().unwrap();
+            for node in rest.iter_mut() {
+                node.apply_all(&changes.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+                merged.merge(&node.save()).unwrap();
+            }
+            for node in &nodes {
+                prop_assert_eq!(node.heads(), nodes[0].heads());
+                prop_assert_eq!(node.topics().collect::<Vec<_>>(), nodes[0].topics().collect::<Vec<_>>());
+                for (path, creations) in node.topics() {
+                    prop_assert_eq!(&node.get(&path), &creations);
+                    for (_, hash) in creations {
+                        prop_assert_eq!(node.definition(&hash).map(|definition| definition.hash()), Some(hash));
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn forged_changes_are_refused_or_do_what_a_node_could_have_done(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), 0u8..24), 1..4), removes: bool,
+        ) {
+            let (mut here, mut there) = (Bucket::new(), Bucket::new());
+            let first = create(&mut here, 1, "a", &json(), 1);
+            there.apply(&first).unwrap();
+            create(&mut there, 2, "a", &json(), 1);
+            here.merge(&there.save()).unwrap();
+            let mut elder = Bucket::new();
+            elder.merge(&there.save()).unwrap();
+            let mut change = match removes {
+                true => there.remove(origin(2), &[path("a")]).unwrap(),
+                false => create(&mut there, 2, "b", &string(), 2),
+            };
+            for (place, byte) in damage {
+                // After the header and the dependency, so that something is left to forge.
+                let place = 46 + place.index(change.len() - 46);
+                change[place] = byte;
+            }
+            if is_sound_change(&change) && let Ok(forged) = automerge::Change::try_from(&change[..]) {
+                change[4..8].copy_from_slice(&forged.hash().0[..4]);
+                let before = here.heads();
+                if here.apply(&change).is_err() {
+                    prop_assert_eq!(here.heads(), before);
+                } else {
+                    elder.apply(&change).unwrap();
+                    prop_assert_eq!(here.topics().collect::<Vec<_>>(), elder.topics().collect::<Vec<_>>());
+                }
+            }
+            create(&mut here, 1, "c", &json(), 3);
+            prop_assert!(!Bucket::load(&here.save()).unwrap().get(&path("c")).is_empty());
+        }
+
+        #[test]
+        fn damaged_changes_and_documents_are_refused_or_harmless(at: prop::sample::Index, byte: u8, whole: bool) {
+            let (mut here, mut there) = (Bucket::new(), Bucket::new());
+            let mut change = create(&mut here, 1, "a", &json(), 1);
+            let bytes = if whole { &mut here.save() } else { &mut change };
+            let place = at.index(bytes.len());
+            let damaged = bytes[place] != byte;
+            bytes[place] = byte;
+            let outcome = if whole { there.merge(bytes) } else { there.apply(bytes) };
+            prop_assert_eq!(outcome.is_err(), damaged);
+            if damaged {
+                prop_assert_eq!(there.heads(), Bucket::new().heads());
+            }
+        }
+    }
+}

@@ -1,0 +1,612 @@
+//! What a topic is: its type and properties, fixed at its creation.
+//!
+//! A definition is known by the hash of its bytes, so its encoding is canonical: a CBOR map with ascending numbered keys
+//! in which whatever has its default value is left out. Decoding accepts those bytes only.
+
+use std::fmt;
+
+use minicbor::{Decode, Decoder, Encode, Encoder};
+
+/// How long an encoded definition is at most, in bytes: every creation of a topic carries it.
+pub const DEFINITION_BYTES_MAX: usize = 4096;
+
+/// How many other nodes' disks `mesh(k)` can ask for.
+pub const MESH_COPIES_MAX: u8 = 64;
+
+/// What values a topic takes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum TopicType {
+    /// Any JSON value; null is a value like others.
+    Json,
+    /// Bytes, taken as they are.
+    Binary,
+    /// A text, or no value.
+    String,
+    /// A signed 64-bit integer, or no value.
+    Int64,
+    /// A finite 64-bit floating-point number, or no value.
+    Double,
+}
+
+impl TopicType {
+    /// The types that need no parameters: all there are so far.
+    pub const PLAIN: [TopicType; 5] = [TopicType::Json, TopicType::Binary, TopicType::String, TopicType::Int64, TopicType::Double];
+
+    /// The type's name on a command line and in JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            TopicType::Json => "json",
+            TopicType::Binary => "binary",
+            TopicType::String => "string",
+            TopicType::Int64 => "int64",
+            TopicType::Double => "double",
+        }
+    }
+
+    /// The type with the given name, letters in any case.
+    pub fn from_name(name: &str) -> Result<TopicType, DefinitionError> {
+        TopicType::PLAIN
+            .into_iter()
+            .find(|topic_type| topic_type.name().eq_ignore_ascii_case(name))
+            .ok_or_else(|| unknown("topic type", name, TopicType::PLAIN.iter().map(TopicType::name)))
+    }
+
+    /// Whether a topic of this type may be without a value even after a write.
+    pub fn may_have_no_value(&self) -> bool {
+        matches!(self, TopicType::String | TopicType::Int64 | TopicType::Double)
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            TopicType::Json => 0,
+            TopicType::Binary => 1,
+            TopicType::String => 2,
+            TopicType::Int64 => 3,
+            TopicType::Double => 4,
+        }
+    }
+
+    fn from_code(code: u64) -> Result<TopicType, DefinitionError> {
+        let plain = TopicType::PLAIN.into_iter().find(|topic_type| u64::from(topic_type.code()) == code);
+        plain.ok_or(DefinitionError::UnknownType(code))
+    }
+}
+
+impl fmt::Display for TopicType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Whether a subscriber that falls behind may be spared values that newer ones have replaced.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Conflate {
+    /// Never: every value that this node sees is delivered, as long as the subscriber's buffer allows.
+    Off,
+    /// Where the subscriber is slow.
+    #[default]
+    On,
+    /// Always: only the newest value is ever waiting.
+    Always,
+}
+
+/// Which topics go first where a link or a subscriber cannot take all at once.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Priority {
+    /// After the others.
+    Low,
+    /// In between.
+    #[default]
+    Normal,
+    /// Before the others.
+    High,
+}
+
+/// Where a write must be before it is acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Durability {
+    /// In this node's memory.
+    Memory,
+    /// On this node's disk.
+    Disk,
+    /// On this node's disk and on those of so many other nodes, 1 to [`MESH_COPIES_MAX`].
+    Mesh(u8),
+}
+
+impl Durability {
+    /// On how many disks the write is: the number that stands for a durability in every encoding.
+    pub fn disks(self) -> u8 {
+        match self {
+            Durability::Memory => 0,
+            Durability::Disk => 1,
+            Durability::Mesh(copies) => copies.saturating_add(1),
+        }
+    }
+
+    /// The inverse of [`Durability::disks`]; `None` beyond [`MESH_COPIES_MAX`] other nodes.
+    pub fn from_disks(disks: u64) -> Option<Durability> {
+        match u8::try_from(disks).ok()? {
+            0 => Some(Durability::Memory),
+            1 => Some(Durability::Disk),
+            disks if disks - 1 <= MESH_COPIES_MAX => Some(Durability::Mesh(disks - 1)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Durability::Memory => f.write_str("memory"),
+            Durability::Disk => f.write_str("disk"),
+            Durability::Mesh(copies) => write!(f, "mesh({copies})"),
+        }
+    }
+}
+
+impl std::str::FromStr for Durability {
+    type Err = DefinitionError;
+
+    fn from_str(text: &str) -> Result<Self, DefinitionError> {
+        let copies = text.strip_prefix("mesh(").and_then(|rest| rest.strip_suffix(')'));
+        match (text, copies.map(str::parse)) {
+            ("memory", _) => Ok(Durability::Memory),
+            ("disk", _) => Ok(Durability::Disk),
+            (_, Some(Ok(copies @ 1..=MESH_COPIES_MAX))) => Ok(Durability::Mesh(copies)),
+            _ => Err(DefinitionError::BadProperty {
+                key: "durability",
+                value: text.into(),
+                expected: "memory, disk or mesh(k) with k from 1 to 64",
+            }),
+        }
+    }
+}
+
+/// How a topic behaves, whatever its type.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Properties {
+    /// Whether the topic keeps its latest value for those who come later.
+    pub retain: bool,
+    /// Whether values may be skipped on the way to a subscriber.
+    pub conflate: Conflate,
+    /// Whether values may be compressed on links.
+    pub compress: bool,
+    /// Its place among other topics where not all fit.
+    pub priority: Priority,
+    /// Whether a new value may be sent as its difference from the last.
+    pub deltas: bool,
+    /// Where writes must be before they are acknowledged; `None` leaves it to the section.
+    pub durability: Option<Durability>,
+}
+
+impl Default for Properties {
+    fn default() -> Self {
+        Properties {
+            retain: true,
+            conflate: Conflate::default(),
+            compress: true,
+            priority: Priority::default(),
+            deltas: true,
+            durability: None,
+        }
+    }
+}
+
+/// The names of all properties, in the order of their documentation.
+const PROPERTY_NAMES: [&str; 8] = ["retain", "conflate", "compress", "priority", "deltas", "durability", "owner", "removal"];
+
+/// What a topic is: its type and properties. Immutable.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Definition {
+    topic_type: TopicType,
+    properties: Properties,
+}
+
+/// A definition's name: the first 16 bytes of the BLAKE3 hash of its canonical encoding.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct DefinitionHash(#[cbor(with = "minicbor::bytes")] pub [u8; 16]);
+
+impl fmt::Display for DefinitionHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for DefinitionHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DefinitionHash({self})")
+    }
+}
+
+/// Why there is no such definition.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DefinitionError {
+    /// No type or property has this name.
+    #[error("unknown {what} {name:?}{}; there are {known}", hint.as_deref().map(|hint| format!(", did you mean {hint:?}?")).unwrap_or_default())]
+    UnknownName {
+        /// Whether a type or a property was looked for.
+        what: &'static str,
+        /// What was asked for.
+        name: String,
+        /// The known name nearest to it, if one is near.
+        hint: Option<String>,
+        /// All known names.
+        known: String,
+    },
+    /// The property takes no such value.
+    #[error("{key} is {expected}, not {value:?}")]
+    BadProperty {
+        /// The property.
+        key: &'static str,
+        /// What it was given.
+        value: String,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// The property is given twice.
+    #[error("property {0} is given twice")]
+    RepeatedProperty(&'static str),
+    /// The property exists, but nothing here would honour it yet.
+    #[error("property {0} is not supported yet")]
+    NotYetSupported(&'static str),
+    /// The encoding is too long.
+    #[error("a definition has at most {DEFINITION_BYTES_MAX} bytes, this one has {0}")]
+    TooLong(usize),
+    /// The encoding names a type that this version does not know.
+    #[error("unknown topic type number {0}: written by a newer version?")]
+    UnknownType(u64),
+    /// The encoding has a field that this version does not know.
+    #[error("unknown definition field number {0}: written by a newer version?")]
+    UnknownField(u64),
+    /// The encoding is not that of any definition.
+    #[error("not the canonical encoding of a definition")]
+    Malformed,
+}
+
+impl Definition {
+    /// A definition of the given type with the given properties.
+    ///
+    /// A [`Durability::Mesh`] outside its range is brought into it.
+    pub fn new(topic_type: TopicType, mut properties: Properties) -> Definition {
+        if let Some(Durability::Mesh(copies)) = &mut properties.durability {
+            *copies = (*copies).clamp(1, MESH_COPIES_MAX);
+        }
+        Definition { topic_type, properties }
+    }
+
+    /// The definition that a command line spells: a type's name, and properties by name.
+    pub fn parse<K: AsRef<str>, V: AsRef<str>>(topic_type: &str, properties: &[(K, V)]) -> Result<Definition, DefinitionError> {
+        let topic_type = TopicType::from_name(topic_type)?;
+        let mut parsed = Properties::default();
+        let mut seen: Vec<&'static str> = Vec::new();
+        for (key, value) in properties {
+            let key = property_name(key.as_ref())?;
+            if seen.contains(&key) {
+                return Err(DefinitionError::RepeatedProperty(key));
+            }
+            seen.push(key);
+            parsed.set(key, value.as_ref())?;
+        }
+        Ok(Definition::new(topic_type, parsed))
+    }
+
+    /// What values the topic takes.
+    pub fn topic_type(&self) -> &TopicType {
+        &self.topic_type
+    }
+
+    /// How the topic behaves.
+    pub fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    /// The properties that differ from their defaults, as names and values that [`Definition::parse`] takes.
+    pub fn explicit_properties(&self) -> Vec<(&'static str, String)> {
+        let (these, default) = (&self.properties, Properties::default());
+        let mut listed = Vec::new();
+        let mut list = |differs: bool, key, value: String| listed.extend(differs.then_some((key, value)));
+        list(these.retain != default.retain, "retain", these.retain.to_string());
+        list(these.conflate != default.conflate, "conflate", conflate_name(these.conflate).into());
+        list(these.compress != default.compress, "compress", these.compress.to_string());
+        list(these.priority != default.priority, "priority", priority_name(these.priority).into());
+        list(these.deltas != default.deltas, "deltas", these.deltas.to_string());
+        listed.extend(these.durability.map(|durability| ("durability", durability.to_string())));
+        listed
+    }
+
+    /// The canonical encoding: equal definitions have equal bytes, on every node and in every version.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let fields = self.fields();
+        let mut e = Encoder::new(Vec::new());
+        // Writing to a vector cannot fail.
+        let written = e.map(fields.len() as u64).and_then(|e| {
+            fields.iter().try_fold(e, |e, (field, value)| match value {
+                Field::Number(number) => e.u8(*field)?.u8(*number),
+                Field::Flag(flag) => e.u8(*field)?.bool(*flag),
+            })
+        });
+        debug_assert!(written.is_ok(), "a vector takes any write");
+        e.into_writer()
+    }
+
+    /// The inverse of [`Definition::to_bytes`]; refuses whatever else.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Definition, DefinitionError> {
+        if bytes.len() > DEFINITION_BYTES_MAX {
+            return Err(DefinitionError::TooLong(bytes.len()));
+        }
+        let definition = decode(&mut Decoder::new(bytes))?;
+        match definition.to_bytes() == bytes {
+            true => Ok(definition),
+            false => Err(DefinitionError::Malformed),
+        }
+    }
+
+    /// The definition's name.
+    pub fn hash(&self) -> DefinitionHash {
+        DefinitionHash::of(&self.to_bytes())
+    }
+
+    fn fields(&self) -> Vec<(u8, Field)> {
+        let (these, default) = (&self.properties, Properties::default());
+        let mut fields = vec![(0, Field::Number(self.topic_type.code()))];
+        let mut field = |differs: bool, number: u8, value: Field| fields.extend(differs.then_some((number, value)));
+        field(these.retain != default.retain, 1, Field::Flag(these.retain));
+        field(these.conflate != default.conflate, 2, Field::Number(these.conflate as u8));
+        field(these.compress != default.compress, 3, Field::Flag(these.compress));
+        field(these.priority != default.priority, 4, Field::Number(these.priority as u8));
+        field(these.deltas != default.deltas, 5, Field::Flag(these.deltas));
+        fields.extend(these.durability.map(|durability| (6, Field::Number(durability.disks()))));
+        fields
+    }
+}
+
+impl DefinitionHash {
+    /// The name of the definition with the given encoding.
+    pub fn of(bytes: &[u8]) -> DefinitionHash {
+        let hash = blake3::hash(bytes);
+        let mut first = [0; 16];
+        first.copy_from_slice(&hash.as_bytes()[..16]);
+        DefinitionHash(first)
+    }
+}
+
+impl Properties {
+    fn set(&mut self, key: &'static str, value: &str) -> Result<(), DefinitionError> {
+        match key {
+            "retain" => self.retain = flag(key, value)?,
+            "conflate" => self.conflate = conflate(value)?,
+            "compress" => self.compress = flag(key, value)?,
+            "priority" => self.priority = priority(value)?,
+            "deltas" => self.deltas = flag(key, value)?,
+            "durability" => self.durability = Some(value.parse()?),
+            // Accepted and ignored, these would promise removals that never come.
+            _ => return Err(DefinitionError::NotYetSupported(key)),
+        }
+        Ok(())
+    }
+}
+
+enum Field {
+    Number(u8),
+    Flag(bool),
+}
+
+fn decode(d: &mut Decoder<'_>) -> Result<Definition, DefinitionError> {
+    let malformed = |_| DefinitionError::Malformed;
+    let count = d.map().map_err(malformed)?.ok_or(DefinitionError::Malformed)?;
+    let mut topic_type = None;
+    let mut these = Properties::default();
+    for _ in 0..count {
+        match d.u64().map_err(malformed)? {
+            0 => topic_type = Some(TopicType::from_code(d.u64().map_err(malformed)?)?),
+            1 => these.retain = d.bool().map_err(malformed)?,
+            2 => these.conflate = one_of(d, [Conflate::Off, Conflate::On, Conflate::Always])?,
+            3 => these.compress = d.bool().map_err(malformed)?,
+            4 => these.priority = one_of(d, [Priority::Low, Priority::Normal, Priority::High])?,
+            5 => these.deltas = d.bool().map_err(malformed)?,
+            6 => {
+                let disks = d.u64().map_err(malformed)?;
+                these.durability = Some(Durability::from_disks(disks).ok_or(DefinitionError::Malformed)?);
+            }
+            field => return Err(DefinitionError::UnknownField(field)),
+        }
+    }
+    // Bytes after the map make the encoding differ from the canonical one, which the caller compares.
+    let topic_type = topic_type.ok_or(DefinitionError::Malformed)?;
+    Ok(Definition { topic_type, properties: these })
+}
+
+fn one_of<T: Copy, const N: usize>(d: &mut Decoder<'_>, choices: [T; N]) -> Result<T, DefinitionError> {
+    let index = d.u8().map_err(|_| DefinitionError::Malformed)?;
+    choices.get(usize::from(index)).copied().ok_or(DefinitionError::Malformed)
+}
+
+fn property_name(name: &str) -> Result<&'static str, DefinitionError> {
+    let known = PROPERTY_NAMES.into_iter().find(|known| known.eq_ignore_ascii_case(name));
+    known.ok_or_else(|| unknown("property", name, PROPERTY_NAMES.into_iter()))
+}
+
+fn flag(key: &'static str, value: &str) -> Result<bool, DefinitionError> {
+    value.parse().map_err(|_| DefinitionError::BadProperty { key, value: value.into(), expected: "true or false" })
+}
+
+fn conflate(value: &str) -> Result<Conflate, DefinitionError> {
+    let choices = [Conflate::Off, Conflate::On, Conflate::Always];
+    choices.into_iter().find(|choice| conflate_name(*choice) == value).ok_or_else(|| DefinitionError::BadProperty {
+        key: "conflate",
+        value: value.into(),
+        expected: "off, on or always",
+    })
+}
+
+fn conflate_name(conflate: Conflate) -> &'static str {
+    match conflate {
+        Conflate::Off => "off",
+        Conflate::On => "on",
+        Conflate::Always => "always",
+    }
+}
+
+fn priority(value: &str) -> Result<Priority, DefinitionError> {
+    let choices = [Priority::Low, Priority::Normal, Priority::High];
+    choices.into_iter().find(|choice| priority_name(*choice) == value).ok_or_else(|| DefinitionError::BadProperty {
+        key: "priority",
+        value: value.into(),
+        expected: "low, normal or high",
+    })
+}
+
+fn priority_name(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Low => "low",
+        Priority::Normal => "normal",
+        Priority::High => "high",
+    }
+}
+
+fn unknown<'a>(what: &'static str, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> DefinitionError {
+    let nearest = known.clone().map(|known| (distance(name, known), known)).min();
+    DefinitionError::UnknownName {
+        what,
+        name: name.into(),
+        hint: nearest.filter(|(distance, _)| *distance <= 2).map(|(_, known)| known.into()),
+        known: known.collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// How many letters must be put, dropped or replaced to get from one word to the other.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (above, letter) in one.chars().enumerate() {
+        let mut diagonal = above;
+        row[0] = above + 1;
+        for (column, known) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != *known);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(row[column] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NONE: [(&str, &str); 0] = [];
+
+    #[test]
+    fn a_definition_is_spelled_by_type_and_properties() {
+        let definition =
+            Definition::parse("JSON", &[("retain", "false"), ("conflate", "always"), ("priority", "high"), ("durability", "mesh(2)")])
+                .unwrap();
+        assert_eq!(definition.topic_type(), &TopicType::Json);
+        assert_eq!(
+            definition.properties(),
+            &Properties {
+                retain: false,
+                conflate: Conflate::Always,
+                priority: Priority::High,
+                durability: Some(Durability::Mesh(2)),
+                ..Properties::default()
+            }
+        );
+        assert_eq!(Definition::parse("json", &definition.explicit_properties()), Ok(definition));
+        assert_eq!(Definition::parse("string", &NONE).unwrap().explicit_properties(), []);
+    }
+
+    #[test]
+    fn refusals_say_what_was_wrong_and_what_would_be_right() {
+        let message = |topic_type, properties: &[(&str, &str)]| Definition::parse(topic_type, properties).unwrap_err().to_string();
+        assert_eq!(
+            message("jsn", &[]),
+            "unknown topic type \"jsn\", did you mean \"json\"?; there are json, binary, string, int64, double"
+        );
+        assert!(message("quaternion", &[]).starts_with("unknown topic type \"quaternion\"; there are"));
+        assert!(message("json", &[("retian", "true")]).contains("did you mean \"retain\"?"));
+        assert_eq!(message("json", &[("retain", "yes")]), "retain is true or false, not \"yes\"");
+        assert_eq!(message("json", &[("conflate", "maybe")]), "conflate is off, on or always, not \"maybe\"");
+        assert_eq!(message("json", &[("owner", "ann")]), "property owner is not supported yet");
+        assert_eq!(message("json", &[("removal", "no updates for 1h")]), "property removal is not supported yet");
+        assert_eq!(message("json", &[("retain", "true"), ("retain", "true")]), "property retain is given twice");
+        for durability in ["mesh", "mesh()", "mesh(0)", "mesh(65)", "mesh(-1)", "tape"] {
+            assert!(message("json", &[("durability", durability)]).starts_with("durability is memory, disk or mesh(k)"));
+        }
+    }
+
+    #[test]
+    fn defaults_take_no_room_and_the_bytes_are_fixed_for_ever() {
+        let plain = Definition::new(TopicType::Json, Properties::default());
+        assert_eq!(plain.to_bytes(), [0xa1, 0, 0]);
+        let spelled_out = Definition::parse("json", &[("retain", "true"), ("deltas", "true")]).unwrap();
+        assert_eq!(spelled_out.hash(), plain.hash());
+        let everything = Definition::new(
+            TopicType::Double,
+            Properties {
+                retain: false,
+                conflate: Conflate::Off,
+                compress: false,
+                priority: Priority::High,
+                deltas: false,
+                durability: Some(Durability::Mesh(3)),
+            },
+        );
+        assert_eq!(everything.to_bytes(), [0xa7, 0, 4, 1, 0xf4, 2, 0, 3, 0xf4, 4, 2, 5, 0xf4, 6, 4]);
+    }
+
+    #[test]
+    fn other_spellings_of_a_definition_are_refused() {
+        let refused = |bytes: &[u8]| Definition::from_bytes(bytes).unwrap_err();
+        assert_eq!(refused(&[0xa1, 0, 0x18, 0]), DefinitionError::Malformed, "a longer number");
+        assert_eq!(refused(&[0xa2, 0, 0, 1, 0xf5]), DefinitionError::Malformed, "a default spelled out");
+        assert_eq!(refused(&[0xa2, 1, 0xf4, 0, 0]), DefinitionError::Malformed, "fields out of order");
+        assert_eq!(refused(&[0xa1, 0, 0, 0]), DefinitionError::Malformed, "something after it");
+        assert_eq!(refused(&[0xbf, 0, 0, 0xff]), DefinitionError::Malformed, "an open-ended map");
+        assert_eq!(refused(&[0xa0]), DefinitionError::Malformed, "no type");
+        assert_eq!(refused(&[0xa1, 0, 99 - 80]), DefinitionError::UnknownType(19));
+        assert_eq!(refused(&[0xa2, 0, 0, 9, 0]), DefinitionError::UnknownField(9));
+        assert_eq!(refused(&[0xbb, 255, 255, 255, 255, 255, 255, 255, 255, 0]), DefinitionError::Malformed);
+        assert_eq!(refused(&vec![0; DEFINITION_BYTES_MAX + 1]), DefinitionError::TooLong(DEFINITION_BYTES_MAX + 1));
+        assert_eq!(refused(&[]), DefinitionError::Malformed);
+    }
+
+    prop_compose! {
+        fn definitions()(
+            topic_type in prop::sample::select(TopicType::PLAIN.to_vec()),
+            retain: bool,
+            compress: bool,
+            deltas: bool,
+            conflate in prop::sample::select(vec![Conflate::Off, Conflate::On, Conflate::Always]),
+            priority in prop::sample::select(vec![Priority::Low, Priority::Normal, Priority::High]),
+            durability in prop::option::of((0..=1 + u64::from(MESH_COPIES_MAX)).prop_map(|disks| Durability::from_disks(disks).unwrap())),
+        ) -> Definition {
+            Definition::new(topic_type, Properties { retain, conflate, compress, priority, deltas, durability })
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn definitions_survive_their_bytes_and_their_text(definition in definitions()) {
+            prop_assert_eq!(Definition::from_bytes(&definition.to_bytes()), Ok(definition.clone()));
+            let parsed = Definition::parse(definition.topic_type().name(), &definition.explicit_properties());
+            prop_assert_eq!(parsed, Ok(definition));
+        }
+
+        #[test]
+        fn equal_hashes_mean_equal_definitions(one in definitions(), other in definitions()) {
+            prop_assert_eq!(one.hash() == other.hash(), one == other);
+        }
+
+        #[test]
+        fn any_bytes_decode_to_what_encodes_to_them_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..12)) {
+            if let Ok(definition) = Definition::from_bytes(&bytes) {
+                prop_assert_eq!(definition.to_bytes(), bytes);
+            }
+        }
+    }
+}

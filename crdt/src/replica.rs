@@ -1,0 +1,805 @@
+//! The replica: everything that one node holds, behind one door.
+//!
+//! Commands are this node's own writes; [`Replica::parts`] opens one section to the link that brings writes from elsewhere. What
+//! happened comes out of [`Replica::take_events`], what must reach the disk out of [`Replica::take_rows`].
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use crate::{
+    definition::Definition,
+    displaced::{Displaced, DisplacedLog},
+    frontier::{DotIx, OriginIx, Origins},
+    id::{Dot, NodeId, Origin, Plane, SectionId},
+    path::Path,
+    persist::{Row, Table},
+    policy::{PolicyError, SectionEdit, SectionPolicy},
+    registers::{Stored, Write},
+    rows::{self, BadRow},
+    section::{Context, Event, Frontiers, Section, StandingKey},
+    stability::Members,
+    standing::{NodeRecord, Revocation, Standing},
+    tree::{Topic, TreeError},
+    value::{self, ValueError},
+};
+
+/// Why a path cannot be used here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("section {section} is not held by this node")]
+pub struct NotHeld {
+    /// The section that the path belongs to.
+    pub section: SectionId,
+}
+
+/// What adding a topic came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Added {
+    /// It was created.
+    Created,
+    /// It existed with an equal definition; nothing changed.
+    Exists,
+}
+
+/// Why a topic was not added. Nothing was changed for it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddError {
+    /// Its section is held elsewhere.
+    #[error(transparent)]
+    NotHeld(#[from] NotHeld),
+    /// A topic with another definition lives there.
+    #[error("a topic of type {} with another definition exists", definition.topic_type().name())]
+    Mismatch {
+        /// The definition that stands.
+        definition: Arc<Definition>,
+    },
+}
+
+/// Why a value was not written. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SetError {
+    /// Its section is held elsewhere.
+    #[error(transparent)]
+    NotHeld(#[from] NotHeld),
+    /// There is no such topic.
+    #[error("there is no such topic")]
+    NoTopic,
+    /// The value does not fit the topic's type.
+    #[error(transparent)]
+    Invalid(#[from] ValueError),
+}
+
+/// Where a write stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Its section.
+    pub section: SectionId,
+    /// Its plane.
+    pub plane: Plane,
+    /// Its place in its feed.
+    pub dot: DotIx,
+}
+
+/// Why stored state could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A newer version wrote it.
+    #[error("the data has format {found}, this version reads up to {}; run the newer version", rows::FORMAT)]
+    Format {
+        /// The format found.
+        found: u32,
+    },
+    /// A row cannot be read.
+    #[error(transparent)]
+    Row(#[from] BadRow),
+    /// The tree's documents and changes do not fit together.
+    #[error("the stored tree of section {section} is damaged: {error}")]
+    Tree {
+        /// Its section.
+        section: SectionId,
+        /// What is wrong.
+        error: TreeError,
+    },
+}
+
+const META_FORMAT: &[u8] = b"format";
+const META_ORIGIN: u8 = b'o';
+const META_CLOCK: u8 = b'c';
+const META_HELD: u8 = b'h';
+
+/// See the module.
+#[derive(Debug)]
+pub struct Replica {
+    own: Origin,
+    origins: Origins,
+    stored_origins: usize,
+    sections: BTreeMap<SectionId, Section>,
+    /// Who numbers this node's writes in each section: the node's origin, or one made up anew when a section is held again
+    /// within one run, since its old numbers are spent.
+    writers: BTreeMap<SectionId, OriginIx>,
+    holds: u64,
+    policies: BTreeMap<SectionId, SectionPolicy>,
+    contested: Vec<SectionPolicy>,
+    roots: BTreeMap<Path, SectionId>,
+    /// The other members, and what they are known to hold.
+    pub members: Members,
+    displaced: DisplacedLog,
+    events: Vec<Event>,
+    deleted_rows: Vec<Row>,
+    meta_dirty: bool,
+    marks: VecDeque<(u64, Vec<(SectionId, Frontiers)>)>,
+    next_mark: u64,
+}
+
+impl Replica {
+    /// An empty replica that writes as `own`.
+    pub fn new(own: Origin) -> Self {
+        let mut replica = Replica {
+            own,
+            origins: Origins::default(),
+            stored_origins: 0,
+            sections: BTreeMap::new(),
+            writers: BTreeMap::new(),
+            holds: 0,
+            policies: BTreeMap::new(),
+            contested: Vec::new(),
+            roots: BTreeMap::new(),
+            members: Members::default(),
+            displaced: DisplacedLog::default(),
+            events: Vec::new(),
+            deleted_rows: Vec::new(),
+            meta_dirty: true,
+            marks: VecDeque::new(),
+            next_mark: 0,
+        };
+        replica.open(SectionId::MESH);
+        replica.open(SectionId::LOCAL);
+        replica
+    }
+
+    // Reading.
+
+    /// The origin of this node's writes.
+    pub fn own(&self) -> Origin {
+        self.own
+    }
+
+    /// All origins known.
+    pub fn origins(&self) -> &Origins {
+        &self.origins
+    }
+
+    /// Names an origin that a neighbour told of.
+    pub fn intern(&mut self, origin: Origin) -> OriginIx {
+        self.origins.intern(origin)
+    }
+
+    /// A held section.
+    pub fn section(&self, id: SectionId) -> Option<&Section> {
+        self.sections.get(&id)
+    }
+
+    /// A held section to merge into, with what it shares with the rest.
+    pub fn parts(&mut self, id: SectionId) -> Option<(&mut Section, Context<'_>)> {
+        let section = self.sections.get_mut(&id)?;
+        Some((section, Context { origins: &mut self.origins, events: &mut self.events }))
+    }
+
+    /// The sections held and replicated, the built-in one first.
+    pub fn held(&self) -> impl Iterator<Item = SectionId> + '_ {
+        self.sections.keys().copied().filter(|id| *id != SectionId::LOCAL)
+    }
+
+    /// The sections declared on the mesh.
+    pub fn policies(&self) -> impl Iterator<Item = &SectionPolicy> {
+        self.policies.values()
+    }
+
+    /// A declared section.
+    pub fn policy(&self, id: SectionId) -> Option<&SectionPolicy> {
+        self.policies.get(&id)
+    }
+
+    /// Sections declared in a split whose root another one has too, and which lost.
+    pub fn contested(&self) -> &[SectionPolicy] {
+        &self.contested
+    }
+
+    /// The deepest declared section above a path, held or not.
+    pub fn section_of(&self, path: &Path) -> SectionId {
+        path.self_and_ancestors().filter_map(|root| self.roots.get(root)).next().copied().unwrap_or(SectionId::LOCAL)
+    }
+
+    /// The held section that a path belongs to.
+    pub fn locate(&self, path: &Path) -> Result<SectionId, NotHeld> {
+        let section = self.section_of(path);
+        if self.sections.contains_key(&section) { Ok(section) } else { Err(NotHeld { section }) }
+    }
+
+    /// The live topic at a path, and its section.
+    pub fn topic(&self, path: &Path) -> Option<(SectionId, &Topic)> {
+        let section = self.section_of(path);
+        Some((section, self.sections.get(&section)?.tree.topic(path.as_str())?))
+    }
+
+    /// The path of a topic.
+    pub fn path_of(&self, section: SectionId, topic: DotIx) -> Option<&Path> {
+        self.sections.get(&section)?.tree.path_of(topic)
+    }
+
+    /// A topic's newest value.
+    pub fn value(&self, section: SectionId, path: &Path) -> Option<&Write> {
+        self.sections.get(&section)?.value(&self.origins, path.as_str())
+    }
+
+    /// All live topics whose path is at or after `from`, in path order, over all sections held here.
+    pub fn topics_from<'a>(&'a self, from: &'a str) -> impl Iterator<Item = (SectionId, &'a Topic)> {
+        let mut heads: Vec<(SectionId, std::iter::Peekable<Box<dyn Iterator<Item = &'a Topic> + 'a>>)> = self
+            .sections
+            .iter()
+            .map(|(id, section)| {
+                let topics: Box<dyn Iterator<Item = &'a Topic> + 'a> = Box::new(section.tree.topics_from(from));
+                (*id, topics.peekable())
+            })
+            .collect();
+        std::iter::from_fn(move || {
+            let least = heads
+                .iter_mut()
+                .enumerate()
+                .filter_map(|(at, (_, topics))| topics.peek().map(|topic| (topic.path.clone(), at)))
+                .min()
+                .map(|(_, at)| at)?;
+            let (id, topics) = &mut heads[least];
+            topics.next().map(|topic| (*id, topic))
+        })
+        // A topic of an outer section that a nested one has taken over stays hidden until its removal arrives.
+        .filter(|(id, topic)| self.section_of(&topic.path) == *id)
+    }
+
+    /// Whether this node's declared name of a dot is this.
+    pub fn dot(&self, ix: DotIx) -> Dot {
+        Dot { origin: self.origins.get(ix.origin), number: ix.number }
+    }
+
+    /// The displaced log.
+    pub fn displaced(&self) -> &DisplacedLog {
+        &self.displaced
+    }
+
+    /// A member's record.
+    pub fn node(&self, node: NodeId) -> Option<NodeRecord> {
+        minicbor::decode(&self.standing(Standing::Node(node))?).ok()
+    }
+
+    /// All members' records.
+    pub fn nodes(&self) -> BTreeMap<NodeId, NodeRecord> {
+        self.standing_records(|standing| match standing {
+            Standing::Node(node) => Some(node),
+            Standing::Revoked(_) => None,
+        })
+    }
+
+    /// All revoked nodes.
+    pub fn revoked(&self) -> BTreeMap<NodeId, Revocation> {
+        self.standing_records(|standing| match standing {
+            Standing::Revoked(node) => Some(node),
+            Standing::Node(_) => None,
+        })
+    }
+
+    fn standing(&self, standing: Standing) -> Option<Arc<[u8]>> {
+        self.sections.get(&SectionId::MESH)?.standing.get(&standing.key())?.value.clone()
+    }
+
+    fn standing_records<T: for<'b> minicbor::Decode<'b, ()>>(&self, pick: impl Fn(Standing) -> Option<NodeId>) -> BTreeMap<NodeId, T> {
+        let records = self.sections.get(&SectionId::MESH).into_iter().flat_map(|mesh| mesh.standing.iter());
+        records
+            .filter_map(|(key, write)| {
+                let node = pick(Standing::of_key(key)?)?;
+                Some((node, minicbor::decode(write.value.as_deref()?).ok()?))
+            })
+            .collect()
+    }
+
+    /// How far a write is known to have come: it is on the disks of this many other nodes.
+    pub fn copies(&self, written: Written) -> usize {
+        let reported = |node| self.members.reported(node, written.section);
+        let covers = |frontiers: &Frontiers| frontiers[written.plane].covers(written.dot);
+        self.members.iter().filter(|(node, _)| reported(node).is_some_and(covers)).count()
+    }
+
+    /// Whether a write is on this node's disk.
+    pub fn is_durable(&self, written: Written) -> bool {
+        let section = self.sections.get(&written.section);
+        section.is_some_and(|section| section.durable()[written.plane].covers(written.dot))
+    }
+
+    // Commands.
+
+    /// Creates topics. The results are in the order of the topics.
+    pub fn add_topics(&mut self, topics: &[(Path, Definition)]) -> Vec<Result<Added, AddError>> {
+        let mut created: BTreeMap<SectionId, Vec<(Path, Definition)>> = BTreeMap::new();
+        let mut new: BTreeMap<&Path, &Definition> = BTreeMap::new();
+        let mut results = Vec::with_capacity(topics.len());
+        for (path, definition) in topics {
+            let standing = match self.locate(path) {
+                Err(not_held) => Err(not_held.into()),
+                Ok(section) => {
+                    let lives = self.sections[&section].tree.topic(path.as_str()).map(|topic| topic.definition.clone());
+                    let lives = lives.or_else(|| new.get(path).map(|definition| Arc::new((*definition).clone())));
+                    match lives {
+                        Some(standing) if *standing == *definition => Ok(Added::Exists),
+                        Some(standing) => Err(AddError::Mismatch { definition: standing }),
+                        None => {
+                            new.insert(path, definition);
+                            created.entry(section).or_default().push((path.clone(), definition.clone()));
+                            Ok(Added::Created)
+                        }
+                    }
+                }
+            };
+            results.push(standing);
+        }
+        for (section, topics) in created {
+            self.create_in(section, &topics);
+        }
+        results
+    }
+
+    fn create_in(&mut self, section: SectionId, topics: &[(Path, Definition)]) {
+        let own = self.writer(section);
+        if let Some((section, mut cx)) = self.parts(section) {
+            section.create_topics(&mut cx, own, topics);
+        }
+    }
+
+    /// Removes live topics; paths without one are passed over. Returns how many were removed.
+    pub fn remove_topics(&mut self, paths: &[Path]) -> usize {
+        let mut sections: BTreeMap<SectionId, Vec<Path>> = BTreeMap::new();
+        for path in paths {
+            if let Some((section, _)) = self.topic(path) {
+                sections.entry(section).or_default().push(path.clone());
+            }
+        }
+        let removed = sections.values().map(Vec::len).sum();
+        for (id, paths) in sections {
+            self.remove_in(id, &paths);
+        }
+        removed
+    }
+
+    fn remove_in(&mut self, section: SectionId, paths: &[Path]) {
+        let own = self.writer(section);
+        if let Some((section, mut cx)) = self.parts(section) {
+            section.remove_topics(&mut cx, own, paths);
+        }
+    }
+
+    /// Writes a topic's value.
+    pub fn set(&mut self, path: &Path, time_ms: u64, value: Arc<[u8]>) -> Result<Written, SetError> {
+        let section = self.locate(path)?;
+        let topic = self.sections[&section].tree.topic(path.as_str()).ok_or(SetError::NoTopic)?;
+        value::validate(topic.definition.topic_type(), &value)?;
+        self.set_in(section, path, time_ms, value).ok_or(SetError::NoTopic)
+    }
+
+    fn set_in(&mut self, id: SectionId, path: &Path, time_ms: u64, value: Arc<[u8]>) -> Option<Written> {
+        let own = self.writer(id);
+        let (section, mut cx) = self.parts(id)?;
+        let dot = section.set(&mut cx, own, path.as_str(), time_ms, value)?;
+        Some(Written { section: id, plane: Plane::Values, dot })
+    }
+
+    /// Where this node's latest change to a section's tree stands.
+    pub fn last_tree_write(&self, section: SectionId) -> Option<Written> {
+        let own = *self.writers.get(&section)?;
+        let number = self.sections.get(&section)?.tree.frontier().get(own);
+        Some(Written { section, plane: Plane::Tree, dot: DotIx { origin: own, number } })
+    }
+
+    /// Writes a standing record of the built-in section, or removes it.
+    pub fn put_standing(&mut self, standing: Standing, time_ms: u64, value: Option<Vec<u8>>) -> Option<Written> {
+        let own = self.writer(SectionId::MESH);
+        let (mesh, mut cx) = self.parts(SectionId::MESH)?;
+        let dot = mesh.put_standing(&mut cx, own, standing.key(), time_ms, value.map(Arc::from));
+        Some(Written { section: SectionId::MESH, plane: Plane::Standing, dot })
+    }
+
+    /// Declares a section and takes over, as new writes, what this node holds of it already.
+    pub fn declare_section(&mut self, policy: SectionPolicy) -> Result<Written, PolicyError> {
+        let id = policy.id;
+        self.edit_policy(|document, actor| document.declare(actor, &policy))?;
+        self.hold(id);
+        self.settle_sections(Some(id));
+        self.last_tree_write(SectionId::MESH).ok_or(PolicyError::UnknownSection(id))
+    }
+
+    /// Changes what may change of a section.
+    pub fn edit_section(&mut self, id: SectionId, edit: SectionEdit) -> Result<Written, PolicyError> {
+        self.edit_policy(|document, actor| document.edit(actor, id, &edit))?;
+        self.settle_sections(None);
+        self.last_tree_write(SectionId::MESH).ok_or(PolicyError::UnknownSection(id))
+    }
+
+    /// Removes a section from the mesh: its topics become local again, or its outer section's.
+    pub fn remove_section(&mut self, id: SectionId) -> Result<Written, PolicyError> {
+        self.edit_policy(|document, actor| document.remove(actor, id))?;
+        self.settle_sections(None);
+        self.last_tree_write(SectionId::MESH).ok_or(PolicyError::UnknownSection(id))
+    }
+
+    fn edit_policy(
+        &mut self,
+        edit: impl FnOnce(&mut crate::policy::Policy, Origin) -> Result<Vec<u8>, PolicyError>,
+    ) -> Result<(), PolicyError> {
+        let own = self.writer(SectionId::MESH);
+        let (mesh, cx) = self.parts(SectionId::MESH).expect("the built-in section is always held");
+        mesh.tree.edit_policy(cx.origins, own, edit)?;
+        cx.events.push(Event::Policy);
+        Ok(())
+    }
+
+    /// Holds a declared section from now on. Does nothing if it is held or not declared. Says whether it was new.
+    pub fn hold(&mut self, id: SectionId) -> bool {
+        let (policies, _) = self.declared();
+        if self.sections.contains_key(&id) || !policies.iter().any(|policy| policy.id == id) {
+            return false;
+        }
+        self.open(id);
+        self.settle_sections(None);
+        true
+    }
+
+    /// Gives up a section, with all that it holds here.
+    pub fn unhold(&mut self, id: SectionId) {
+        if id != SectionId::MESH && id != SectionId::LOCAL {
+            self.close(id);
+        }
+    }
+
+    /// Brings the sections held here in line with the mesh's policy, after [`Event::Policy`]. `declared` is a section that this node has
+    /// just declared itself.
+    pub fn settle_sections(&mut self, declared: Option<SectionId>) {
+        let (policies, contested) = self.declared();
+        let stand: BTreeMap<SectionId, SectionPolicy> = policies.into_iter().map(|policy| (policy.id, policy)).collect();
+        self.contested = contested;
+        self.roots = stand.values().map(|policy| (policy.root.clone(), policy.id)).collect();
+        self.policies = stand;
+        let lost: Vec<SectionId> = self.held().filter(|id| *id != SectionId::MESH && !self.policies.contains_key(id)).collect();
+        for id in lost {
+            let topics = self.contents(id, |_| true);
+            self.close(id);
+            self.take_over(topics);
+        }
+        // What is local, or of an outer section, but belongs to another section now.
+        let strays: Vec<SectionId> = self.sections.keys().copied().filter(|id| *id != SectionId::MESH).collect();
+        for id in strays {
+            let moved = |path: &Path| {
+                let target = self.section_of(path);
+                target != id && self.sections.contains_key(&target) && (id == SectionId::LOCAL || declared == Some(target))
+            };
+            let topics = self.contents(id, moved);
+            if topics.is_empty() {
+                continue;
+            }
+            let paths: Vec<Path> = topics.iter().map(|(path, ..)| path.clone()).collect();
+            self.take_over(topics);
+            self.remove_in(id, &paths);
+        }
+    }
+
+    fn declared(&mut self) -> (Vec<SectionPolicy>, Vec<SectionPolicy>) {
+        self.sections.get_mut(&SectionId::MESH).map(|mesh| mesh.tree.policies()).unwrap_or_default()
+    }
+
+    fn contents(&self, id: SectionId, pick: impl Fn(&Path) -> bool) -> Vec<(Path, Definition, Option<(u64, Arc<[u8]>)>)> {
+        let Some(section) = self.sections.get(&id) else { return Vec::new() };
+        let topics = section.tree.topics_from("").filter(|topic| pick(&topic.path));
+        topics
+            .map(|topic| {
+                let value = section.value(&self.origins, topic.path.as_str());
+                let value = value.and_then(|write| Some((write.time_ms, write.value.clone()?)));
+                (topic.path.clone(), (*topic.definition).clone(), value)
+            })
+            .collect()
+    }
+
+    /// Makes topics where they belong now, as new writes, unless there is something already.
+    fn take_over(&mut self, topics: Vec<(Path, Definition, Option<(u64, Arc<[u8]>)>)>) {
+        let mut targets: BTreeMap<SectionId, Vec<(Path, Definition, Option<(u64, Arc<[u8]>)>)>> = BTreeMap::new();
+        for topic in topics {
+            let target = self.section_of(&topic.0);
+            let there = self.sections.get(&target);
+            if there.is_some_and(|section| section.tree.topic(topic.0.as_str()).is_none()) {
+                targets.entry(target).or_default().push(topic);
+            }
+        }
+        for (target, topics) in targets {
+            let created: Vec<(Path, Definition)> =
+                topics.iter().map(|(path, definition, _)| (path.clone(), definition.clone())).collect();
+            self.create_in(target, &created);
+            for (path, _, value) in topics {
+                if let Some((time_ms, value)) = value {
+                    self.set_in(target, &path, time_ms, value);
+                }
+            }
+        }
+    }
+
+    fn writer(&self, section: SectionId) -> OriginIx {
+        *self.writers.get(&section).expect("every held section has a writer")
+    }
+
+    fn open(&mut self, id: SectionId) {
+        let origin = if self.writers.contains_key(&id) {
+            self.holds += 1;
+            let mut origin = self.own;
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&self.own.to_bytes()).update(&id.0.to_be_bytes()).update(&self.holds.to_be_bytes());
+            let mut nonce = [0; 8];
+            hasher.finalize_xof().fill(&mut nonce);
+            origin.incarnation.nonce = u64::from_be_bytes(nonce);
+            origin
+        } else {
+            self.own
+        };
+        let ix = self.origins.intern(origin);
+        self.writers.insert(id, ix);
+        self.sections.insert(id, Section::new(id));
+        self.meta_dirty = true;
+    }
+
+    fn close(&mut self, id: SectionId) {
+        let Some(section) = self.sections.remove(&id) else { return };
+        let mut delete = |table, key| self.deleted_rows.push(Row { table, key, value: None });
+        for (topic, _) in section.values.iter() {
+            delete(Table::Registers, rows::register_key(id, Plane::Values, &rows::topic_key(*topic)));
+        }
+        for (key, _) in section.standing.iter() {
+            delete(Table::Registers, rows::register_key(id, Plane::Standing, key));
+        }
+        for document in section.tree.document_numbers() {
+            delete(Table::Documents, rows::document_key(id, document));
+        }
+        for dot in section.tree.record_dots() {
+            delete(Table::Changes, rows::record_key(id, dot));
+        }
+        for plane in Plane::ALL {
+            for ix in 0..self.origins.len() as u32 {
+                delete(Table::Feeds, rows::feed_key(id, plane, OriginIx(ix)));
+            }
+        }
+        delete(Table::Meta, [&[META_CLOCK][..], &id.0.to_be_bytes()].concat());
+        delete(Table::Meta, [&[META_HELD][..], &id.0.to_be_bytes()].concat());
+        self.meta_dirty = true;
+    }
+
+    // Time.
+
+    /// Forgets what is stable. `now_us` is this node's clock; `retention_us` says how long a silent member is waited for.
+    pub fn forget(&mut self, now_us: u64, retention_us: impl Fn(SectionId) -> u64) {
+        let records = self.nodes();
+        for (id, section) in &mut self.sections {
+            let ours = section.frontiers();
+            let stable = if *id == SectionId::LOCAL {
+                Some(section.durable().clone())
+            } else {
+                let since = now_us.saturating_sub(retention_us(*id));
+                let holds = |node: &NodeId| *id == SectionId::MESH || records.get(node).is_some_and(|record| record.holds.contains(id));
+                self.members.stable(*id, &ours, section.durable(), holds, since)
+            };
+            if let Some(stable) = stable {
+                section.forget(&stable);
+            }
+        }
+    }
+
+    /// What has happened since the last call, in order.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        let mut events = std::mem::take(&mut self.events);
+        let displaced = &mut self.displaced;
+        events.retain(|event| match event {
+            Event::Displaced(entry) => displaced.add(Displaced::clone(entry)),
+            _ => true,
+        });
+        events
+    }
+
+    // The store.
+
+    /// Whether [`Replica::take_rows`] would give any.
+    pub fn is_dirty(&self) -> bool {
+        self.meta_dirty
+            || !self.deleted_rows.is_empty()
+            || self.displaced.is_dirty()
+            || self.sections.values().any(|section| section.values.is_dirty() || section.standing.is_dirty() || section.tree.is_dirty())
+    }
+
+    /// Everything that has changed since the last call, as one batch that must be stored whole or not at all, and a mark to be
+    /// given to [`Replica::persisted`] once it is on disk.
+    pub fn take_rows(&mut self) -> (Vec<Row>, u64) {
+        let mut out = std::mem::take(&mut self.deleted_rows);
+        if std::mem::take(&mut self.meta_dirty) {
+            out.push(rows::put(Table::Meta, META_FORMAT.to_vec(), rows::FORMAT.to_be_bytes().to_vec()));
+            for id in self.sections.keys() {
+                out.push(rows::put(Table::Meta, [&[META_HELD][..], &id.0.to_be_bytes()].concat(), Vec::new()));
+            }
+        }
+        for at in self.stored_origins..self.origins.len() {
+            let key = [&[META_ORIGIN][..], &(at as u32).to_be_bytes()].concat();
+            out.push(rows::put(Table::Meta, key, self.origins.get(OriginIx(at as u32)).to_bytes().to_vec()));
+        }
+        self.stored_origins = self.origins.len();
+        let mut frontiers = Vec::new();
+        for (id, section) in &mut self.sections {
+            let id = *id;
+            if section.take_clock_dirty() {
+                let key = [&[META_CLOCK][..], &id.0.to_be_bytes()].concat();
+                out.push(rows::put(Table::Meta, key, section.clock().to_be_bytes().to_vec()));
+            }
+            frontiers.push((id, section.frontiers()));
+            let sink = std::cell::RefCell::new(&mut out);
+            let feed = |plane| {
+                let sink = &sink;
+                move |origin, frontier, floor| {
+                    let row = rows::put(Table::Feeds, rows::feed_key(id, plane, origin), rows::encode_feed(frontier, floor));
+                    sink.borrow_mut().push(row);
+                }
+            };
+            let register = |key: Vec<u8>, stored: Option<Stored>| {
+                let value = stored.as_ref().map(rows::encode_stored);
+                sink.borrow_mut().push(Row { table: Table::Registers, key, value });
+            };
+            section.values.take_dirty(
+                |topic, stored| register(rows::register_key(id, Plane::Values, &rows::topic_key(*topic)), stored),
+                feed(Plane::Values),
+            );
+            section
+                .standing
+                .take_dirty(|key, stored| register(rows::register_key(id, Plane::Standing, key), stored), feed(Plane::Standing));
+            section.tree.take_dirty(
+                |document, saved, dots| {
+                    let row = rows::put(Table::Documents, rows::document_key(id, document), rows::encode_document(&saved, dots));
+                    sink.borrow_mut().push(row);
+                },
+                |dot, record| {
+                    let value = record.map(rows::encode_record);
+                    sink.borrow_mut().push(Row { table: Table::Changes, key: rows::record_key(id, dot), value });
+                },
+                feed(Plane::Tree),
+            );
+        }
+        self.displaced.take_dirty(|id, entry| {
+            let value = entry.map(|entry| minicbor::to_vec(entry).expect("encoding to memory"));
+            out.push(Row { table: Table::Displaced, key: id.to_be_bytes().to_vec(), value });
+        });
+        self.next_mark += 1;
+        self.marks.push_back((self.next_mark, frontiers));
+        (out, self.next_mark)
+    }
+
+    /// The batch of this mark, and all before it, are on disk.
+    pub fn persisted(&mut self, mark: u64) {
+        while self.marks.front().is_some_and(|(taken, _)| *taken <= mark) {
+            let Some((_, frontiers)) = self.marks.pop_front() else { break };
+            for (id, frontiers) in frontiers {
+                if let Some(section) = self.sections.get_mut(&id) {
+                    section.made_durable(&frontiers);
+                }
+            }
+        }
+    }
+
+    /// Loads stored state. `rows` are all rows, table by table in the order of [`Table::ALL`].
+    pub fn load(own: Origin, rows: impl IntoIterator<Item = Row>) -> Result<Self, LoadError> {
+        let mut replica = Replica::new(own);
+        // The stored origins keep their indexes, so this run's own comes after them.
+        replica.origins = Origins::default();
+        let mut clocks = Vec::new();
+        let mut opened = false;
+        for row in rows {
+            let Row { table, key, value: Some(value) } = row else { continue };
+            let bad = |why: &str| BadRow { table, key: key.clone(), why: why.into() };
+            if table != Table::Meta && !std::mem::replace(&mut opened, true) {
+                replica.stored_origins = replica.origins.len();
+            }
+            match table {
+                Table::Meta => match key.split_first() {
+                    _ if key == META_FORMAT => {
+                        let found = value.as_slice().try_into().map(u32::from_be_bytes).map_err(|_| bad("not a version"))?;
+                        if found > rows::FORMAT {
+                            return Err(LoadError::Format { found });
+                        }
+                    }
+                    Some((&META_ORIGIN, ix)) => {
+                        let ix = ix.try_into().map(u32::from_be_bytes).map_err(|_| bad("not an index"))?;
+                        let origin = Origin::from_bytes(&value).ok_or_else(|| bad("not an origin"))?;
+                        if replica.origins.intern(origin) != OriginIx(ix) {
+                            return Err(bad("origins out of order").into());
+                        }
+                    }
+                    Some((&META_CLOCK, id)) => {
+                        let id = id.try_into().map(u64::from_be_bytes).map_err(|_| bad("not a section"))?;
+                        let clock = value.as_slice().try_into().map(u64::from_be_bytes).map_err(|_| bad("not a clock"))?;
+                        clocks.push((SectionId(id), clock));
+                    }
+                    Some((&META_HELD, id)) => {
+                        let id = id.try_into().map(u64::from_be_bytes).map_err(|_| bad("not a section"))?;
+                        replica.sections.insert(SectionId(id), Section::new(SectionId(id)));
+                    }
+                    _ => return Err(bad("unknown").into()),
+                },
+                Table::Displaced => {
+                    let id = key.as_slice().try_into().map(u64::from_be_bytes).map_err(|_| bad("not a number"))?;
+                    let entry = minicbor::decode(&value).map_err(|error| bad(&error.to_string()))?;
+                    replica.displaced.restore(id, entry);
+                }
+                _ => {
+                    let (id, rest) = rows::split_section(&key).ok_or_else(|| bad("short key"))?;
+                    let Some(section) = replica.sections.get_mut(&id) else { return Err(bad("a section that is not held").into()) };
+                    restore_row(section, &mut replica.origins, table, rest, value).map_err(|why| bad(&why))?;
+                }
+            }
+        }
+        replica.stored_origins = replica.origins.len();
+        let own_ix = replica.origins.intern(own);
+        for (id, section) in &mut replica.sections {
+            section.restored(&mut replica.origins).map_err(|error| LoadError::Tree { section: *id, error })?;
+        }
+        for (id, clock) in clocks {
+            if let Some(section) = replica.sections.get_mut(&id) {
+                section.restore_clock(clock);
+            }
+        }
+        replica.writers = replica.sections.keys().map(|id| (*id, own_ix)).collect();
+        replica.settle_sections(None);
+        replica.take_events();
+        Ok(replica)
+    }
+}
+
+fn restore_row(section: &mut Section, origins: &mut Origins, table: Table, key: &[u8], value: Vec<u8>) -> Result<(), String> {
+    let text = |error: minicbor::decode::Error| error.to_string();
+    let known = |ix: OriginIx| if (ix.0 as usize) < origins.len() { Ok(ix) } else { Err("unknown origin".to_owned()) };
+    match table {
+        Table::Feeds => {
+            let (plane, ix) = rows::split_plane(key).ok_or("short key")?;
+            let origin = known(OriginIx(u32::from_be_bytes(ix.try_into().map_err(|_| "short key")?)))?;
+            let (frontier, floor) = rows::decode_feed(&value).map_err(text)?;
+            match plane {
+                Plane::Standing => section.standing.restore_feed(origin, frontier, floor),
+                Plane::Tree => section.tree.restore_feed(origin, frontier, floor),
+                Plane::Values => section.values.restore_feed(origin, frontier, floor),
+            }
+        }
+        Table::Registers => {
+            let (plane, key) = rows::split_plane(key).ok_or("short key")?;
+            let stored = rows::decode_stored(&value).map_err(text)?;
+            for dot in stored.entries.iter().chain(&stored.write.seen).chain([&stored.write.dot]) {
+                known(dot.origin)?;
+            }
+            match plane {
+                Plane::Standing => section.standing.restore(StandingKey::from(key), stored),
+                Plane::Values => {
+                    let topic = rows::parse_topic(key).ok_or("not a topic")?;
+                    known(topic.origin)?;
+                    section.values.restore(topic, stored);
+                }
+                Plane::Tree => return Err("the tree plane has no registers".into()),
+            }
+        }
+        Table::Documents => {
+            let document = u16::from_be_bytes(key.try_into().map_err(|_| "short key")?);
+            let (saved, dots) = rows::decode_document(&value).map_err(text)?;
+            section.tree.restore_document(origins, document, saved, dots).map_err(|error| error.to_string())?;
+        }
+        Table::Changes => {
+            let dot = rows::parse_topic(key).ok_or("short key")?;
+            known(dot.origin)?;
+            section.tree.restore_record(dot.origin, rows::decode_record(dot.number, &value).map_err(text)?);
+        }
+        Table::Meta | Table::Displaced => return Err("belongs to no section".into()),
+    }
+    Ok(())
+}

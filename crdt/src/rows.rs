@@ -1,0 +1,209 @@
+//! How a node's state is written to rows of its store, and read back. The format's version is in [`FORMAT`].
+//!
+//! Origins are named by their index, which is itself a row and never changes; everything else is CBOR.
+
+use minicbor::{Decoder, Encoder, data::Type};
+
+use crate::{
+    frontier::{DotIx, Dots, OriginIx},
+    id::{Plane, SectionId},
+    persist::{Row, Table},
+    registers::{Stored, Write},
+    stamp::{Rank, Stamp},
+    tree::{Removal, TreeRecord},
+};
+
+/// The version of the rows' format; a store with a newer one is refused.
+pub const FORMAT: u32 = 1;
+
+/// A row that cannot be read. The store's checksum was right, so another version or a bug wrote it.
+#[derive(Debug, thiserror::Error)]
+#[error("the row {key:02x?} of table `{}` cannot be read: {why}", table.name())]
+pub struct BadRow {
+    /// Its table.
+    pub table: Table,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// What is wrong.
+    pub why: String,
+}
+
+type Result<T> = std::result::Result<T, minicbor::decode::Error>;
+
+/// The key of a feed's row.
+pub fn feed_key(section: SectionId, plane: Plane, origin: OriginIx) -> Vec<u8> {
+    [&section.0.to_be_bytes()[..], &[plane as u8], &origin.0.to_be_bytes()].concat()
+}
+
+/// The key of a register's row: values name their topic, standing records bring their own key.
+pub fn register_key(section: SectionId, plane: Plane, key: &[u8]) -> Vec<u8> {
+    [&section.0.to_be_bytes()[..], &[plane as u8], key].concat()
+}
+
+/// A topic's part of a register's key.
+pub fn topic_key(topic: DotIx) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&topic.origin.0.to_be_bytes());
+    key[4..].copy_from_slice(&topic.number.to_be_bytes());
+    key
+}
+
+/// The key of a document's row.
+pub fn document_key(section: SectionId, document: u16) -> Vec<u8> {
+    [&section.0.to_be_bytes()[..], &document.to_be_bytes()].concat()
+}
+
+/// The key of a tree record's row.
+pub fn record_key(section: SectionId, dot: DotIx) -> Vec<u8> {
+    [&section.0.to_be_bytes()[..], &topic_key(dot)].concat()
+}
+
+/// Splits a section off a key.
+pub fn split_section(key: &[u8]) -> Option<(SectionId, &[u8])> {
+    let (section, rest) = key.split_first_chunk::<8>()?;
+    Some((SectionId(u64::from_be_bytes(*section)), rest))
+}
+
+/// Splits a plane off what [`split_section`] left.
+pub fn split_plane(key: &[u8]) -> Option<(Plane, &[u8])> {
+    let (plane, rest) = key.split_first()?;
+    Some((*Plane::ALL.get(usize::from(*plane))?, rest))
+}
+
+/// Reads what [`topic_key`] wrote.
+pub fn parse_topic(key: &[u8]) -> Option<DotIx> {
+    let (origin, number) = key.split_first_chunk::<4>()?;
+    let number: [u8; 8] = number.try_into().ok()?;
+    Some(DotIx { origin: OriginIx(u32::from_be_bytes(*origin)), number: u64::from_be_bytes(number) })
+}
+
+/// A row that puts a value.
+pub fn put(table: Table, key: Vec<u8>, value: Vec<u8>) -> Row {
+    Row { table, key, value: Some(value) }
+}
+
+/// A feed's row.
+pub fn encode_feed(frontier: u64, floor: u64) -> Vec<u8> {
+    encode(|e| e.array(2)?.u64(frontier)?.u64(floor)?.ok())
+}
+
+/// Reads [`encode_feed`].
+pub fn decode_feed(bytes: &[u8]) -> Result<(u64, u64)> {
+    let mut d = Decoder::new(bytes);
+    array(&mut d, 2)?;
+    Ok((d.u64()?, d.u64()?))
+}
+
+/// A register's row.
+pub fn encode_stored(stored: &Stored) -> Vec<u8> {
+    let Write { dot, stamp, seen, time_ms, value } = &stored.write;
+    encode(|e| {
+        e.array(9)?.u32(dot.origin.0)?.u64(dot.number)?.u64(stamp.epoch)?;
+        match &stamp.rank {
+            Some(rank) => e.encode(rank.as_ref())?,
+            None => e.null()?,
+        };
+        e.u64(stamp.seq)?.u64(*time_ms)?;
+        match value {
+            Some(value) => e.bytes(value)?,
+            None => e.null()?,
+        };
+        dots(e, seen)?;
+        dots(e, &stored.entries)?;
+        Ok(())
+    })
+}
+
+/// Reads [`encode_stored`].
+pub fn decode_stored(bytes: &[u8]) -> Result<Stored> {
+    let mut d = Decoder::new(bytes);
+    array(&mut d, 9)?;
+    let dot = DotIx { origin: OriginIx(d.u32()?), number: d.u64()? };
+    let epoch = d.u64()?;
+    let rank: Option<Rank> = d.decode()?;
+    let stamp = Stamp { epoch, rank: rank.map(Box::new), seq: d.u64()? };
+    let time_ms = d.u64()?;
+    let value = match d.datatype()? {
+        Type::Null => {
+            d.null()?;
+            None
+        }
+        _ => Some(d.bytes()?.into()),
+    };
+    let seen = read_dots(&mut d)?;
+    let entries = read_dots(&mut d)?;
+    Ok(Stored { write: Write { dot, stamp, seen, time_ms, value }, entries })
+}
+
+/// A document's row.
+pub fn encode_document(saved: &[u8], held: &[DotIx]) -> Vec<u8> {
+    encode(|e| {
+        e.array(2)?.bytes(saved)?;
+        dots(e, held)
+    })
+}
+
+/// Reads [`encode_document`].
+pub fn decode_document(bytes: &[u8]) -> Result<(Vec<u8>, Dots)> {
+    let mut d = Decoder::new(bytes);
+    array(&mut d, 2)?;
+    Ok((d.bytes()?.to_vec(), read_dots(&mut d)?))
+}
+
+/// A tree record's row; its number is in the key.
+pub fn encode_record(record: &TreeRecord) -> Vec<u8> {
+    encode(|e| {
+        e.array(4)?.u64(record.after)?.u16(record.document)?.bytes(&record.change)?;
+        e.array(record.removals.len() as u64)?;
+        for removal in &record.removals {
+            e.array(3)?.u32(removal.topic.origin.0)?.u64(removal.topic.number)?;
+            dots(e, &removal.seen)?;
+        }
+        Ok(())
+    })
+}
+
+/// Reads [`encode_record`].
+pub fn decode_record(number: u64, bytes: &[u8]) -> Result<TreeRecord> {
+    let mut d = Decoder::new(bytes);
+    array(&mut d, 4)?;
+    let (after, document, change) = (d.u64()?, d.u16()?, d.bytes()?.into());
+    let count = d.array()?.unwrap_or(0);
+    let mut removals = Vec::new();
+    for _ in 0..count {
+        array(&mut d, 3)?;
+        let topic = DotIx { origin: OriginIx(d.u32()?), number: d.u64()? };
+        removals.push(Removal { topic, seen: read_dots(&mut d)? });
+    }
+    Ok(TreeRecord { number, after, document, change, removals })
+}
+
+type EncodeResult = std::result::Result<(), minicbor::encode::Error<std::convert::Infallible>>;
+type VecEncoder<'a> = Encoder<&'a mut Vec<u8>>;
+
+fn encode(write: impl FnOnce(&mut VecEncoder<'_>) -> EncodeResult) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // Writing to a vector cannot fail, and nothing here refuses to be encoded.
+    write(&mut Encoder::new(&mut bytes)).expect("encoding to memory");
+    bytes
+}
+
+fn dots(e: &mut VecEncoder<'_>, dots: &[DotIx]) -> EncodeResult {
+    e.array(dots.len() as u64 * 2)?;
+    for dot in dots {
+        e.u32(dot.origin.0)?.u64(dot.number)?;
+    }
+    Ok(())
+}
+
+fn read_dots(d: &mut Decoder<'_>) -> Result<Dots> {
+    let count = d.array()?.unwrap_or(0) / 2;
+    (0..count).map(|_| Ok(DotIx { origin: OriginIx(d.u32()?), number: d.u64()? })).collect()
+}
+
+fn array(d: &mut Decoder<'_>, len: u64) -> Result<()> {
+    if d.array()? != Some(len) {
+        return Err(minicbor::decode::Error::message(format!("expected an array of {len}")));
+    }
+    Ok(())
+}

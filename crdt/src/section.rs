@@ -1,0 +1,881 @@
+//! One section as one node holds it: its tree, its values, its standing records, and what ties them together.
+//!
+//! **Values hang off topics.** A value whose topic is not known yet waits as an *orphan*; one whose topic is gone is dropped, and
+//! goes to the displaced log if the remover had not known of it. R9, the rule that keeps the value frontier behind the tree, is
+//! enforced where runs end (the link), with [`Section::tree`]'s frontier as the measure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::{Index, IndexMut},
+    sync::Arc,
+};
+
+use crate::{
+    definition::Definition,
+    displaced::{Beaten, Displaced},
+    frontier::{DotIx, Dots, Frontier, OriginIx, Origins},
+    id::{Plane, SectionId},
+    path::{BUCKETS, Path},
+    registers::{Merged, Registers, Write},
+    stamp::{Stamp, newer},
+    tree::{Kind, Removal, TopicChange, Tree, TreeError, TreeRecord},
+};
+
+/// The key of a standing record: a kind byte, then what names it within its kind.
+pub type StandingKey = Box<[u8]>;
+
+/// A frontier for each plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frontiers([Frontier; 3]);
+
+impl Frontiers {
+    /// Whether every plane covers the other's.
+    pub fn covers_all(&self, other: &Frontiers) -> bool {
+        Plane::ALL.iter().all(|plane| self[*plane].covers_all(&other[*plane]))
+    }
+
+    /// Raises every plane to the other's.
+    pub fn join(&mut self, other: &Frontiers) {
+        for plane in Plane::ALL {
+            self[plane].join(&other[plane]);
+        }
+    }
+
+    /// Lowers every plane to the other's.
+    pub fn meet(&mut self, other: &Frontiers) {
+        for plane in Plane::ALL {
+            self[plane].meet(&other[plane]);
+        }
+    }
+
+    /// Whether nothing is covered.
+    pub fn is_zero(&self) -> bool {
+        self.0.iter().all(|frontier| frontier.iter().next().is_none())
+    }
+}
+
+impl Index<Plane> for Frontiers {
+    type Output = Frontier;
+    fn index(&self, plane: Plane) -> &Frontier {
+        &self.0[plane as usize]
+    }
+}
+
+impl IndexMut<Plane> for Frontiers {
+    fn index_mut(&mut self, plane: Plane) -> &mut Frontier {
+        &mut self.0[plane as usize]
+    }
+}
+
+/// What has happened, for those who listen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A topic appeared, disappeared or has another definition now.
+    Topic {
+        /// Where.
+        section: SectionId,
+        /// Which.
+        path: Path,
+        /// Whether it lived before.
+        lived: bool,
+        /// Whether it lives now.
+        lives: bool,
+    },
+    /// A topic may have another value now.
+    Value {
+        /// Where.
+        section: SectionId,
+        /// Which.
+        topic: DotIx,
+    },
+    /// A standing record changed.
+    Standing {
+        /// Where.
+        section: SectionId,
+        /// Which.
+        key: StandingKey,
+    },
+    /// The mesh's policy changed.
+    Policy,
+    /// A write lost to a concurrent one, or to a removal that had not seen it.
+    Displaced(Box<Displaced>),
+}
+
+/// What the parts of a section share with the rest of the node while they work.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// All origins.
+    pub origins: &'a mut Origins,
+    /// Where to tell.
+    pub events: &'a mut Vec<Event>,
+}
+
+/// A bucket's digest, and what it is a digest of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketDigest {
+    /// The order-independent sum of the live content's hashes.
+    pub digest: [u8; 32],
+    /// For each plane and origin, the greatest number in it. Two nodes' digests may be compared when each one's frontier
+    /// covers the other's dots.
+    pub dots: [Dots; 3],
+}
+
+/// A register on its way to a node that adopts or repairs a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageEntry<K> {
+    /// Which.
+    pub key: K,
+    /// Its newest write; `None` where the receiver holds the same.
+    pub write: Option<Write>,
+    /// Where it stands in feeds.
+    pub entries: Dots,
+}
+
+/// A whole bucket, at the moment it was read.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct BucketImage {
+    /// Which.
+    pub bucket: u16,
+    /// Whether everything is here. Otherwise the receiver holds the same live content, and only removals and entries that it
+    /// cannot infer are told.
+    pub whole: bool,
+    /// The saved document of the tree plane, if there is one.
+    pub document: Option<Vec<u8>>,
+    /// The changes that the document holds.
+    pub tree_dots: Dots,
+    /// Values of its topics.
+    pub values: Vec<ImageEntry<DotIx>>,
+    /// Standing records, removals included.
+    pub standing: Vec<ImageEntry<StandingKey>>,
+}
+
+/// Positions to be taken over when an adoption is complete.
+#[derive(Debug, Default)]
+pub struct Positions {
+    values: BTreeMap<OriginIx, Vec<(u64, DotIx)>>,
+    standing: BTreeMap<OriginIx, Vec<(u64, StandingKey)>>,
+}
+
+/// How many tree changes may wait for others that they build on.
+const WAITING_MAX: usize = 65_536;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Section {
+    id: SectionId,
+    /// Topics and definitions, or the policy.
+    pub tree: Tree,
+    /// Values by topic.
+    pub values: Registers<DotIx>,
+    /// Standing records.
+    pub standing: Registers<StandingKey>,
+    clock: u64,
+    clock_dirty: bool,
+    durable: Frontiers,
+    /// Keys of values whose topic does not live here (yet).
+    orphans: BTreeSet<DotIx>,
+    /// Topics removed, with what their removers knew of their values, until that is stable.
+    graves: BTreeMap<DotIx, (Dots, Option<Path>)>,
+    /// Tree changes that came before those they build on.
+    waiting: BTreeMap<(OriginIx, u64), TreeRecord>,
+    digests: Vec<Option<BucketDigest>>,
+    stale_values: Vec<DotIx>,
+    /// The standing records of each bucket.
+    standing_index: BTreeMap<u16, BTreeSet<StandingKey>>,
+}
+
+impl Section {
+    /// An empty section.
+    pub fn new(id: SectionId) -> Self {
+        Section {
+            id,
+            tree: Tree::new(if id == SectionId::MESH { Kind::Policy } else { Kind::Topics }),
+            values: Registers::default(),
+            standing: Registers::default(),
+            clock: 0,
+            clock_dirty: false,
+            durable: Frontiers::default(),
+            orphans: BTreeSet::new(),
+            graves: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            digests: Vec::new(),
+            stale_values: Vec::new(),
+            standing_index: BTreeMap::new(),
+        }
+    }
+
+    /// Its name.
+    pub fn id(&self) -> SectionId {
+        self.id
+    }
+
+    /// How far everything is held, plane by plane.
+    pub fn frontiers(&self) -> Frontiers {
+        Frontiers([self.standing.frontier().clone(), self.tree.frontier().clone(), self.values.frontier().clone()])
+    }
+
+    /// One plane's frontier.
+    pub fn frontier(&self, plane: Plane) -> &Frontier {
+        match plane {
+            Plane::Standing => self.standing.frontier(),
+            Plane::Tree => self.tree.frontier(),
+            Plane::Values => self.values.frontier(),
+        }
+    }
+
+    /// Below these numbers, removals are forgotten.
+    pub fn floors(&self) -> Frontiers {
+        Frontiers([self.standing.floors(), self.tree.floors(), self.values.floors()])
+    }
+
+    /// Whether someone with these frontiers must adopt, because what it lacks is no longer told one by one.
+    pub fn is_below_floor(&self, frontiers: &Frontiers) -> bool {
+        self.standing.is_below_floor(&frontiers[Plane::Standing])
+            || self.tree.is_below_floor(&frontiers[Plane::Tree])
+            || self.values.is_below_floor(&frontiers[Plane::Values])
+    }
+
+    /// How far everything is held on this node's disk.
+    pub fn durable(&self) -> &Frontiers {
+        &self.durable
+    }
+
+    /// What was held at some moment is on disk now.
+    pub fn made_durable(&mut self, frontiers: &Frontiers) {
+        self.durable.join(frontiers);
+    }
+
+    /// The Lamport clock: above every stamp seen here.
+    pub fn clock(&self) -> u64 {
+        self.clock
+    }
+
+    /// Whether the clock moved since the last call.
+    pub fn take_clock_dirty(&mut self) -> bool {
+        std::mem::take(&mut self.clock_dirty)
+    }
+
+    /// Moves the clock past what a peer has seen (R8).
+    pub fn raise_clock(&mut self, clock: u64) {
+        if clock > self.clock {
+            self.clock = clock;
+            self.clock_dirty = true;
+        }
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.raise_clock(self.clock + 1);
+        self.clock
+    }
+
+    /// A topic's newest value, over all its concurrent creations.
+    pub fn value(&self, origins: &Origins, path: &str) -> Option<&Write> {
+        let topic = self.tree.topic(path)?;
+        let writes = topic.ids.iter().filter_map(|id| self.values.get(id));
+        writes.max_by(|a, b| newer(origins, (&a.stamp, a.dot), (&b.stamp, b.dot)))
+    }
+
+    /// How much of the past is remembered: removals, overtaken entries and tree changes still in feeds, and orphans.
+    pub fn remembered(&self) -> usize {
+        self.values.remembered() + self.standing.remembered() + self.tree.remembered() + self.orphans.len() + self.graves.len()
+    }
+
+    // This node's own writes.
+
+    /// Creates topics that do not live yet.
+    pub fn create_topics(&mut self, cx: &mut Context<'_>, own: OriginIx, topics: &[(Path, Definition)]) {
+        let changes = self.tree.create(cx.origins, own, topics);
+        self.topics_changed(cx, changes, None);
+    }
+
+    /// Removes live topics, with their values.
+    pub fn remove_topics(&mut self, cx: &mut Context<'_>, own: OriginIx, paths: &[Path]) {
+        let known = |path: &Path| {
+            let topic = self.tree.topic(path.as_str())?;
+            let ids = topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0));
+            let removals = ids.map(|id| Removal { topic: *id, seen: self.known_writes(*id) }).collect();
+            Some((path.clone(), removals))
+        };
+        let topics: Vec<(Path, Vec<Removal>)> = paths.iter().filter_map(known).collect();
+        for (path, removals) in &topics {
+            for removal in removals {
+                self.graves.insert(removal.topic, (removal.seen.clone(), Some(path.clone())));
+            }
+        }
+        let changes = self.tree.remove(cx.origins, own, &topics);
+        self.topics_changed(cx, changes, None);
+    }
+
+    /// Writes a topic's value as a plain write. `None` if there is no such topic.
+    pub fn set(&mut self, cx: &mut Context<'_>, own: OriginIx, path: &str, time_ms: u64, value: Arc<[u8]>) -> Option<DotIx> {
+        let topic = self.tree.topic(path)?;
+        let held = topic.ids.iter().find(|id| self.values.get(id).is_some());
+        let id = *held.or(topic.ids.first())?;
+        let stamp = Stamp { seq: self.tick(), ..Stamp::default() };
+        let dot = self.values.write(own, id, stamp, time_ms, Some(value));
+        self.value_changed(cx, id);
+        Some(dot)
+    }
+
+    /// Writes or removes a standing record.
+    pub fn put_standing(&mut self, cx: &mut Context<'_>, own: OriginIx, key: StandingKey, time_ms: u64, value: Option<Arc<[u8]>>) -> DotIx {
+        let stamp = Stamp { seq: self.tick(), ..Stamp::default() };
+        let dot = self.standing.write(own, key.clone(), stamp, time_ms, value);
+        self.standing_changed(cx, key);
+        dot
+    }
+
+    // What comes from elsewhere.
+
+    /// Takes in a tree change. One that came before those it builds on waits here. Says whether the frontier moved.
+    pub fn merge_tree(&mut self, cx: &mut Context<'_>, origin: OriginIx, record: TreeRecord) -> Result<bool, TreeError> {
+        match self.apply_tree(cx, origin, &record) {
+            Ok(()) => {
+                self.retry_waiting(cx)?;
+                Ok(true)
+            }
+            Err(TreeError::Missing | TreeError::Gap) => {
+                if self.waiting.len() < WAITING_MAX {
+                    self.waiting.insert((origin, record.number), record);
+                }
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How many tree changes wait for others.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn apply_tree(&mut self, cx: &mut Context<'_>, origin: OriginIx, record: &TreeRecord) -> Result<(), TreeError> {
+        let changes = self.tree.apply(cx.origins, origin, record)?;
+        for removal in &record.removals {
+            let path = changes.iter().find(|change| change.gone.contains(&removal.topic)).map(|change| change.path.clone());
+            self.graves.insert(removal.topic, (removal.seen.clone(), path));
+        }
+        if self.id == SectionId::MESH {
+            cx.events.push(Event::Policy);
+        }
+        self.stale_document(record.document);
+        self.topics_changed(cx, changes, None);
+        self.settle_orphans(cx, origin);
+        Ok(())
+    }
+
+    fn retry_waiting(&mut self, cx: &mut Context<'_>) -> Result<(), TreeError> {
+        let mut progress = !self.waiting.is_empty();
+        while progress {
+            progress = false;
+            for ((origin, number), record) in std::mem::take(&mut self.waiting) {
+                match self.apply_tree(cx, origin, &record) {
+                    Ok(()) => progress = true,
+                    Err(TreeError::Missing | TreeError::Gap) => {
+                        self.waiting.insert((origin, number), record);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in a value. Says whether the topic can still be alive, so that its position is worth noting.
+    pub fn merge_value(&mut self, cx: &mut Context<'_>, id: DotIx, write: Write) -> bool {
+        self.raise_clock(write.stamp.seq);
+        let fresh = !self.values.frontier().covers(write.dot);
+        if self.values.get(&id).is_none() && self.tree.path_of(id).is_none() {
+            if self.tree.frontier().covers(id) {
+                self.bury(cx, id, None, &write, None);
+                return false;
+            }
+            self.orphans.insert(id);
+        }
+        let beaten_by = self.values.get(&id).map(|held| held.dot);
+        let spare = fresh.then(|| write.clone());
+        match self.values.merge(cx.origins, &id, write) {
+            Merged::Nothing => {}
+            Merged::Won { displaced } => {
+                if let (Some(loser), Some(winner)) = (displaced, self.values.get(&id).map(|held| held.dot)) {
+                    self.displaced_value(cx, id, &loser, Beaten::by_write(cx.origins, winner));
+                }
+                self.value_changed(cx, id);
+            }
+            Merged::Displaced => {
+                if let (Some(loser), Some(winner)) = (spare, beaten_by) {
+                    self.displaced_value(cx, id, &loser, Beaten::by_write(cx.origins, winner));
+                }
+            }
+        }
+        true
+    }
+
+    /// Takes in a standing record.
+    pub fn merge_standing(&mut self, cx: &mut Context<'_>, key: &StandingKey, write: Write) {
+        self.raise_clock(write.stamp.seq);
+        if let Merged::Won { .. } = self.standing.merge(cx.origins, key, write) {
+            self.standing_changed(cx, key.clone());
+        }
+    }
+
+    // Forgetting.
+
+    /// Forgets what is stable (R5): what every member heard from is known to hold durably, this node included.
+    pub fn forget(&mut self, stable: &Frontiers) {
+        for key in self.standing.forget(&stable[Plane::Standing]) {
+            if let Some(keys) = self.standing_index.get_mut(&standing_bucket(&key)) {
+                keys.remove(&key);
+            }
+        }
+        self.values.forget(&stable[Plane::Values]);
+        for removal in self.tree.forget(&stable[Plane::Tree]) {
+            self.graves.remove(&removal.topic);
+        }
+        self.tree.cool();
+    }
+
+    // Digests, adopting, repairing.
+
+    /// A bucket's digest, computed anew only if something in it changed.
+    pub fn digest(&mut self, origins: &Origins, bucket: u16) -> BucketDigest {
+        self.settle_stale();
+        self.digests.resize(BUCKETS as usize, None);
+        if let Some(digest) = &self.digests[bucket as usize] {
+            return digest.clone();
+        }
+        let digest = self.compute_digest(origins, bucket);
+        self.digests[bucket as usize] = Some(digest.clone());
+        digest
+    }
+
+    /// One digest over a range of buckets; empty buckets do not count, so that an empty range gives zero.
+    pub fn digest_over(&mut self, origins: &Origins, buckets: std::ops::Range<u16>) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        let mut any = false;
+        for bucket in buckets {
+            let digest = self.digest(origins, bucket).digest;
+            if digest != [0; 32] {
+                any = true;
+                hasher.update(&bucket.to_be_bytes());
+                hasher.update(&digest);
+            }
+        }
+        if any { *hasher.finalize().as_bytes() } else { [0; 32] }
+    }
+
+    /// Reads a bucket for a neighbour. `same` says that the neighbour holds the same live content.
+    pub fn read_bucket(&mut self, bucket: u16, same: bool) -> BucketImage {
+        let mut image = BucketImage { bucket, whole: !same, tree_dots: self.tree.dots(bucket).into(), ..BucketImage::default() };
+        if !same {
+            image.document = self.tree.saved(bucket);
+        }
+        for topic in self.tree.bucket_topics(bucket) {
+            for id in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)) {
+                image.values.extend(image_entry(&self.values, id, same));
+            }
+        }
+        let keys = self.standing_index.get(&bucket).into_iter().flatten();
+        image.standing.extend(keys.filter_map(|key| image_entry(&self.standing, key, same)));
+        image
+    }
+
+    /// Takes over a bucket of a peer that is ahead (R6). `covered` is the peer's frontier when it read the bucket. Positions are collected, to be
+    /// given to [`Section::end_adoption`] after the last bucket.
+    pub fn adopt_bucket(
+        &mut self,
+        cx: &mut Context<'_>,
+        image: &BucketImage,
+        covered: &Frontiers,
+        positions: &mut Positions,
+    ) -> Result<(), TreeError> {
+        if let Some(document) = &image.document {
+            let changes = self.tree.merge(cx.origins, image.bucket, document, &image.tree_dots)?;
+            if self.id == SectionId::MESH {
+                cx.events.push(Event::Policy);
+            }
+            self.stale_document(image.bucket);
+            self.topics_changed(cx, changes, Some(&covered[Plane::Values]));
+        }
+        for ImageEntry { key, write, entries } in &image.values {
+            if let Some(write) = write {
+                self.merge_value(cx, *key, write.clone());
+            }
+            for dot in entries {
+                positions.values.entry(dot.origin).or_default().push((dot.number, *key));
+            }
+        }
+        if image.whole {
+            let theirs: BTreeMap<&StandingKey, Option<&Write>> =
+                image.standing.iter().map(|entry| (&entry.key, entry.write.as_ref())).collect();
+            let removed: Vec<StandingKey> = self
+                .standing_of(image.bucket)
+                .filter(|(_, mine)| covered[Plane::Standing].covers(mine.dot))
+                .filter(|(key, mine)| match theirs.get(key).copied().flatten() {
+                    None => true,
+                    Some(theirs) => newer(cx.origins, (&theirs.stamp, theirs.dot), (&mine.stamp, mine.dot)).is_lt(),
+                })
+                .map(|(key, _)| key.clone())
+                .collect();
+            for key in removed {
+                self.standing.drop_key(&key);
+                self.standing_changed(cx, key);
+            }
+        } else {
+            self.own_positions(image.bucket, positions);
+        }
+        for ImageEntry { key, write, entries } in &image.standing {
+            if let Some(write) = write {
+                self.merge_standing(cx, key, write.clone());
+            }
+            for dot in entries {
+                positions.standing.entry(dot.origin).or_default().push((dot.number, key.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a bucket's content is the same on both sides, each key's position is that of its newest write, unless told otherwise.
+    fn own_positions(&self, bucket: u16, positions: &mut Positions) {
+        for topic in self.tree.bucket_topics(bucket) {
+            for id in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)) {
+                if let Some(write) = self.values.get(id) {
+                    positions.values.entry(write.dot.origin).or_default().push((write.dot.number, *id));
+                }
+            }
+        }
+        for (key, write) in self.standing_of(bucket) {
+            positions.standing.entry(write.dot.origin).or_default().push((write.dot.number, key.clone()));
+        }
+    }
+
+    /// Ends an adoption: positions, frontiers and floors become what they were at the peer when it began (R6).
+    pub fn end_adoption(&mut self, cx: &mut Context<'_>, start: &Frontiers, floors: &Frontiers, positions: Positions) {
+        fn clamp<K>(placed: Vec<(u64, K)>, upto: u64) -> impl Iterator<Item = (u64, K)> {
+            // An entry that has moved on since stays as a pointer at the old frontier.
+            placed.into_iter().map(move |(number, key)| (number.min(upto), key)).filter(|(number, _)| *number > 0)
+        }
+        for (origin, placed) in positions.values {
+            self.values.take_positions(origin, clamp(placed, start[Plane::Values].get(origin)));
+        }
+        for (origin, placed) in positions.standing {
+            self.standing.take_positions(origin, clamp(placed, start[Plane::Standing].get(origin)));
+        }
+        for plane in Plane::ALL {
+            for DotIx { origin, number } in start[plane].iter() {
+                match plane {
+                    Plane::Standing => self.standing.advance(origin, number),
+                    Plane::Tree => self.tree.advance(origin, number),
+                    Plane::Values => self.values.advance(origin, number),
+                }
+                if plane == Plane::Tree {
+                    // Changes up to here came inside the documents; the feed does not have them one by one.
+                    self.tree.raise_floor(origin, number);
+                    self.settle_orphans(cx, origin);
+                }
+            }
+            for DotIx { origin, number } in floors[plane].iter() {
+                match plane {
+                    Plane::Standing => self.standing.raise_floor(origin, number),
+                    Plane::Tree => {}
+                    Plane::Values => self.values.raise_floor(origin, number),
+                }
+            }
+        }
+        self.waiting.retain(|(origin, number), _| start[Plane::Tree].get(*origin) < *number);
+    }
+
+    /// Repairs a bucket from a peer whose digest of it differs although each covers the other's dots (R7): the newest stands, except where
+    /// whoever holds the older one had already seen the newer and removed it.
+    pub fn repair_bucket(&mut self, cx: &mut Context<'_>, image: &BucketImage, covered: &Frontiers) -> Result<(), TreeError> {
+        if let Some(document) = &image.document {
+            let changes = self.tree.merge(cx.origins, image.bucket, document, &image.tree_dots)?;
+            if self.id == SectionId::MESH {
+                cx.events.push(Event::Policy);
+            }
+            self.stale_document(image.bucket);
+            self.topics_changed(cx, changes, Some(&covered[Plane::Values]));
+        }
+        for ImageEntry { key, write, .. } in &image.values {
+            if let Some(write) = write {
+                self.merge_value(cx, *key, write.clone());
+            }
+        }
+        let theirs: BTreeMap<&StandingKey, &Write> =
+            image.standing.iter().filter_map(|entry| Some((&entry.key, entry.write.as_ref()?))).collect();
+        let mut drop = Vec::new();
+        for (key, mine) in self.standing_of(image.bucket) {
+            let removed = match theirs.get(key) {
+                None => covered[Plane::Standing].covers(mine.dot),
+                Some(theirs) => {
+                    newer(cx.origins, (&theirs.stamp, theirs.dot), (&mine.stamp, mine.dot)).is_lt()
+                        && covered[Plane::Standing].covers(mine.dot)
+                }
+            };
+            if removed {
+                drop.push(key.clone());
+            }
+        }
+        for key in drop {
+            self.standing.drop_key(&key);
+            self.standing_changed(cx, key);
+        }
+        for (key, write) in theirs {
+            let held = self.standing.get(key);
+            let known = self.standing.frontier().covers(write.dot);
+            let removed_here = match held {
+                None => known,
+                Some(mine) => known && newer(cx.origins, (&write.stamp, write.dot), (&mine.stamp, mine.dot)).is_gt(),
+            };
+            if !removed_here {
+                self.merge_standing(cx, key, write.clone());
+            }
+        }
+        Ok(())
+    }
+
+    // Restoring.
+
+    /// Restores the clock.
+    pub fn restore_clock(&mut self, clock: u64) {
+        self.clock = self.clock.max(clock);
+    }
+
+    /// Ends the restoring.
+    pub fn restored(&mut self, origins: &mut Origins) -> Result<(), TreeError> {
+        self.tree.restored(origins)?;
+        self.values.restored();
+        self.standing.restored();
+        for (key, _) in self.standing.iter() {
+            self.standing_index.entry(standing_bucket(key)).or_default().insert(key.clone());
+        }
+        self.durable = self.frontiers();
+        for removal in self.tree.removals() {
+            self.graves.insert(removal.topic, (removal.seen.clone(), None));
+        }
+        let highest = self.values.iter().map(|(_, write)| write.stamp.seq).chain(self.standing.iter().map(|(_, write)| write.stamp.seq)).max();
+        self.clock = self.clock.max(highest.unwrap_or(0));
+        let orphans: Vec<DotIx> = self.values.iter().map(|(id, _)| *id).filter(|id| self.tree.path_of(*id).is_none()).collect();
+        for id in orphans {
+            if self.tree.frontier().covers(id) {
+                self.values.drop_key(&id);
+            } else {
+                self.orphans.insert(id);
+            }
+        }
+        Ok(())
+    }
+
+    // Inside.
+
+    fn standing_of(&self, bucket: u16) -> impl Iterator<Item = (&StandingKey, &Write)> {
+        let keys = self.standing_index.get(&bucket).into_iter().flatten();
+        keys.filter_map(|key| Some((key, self.standing.get(key)?)))
+    }
+
+    fn known_writes(&self, id: DotIx) -> Dots {
+        let mut known = self.values.entries(&id);
+        if let Some(write) = self.values.get(&id) {
+            known.push(write.dot);
+            known.extend(write.seen.iter().copied());
+        }
+        known.sort_unstable();
+        let mut greatest = Dots::new();
+        for dot in known {
+            match greatest.last_mut().filter(|last| last.origin == dot.origin) {
+                Some(last) => last.number = last.number.max(dot.number),
+                None => greatest.push(dot),
+            }
+        }
+        greatest
+    }
+
+    /// `covered`: what whoever told of the change had seen of the values, if it came as a whole document.
+    fn topics_changed(&mut self, cx: &mut Context<'_>, changes: Vec<TopicChange>, covered: Option<&Frontier>) {
+        for change in changes {
+            self.stale_document(change.path.bucket());
+            for id in &change.gone {
+                if let Some(write) = self.values.drop_key(id) {
+                    self.bury(cx, *id, Some((&change.path, change.before.as_ref())), &write, covered);
+                }
+            }
+            for id in &change.born {
+                if self.orphans.remove(id) {
+                    cx.events.push(Event::Value { section: self.id, topic: *id });
+                }
+            }
+            let (lived, lives) = change.lived;
+            cx.events.push(Event::Topic { section: self.id, path: change.path, lived, lives });
+        }
+    }
+
+    /// A value whose topic is gone: displaced, unless the remover knew of it.
+    fn bury(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: DotIx,
+        topic: Option<(&Path, Option<&Arc<Definition>>)>,
+        write: &Write,
+        covered: Option<&Frontier>,
+    ) {
+        let grave = self.graves.get(&id);
+        let knew = match grave {
+            Some((seen, _)) => seen.iter().any(|seen| seen.origin == write.dot.origin && seen.number >= write.dot.number),
+            None => covered.is_none_or(|covered| covered.covers(write.dot)),
+        };
+        let path = topic.map(|(path, _)| path).or(grave.and_then(|(_, path)| path.as_ref()));
+        if let (false, Some(path)) = (knew, path) {
+            let definition = topic.and_then(|(_, definition)| definition).map(|definition| definition.to_bytes());
+            let displaced = Displaced::new(cx.origins, self.id, path.clone(), definition, id, write, Beaten::ByRemoval);
+            cx.events.push(Event::Displaced(Box::new(displaced)));
+        }
+    }
+
+    fn displaced_value(&mut self, cx: &mut Context<'_>, id: DotIx, loser: &Write, beaten: Beaten) {
+        if let Some(path) = self.tree.path_of(id) {
+            let definition = self.tree.topic(path.as_str()).map(|topic| topic.definition.to_bytes());
+            let displaced = Displaced::new(cx.origins, self.id, path.clone(), definition, id, loser, beaten);
+            cx.events.push(Event::Displaced(Box::new(displaced)));
+        }
+    }
+
+    /// The tree frontier of an origin moved: values of its topics that do not live are of topics that are gone.
+    fn settle_orphans(&mut self, cx: &mut Context<'_>, origin: OriginIx) {
+        let upto = DotIx { origin, number: self.tree.frontier().get(origin) };
+        let due: Vec<DotIx> = self.orphans.range(DotIx { origin, number: 0 }..=upto).copied().collect();
+        for id in due {
+            self.orphans.remove(&id);
+            if self.tree.path_of(id).is_none() {
+                if let Some(write) = self.values.drop_key(&id) {
+                    self.bury(cx, id, None, &write, None);
+                }
+            }
+        }
+    }
+
+    fn value_changed(&mut self, cx: &mut Context<'_>, id: DotIx) {
+        cx.events.push(Event::Value { section: self.id, topic: id });
+        if !self.digests.is_empty() {
+            self.stale_values.push(id);
+            if self.stale_values.len() > 1 << 20 {
+                self.digests.clear();
+                self.stale_values.clear();
+            }
+        }
+    }
+
+    fn standing_changed(&mut self, cx: &mut Context<'_>, key: StandingKey) {
+        let bucket = standing_bucket(&key);
+        self.stale_document(bucket);
+        if self.standing.get(&key).is_some() {
+            self.standing_index.entry(bucket).or_default().insert(key.clone());
+        } else if let Some(keys) = self.standing_index.get_mut(&bucket) {
+            keys.remove(&key);
+        }
+        cx.events.push(Event::Standing { section: self.id, key });
+    }
+
+    fn stale_document(&mut self, bucket: u16) {
+        if let Some(digest) = self.digests.get_mut(bucket as usize) {
+            *digest = None;
+        }
+    }
+
+    fn settle_stale(&mut self) {
+        for id in std::mem::take(&mut self.stale_values) {
+            if let Some(path) = self.tree.path_of(id) {
+                let bucket = path.bucket();
+                self.stale_document(bucket);
+            }
+        }
+    }
+
+    fn compute_digest(&self, origins: &Origins, bucket: u16) -> BucketDigest {
+        let mut sum = Sum::default();
+        let mut dots: [Dots; 3] = Default::default();
+        dots[Plane::Tree as usize] = self.tree.dots(bucket).into();
+        let heads = self.tree.heads(bucket);
+        if !heads.is_empty() && !self.tree.dots(bucket).is_empty() {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(b"heads");
+            for head in heads {
+                hasher.update(head);
+            }
+            sum.add(hasher);
+        }
+        for topic in self.tree.bucket_topics(bucket) {
+            for id in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)) {
+                if let Some(write) = self.values.get(id) {
+                    let mut hasher = blake3::Hasher::new();
+                    hasher.update(b"value");
+                    hasher.update(&origins.get(id.origin).to_bytes());
+                    hasher.update(&id.number.to_be_bytes());
+                    hash_write(origins, &mut hasher, write);
+                    sum.add(hasher);
+                    raise(&mut dots[Plane::Values as usize], write.dot);
+                }
+            }
+        }
+        for (key, write) in self.standing_of(bucket) {
+            raise(&mut dots[Plane::Standing as usize], write.dot);
+            if write.value.is_some() {
+                let mut hasher = blake3::Hasher::new();
+                hasher.update(b"standing");
+                hasher.update(&(key.len() as u32).to_be_bytes());
+                hasher.update(key);
+                hash_write(origins, &mut hasher, write);
+                sum.add(hasher);
+            }
+        }
+        BucketDigest { digest: sum.0, dots }
+    }
+}
+
+/// The bucket of a standing record.
+pub fn standing_bucket(key: &[u8]) -> u16 {
+    let hash = blake3::hash(key);
+    u16::from_be_bytes([hash.as_bytes()[0], hash.as_bytes()[1]]) % BUCKETS
+}
+
+fn image_entry<K: Clone + Eq + std::hash::Hash + Ord>(registers: &Registers<K>, key: &K, same: bool) -> Option<ImageEntry<K>> {
+    let write = registers.get(key)?;
+    let entries = registers.entries(key);
+    let plain = entries.as_slice() == [write.dot] && write.value.is_some();
+    (!(same && plain)).then(|| ImageEntry { key: key.clone(), write: (!same || write.value.is_none()).then(|| write.clone()), entries })
+}
+
+fn hash_write(origins: &Origins, hasher: &mut blake3::Hasher, write: &Write) {
+    hasher.update(&write.stamp.epoch.to_be_bytes());
+    if let Some(rank) = &write.stamp.rank {
+        hasher.update(&rank.priority.to_be_bytes());
+        hasher.update(&rank.session);
+    }
+    hasher.update(&write.stamp.seq.to_be_bytes());
+    hasher.update(&origins.get(write.dot.origin).to_bytes());
+    hasher.update(&write.dot.number.to_be_bytes());
+    hasher.update(write.value.as_deref().unwrap_or_default());
+}
+
+fn raise(dots: &mut Dots, dot: DotIx) {
+    match dots.iter_mut().find(|known| known.origin == dot.origin) {
+        Some(known) => known.number = known.number.max(dot.number),
+        None => dots.push(dot),
+    }
+}
+
+/// A sum of hashes, lane by lane: the order of addition does not matter, and what is added twice does not vanish as it would
+/// under exclusive or (AdHash, Bellare and Micciancio 1997; against faults, not against forgers, who are kept out by TLS).
+#[derive(Default)]
+struct Sum([u8; 32]);
+
+impl Sum {
+    fn add(&mut self, hasher: blake3::Hasher) {
+        let hash = hasher.finalize();
+        for (lane, added) in self.0.chunks_exact_mut(8).zip(hash.as_bytes().chunks_exact(8)) {
+            let (mut a, mut b) = ([0; 8], [0; 8]);
+            a.copy_from_slice(lane);
+            b.copy_from_slice(added);
+            lane.copy_from_slice(&u64::from_be_bytes(a).wrapping_add(u64::from_be_bytes(b)).to_be_bytes());
+        }
+    }
+}

@@ -1,0 +1,719 @@
+//! The tree plane of one section: which topics live, with which definitions; and the feeds of the changes that say so.
+//!
+//! The truth lies in 4,096 small automerge documents ([`crate::bucket`]), or, in the built-in section, in one policy document
+//! ([`crate::policy`]). Beside them stands an index of the live topics, which is derived and rebuilt on loading.
+//! Documents that were not touched for a while are kept as saved bytes only.
+//!
+//! A topic is named by its *creating dot*: a number of its creator's tree feed. So whether a value's topic is unknown yet or already
+//! removed is one comparison: removed, if the tree frontier covers its dot and it does not live.
+//! A change that creates several topics takes as many numbers and stands in the feed at the last.
+//!
+//! Unlike a register, a change is never overtaken. It leaves the feed once it is stable; whoever is below the floor then gets the
+//! whole document.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
+
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+use crate::{
+    bucket::Bucket,
+    definition::{Definition, DefinitionHash},
+    document::DocumentError,
+    frontier::{DotIx, Dots, Frontier, OriginIx, Origins},
+    id::{Dot, Origin},
+    path::{BUCKETS, Path},
+    policy::{Policy, PolicyError, SectionPolicy},
+};
+
+/// A change of the tree plane on its way from node to node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TreeRecord {
+    /// Its number in its origin's feed: the last of those that it takes.
+    pub number: u64,
+    /// The number of the record before it in that feed, or the floor: who has everything up to here may apply it.
+    pub after: u64,
+    /// Which document it belongs to.
+    pub document: u16,
+    /// The automerge change, as automerge encodes it.
+    pub change: Arc<[u8]>,
+    /// For each topic that it removes, what the remover knew of its values.
+    pub removals: Vec<Removal>,
+}
+
+/// A topic removed, with the writes that its remover knew of. Whatever else was written goes to the displaced log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Removal {
+    /// The topic.
+    pub topic: DotIx,
+    /// For each origin, the greatest number of a write to this topic that the remover knew.
+    pub seen: Dots,
+}
+
+/// A live topic.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Topic {
+    /// Where it is.
+    pub path: Path,
+    /// What it holds.
+    pub definition: Arc<Definition>,
+    /// Its creating dots: more than one if it was created concurrently with equal definitions. Values join over them.
+    pub ids: Dots,
+    /// Concurrent creations with other definitions, which lost.
+    pub conflicts: Vec<(DotIx, DefinitionHash)>,
+}
+
+/// What happened to a path in the tree.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicChange {
+    /// Where.
+    pub path: Path,
+    /// Creations that live no more.
+    pub gone: Dots,
+    /// Creations that live now and did not.
+    pub born: Dots,
+    /// Whether there was a topic before, and whether there is one now.
+    pub lived: (bool, bool),
+    /// Its definition before, if that is another one now, or gone.
+    pub before: Option<Arc<Definition>>,
+}
+
+/// Why a change could not be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// Changes that it builds on have not come yet. Nothing was changed; try again after them.
+    #[error("the change builds on others that have not come yet")]
+    Missing,
+    /// It does not follow what is here: an earlier record of its origin is missing.
+    #[error("the change does not follow what is here")]
+    Gap,
+    /// It is not a valid change, or names a document that this section does not have.
+    #[error("invalid tree change: {0}")]
+    Invalid(String),
+}
+
+impl From<DocumentError> for TreeError {
+    fn from(error: DocumentError) -> Self {
+        match error {
+            DocumentError::MissingDeps => TreeError::Missing,
+            other => TreeError::Invalid(other.to_string()),
+        }
+    }
+}
+
+/// What a section's documents are about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Topics, in [`BUCKETS`] documents.
+    Topics,
+    /// The mesh's policy, in document 0.
+    Policy,
+}
+
+#[derive(Debug)]
+enum Content {
+    Topics(Box<Bucket>),
+    Policy(Box<Policy>),
+}
+
+#[derive(Debug)]
+enum State {
+    Live(Content),
+    Saved(Vec<u8>),
+}
+
+#[derive(Debug)]
+struct Held {
+    state: State,
+    /// For each origin, the greatest number of a change applied here.
+    dots: Dots,
+    heads: Vec<[u8; 32]>,
+    /// When it was last touched, on the tree's own count of touches.
+    touched: u64,
+    /// Changes since it was last written to the store as a whole.
+    unsaved: u32,
+    topics: BTreeSet<Path>,
+}
+
+#[derive(Debug, Default)]
+struct TreeFeed {
+    records: BTreeMap<u64, Arc<TreeRecord>>,
+    floor: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Tree {
+    kind: Kind,
+    documents: Vec<Option<Box<Held>>>,
+    topics: BTreeMap<Path, Topic>,
+    by_id: FxHashMap<DotIx, Path>,
+    definitions: FxHashMap<DefinitionHash, Arc<Definition>>,
+    feeds: BTreeMap<OriginIx, TreeFeed>,
+    frontier: Frontier,
+    touches: u64,
+    live_documents: usize,
+    dirty_documents: BTreeSet<u16>,
+    dirty_records: BTreeSet<DotIx>,
+    dirty_feeds: BTreeSet<OriginIx>,
+}
+
+/// How many documents of a section stay decoded; the least recently touched are kept as bytes beyond it.
+const LIVE_DOCUMENTS_MAX: usize = 512;
+
+/// How many changes of a document may stand in the store beside it before it is written anew.
+const UNSAVED_CHANGES_MAX: u32 = 32;
+
+impl Tree {
+    /// An empty tree plane.
+    pub fn new(kind: Kind) -> Self {
+        Tree {
+            kind,
+            documents: Vec::new(),
+            topics: BTreeMap::new(),
+            by_id: FxHashMap::default(),
+            definitions: FxHashMap::default(),
+            feeds: BTreeMap::new(),
+            frontier: Frontier::default(),
+            touches: 0,
+            live_documents: 0,
+            dirty_documents: BTreeSet::new(),
+            dirty_records: BTreeSet::new(),
+            dirty_feeds: BTreeSet::new(),
+        }
+    }
+
+    /// How far each origin's changes are applied.
+    pub fn frontier(&self) -> &Frontier {
+        &self.frontier
+    }
+
+    /// Below these numbers changes are no longer in the feed.
+    pub fn floors(&self) -> Frontier {
+        self.feeds.iter().map(|(origin, feed)| DotIx { origin: *origin, number: feed.floor }).collect()
+    }
+
+    /// Whether someone with this frontier lacks changes that are no longer in the feed.
+    pub fn is_below_floor(&self, frontier: &Frontier) -> bool {
+        self.feeds.iter().any(|(origin, feed)| frontier.get(*origin) < feed.floor)
+    }
+
+    /// The live topic at a path.
+    pub fn topic(&self, path: &str) -> Option<&Topic> {
+        self.topics.get(path)
+    }
+
+    /// The path of a live creation.
+    pub fn path_of(&self, id: DotIx) -> Option<&Path> {
+        self.by_id.get(&id)
+    }
+
+    /// All live topics in path order, from a path on.
+    pub fn topics_from(&self, from: &str) -> impl Iterator<Item = &Topic> {
+        self.topics.range::<str, _>((Bound::Included(from), Bound::Unbounded)).map(|(_, topic)| topic)
+    }
+
+    /// How many topics live.
+    pub fn len(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// Whether no topic lives.
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+
+    /// The live topics of a bucket, in path order.
+    pub fn bucket_topics(&self, bucket: u16) -> impl Iterator<Item = &Topic> {
+        let held = self.documents.get(bucket as usize).and_then(Option::as_ref);
+        held.into_iter().flat_map(|held| &held.topics).filter_map(|path| self.topics.get(path))
+    }
+
+    /// The documents that exist.
+    pub fn document_numbers(&self) -> impl Iterator<Item = u16> + '_ {
+        self.documents.iter().enumerate().filter(|(_, held)| held.is_some()).map(|(at, _)| at as u16)
+    }
+
+    /// The sorted heads of a document; none if it does not exist.
+    pub fn heads(&self, document: u16) -> &[[u8; 32]] {
+        self.documents.get(document as usize).and_then(Option::as_ref).map_or(&[], |held| &held.heads)
+    }
+
+    /// For each origin, the greatest number of a change applied to a document.
+    pub fn dots(&self, document: u16) -> &[DotIx] {
+        self.documents.get(document as usize).and_then(Option::as_ref).map_or(&[], |held| &held.dots)
+    }
+
+    /// The declared sections (policy documents only): those that stand, then those that lost to one with the same root.
+    pub fn policies(&mut self) -> (Vec<SectionPolicy>, Vec<SectionPolicy>) {
+        match self.content(0) {
+            Ok(Content::Policy(policy)) => policy.sections(),
+            _ => Default::default(),
+        }
+    }
+
+    /// Creates topics that do not live yet. Returns what changed in the index.
+    pub fn create(&mut self, origins: &mut Origins, own: OriginIx, topics: &[(Path, Definition)]) -> Vec<TopicChange> {
+        let actor = origins.get(own);
+        let mut buckets: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
+        for (at, (path, _)) in topics.iter().enumerate() {
+            buckets.entry(path.bucket()).or_default().push(at);
+        }
+        let mut changes = Vec::new();
+        for (bucket, members) in buckets {
+            let first = self.frontier.get(own) + 1;
+            let numbered: Vec<(Path, &Definition, u64)> =
+                members.iter().zip(first..).map(|(at, number)| (topics[*at].0.clone(), &topics[*at].1, number)).collect();
+            let last = first + numbered.len() as u64 - 1;
+            let Ok(Content::Topics(document)) = self.content(bucket) else { continue };
+            let change = document.create(actor, &numbered);
+            self.record(own, bucket, last, change, Vec::new());
+            changes.extend(numbered.iter().filter_map(|(path, ..)| self.refresh(origins, path)));
+        }
+        changes
+    }
+
+    /// Removes live topics, with what is known of their values.
+    pub fn remove(&mut self, origins: &mut Origins, own: OriginIx, topics: &[(Path, Vec<Removal>)]) -> Vec<TopicChange> {
+        let actor = origins.get(own);
+        let mut buckets: BTreeMap<u16, Vec<&(Path, Vec<Removal>)>> = BTreeMap::new();
+        for topic in topics {
+            buckets.entry(topic.0.bucket()).or_default().push(topic);
+        }
+        let mut changes = Vec::new();
+        for (bucket, members) in buckets {
+            let paths: Vec<Path> = members.iter().map(|(path, _)| path.clone()).collect();
+            let Ok(Content::Topics(document)) = self.content(bucket) else { continue };
+            let Some(change) = document.remove(actor, &paths) else { continue };
+            let removals = members.iter().flat_map(|(_, removals)| removals.clone()).collect();
+            self.record(own, bucket, self.frontier.get(own) + 1, change, removals);
+            changes.extend(paths.iter().filter_map(|path| self.refresh(origins, path)));
+        }
+        changes
+    }
+
+    /// Edits the policy document. `edit` gives the change, or refuses.
+    pub fn edit_policy(
+        &mut self,
+        origins: &Origins,
+        own: OriginIx,
+        edit: impl FnOnce(&mut Policy, Origin) -> Result<Vec<u8>, PolicyError>,
+    ) -> Result<(), PolicyError> {
+        let actor = origins.get(own);
+        if let Ok(Content::Policy(policy)) = self.content(0) {
+            let change = edit(policy, actor)?;
+            self.record(own, 0, self.frontier.get(own) + 1, change, Vec::new());
+        }
+        Ok(())
+    }
+
+    /// Applies a change from elsewhere. One that is covered already does nothing.
+    pub fn apply(&mut self, origins: &mut Origins, origin: OriginIx, record: &TreeRecord) -> Result<Vec<TopicChange>, TreeError> {
+        if record.number <= self.frontier.get(origin) {
+            return Ok(Vec::new());
+        }
+        if record.after > self.frontier.get(origin) {
+            return Err(TreeError::Gap);
+        }
+        let touched = match self.content(record.document)? {
+            Content::Topics(bucket) => bucket.apply(&record.change)?,
+            Content::Policy(policy) => {
+                policy.apply(&record.change)?;
+                Vec::new()
+            }
+        };
+        self.note(origin, record.document, Arc::new(record.clone()));
+        Ok(touched.iter().filter_map(|path| self.refresh(origins, path)).collect())
+    }
+
+    /// The records of a feed above a number, in order, up to about `bytes_max`; whether these were all; `None` if the feed
+    /// no longer remembers that far back.
+    pub fn read(&self, origin: OriginIx, above: u64, bytes_max: usize) -> Option<(Vec<Arc<TreeRecord>>, bool)> {
+        let Some(feed) = self.feeds.get(&origin) else { return Some((Vec::new(), true)) };
+        if above < feed.floor {
+            return None;
+        }
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        for (_, record) in feed.records.range(above + 1..) {
+            if bytes >= bytes_max {
+                return Some((records, false));
+            }
+            bytes += record.change.len() + 64;
+            records.push(record.clone());
+        }
+        Some((records, true))
+    }
+
+    /// The whole document, for a peer that is below the floor.
+    pub fn saved(&mut self, document: u16) -> Option<Vec<u8>> {
+        match &mut self.documents.get_mut(document as usize)?.as_mut()?.state {
+            State::Saved(bytes) => Some(bytes.clone()),
+            State::Live(Content::Topics(bucket)) => Some(bucket.save()),
+            State::Live(Content::Policy(policy)) => Some(policy.save()),
+        }
+    }
+
+    /// Joins a peer's whole document into this one. `dots` are the changes that it holds.
+    pub fn merge(&mut self, origins: &mut Origins, document: u16, saved: &[u8], dots: &[DotIx]) -> Result<Vec<TopicChange>, TreeError> {
+        let touched = match self.content(document)? {
+            Content::Topics(bucket) => bucket.merge(saved)?,
+            Content::Policy(policy) => {
+                policy.merge(saved)?;
+                Vec::new()
+            }
+        };
+        if let Some(held) = self.documents[document as usize].as_mut() {
+            for dot in dots {
+                raise(&mut held.dots, *dot);
+            }
+        }
+        self.touched(document, UNSAVED_CHANGES_MAX);
+        Ok(touched.iter().filter_map(|path| self.refresh(origins, path)).collect())
+    }
+
+    /// Raises a feed's frontier, after the whole state up to it was taken over.
+    pub fn advance(&mut self, origin: OriginIx, upto: u64) {
+        if self.frontier.raise(origin, upto) {
+            self.dirty_feeds.insert(origin);
+        }
+    }
+
+    /// Raises a feed's floor: records up to it are dropped, their documents stand for them.
+    pub fn raise_floor(&mut self, origin: OriginIx, floor: u64) {
+        let feed = self.feeds.entry(origin).or_default();
+        if floor <= feed.floor {
+            return;
+        }
+        feed.floor = floor;
+        let kept = feed.records.split_off(&(floor + 1));
+        for (number, record) in std::mem::replace(&mut feed.records, kept) {
+            self.dirty_documents.insert(record.document);
+            self.dirty_records.insert(DotIx { origin, number });
+            if let Some(held) = self.documents.get_mut(record.document as usize).and_then(Option::as_mut) {
+                held.unsaved = UNSAVED_CHANGES_MAX;
+            }
+        }
+        self.dirty_feeds.insert(origin);
+    }
+
+    /// Drops records that are stable from the feeds (R5). Returns the removals that they carried.
+    pub fn forget(&mut self, stable: &Frontier) -> Vec<Removal> {
+        let mut removals = Vec::new();
+        for dot in stable.iter() {
+            let Some(feed) = self.feeds.get(&dot.origin) else { continue };
+            let Some((last, _)) = feed.records.range(..=dot.number).next_back() else { continue };
+            let last = *last;
+            removals.extend(feed.records.range(..=last).flat_map(|(_, record)| record.removals.clone()));
+            self.raise_floor(dot.origin, last);
+        }
+        removals
+    }
+
+    /// All removals that are still in feeds.
+    pub fn removals(&self) -> impl Iterator<Item = &Removal> {
+        self.feeds.values().flat_map(|feed| feed.records.values()).flat_map(|record| &record.removals)
+    }
+
+    /// The places of all records that are still in feeds.
+    pub fn record_dots(&self) -> impl Iterator<Item = DotIx> + '_ {
+        self.feeds.iter().flat_map(|(origin, feed)| feed.records.keys().map(|number| DotIx { origin: *origin, number: *number }))
+    }
+
+    /// How many records are still in feeds.
+    pub fn remembered(&self) -> usize {
+        self.feeds.values().map(|feed| feed.records.len()).sum()
+    }
+
+    /// Keeps documents that have not been touched lately as bytes only.
+    pub fn cool(&mut self) {
+        if self.live_documents <= LIVE_DOCUMENTS_MAX {
+            return;
+        }
+        let mut live: Vec<(u64, usize)> = self
+            .documents
+            .iter()
+            .enumerate()
+            .filter_map(|(at, held)| Some((held.as_ref()?.touched, at, matches!(held.as_ref()?.state, State::Live(_)))))
+            .filter_map(|(touched, at, live)| live.then_some((touched, at)))
+            .collect();
+        live.sort_unstable();
+        let surplus = live.len().saturating_sub(LIVE_DOCUMENTS_MAX / 2);
+        for (_, at) in live.into_iter().take(surplus) {
+            if let Some(held) = self.documents[at].as_mut() {
+                if let State::Live(content) = &mut held.state {
+                    held.state = State::Saved(content.save());
+                    self.live_documents -= 1;
+                }
+            }
+        }
+    }
+
+    /// Restores a stored document and indexes its topics.
+    pub fn restore_document(&mut self, origins: &mut Origins, document: u16, saved: Vec<u8>, dots: Dots) -> Result<(), TreeError> {
+        self.check(document)?;
+        let mut content = load(self.kind, &saved)?;
+        let heads = content.heads();
+        let paths = match &mut content {
+            Content::Topics(bucket) => bucket.paths(),
+            Content::Policy(_) => Vec::new(),
+        };
+        self.touches += 1;
+        let held =
+            Held { state: State::Live(content), dots, heads, touched: self.touches, unsaved: 0, topics: BTreeSet::new() };
+        self.slot(document).replace(Box::new(held));
+        self.live_documents += 1;
+        for path in &paths {
+            self.refresh(origins, path);
+        }
+        self.cool();
+        Ok(())
+    }
+
+    /// Restores a stored change, after all documents; in the order of their feeds.
+    pub fn restore_record(&mut self, origin: OriginIx, record: TreeRecord) {
+        self.feeds.entry(origin).or_default().records.insert(record.number, Arc::new(record));
+    }
+
+    /// Restores a feed's frontier and floor.
+    pub fn restore_feed(&mut self, origin: OriginIx, frontier: u64, floor: u64) {
+        self.frontier.raise(origin, frontier);
+        self.feeds.entry(origin).or_default().floor = floor;
+    }
+
+    /// Ends the restoring: applies the stored changes to their documents, in whatever order their dependencies allow.
+    pub fn restored(&mut self, origins: &mut Origins) -> Result<(), TreeError> {
+        let mut waiting: Vec<(OriginIx, Arc<TreeRecord>)> =
+            self.feeds.iter().flat_map(|(origin, feed)| feed.records.values().map(|record| (*origin, record.clone()))).collect();
+        while !waiting.is_empty() {
+            let before = waiting.len();
+            let mut left = Vec::new();
+            for (origin, record) in waiting {
+                let applied = match self.content(record.document)? {
+                    Content::Topics(bucket) => bucket.apply(&record.change),
+                    Content::Policy(policy) => policy.apply(&record.change).map(|_| Vec::new()),
+                };
+                match applied {
+                    Ok(touched) => {
+                        self.note(origin, record.document, record.clone());
+                        for path in &touched {
+                            self.refresh(origins, path);
+                        }
+                    }
+                    Err(DocumentError::MissingDeps) => left.push((origin, record)),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if left.len() == before {
+                return Err(TreeError::Missing);
+            }
+            waiting = left;
+        }
+        self.dirty_documents.clear();
+        self.dirty_records.clear();
+        self.dirty_feeds.clear();
+        Ok(())
+    }
+
+    /// Hands out what has changed since the last call: documents as (number, bytes, dots), records (`None` where dropped), feeds as (origin,
+    /// frontier, floor).
+    pub fn take_dirty(
+        &mut self,
+        mut document: impl FnMut(u16, Vec<u8>, &[DotIx]),
+        mut record: impl FnMut(DotIx, Option<&TreeRecord>),
+        mut feed: impl FnMut(OriginIx, u64, u64),
+    ) {
+        let due = std::mem::take(&mut self.dirty_documents);
+        for number in due {
+            let unsaved = self.documents[number as usize].as_ref().map_or(0, |held| held.unsaved);
+            if unsaved < UNSAVED_CHANGES_MAX {
+                continue;
+            }
+            let Some(saved) = self.saved(number) else { continue };
+            if let Some(held) = self.documents[number as usize].as_mut() {
+                held.unsaved = 0;
+                document(number, saved, &held.dots);
+            }
+        }
+        for dot in std::mem::take(&mut self.dirty_records) {
+            let stored = self.feeds.get(&dot.origin).and_then(|feed| feed.records.get(&dot.number));
+            record(dot, stored.map(Arc::as_ref));
+        }
+        for origin in std::mem::take(&mut self.dirty_feeds) {
+            feed(origin, self.frontier.get(origin), self.feeds.get(&origin).map_or(0, |feed| feed.floor));
+        }
+    }
+
+    /// Whether [`Tree::take_dirty`] would hand out anything.
+    pub fn is_dirty(&self) -> bool {
+        !(self.dirty_documents.is_empty() && self.dirty_records.is_empty() && self.dirty_feeds.is_empty())
+    }
+
+    fn check(&self, document: u16) -> Result<(), TreeError> {
+        let count = match self.kind {
+            Kind::Topics => BUCKETS,
+            Kind::Policy => 1,
+        };
+        if document >= count {
+            return Err(TreeError::Invalid(format!("document {document} of {count}")));
+        }
+        Ok(())
+    }
+
+    fn slot(&mut self, document: u16) -> &mut Option<Box<Held>> {
+        let at = document as usize;
+        if self.documents.len() <= at {
+            self.documents.resize_with(at + 1, || None);
+        }
+        &mut self.documents[at]
+    }
+
+    /// A document, decoded; an empty one if it does not exist yet.
+    fn content(&mut self, document: u16) -> Result<&mut Content, TreeError> {
+        self.check(document)?;
+        let (kind, touched) = (self.kind, self.touches + 1);
+        self.touches = touched;
+        let mut woken = 0;
+        let held = self.slot(document).get_or_insert_with(|| {
+            woken += 1;
+            let mut content = match kind {
+                Kind::Topics => Content::Topics(Box::new(Bucket::new())),
+                Kind::Policy => Content::Policy(Box::new(Policy::new())),
+            };
+            let heads = content.heads();
+            Box::new(Held {
+                state: State::Live(content),
+                dots: Dots::new(),
+                heads,
+                touched,
+                unsaved: 0,
+                topics: BTreeSet::new(),
+            })
+        });
+        held.touched = touched;
+        if let State::Saved(bytes) = &held.state {
+            held.state = State::Live(load(kind, bytes)?);
+            woken += 1;
+        }
+        self.live_documents += woken;
+        match self.documents[document as usize].as_mut().map(|held| &mut held.state) {
+            Some(State::Live(content)) => Ok(content),
+            _ => Err(TreeError::Invalid("a document just decoded is not".into())),
+        }
+    }
+
+    /// Adds a change of this node's own to its feed.
+    fn record(&mut self, own: OriginIx, document: u16, number: u64, change: Vec<u8>, removals: Vec<Removal>) {
+        let record = TreeRecord { number, after: self.frontier.get(own), document, change: change.into(), removals };
+        self.note(own, document, Arc::new(record));
+    }
+
+    /// Notes a change that was applied.
+    fn note(&mut self, origin: OriginIx, document: u16, record: Arc<TreeRecord>) {
+        let dot = DotIx { origin, number: record.number };
+        if let Some(held) = self.documents[document as usize].as_mut() {
+            raise(&mut held.dots, dot);
+        }
+        self.feeds.entry(origin).or_default().records.insert(record.number, record);
+        self.advance(origin, dot.number);
+        self.dirty_records.insert(dot);
+        self.touched(document, 1);
+    }
+
+    fn touched(&mut self, document: u16, changes: u32) {
+        self.dirty_documents.insert(document);
+        if let Some(held) = self.documents[document as usize].as_mut() {
+            held.unsaved += changes;
+            if let State::Live(content) = &mut held.state {
+                held.heads = content.heads();
+            }
+        }
+    }
+
+    /// Brings the index of one path up to its document.
+    fn refresh(&mut self, origins: &mut Origins, path: &Path) -> Option<TopicChange> {
+        let bucket = path.bucket();
+        let definitions = &mut self.definitions;
+        let held = self.documents.get_mut(bucket as usize)?.as_mut()?;
+        let State::Live(Content::Topics(document)) = &mut held.state else { return None };
+        let creations = document.get(path);
+        let after = creations.first().and_then(|(_, winner)| {
+            let definition = match definitions.get(winner) {
+                Some(known) => known.clone(),
+                None => {
+                    let definition = Arc::new(document.definition(winner)?);
+                    definitions.insert(*winner, definition.clone());
+                    definition
+                }
+            };
+            let mut ids: Dots = SmallVec::new();
+            let mut conflicts = Vec::new();
+            for (Dot { origin, number }, hash) in &creations {
+                let id = DotIx { origin: origins.intern(*origin), number: *number };
+                if hash == winner { ids.push(id) } else { conflicts.push((id, *hash)) }
+            }
+            Some(Topic { path: path.clone(), definition, ids, conflicts })
+        });
+        let before = match &after {
+            Some(topic) => {
+                held.topics.insert(path.clone());
+                self.topics.insert(path.clone(), topic.clone())
+            }
+            None => {
+                held.topics.remove(path);
+                self.topics.remove(path)
+            }
+        };
+        if before == after {
+            return None;
+        }
+        let all = |topic: &Option<Topic>| -> Dots {
+            topic.iter().flat_map(|topic| topic.ids.iter().copied().chain(topic.conflicts.iter().map(|conflict| conflict.0))).collect()
+        };
+        let (old, new) = (all(&before), all(&after));
+        let gone: Dots = old.iter().filter(|id| !new.contains(id)).copied().collect();
+        let born: Dots = new.iter().filter(|id| !old.contains(id)).copied().collect();
+        for id in &gone {
+            self.by_id.remove(id);
+        }
+        for id in &born {
+            self.by_id.insert(*id, path.clone());
+        }
+        let lived = (before.is_some(), after.is_some());
+        let redefined = before.filter(|before| after.as_ref().is_none_or(|after| after.definition != before.definition));
+        Some(TopicChange { path: path.clone(), gone, born, lived, before: redefined.map(|before| before.definition) })
+    }
+}
+
+fn raise(dots: &mut Dots, dot: DotIx) {
+    match dots.iter_mut().find(|known| known.origin == dot.origin) {
+        Some(known) => known.number = known.number.max(dot.number),
+        None => dots.push(dot),
+    }
+}
+
+fn load(kind: Kind, saved: &[u8]) -> Result<Content, TreeError> {
+    Ok(match kind {
+        Kind::Topics => Content::Topics(Box::new(Bucket::load(saved)?)),
+        Kind::Policy => Content::Policy(Box::new(Policy::load(saved)?)),
+    })
+}
+
+impl Content {
+    fn save(&mut self) -> Vec<u8> {
+        match self {
+            Content::Topics(bucket) => bucket.save(),
+            Content::Policy(policy) => policy.save(),
+        }
+    }
+
+    fn heads(&mut self) -> Vec<[u8; 32]> {
+        match self {
+            Content::Topics(bucket) => bucket.heads(),
+            Content::Policy(policy) => policy.heads(),
+        }
+    }
+}

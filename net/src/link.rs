@@ -1,0 +1,315 @@
+//! One link: what this node knows of a neighbour, has promised it, and awaits from it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use mangrove_crdt::{
+    frontier::{Frontier, OriginIx},
+    id::{NodeId, Origin, Plane, SectionId},
+    section::{Frontiers, Positions, StandingKey},
+    time::Instant,
+};
+
+use crate::{
+    codec::{NamesIn, NamesOut},
+    gossip::Told,
+    message::LaneOf,
+};
+
+/// Names a link of this node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LinkId(pub u64);
+
+/// How a link is to be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkOptions {
+    /// At most so many bytes a second are sent; none for as fast as it goes.
+    pub rate_max_bytes_per_s: Option<u64>,
+    /// Bytes cost money: heartbeats go at a tenth of their rate, and values in runs at least [`METERED_GAP`] apart.
+    pub metered: bool,
+}
+
+/// The least time between two value runs of a feed, and between heartbeats, on a metered link.
+pub const METERED_GAP: Duration = Duration::from_secs(10);
+
+/// What a link has carried since it came up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkStats {
+    /// Frames sent.
+    pub frames_out: u64,
+    /// Bytes sent, without what QUIC adds.
+    pub bytes_out: u64,
+    /// Frames received.
+    pub frames_in: u64,
+    /// Bytes received, without what QUIC adds.
+    pub bytes_in: u64,
+    /// Records sent, each with its newest value of the moment.
+    pub records_out: u64,
+    /// Records received.
+    pub records_in: u64,
+    /// Runs begun.
+    pub runs_out: u64,
+    /// Adoptions served.
+    pub adoptions_out: u64,
+    /// Adoptions completed.
+    pub adoptions_in: u64,
+    /// Buckets repaired.
+    pub repairs: u64,
+}
+
+/// Something to be said on lane 0, put into words when the link can take it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Intent {
+    Hello,
+    Holds(SectionId),
+    Unholds(SectionId),
+    Graft(SectionId, Plane, OriginIx),
+    Prune(SectionId, Plane, OriginIx),
+    Behind(SectionId),
+    AdoptRequest(SectionId),
+    Check(SectionId),
+    Checked(SectionId),
+    Groups(SectionId),
+    Buckets(SectionId, u16),
+    RepairRequest(SectionId, u16),
+}
+
+/// The sender's side of a lane.
+#[derive(Debug)]
+pub(crate) struct LaneOut {
+    pub number: u32,
+    pub names: NamesOut,
+    pub opened: bool,
+}
+
+/// The receiver's side of a lane.
+#[derive(Debug, Default)]
+pub(crate) struct LaneIn {
+    pub of: Option<LaneOf>,
+    pub names: NamesIn,
+}
+
+/// A run being sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RunOut {
+    pub id: u64,
+    pub above: u64,
+}
+
+/// A run being received: what it has brought stands, its positions wait for its end (R4).
+#[derive(Debug, Default)]
+pub(crate) struct Arriving {
+    pub upto: u64,
+    pub news: bool,
+    pub values: Vec<(u64, mangrove_crdt::frontier::DotIx)>,
+    pub standing: Vec<(u64, StandingKey)>,
+}
+
+/// A value run that is complete but for R9: its end waits for the tree.
+#[derive(Debug)]
+pub(crate) struct HeldEnd {
+    pub origin: OriginIx,
+    pub upto: u64,
+    pub values: Vec<(u64, mangrove_crdt::frontier::DotIx)>,
+    pub tree: Frontier,
+}
+
+/// An adoption being served.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    /// What the peer holds, bucket by bucket; buckets that are equal need no body.
+    pub theirs: BTreeMap<u16, u64>,
+    pub next: u16,
+    pub begun: bool,
+    pub start: Frontiers,
+}
+
+/// An adoption being received.
+#[derive(Debug)]
+pub(crate) struct Adopting {
+    pub start: Frontiers,
+    pub floors: Frontiers,
+    pub positions: Positions,
+    pub done: u16,
+}
+
+/// A section that both ends hold.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// The peer's frontiers: as it said, as its batches show, and as what was sent will have made them.
+    pub peer: Frontiers,
+    /// Feeds that the peer does not want pushed: for these the link is lazy.
+    pub lazy: BTreeSet<(Plane, OriginIx)>,
+    /// Feeds that this node asked not to be pushed.
+    pub pruned: BTreeSet<(Plane, OriginIx)>,
+    pub runs: BTreeMap<(Plane, OriginIx), RunOut>,
+    /// Whose turn it is among the feeds of a plane.
+    pub turn: [u32; 3],
+    /// The tree frontier as last told on the values lane.
+    pub tree_told: Frontier,
+    /// The peer's tree frontier as last told on its values lane.
+    pub tree_heard: Frontier,
+    pub behind_told: bool,
+    /// When the next value run may begin, on a metered link.
+    pub values_due: Instant,
+    pub serving: Option<Serving>,
+    /// Buckets to be sent for repair, and whether the peer is to answer with its own.
+    pub repairs: VecDeque<(u16, bool)>,
+    pub arriving: BTreeMap<(Plane, OriginIx), Arriving>,
+    pub held: VecDeque<HeldEnd>,
+    pub adopting: Option<Adopting>,
+    /// Feeds of which the peer has had more than we for how long.
+    pub lagging: BTreeMap<(Plane, OriginIx), Instant>,
+    pub proved_equal: Option<Instant>,
+    pub checked_frontiers: u64,
+    pub next_group: u16,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Link {
+    pub(crate) peer: NodeId,
+    pub(crate) options: LinkOptions,
+    pub(crate) peer_metered: bool,
+    pub(crate) origin: Option<Origin>,
+    pub(crate) up_since: Instant,
+    pub(crate) intents: VecDeque<Intent>,
+    pub(crate) names_out: NamesOut,
+    pub(crate) names_in: NamesIn,
+    pub(crate) told: Told,
+    pub(crate) pulses_due: Instant,
+    pub(crate) announced: BTreeSet<SectionId>,
+    /// What the peer holds, with the frontiers and floors that it announced.
+    pub(crate) peer_holds: BTreeMap<SectionId, (Frontiers, Frontiers)>,
+    pub(crate) shared: BTreeMap<SectionId, Shared>,
+    pub(crate) lanes_out: BTreeMap<LaneOf, LaneOut>,
+    pub(crate) lanes_in: BTreeMap<u32, LaneIn>,
+    /// Frames of lanes that have overtaken, on their own stream, the `Hello` or `Holds` that they build on.
+    pub(crate) early: VecDeque<(u32, Vec<u8>)>,
+    pub(crate) tokens: i64,
+    pub(crate) tokens_at: Instant,
+    pub(crate) stats: LinkStats,
+}
+
+impl Link {
+    pub(crate) fn new(now: Instant, peer: NodeId, options: LinkOptions) -> Self {
+        Link {
+            peer,
+            options,
+            peer_metered: false,
+            origin: None,
+            up_since: now,
+            intents: VecDeque::from([Intent::Hello]),
+            names_out: NamesOut::default(),
+            names_in: NamesIn::default(),
+            told: Told::default(),
+            pulses_due: now,
+            announced: BTreeSet::new(),
+            peer_holds: BTreeMap::new(),
+            shared: BTreeMap::new(),
+            lanes_out: BTreeMap::new(),
+            lanes_in: BTreeMap::new(),
+            early: VecDeque::new(),
+            tokens: 0,
+            tokens_at: now,
+            stats: LinkStats::default(),
+        }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> NodeId {
+        self.peer
+    }
+
+    /// The peer's present run, once it said hello.
+    pub fn origin(&self) -> Option<Origin> {
+        self.origin
+    }
+
+    /// When the link came up.
+    pub fn up_since(&self) -> Instant {
+        self.up_since
+    }
+
+    /// What it has carried.
+    pub fn stats(&self) -> LinkStats {
+        self.stats
+    }
+
+    /// How it is used.
+    pub fn options(&self) -> LinkOptions {
+        self.options
+    }
+
+    /// Changes how it is used.
+    pub fn set_options(&mut self, options: LinkOptions) {
+        self.options = options;
+    }
+
+    /// The sections that both ends hold.
+    pub fn sections(&self) -> impl Iterator<Item = SectionId> + '_ {
+        self.shared.keys().copied()
+    }
+
+    /// When a section's state was last proved equal over this link.
+    pub fn proved_equal(&self, section: SectionId) -> Option<Instant> {
+        self.shared.get(&section)?.proved_equal
+    }
+
+    /// The frontiers that the peer is known to have, or will have once all that was sent has arrived.
+    pub fn peer_frontiers(&self, section: SectionId) -> Option<&Frontiers> {
+        Some(&self.shared.get(&section)?.peer)
+    }
+
+    /// How many of all buckets an adoption from this peer has brought, if one is in progress.
+    pub fn adopting(&self, section: SectionId) -> Option<u16> {
+        Some(self.shared.get(&section)?.adopting.as_ref()?.done)
+    }
+
+    /// Whether anything is being brought to the peer: a run, an adoption, a repair.
+    pub fn is_sending(&self) -> bool {
+        self.shared.values().any(|shared| !shared.runs.is_empty() || shared.serving.is_some() || !shared.repairs.is_empty())
+    }
+
+    pub(crate) fn intend(&mut self, intent: Intent) {
+        if !self.intents.contains(&intent) {
+            self.intents.push_back(intent);
+        }
+    }
+
+    /// Whether the rate allows another frame now.
+    pub(crate) fn may_send(&mut self, now: Instant) -> bool {
+        let Some(rate) = self.options.rate_max_bytes_per_s else { return true };
+        let earned = now.since(self.tokens_at).as_micros() * u128::from(rate) / 1_000_000;
+        if earned > 0 {
+            self.tokens = self.tokens.saturating_add(earned.min(i64::MAX as u128) as i64).min(burst(rate));
+            self.tokens_at = now;
+        }
+        self.tokens > 0
+    }
+
+    /// When the rate allows another frame, if it does not now.
+    pub(crate) fn send_due(&self) -> Option<Instant> {
+        let rate = self.options.rate_max_bytes_per_s?;
+        if self.tokens > 0 {
+            return None;
+        }
+        let wait_us = (1 - self.tokens) as u128 * 1_000_000 / u128::from(rate.max(1)) + 1;
+        Some(self.tokens_at.after(Duration::from_micros(wait_us.min(u128::from(u64::MAX)) as u64)))
+    }
+
+    /// About how many bytes of values the next batch may hold.
+    pub(crate) fn batch_bytes(&self) -> usize {
+        match self.options.rate_max_bytes_per_s {
+            Some(rate) => (burst(rate) as usize).clamp(512, crate::BATCH_BYTES),
+            None => crate::BATCH_BYTES,
+        }
+    }
+}
+
+/// What may be sent at once after a silence: a tenth of a second's worth.
+fn burst(rate: u64) -> i64 {
+    (rate / 10).clamp(512, 1 << 20) as i64
+}

@@ -1,0 +1,375 @@
+//! All links of a node: the one door between its replica and its neighbours.
+//!
+//! ```text
+//!   handle_link_up / handle_link_down ──▶┌──────┐
+//!   handle_frame (lane, bytes) ─────────▶│ Mesh │──▶ poll_transmit (lane, bytes), when the link can take it
+//!   handle_timeout ─────────────────────▶└──┬───┘──▶ poll_timeout
+//!                                           ▼
+//!                                        Replica
+//! ```
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use mangrove_crdt::{
+    frontier::OriginIx,
+    id::{NodeId, Plane, SectionId},
+    replica::Replica,
+    section::Frontiers,
+    time::Instant,
+};
+
+use crate::{
+    codec::Malformed,
+    gossip::{Gossip, Pulse},
+    link::{Intent, Link, LinkId, LinkOptions},
+};
+
+/// How often things happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Between two heartbeats, in a mesh of up to ten; longer in proportion beyond.
+    pub pulse: Duration,
+    /// Between two reports of this node's durable frontiers, if they moved; longer in larger meshes, like the pulse.
+    pub report: Duration,
+    /// Between two comparisons of a section's state with a neighbour.
+    pub check: Duration,
+    /// How long a neighbour may be known to have more of a feed, with nothing coming, before the feed is grafted.
+    pub graft_after: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace {
+            pulse: Duration::from_secs(1),
+            report: Duration::from_millis(250),
+            check: Duration::from_secs(5),
+            graft_after: Duration::from_millis(1500),
+        }
+    }
+}
+
+/// A frame to be sent on a lane of a link. Lanes do not block each other; within one, frames arrive in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The lane.
+    pub lane: u32,
+    /// How urgent its lane is; greater goes first.
+    pub priority: i32,
+    /// The content.
+    pub bytes: Bytes,
+}
+
+/// A deadline of the mesh.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Timer {
+    /// When to send this node's next heartbeat.
+    Pulse,
+    /// When to see whether durable frontiers have moved, and to report them.
+    Report,
+    /// When to compare state with neighbours.
+    Check,
+    /// When to look for feeds that a neighbour has more of.
+    Lag,
+    /// When a link's rate, or its meter, allows something again.
+    Rate,
+}
+
+/// A neighbour broke the protocol. Its link is to be closed, with this as the reason; what it had brought before stands.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// Bytes that cannot be read.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// Another message came before the hello.
+    #[error("a message came before the hello")]
+    NoHello,
+    /// No common wire version.
+    #[error("the peer speaks wire versions {} to {}, this node {} to {}", theirs.0, theirs.1, crate::message::WIRE_MIN, crate::message::WIRE)]
+    Version {
+        /// The oldest and newest version that the peer speaks.
+        theirs: (u32, u32),
+    },
+    /// The hello names another node than the one that TLS has proved.
+    #[error("the hello names node {said}, which is not the one that is connected")]
+    OtherNode {
+        /// What it names.
+        said: NodeId,
+    },
+    /// More lanes than there can be use for.
+    #[error("too many lanes")]
+    TooManyLanes,
+    /// Too much content came before what it builds on.
+    #[error("too much content came before the hello or the announcement of its section")]
+    TooEarly,
+    /// A tree change or document that is not valid.
+    #[error("{0}")]
+    Tree(String),
+}
+
+/// What came of a frame, besides what the replica tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A bucket was found to differ from the neighbour's although each covers what the other holds. It is being repaired.
+    Mismatch {
+        /// The section.
+        section: SectionId,
+        /// The bucket.
+        bucket: u16,
+        /// The neighbour.
+        peer: NodeId,
+    },
+    /// A section was adopted from a neighbour.
+    Adopted {
+        /// The section.
+        section: SectionId,
+        /// The neighbour.
+        peer: NodeId,
+    },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Mesh {
+    pace: Pace,
+    links: BTreeMap<LinkId, Link>,
+    gossip: Gossip,
+    pulses_sent: u64,
+    pulse_due: Instant,
+    report_due: Instant,
+    check_due: Instant,
+    lag_due: Instant,
+    adopting: BTreeMap<SectionId, LinkId>,
+    mismatches: u64,
+}
+
+impl Mesh {
+    /// A mesh without links, whose timers begin now.
+    pub fn new(now: Instant, pace: Pace) -> Self {
+        Mesh {
+            pace,
+            links: BTreeMap::new(),
+            gossip: Gossip::default(),
+            pulses_sent: 0,
+            pulse_due: now,
+            report_due: now.after(pace.report),
+            check_due: now.after(pace.check),
+            lag_due: now.after(pace.graft_after / 2),
+            adopting: BTreeMap::new(),
+            mismatches: 0,
+        }
+    }
+
+    /// All links.
+    pub fn links(&self) -> impl Iterator<Item = (LinkId, &Link)> {
+        self.links.iter().map(|(id, link)| (*id, link))
+    }
+
+    /// One link.
+    pub fn link(&self, id: LinkId) -> Option<&Link> {
+        self.links.get(&id)
+    }
+
+    /// One link, to change how it is used.
+    pub fn link_mut(&mut self, id: LinkId) -> Option<&mut Link> {
+        self.links.get_mut(&id)
+    }
+
+    /// How many buckets were found to differ although both sides covered them. Anything but zero is a fault of a disk or a program,
+    /// or the remains of a run cut short whose sender is gone.
+    pub fn mismatches(&self) -> u64 {
+        self.mismatches
+    }
+
+    /// The run that a member's newest heartbeat is of.
+    pub fn incarnation(&self, node: &NodeId) -> Option<OriginIx> {
+        self.gossip.incarnation(node)
+    }
+
+    /// How far a section was brought by an adoption in progress, of all buckets.
+    pub fn adopting(&self, section: SectionId) -> Option<u16> {
+        self.links.get(self.adopting.get(&section)?)?.adopting(section)
+    }
+
+    /// A link to a neighbour came up. TLS has proved who it is.
+    pub fn handle_link_up(&mut self, now: Instant, id: LinkId, peer: NodeId, options: LinkOptions) {
+        self.links.insert(id, Link::new(now, peer, options));
+    }
+
+    /// A link went down. What was in flight on it is lost, and comes again over another.
+    pub fn handle_link_down(&mut self, replica: &mut Replica, id: LinkId) {
+        let Some(mut link) = self.links.remove(&id) else { return };
+        for section in link.shared.keys().copied().collect::<Vec<_>>() {
+            link.drop_shared(replica, section);
+        }
+        let orphaned: Vec<SectionId> = self.adopting.iter().filter(|(_, from)| **from == id).map(|(section, _)| *section).collect();
+        for section in orphaned {
+            self.adopting.remove(&section);
+            self.adopt_from_any(replica, section);
+        }
+    }
+
+    /// A frame arrived on a lane of a link.
+    pub fn handle_frame(
+        &mut self,
+        now: Instant,
+        id: LinkId,
+        lane: u32,
+        frame: &[u8],
+        replica: &mut Replica,
+    ) -> Result<Option<Notice>, Violation> {
+        let Some(link) = self.links.get_mut(&id) else { return Ok(None) };
+        let peer = link.peer;
+        let effects = link.handle_frame(now, replica, &mut self.gossip, lane, frame)?;
+        if let Some(section) = effects.adopt {
+            self.adopt(replica, section, id);
+        }
+        if let Some(section) = effects.adopted {
+            self.adopting.remove(&section);
+            self.adopt_from_any(replica, section);
+        }
+        if let Some(section) = effects.tree_moved {
+            for link in self.links.values_mut() {
+                link.tree_moved(replica, section);
+            }
+        }
+        if let Some((section, bucket)) = effects.mismatch {
+            self.mismatches += 1;
+            return Ok(Some(Notice::Mismatch { section, bucket, peer }));
+        }
+        Ok(effects.adopted.map(|section| Notice::Adopted { section, peer }))
+    }
+
+    /// The next frame for a link, on a lane that is not `blocked`. To be called when the link can take one, until there is none.
+    pub fn poll_transmit(&mut self, now: Instant, id: LinkId, replica: &mut Replica, blocked: &dyn Fn(u32) -> bool) -> Option<Frame> {
+        self.links.get_mut(&id)?.poll_transmit(now, replica, &self.gossip, blocked)
+    }
+
+    /// The next deadline. [`Mesh::handle_timeout`] is due then; for [`Timer::Rate`], polling for frames.
+    pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
+        let own = [
+            (self.pulse_due, Timer::Pulse),
+            (self.report_due, Timer::Report),
+            (self.check_due, Timer::Check),
+            (self.lag_due, Timer::Lag),
+        ];
+        let rates = self.links.values().filter_map(Link::send_due).map(|due| (due, Timer::Rate));
+        let meters = self.links.values().filter(|link| link.options.metered).map(|link| (link.pulses_due, Timer::Rate));
+        let meters = meters.filter(|(due, _)| *due > self.pulse_due);
+        own.into_iter().chain(rates).chain(meters).min()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant, replica: &mut Replica) {
+        let crowd = (replica.members.iter().count() as u32 / 10).max(1);
+        if now >= self.pulse_due {
+            self.pulse_due = now.after(self.pace.pulse * crowd);
+            self.pulses_sent += 1;
+            let origin = replica.intern(replica.own());
+            self.gossip.pulse(replica.origins(), Pulse { origin, count: self.pulses_sent });
+        }
+        if now >= self.report_due {
+            self.report_due = now.after(self.pace.report * crowd);
+            let durable: Vec<(SectionId, Frontiers)> =
+                replica.held().filter_map(|id| Some((id, replica.section(id)?.durable().clone()))).collect();
+            let origin = replica.intern(replica.own());
+            self.gossip.report_own(replica.own().node, origin, &durable);
+        }
+        if now >= self.check_due {
+            self.check_due = now.after(self.pace.check);
+            for link in self.links.values_mut() {
+                // One end asks, so that a comparison goes round once.
+                if replica.own().node < link.peer {
+                    for section in link.shared.keys().copied().collect::<Vec<_>>() {
+                        link.intend(Intent::Check(section));
+                    }
+                }
+            }
+        }
+        if now >= self.lag_due {
+            self.lag_due = now.after(self.pace.graft_after / 2);
+            self.graft_lagging(now, replica);
+        }
+    }
+
+    /// A member has left or was revoked.
+    pub fn forget_member(&mut self, node: &NodeId) {
+        self.gossip.forget(node);
+    }
+
+    /// A section is held from now on: exchange it with every neighbour that holds it.
+    pub fn held(&mut self, replica: &Replica, section: SectionId) {
+        let from: Vec<LinkId> = self.links.iter_mut().filter_map(|(id, link)| link.share(replica, section).map(|_| *id)).collect();
+        if let Some(id) = from.first() {
+            self.adopt(replica, section, *id);
+        }
+    }
+
+    fn adopt(&mut self, replica: &Replica, section: SectionId, id: LinkId) {
+        if *self.adopting.entry(section).or_insert(id) != id {
+            return;
+        }
+        let feeds: Vec<(Plane, OriginIx)> = self
+            .links
+            .get(&id)
+            .and_then(|link| link.peer_holds.get(&section))
+            .map(|(frontiers, _)| Plane::ALL.iter().flat_map(|plane| frontiers[*plane].iter().map(|dot| (*plane, dot.origin))).collect())
+            .unwrap_or_default();
+        // The others need not push what this one brings as a whole.
+        let fresh = replica.section(section).is_some_and(|section| section.frontiers().is_zero());
+        for (other, link) in &mut self.links {
+            if *other == id {
+                link.intend(Intent::AdoptRequest(section));
+            } else if let Some(shared) = link.shared.get_mut(&section).filter(|_| fresh) {
+                let new: Vec<_> = feeds.iter().filter(|feed| shared.pruned.insert(**feed)).copied().collect();
+                for (plane, origin) in new {
+                    link.intend(Intent::Prune(section, plane, origin));
+                }
+            }
+        }
+    }
+
+    fn adopt_from_any(&mut self, replica: &Replica, section: SectionId) {
+        let from = self.links.iter().find(|(_, link)| link.shared.contains_key(&section) && link.must_adopt(replica, section));
+        if let Some(id) = from.map(|(id, _)| *id) {
+            self.adopt(replica, section, id);
+        }
+    }
+
+    /// Grafts feeds of which a neighbour has had more for a while, with nothing coming.
+    fn graft_lagging(&mut self, now: Instant, replica: &Replica) {
+        for (id, link) in &mut self.links {
+            let mut grafts = Vec::new();
+            for (section_id, shared) in &mut link.shared {
+                let Some(section) = replica.section(*section_id) else { continue };
+                if self.adopting.get(section_id) == Some(id) {
+                    shared.lagging.clear();
+                    continue;
+                }
+                let mut lagging = BTreeMap::new();
+                for plane in Plane::ALL {
+                    for dot in shared.peer[plane].iter() {
+                        let feed = (plane, dot.origin);
+                        let coming = shared.arriving.contains_key(&feed)
+                            || (plane == Plane::Values && shared.held.iter().any(|held| held.origin == dot.origin));
+                        if section.frontier(plane).covers(dot) || coming {
+                            continue;
+                        }
+                        let since = shared.lagging.get(&feed).copied().unwrap_or(now);
+                        if now.since(since) >= self.pace.graft_after {
+                            shared.pruned.remove(&feed);
+                            grafts.push(Intent::Graft(*section_id, plane, dot.origin));
+                            lagging.insert(feed, now);
+                        } else {
+                            lagging.insert(feed, since);
+                        }
+                    }
+                }
+                shared.lagging = lagging;
+            }
+            for graft in grafts {
+                link.intend(graft);
+            }
+        }
+    }
+}

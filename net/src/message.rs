@@ -1,0 +1,432 @@
+//! What neighbours say to each other. Every message documents *the receiver's duty*.
+//!
+//! A frame is a kind (one varint) and a CBOR map with numbered fields: fields and kinds that a node does not know are skipped. On
+//! lane 0 travel the control messages, on each other lane what belongs to one [`LaneOf`]: one plane of one section, or its bulk. Its first frame
+//! is the [`LaneOf`].
+//!
+//! Kinds and field numbers are part of the wire format: they are never used again for something else, and frames of
+//! every version that was ever released are kept as fixtures.
+
+use mangrove_crdt::{
+    frontier::{OriginIx, Origins},
+    id::{Origin, Plane, SectionId},
+    section::{BucketImage, Frontiers, ImageEntry},
+};
+use minicbor::{Decode, Encode};
+
+use crate::{
+    batch::{Batch, PackKey, Packer, Unpacker},
+    codec::{Intern, Malformed, NamesIn, NamesOut, Reader, Writer},
+};
+
+/// The version of the wire format that this code speaks.
+pub const WIRE: u32 = 1;
+
+/// The oldest version that it understands.
+pub const WIRE_MIN: u32 = 1;
+
+macro_rules! messages {
+    ($(#[$enum_doc:meta])* $name:ident { $($(#[$doc:meta])* $kind:literal $variant:ident($body:ty),)* }) => {
+        $(#[$enum_doc])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$doc])* $variant($body),)* }
+
+        impl $name {
+            /// The frame of this message.
+            pub fn encode(&self) -> Vec<u8> {
+                let mut w = Writer::default();
+                match self {
+                    $($name::$variant(body) => {
+                        w.u64($kind);
+                        minicbor::encode(body, &mut w.out).expect("encoding to memory");
+                    })*
+                }
+                w.out
+            }
+
+            /// Reads a frame; `None` for a kind that this version does not know.
+            pub fn decode(frame: &[u8]) -> Result<Option<Self>, Malformed> {
+                let mut r = Reader::new("frame", frame);
+                let kind = r.u64()?;
+                let body = r.rest();
+                match kind {
+                    $($kind => match minicbor::decode::<$body>(body) {
+                        Ok(body) => Ok(Some($name::$variant(body))),
+                        Err(error) => Err(Malformed::new(stringify!($variant), error.to_string())),
+                    },)*
+                    _ => Ok(None),
+                }
+            }
+        }
+    };
+}
+
+messages! {
+    /// What travels on lane 0.
+    Control {
+        /// The first frame in each direction. *Duty*: close the link unless the versions overlap; learn which run of the peer this is.
+        1 Hello(Hello),
+        /// The sender holds a section, with these frontiers and floors. *Duty*: if held here too, run what the sender lacks; if
+        /// below one of its floors, ask to adopt.
+        2 Holds(Holds),
+        /// The sender holds a section no more. *Duty*: send nothing of it any more.
+        3 Unholds(OfSection),
+        /// Something was missed, or the sender wants a feed from here. *Duty*: push this feed, from this frontier on.
+        4 Graft(Graft),
+        /// What came of this feed was known already. *Duty*: do not push it, until grafted.
+        5 Prune(OfFeed),
+        /// Heartbeats that are news to the sender. *Duty*: pass on what is news here, at once.
+        6 Pulses(Packed),
+        /// How a member's durable frontiers have moved. *Duty*: keep it, pass it on.
+        7 Report(Report),
+        /// The receiver is below the sender's floor. *Duty*: ask to adopt.
+        8 Behind(OfSection),
+        /// *Duty*: send the whole section, bucket by bucket, without what is known to be equal.
+        9 AdoptRequest(AdoptRequest),
+        /// The sender's root digest. *Duty*: if the frontiers are equal, compare, and answer `Checked` or `Groups`; if not, answer `Buckets` of one group.
+        10 Check(Check),
+        /// Frontiers and digests were found equal. *Duty*: note the time.
+        11 Checked(OfSection),
+        /// Digests of the groups of 64 buckets. *Duty*: answer with `Buckets` for each group that differs.
+        12 Groups(Groups),
+        /// Digests of the buckets of one group, with the dots that they hold. *Duty*: ask to repair those that both cover and that differ.
+        13 Buckets(Buckets),
+        /// A bucket was found to differ. *Duty*: send it as a `Repair`.
+        14 RepairRequest(OfBucket),
+    }
+}
+
+messages! {
+    /// What travels on the lanes of a section.
+    Content {
+        /// The first frame of the lane. *Duty*: treat all that follows as of this.
+        1 Lane(LaneOf),
+        /// A part of a run. *Duty*: see [`Batch`].
+        2 Batch(Batch),
+        /// An adoption begins, asked for or not. *Duty*: forget partial runs of this section from this peer; collect.
+        3 AdoptBegin(AdoptBegin),
+        /// Some buckets. *Duty*: take them over by R6.
+        4 AdoptBuckets(Images),
+        /// All buckets were sent. *Duty*: take over positions, frontiers and floors.
+        5 AdoptEnd(AdoptEnd),
+        /// A bucket that was found to differ. *Duty*: repair it by R7; answer with one's own if `reply` is set.
+        6 Repair(Repair),
+    }
+}
+
+/// See [`Control::Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Hello {
+    /// The newest wire version that the sender speaks.
+    #[n(0)]
+    pub version: u32,
+    /// The oldest one that it understands.
+    #[n(1)]
+    pub version_min: u32,
+    /// Its present incarnation.
+    #[n(2)]
+    pub origin: Origin,
+    /// Whether the sender pays by the byte for this link.
+    #[n(3)]
+    pub metered: bool,
+}
+
+/// See [`Control::Holds`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Holds {
+    /// The section.
+    #[n(0)]
+    pub section: SectionId,
+    /// The frontiers, plane by plane (packed).
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub frontiers: Vec<u8>,
+    /// The floors (packed).
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub floors: Vec<u8>,
+    /// The sender's Lamport clock.
+    #[n(3)]
+    pub clock: u64,
+    /// The highest epoch known in this section.
+    #[n(4)]
+    pub epoch: u64,
+}
+
+/// A message about a section.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct OfSection {
+    /// The section.
+    #[n(0)]
+    pub section: SectionId,
+}
+
+/// A message about a bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct OfBucket {
+    /// The section.
+    #[n(0)]
+    pub section: SectionId,
+    /// The bucket.
+    #[n(1)]
+    pub bucket: u16,
+}
+
+/// A message about a feed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct OfFeed {
+    /// The section.
+    #[n(0)]
+    pub section: SectionId,
+    /// The plane.
+    #[n(1)]
+    pub plane: Plane,
+    /// The origin (packed).
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub origin: Vec<u8>,
+}
+
+/// See [`Control::Graft`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Graft {
+    /// The section.
+    #[n(0)]
+    pub section: SectionId,
+    /// The plane.
+    #[n(1)]
+    pub plane: Plane,
+    /// The origin, and how far the sender has its feed (packed).
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub dot: Vec<u8>,
+}
+
+/// A message that is all packed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Packed {
+    /// The content (packed).
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub packed: Vec<u8>,
+}
+
+/// See [`Control::Report`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Report {
+    /// The member's present incarnation (packed).
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub member: Vec<u8>,
+    /// The number of this state of the report. Entries older than the one last told are left out.
+    #[n(1)]
+    pub version: u64,
+    /// For each section, the entries that moved (packed).
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub moved: Vec<u8>,
+}
+
+/// See [`Control::AdoptRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct AdoptRequest {
+    /// The section.
+    #[n(0)]
+    pub section: SectionId,
+    /// Bucket and digest of each bucket that holds anything here (packed).
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub digests: Vec<u8>,
+}
+
+/// See [`Control::Check`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Check {
+    /// The section.
+    #[n(0)]
+    pub section: SectionId,
+    /// A hash of the frontiers that the digest belongs to.
+    #[n(1)]
+    pub frontiers: u64,
+    /// The digest over all buckets; none if the sender is busy and wants buckets compared instead.
+    #[n(2)]
+    pub root: Option<u64>,
+    /// Which group to compare if the frontiers differ.
+    #[n(3)]
+    pub group: u16,
+}
+
+/// See [`Control::Groups`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Groups {
+    /// The section.
+    #[n(0)]
+    pub section: SectionId,
+    /// The digest of each group, in order.
+    #[n(1)]
+    pub digests: Vec<u64>,
+}
+
+/// See [`Control::Buckets`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Buckets {
+    /// The section.
+    #[n(0)]
+    pub section: SectionId,
+    /// The group.
+    #[n(1)]
+    pub group: u16,
+    /// For each of its buckets: digest, and dots of each plane (packed).
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub buckets: Vec<u8>,
+}
+
+/// What a lane carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(map)]
+pub struct LaneOf {
+    /// The section.
+    #[n(0)]
+    pub section: SectionId,
+    /// The plane; none for the section's bulk: adoptions and repairs.
+    #[n(1)]
+    pub plane: Option<Plane>,
+}
+
+/// See [`Content::AdoptBegin`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct AdoptBegin {
+    /// The frontiers as the adoption begins (packed).
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub frontiers: Vec<u8>,
+    /// The floors as it begins (packed).
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub floors: Vec<u8>,
+    /// The sender's Lamport clock.
+    #[n(2)]
+    pub clock: u64,
+}
+
+/// See [`Content::AdoptBuckets`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Images {
+    /// The sender's frontiers when these buckets were read (packed).
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub covered: Vec<u8>,
+    /// The buckets: packed, then compressed by LZ4 with its length in front.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub images: Vec<u8>,
+    /// How many of all buckets are done with these.
+    #[n(2)]
+    pub done: u16,
+}
+
+/// See [`Content::AdoptEnd`].
+#[derive(Clone, Debug, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(map)]
+pub struct AdoptEnd {}
+
+/// See [`Content::Repair`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Repair {
+    /// The bucket.
+    #[n(0)]
+    pub images: Images,
+    /// Whether the receiver is to answer with its own.
+    #[n(1)]
+    pub reply: bool,
+}
+
+/// Packs frontiers of all planes.
+pub fn pack_frontiers(names: &mut NamesOut, origins: &Origins, frontiers: &Frontiers) -> Vec<u8> {
+    let mut w = Writer::default();
+    for plane in Plane::ALL {
+        w.frontier(names, origins, &frontiers[plane]);
+    }
+    w.out
+}
+
+/// Reads what [`pack_frontiers`] packed.
+pub fn unpack_frontiers(bytes: &[u8], names: &mut NamesIn, intern: &mut Intern<'_>) -> Result<Frontiers, Malformed> {
+    let mut r = Reader::new("frontiers", bytes);
+    let mut frontiers = Frontiers::default();
+    for plane in Plane::ALL {
+        frontiers[plane] = r.frontier(names, intern)?;
+    }
+    Ok(frontiers)
+}
+
+/// Packs one origin.
+pub fn pack_origin(names: &mut NamesOut, origins: &Origins, origin: OriginIx) -> Vec<u8> {
+    let mut w = Writer::default();
+    w.origin(names, origins, origin);
+    w.out
+}
+
+/// Packs a bucket onto the end of others.
+pub fn pack_image(w: &mut Writer, names: &mut NamesOut, origins: &Origins, image: &BucketImage) {
+    w.u64(u64::from(image.bucket));
+    w.u64(u64::from(image.whole) | u64::from(image.document.is_some()) << 1);
+    if let Some(document) = &image.document {
+        w.bytes(document);
+    }
+    w.dots(names, origins, &image.tree_dots);
+    pack_entries(w, names, origins, &image.values);
+    pack_entries(w, names, origins, &image.standing);
+}
+
+/// Reads one bucket.
+pub fn unpack_image(r: &mut Reader<'_>, names: &mut NamesIn, intern: &mut Intern<'_>) -> Result<BucketImage, Malformed> {
+    let bucket = u16::try_from(r.u64()?).map_err(|_| r.bad("a bucket's number"))?;
+    let flags = r.u64()?;
+    let document = if flags & 2 != 0 { Some(r.bytes(crate::FRAME_BYTES_MAX * 8)?.to_vec()) } else { None };
+    let tree_dots = r.dots(names, intern)?;
+    let values = unpack_entries(r, names, intern)?;
+    let standing = unpack_entries(r, names, intern)?;
+    Ok(BucketImage { bucket, whole: flags & 1 != 0, document, tree_dots, values, standing })
+}
+
+fn pack_entries<K: PackKey>(w: &mut Writer, names: &mut NamesOut, origins: &Origins, entries: &[ImageEntry<K>]) {
+    let (told, bare): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.write.is_some());
+    w.u64(told.len() as u64);
+    let mut packer = Packer::<K>::new(None, 0);
+    std::mem::swap(&mut packer.w, w);
+    for entry in told {
+        if let Some(write) = &entry.write {
+            packer.push(names, origins, 0, &entry.key, write);
+            packer.w.dots(names, origins, &entry.entries);
+        }
+    }
+    std::mem::swap(&mut packer.w, w);
+    w.u64(bare.len() as u64);
+    let mut last = K::Last::default();
+    for entry in bare {
+        entry.key.pack(&mut last, w, names, origins);
+        w.dots(names, origins, &entry.entries);
+    }
+}
+
+fn unpack_entries<K: PackKey>(r: &mut Reader<'_>, names: &mut NamesIn, intern: &mut Intern<'_>) -> Result<Vec<ImageEntry<K>>, Malformed> {
+    let mut entries = Vec::new();
+    let told = r.count()?;
+    let mut unpacker = Unpacker::<K>::new(r.rest(), None, 0);
+    for _ in 0..told {
+        let (_, key, write) = unpacker.next(names, intern)?;
+        let dots = unpacker.r.dots(names, intern)?;
+        entries.push(ImageEntry { key, write: Some(write), entries: dots });
+    }
+    *r = unpacker.r;
+    let mut last = K::Last::default();
+    for _ in 0..r.count()? {
+        let key = K::unpack(&mut last, r, names, intern)?;
+        entries.push(ImageEntry { key, write: None, entries: r.dots(names, intern)? });
+    }
+    Ok(entries)
+}

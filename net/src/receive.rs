@@ -1,0 +1,572 @@
+//! The receiver's side of a link: what a frame does here.
+
+use mangrove_crdt::{
+    frontier::{DotIx, OriginIx, Origins},
+    id::{Plane, SectionId},
+    path::BUCKETS,
+    replica::Replica,
+    section::{BucketImage, Frontiers, Positions, StandingKey},
+    time::Instant,
+    tree::TreeError,
+};
+
+use crate::{
+    GROUP_BUCKETS, Violation,
+    batch::{Batch, Unpacker, unpack_tree},
+    codec::{Malformed, NamesIn, Reader},
+    gossip::{Gossip, Pulse},
+    link::{Adopting, Arriving, HeldEnd, Intent, Link, Serving, Shared},
+    message::{AdoptBegin, Content, Control, Images, LaneOf, Report, WIRE, WIRE_MIN, unpack_frontiers, unpack_image},
+    send::{buckets_of, frontiers_hash, short},
+};
+
+/// How many lanes a peer may open: three planes and the bulk of each of a thousand sections.
+const LANES_MAX: usize = 4_096;
+
+/// How much may wait for the `Hello` or `Holds` that it has overtaken.
+const EARLY_BYTES_MAX: usize = 4 * crate::FRAME_BYTES_MAX;
+
+/// What a frame has done that concerns more than its link.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    /// The section's tree has moved: value runs that waited for it may end, on every link.
+    pub tree_moved: Option<SectionId>,
+    /// A bucket was found to differ although both sides cover it.
+    pub mismatch: Option<(SectionId, u16)>,
+    /// The section is to be adopted from this peer.
+    pub adopt: Option<SectionId>,
+    /// An adoption of this section is complete.
+    pub adopted: Option<SectionId>,
+}
+
+impl Effects {
+    fn join(&mut self, other: Effects) {
+        self.tree_moved = self.tree_moved.or(other.tree_moved);
+        self.mismatch = self.mismatch.or(other.mismatch);
+        self.adopt = self.adopt.or(other.adopt);
+        self.adopted = self.adopted.or(other.adopted);
+    }
+}
+
+impl Link {
+    pub(crate) fn handle_frame(
+        &mut self,
+        now: Instant,
+        replica: &mut Replica,
+        gossip: &mut Gossip,
+        lane: u32,
+        frame: &[u8],
+    ) -> Result<Effects, Violation> {
+        self.stats.frames_in += 1;
+        self.stats.bytes_in += frame.len() as u64;
+        if lane != 0 {
+            return self.handle_lane(replica, lane, frame);
+        }
+        let mut effects = match Control::decode(frame)? {
+            Some(control) => self.handle_control(now, replica, gossip, control)?,
+            None => Effects::default(),
+        };
+        for (lane, frame) in std::mem::take(&mut self.early) {
+            effects.join(self.handle_lane(replica, lane, &frame)?);
+        }
+        Ok(effects)
+    }
+
+    /// A frame of a section's lane. Lanes are streams of their own, so it may have overtaken the control message that it builds
+    /// on; then it waits here.
+    fn handle_lane(&mut self, replica: &mut Replica, lane: u32, frame: &[u8]) -> Result<Effects, Violation> {
+        let section = self.lanes_in.get(&lane).and_then(|lane| lane.of).map(|of| of.section);
+        let unannounced = |section| replica.section(section).is_some() && !self.peer_holds.contains_key(&section);
+        let early = self.origin.is_none() || section.is_some_and(unannounced) || self.early.iter().any(|(waiting, _)| *waiting == lane);
+        if early {
+            let waiting: usize = self.early.iter().map(|(_, frame)| frame.len()).sum();
+            if waiting + frame.len() > EARLY_BYTES_MAX {
+                return Err(Violation::TooEarly);
+            }
+            self.early.push_back((lane, frame.to_vec()));
+            return Ok(Effects::default());
+        }
+        match Content::decode(frame)? {
+            Some(content) => self.handle_content(replica, lane, content),
+            None => Ok(Effects::default()),
+        }
+    }
+
+    fn handle_control(
+        &mut self,
+        now: Instant,
+        replica: &mut Replica,
+        gossip: &mut Gossip,
+        control: Control,
+    ) -> Result<Effects, Violation> {
+        let mut effects = Effects::default();
+        if self.origin.is_none() && !matches!(control, Control::Hello(_)) {
+            return Err(Violation::NoHello);
+        }
+        let names = &mut self.names_in;
+        match control {
+            Control::Hello(hello) => {
+                if hello.version < WIRE_MIN || hello.version_min > WIRE {
+                    return Err(Violation::Version { theirs: (hello.version_min, hello.version) });
+                }
+                if hello.origin.node != self.peer {
+                    return Err(Violation::OtherNode { said: hello.origin.node });
+                }
+                self.origin = Some(hello.origin);
+                self.peer_metered = hello.metered;
+            }
+            Control::Holds(holds) => {
+                let frontiers = unpack_frontiers(&holds.frontiers, names, &mut |origin| intern(replica, origin))?;
+                let floors = unpack_frontiers(&holds.floors, names, &mut |origin| intern(replica, origin))?;
+                self.drop_shared(replica, holds.section);
+                if let Some((section, _)) = replica.parts(holds.section) {
+                    section.raise_clock(holds.clock);
+                }
+                self.peer_holds.insert(holds.section, (frontiers, floors));
+                effects.adopt = self.share(replica, holds.section);
+            }
+            Control::Unholds(of) => {
+                self.drop_shared(replica, of.section);
+                self.peer_holds.remove(&of.section);
+            }
+            Control::Graft(graft) => {
+                let mut r = Reader::new("graft", &graft.dot);
+                let dot = r.dot(names, &mut |origin| intern(replica, origin))?;
+                if let (Some(shared), Some((section, _))) = (self.shared.get_mut(&graft.section), replica.parts(graft.section)) {
+                    let feed = (graft.plane, dot.origin);
+                    shared.lazy.remove(&feed);
+                    let covered = shared.runs.get(&feed).is_some_and(|run| run.above <= dot.number);
+                    if !covered {
+                        if let Some(run) = shared.runs.remove(&feed) {
+                            match graft.plane {
+                                Plane::Standing => section.standing.close_run(dot.origin, run.id),
+                                Plane::Values => section.values.close_run(dot.origin, run.id),
+                                Plane::Tree => {}
+                            }
+                        }
+                        shared.peer[graft.plane].set(dot.origin, dot.number);
+                    }
+                }
+            }
+            Control::Prune(feed) => {
+                let mut r = Reader::new("prune", &feed.origin);
+                let origin = r.origin(names, &mut |origin| intern(replica, origin))?;
+                if let Some(shared) = self.shared.get_mut(&feed.section) {
+                    shared.lazy.insert((feed.plane, origin));
+                }
+            }
+            Control::Pulses(packed) => {
+                let mut r = Reader::new("pulses", &packed.packed);
+                for _ in 0..r.count()? {
+                    let origin = r.origin(names, &mut |origin| intern(replica, origin))?;
+                    let pulse = Pulse { origin, count: r.u64()? };
+                    let node = replica.origins().get(origin).node;
+                    if gossip.pulse(replica.origins(), pulse) {
+                        self.told.pulses.insert(node, pulse);
+                        replica.members.heard(node, now.0);
+                    }
+                }
+            }
+            Control::Report(report) => self.handle_report(replica, gossip, &report)?,
+            Control::Behind(of) => {
+                if self.shared.get(&of.section).is_some_and(|shared| shared.adopting.is_none()) {
+                    effects.adopt = Some(of.section);
+                }
+            }
+            Control::AdoptRequest(request) => {
+                let mut r = Reader::new("adopt request", &request.digests);
+                let mut theirs = std::collections::BTreeMap::new();
+                for _ in 0..r.count()? {
+                    let bucket = bucket(&mut r)?;
+                    theirs.insert(bucket, digest(&mut r)?);
+                }
+                if let (Some(shared), Some((section, _))) = (self.shared.get_mut(&request.section), replica.parts(request.section)) {
+                    close_runs(shared, section);
+                    shared.serving = Some(Serving { theirs, next: 0, begun: false, start: Frontiers::default() });
+                }
+            }
+            Control::Check(check) => {
+                if let (Some(shared), Some((section, cx))) = (self.shared.get_mut(&check.section), replica.parts(check.section)) {
+                    let equal = frontiers_hash(cx.origins, &section.frontiers()) == check.frontiers;
+                    let intent = match check.root {
+                        Some(root) if equal => {
+                            if short(&section.digest_over(cx.origins, 0..BUCKETS)) == root {
+                                shared.proved_equal = Some(now);
+                                Intent::Checked(check.section)
+                            } else {
+                                Intent::Groups(check.section)
+                            }
+                        }
+                        _ => Intent::Buckets(check.section, check.group % (BUCKETS / GROUP_BUCKETS)),
+                    };
+                    self.intend(intent);
+                }
+            }
+            Control::Checked(of) => {
+                if let Some(shared) = self.shared.get_mut(&of.section) {
+                    shared.proved_equal = Some(now);
+                }
+            }
+            Control::Groups(groups) => {
+                if groups.digests.len() != usize::from(BUCKETS / GROUP_BUCKETS) {
+                    return Err(Malformed::new("groups", format!("{} of them", groups.digests.len())).into());
+                }
+                let Some((section, cx)) = replica.parts(groups.section) else { return Ok(effects) };
+                let ours: Vec<u64> =
+                    (0..BUCKETS / GROUP_BUCKETS).map(|group| short(&section.digest_over(cx.origins, buckets_of(group)))).collect();
+                for (group, _) in ours.iter().zip(&groups.digests).enumerate().filter(|(_, (ours, theirs))| ours != theirs) {
+                    self.intend(Intent::Buckets(groups.section, group as u16));
+                }
+            }
+            Control::Buckets(buckets) => {
+                let mut r = Reader::new("buckets", &buckets.buckets);
+                let mut theirs = Frontiers::default();
+                for plane in Plane::ALL {
+                    theirs[plane] = r.frontier(names, &mut |origin| intern(replica, origin))?;
+                }
+                if buckets.group >= BUCKETS / GROUP_BUCKETS {
+                    return Err(r.bad(format!("group {}", buckets.group)).into());
+                }
+                let mut differ = None;
+                for bucket in buckets_of(buckets.group) {
+                    let digest = digest(&mut r)?;
+                    let mut dots = Vec::new();
+                    for plane in Plane::ALL {
+                        let of_plane = r.dots(names, &mut |origin| intern(replica, origin))?;
+                        dots.extend(of_plane.into_iter().map(|dot| (plane, dot)));
+                    }
+                    let Some((section, cx)) = replica.parts(buckets.section) else { continue };
+                    let ours = section.digest(cx.origins, bucket);
+                    let we_cover = dots.iter().all(|(plane, dot)| section.frontier(*plane).covers(*dot));
+                    let they_cover = Plane::ALL.iter().all(|plane| ours.dots[*plane as usize].iter().all(|dot| theirs[*plane].covers(*dot)));
+                    if short(&ours.digest) != digest && we_cover && they_cover {
+                        differ = differ.or(Some(bucket));
+                    }
+                }
+                if let Some(bucket) = differ {
+                    effects.mismatch = Some((buckets.section, bucket));
+                    self.intend(Intent::RepairRequest(buckets.section, bucket));
+                    // The rest of the group follows once this bucket is mended.
+                    self.intend(Intent::Check(buckets.section));
+                }
+            }
+            Control::RepairRequest(of) => {
+                if let Some(shared) = self.shared.get_mut(&of.section) {
+                    let repair = (of.bucket % BUCKETS, true);
+                    if !shared.repairs.contains(&repair) {
+                        shared.repairs.push_back(repair);
+                    }
+                }
+            }
+        }
+        Ok(effects)
+    }
+
+    fn handle_report(&mut self, replica: &mut Replica, gossip: &mut Gossip, report: &Report) -> Result<(), Violation> {
+        let mut r = Reader::new("report", &report.moved);
+        let mut moved = Vec::new();
+        for _ in 0..r.count()? {
+            let section = SectionId(r.u64()?);
+            let plane = usize::try_from(r.u64()?).ok().and_then(|plane| Plane::ALL.get(plane).copied());
+            let plane = plane.ok_or_else(|| r.bad("a plane"))?;
+            moved.push((section, plane, r.dot(&mut self.names_in, &mut |origin| intern(replica, origin))?));
+        }
+        let mut r = Reader::new("report", &report.member);
+        let member = r.origin(&mut self.names_in, &mut |origin| intern(replica, origin))?;
+        let node = replica.origins().get(member).node;
+        if node == self.peer {
+            for (section, plane, dot) in &moved {
+                if let Some(shared) = self.shared.get_mut(section) {
+                    shared.peer[*plane].raise(dot.origin, dot.number);
+                }
+            }
+        }
+        let mut sections: Vec<SectionId> = moved.iter().map(|(section, ..)| *section).collect();
+        sections.dedup();
+        if node != replica.own().node && gossip.report(replica.origins(), member, report.version, moved) {
+            self.told.reports.insert(node, (member, report.version));
+            if let Some(state) = gossip.reported(&node) {
+                for section in sections {
+                    replica.members.report(node, section, &state.frontiers(section));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_content(&mut self, replica: &mut Replica, lane: u32, content: Content) -> Result<Effects, Violation> {
+        if self.lanes_in.len() >= LANES_MAX && !self.lanes_in.contains_key(&lane) {
+            return Err(Violation::TooManyLanes);
+        }
+        let entry = self.lanes_in.entry(lane).or_default();
+        let of = match (entry.of, &content) {
+            (None, Content::Lane(of)) => {
+                entry.of = Some(*of);
+                return Ok(Effects::default());
+            }
+            (Some(of), _) => of,
+            (None, _) => return Err(Malformed::new("lane", "content before it is said what it is of").into()),
+        };
+        // Names are read even where nothing is shared, or later frames could not be.
+        let mut names = std::mem::take(&mut entry.names);
+        let effects = self.handle_of(replica, of, content, &mut names);
+        if let Some(entry) = self.lanes_in.get_mut(&lane) {
+            entry.names = names;
+        }
+        effects
+    }
+
+    fn handle_of(&mut self, replica: &mut Replica, of: LaneOf, content: Content, names: &mut NamesIn) -> Result<Effects, Violation> {
+        match content {
+            Content::Lane(_) => Err(Malformed::new("lane", "it was said before what this is of").into()),
+            Content::Batch(batch) => match of.plane {
+                Some(Plane::Tree) => self.tree_batch(replica, of.section, &batch, names),
+                Some(plane) => self.register_batch(replica, of.section, plane, &batch, names),
+                None => Err(Malformed::new("lane", "a batch among the bulk").into()),
+            },
+            Content::AdoptBegin(begin) => self.adopt_begin(replica, of.section, &begin, names),
+            Content::AdoptBuckets(images) => self.adopt_buckets(replica, of.section, &images, names),
+            Content::AdoptEnd(_) => Ok(self.adopt_end(replica, of.section)),
+            Content::Repair(repair) => {
+                let (images, covered) = read_images(replica, &repair.images, names)?;
+                let Some((section, mut cx)) = replica.parts(of.section) else { return Ok(Effects::default()) };
+                let Some(shared) = self.shared.get_mut(&of.section) else { return Ok(Effects::default()) };
+                for image in &images {
+                    section.repair_bucket(&mut cx, image, &covered)?;
+                    if repair.reply && !shared.repairs.contains(&(image.bucket, false)) {
+                        shared.repairs.push_back((image.bucket, false));
+                    }
+                }
+                Ok(Effects::default())
+            }
+        }
+    }
+
+    fn tree_batch(&mut self, replica: &mut Replica, id: SectionId, batch: &Batch, names: &mut NamesIn) -> Result<Effects, Violation> {
+        let mut effects = Effects::default();
+        let origin = Reader::new("origin", &batch.origin).origin(names, &mut |origin| intern(replica, origin))?;
+        let mut r = Reader::new("tree records", &batch.records);
+        let mut records = Vec::new();
+        for _ in 0..r.count()? {
+            records.push(unpack_tree(&mut r, names, &mut |origin| intern(replica, origin))?);
+        }
+        self.stats.records_in += records.len() as u64;
+        let Some(shared) = self.shared.get_mut(&id) else { return Ok(effects) };
+        let Some((section, mut cx)) = replica.parts(id) else { return Ok(effects) };
+        let before = section.tree.frontier().get(origin);
+        for record in records {
+            if section.merge_tree(&mut cx, origin, record)? {
+                effects.tree_moved = Some(id);
+            }
+        }
+        shared.peer[Plane::Tree].raise(origin, batch.upto);
+        if batch.upto <= before && shared.pruned.insert((Plane::Tree, origin)) {
+            self.intend(Intent::Prune(id, Plane::Tree, origin));
+        }
+        Ok(effects)
+    }
+
+    fn register_batch(
+        &mut self,
+        replica: &mut Replica,
+        id: SectionId,
+        plane: Plane,
+        batch: &Batch,
+        names: &mut NamesIn,
+    ) -> Result<Effects, Violation> {
+        let origin = Reader::new("origin", &batch.origin).origin(names, &mut |origin| intern(replica, origin))?;
+        if batch.upto < batch.from {
+            return Err(Malformed::new("batch", "it ends before it begins").into());
+        }
+        let mut values = Vec::new();
+        let mut standing = Vec::new();
+        match plane {
+            Plane::Values => {
+                let mut unpacker = Unpacker::<DotIx>::new(&batch.records, Some(origin), batch.from);
+                for _ in 0..unpacker.r.count()? {
+                    values.push(unpacker.next(names, &mut |origin| intern(replica, origin))?);
+                }
+            }
+            _ => {
+                let mut unpacker = Unpacker::<StandingKey>::new(&batch.records, Some(origin), batch.from);
+                for _ in 0..unpacker.r.count()? {
+                    standing.push(unpacker.next(names, &mut |origin| intern(replica, origin))?);
+                }
+            }
+        }
+        let tree = if batch.tree.is_empty() {
+            Default::default()
+        } else {
+            Reader::new("tree frontier", &batch.tree).dots(names, &mut |origin| intern(replica, origin))?
+        };
+        self.stats.records_in += (values.len() + standing.len()) as u64;
+        let Some(shared) = self.shared.get_mut(&id) else { return Ok(Effects::default()) };
+        let Some((section, mut cx)) = replica.parts(id) else { return Ok(Effects::default()) };
+        for dot in tree {
+            shared.tree_heard.raise(dot.origin, dot.number);
+        }
+        let feed = (plane, origin);
+        let frontier = section.frontier(plane).get(origin);
+        let held = shared.held.iter().filter(|held| held.origin == origin && plane == Plane::Values).map(|held| held.upto).max();
+        let continues = shared.arriving.get(&feed).is_some_and(|arriving| arriving.upto == batch.from);
+        if !continues {
+            if batch.from > frontier.max(held.unwrap_or(0)) {
+                // Something between was missed (a graft crossed a run, or the section was dropped and held again).
+                shared.arriving.remove(&feed);
+                self.intend(Intent::Graft(id, plane, origin));
+                return Ok(Effects::default());
+            }
+            shared.arriving.insert(feed, Arriving::default());
+        }
+        let arriving = shared.arriving.entry(feed).or_default();
+        arriving.upto = batch.upto;
+        arriving.news |= batch.upto > frontier;
+        for (number, key, write) in values {
+            if section.merge_value(&mut cx, key, write) {
+                arriving.values.push((number, key));
+            }
+        }
+        for (number, key, write) in standing {
+            section.merge_standing(&mut cx, &key, write);
+            arriving.standing.push((number, key));
+        }
+        shared.peer[plane].raise(origin, batch.upto);
+        if batch.last {
+            let arriving = shared.arriving.remove(&feed).unwrap_or_default();
+            match plane {
+                Plane::Values => {
+                    let tree = shared.tree_heard.clone();
+                    shared.held.push_back(HeldEnd { origin, upto: batch.upto, values: arriving.values, tree });
+                    release_held(shared, section);
+                }
+                _ => section.standing.end_run(origin, batch.upto, arriving.standing),
+            }
+            if !arriving.news && shared.pruned.insert(feed) {
+                self.intend(Intent::Prune(id, plane, origin));
+            }
+        }
+        Ok(Effects::default())
+    }
+
+    fn adopt_begin(&mut self, replica: &mut Replica, id: SectionId, begin: &AdoptBegin, names: &mut NamesIn) -> Result<Effects, Violation> {
+        let start = unpack_frontiers(&begin.frontiers, names, &mut |origin| intern(replica, origin))?;
+        let floors = unpack_frontiers(&begin.floors, names, &mut |origin| intern(replica, origin))?;
+        let Some(shared) = self.shared.get_mut(&id) else { return Ok(Effects::default()) };
+        let Some((section, _)) = replica.parts(id) else { return Ok(Effects::default()) };
+        section.raise_clock(begin.clock);
+        shared.arriving.clear();
+        shared.held.clear();
+        shared.adopting = Some(Adopting { start, floors, positions: Positions::default(), done: 0 });
+        Ok(Effects::default())
+    }
+
+    fn adopt_buckets(&mut self, replica: &mut Replica, id: SectionId, images: &Images, names: &mut NamesIn) -> Result<Effects, Violation> {
+        let (buckets, covered) = read_images(replica, images, names)?;
+        let Some(shared) = self.shared.get_mut(&id) else { return Ok(Effects::default()) };
+        let Some(adopting) = shared.adopting.as_mut() else { return Ok(Effects::default()) };
+        let Some((section, mut cx)) = replica.parts(id) else { return Ok(Effects::default()) };
+        for image in &buckets {
+            section.adopt_bucket(&mut cx, image, &covered, &mut adopting.positions)?;
+        }
+        adopting.done = images.done;
+        Ok(Effects::default())
+    }
+
+    fn adopt_end(&mut self, replica: &mut Replica, id: SectionId) -> Effects {
+        let Some(shared) = self.shared.get_mut(&id) else { return Effects::default() };
+        let Some(Adopting { start, floors, positions, .. }) = shared.adopting.take() else { return Effects::default() };
+        let Some((section, mut cx)) = replica.parts(id) else { return Effects::default() };
+        section.end_adoption(&mut cx, &start, &floors, positions);
+        shared.peer.join(&start);
+        shared.pruned.clear();
+        self.stats.adoptions_in += 1;
+        Effects { tree_moved: Some(id), adopted: Some(id), ..Effects::default() }
+    }
+
+    /// Begins to exchange a section that both ends hold. Says whether it must be adopted from this peer.
+    pub(crate) fn share(&mut self, replica: &Replica, id: SectionId) -> Option<SectionId> {
+        let (frontiers, _) = self.peer_holds.get(&id)?;
+        replica.section(id)?;
+        if !self.shared.contains_key(&id) {
+            self.shared.insert(id, Shared { peer: frontiers.clone(), ..Shared::default() });
+        }
+        self.must_adopt(replica, id).then_some(id)
+    }
+
+    /// Whether a section must be adopted from this peer: this node is below one of its floors, or has nothing yet.
+    pub(crate) fn must_adopt(&self, replica: &Replica, id: SectionId) -> bool {
+        let (Some(section), Some((frontiers, floors))) = (replica.section(id), self.peer_holds.get(&id)) else { return false };
+        let ours = section.frontiers();
+        !ours.covers_all(floors) || (id != SectionId::MESH && ours.is_zero() && !frontiers.is_zero())
+    }
+
+    /// Ends the exchange of a section; runs in progress are dropped.
+    pub(crate) fn drop_shared(&mut self, replica: &mut Replica, id: SectionId) {
+        if let (Some(mut shared), Some((section, _))) = (self.shared.remove(&id), replica.parts(id)) {
+            close_runs(&mut shared, section);
+        }
+    }
+
+    /// The tree of a section has moved: value runs that waited for it end (R9).
+    pub(crate) fn tree_moved(&mut self, replica: &mut Replica, id: SectionId) {
+        if let (Some(shared), Some((section, _))) = (self.shared.get_mut(&id), replica.parts(id)) {
+            release_held(shared, section);
+        }
+    }
+}
+
+fn release_held(shared: &mut Shared, section: &mut mangrove_crdt::section::Section) {
+    // In order: a later run of a feed builds on the earlier one's end.
+    while shared.held.front().is_some_and(|held| section.tree.frontier().covers_all(&held.tree)) {
+        if let Some(HeldEnd { origin, upto, values, .. }) = shared.held.pop_front() {
+            section.values.end_run(origin, upto, values);
+        }
+    }
+}
+
+fn close_runs(shared: &mut Shared, section: &mut mangrove_crdt::section::Section) {
+    for ((plane, origin), run) in std::mem::take(&mut shared.runs) {
+        match plane {
+            Plane::Standing => section.standing.close_run(origin, run.id),
+            Plane::Values => section.values.close_run(origin, run.id),
+            Plane::Tree => {}
+        }
+    }
+}
+
+fn read_images(replica: &mut Replica, images: &Images, names: &mut NamesIn) -> Result<(Vec<BucketImage>, Frontiers), Violation> {
+    let claimed = images.images.first_chunk::<4>().map_or(0, |len| u32::from_le_bytes(*len));
+    if claimed as usize > crate::BULK_UNPACKED_BYTES_MAX {
+        return Err(Malformed::new("buckets", format!("{claimed} bytes when unpacked")).into());
+    }
+    let unpacked = lz4_flex::decompress_size_prepended(&images.images).map_err(|error| Malformed::new("buckets", error.to_string()))?;
+    let mut r = Reader::new("buckets", &unpacked);
+    let mut buckets = Vec::new();
+    while !r.is_done() {
+        let image = unpack_image(&mut r, names, &mut |origin| intern(replica, origin))?;
+        if image.bucket >= BUCKETS {
+            return Err(r.bad(format!("bucket {}", image.bucket)).into());
+        }
+        buckets.push(image);
+    }
+    let covered = unpack_frontiers(&images.covered, names, &mut |origin| intern(replica, origin))?;
+    Ok((buckets, covered))
+}
+
+fn bucket(r: &mut Reader<'_>) -> Result<u16, Malformed> {
+    u16::try_from(r.u64()?).ok().filter(|bucket| *bucket < BUCKETS).ok_or_else(|| r.bad("a bucket's number"))
+}
+
+fn digest(r: &mut Reader<'_>) -> Result<u64, Malformed> {
+    Ok(u64::from_be_bytes(r.take(8)?.try_into().map_err(|_| r.bad("a digest"))?))
+}
+
+fn intern(replica: &mut Replica, origin: mangrove_crdt::id::Origin) -> Option<OriginIx> {
+    (replica.origins().len() < Origins::COUNT_MAX || replica.origins().find(&origin).is_some()).then(|| replica.intern(origin))
+}
+
+impl From<TreeError> for Violation {
+    fn from(error: TreeError) -> Self {
+        Violation::Tree(error.to_string())
+    }
+}

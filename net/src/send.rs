@@ -1,0 +1,432 @@
+//! The sender's side of a link: what goes out next.
+//!
+//! Nothing is queued: each frame is made from the replica's state of the moment in which the link can take it. First comes what keeps the mesh
+//! together (lane 0), then, over all sections, standing records, tree, values, and last the bulk of adoptions and repairs.
+
+use bytes::Bytes;
+use mangrove_crdt::{
+    frontier::{Frontier, OriginIx, Origins},
+    id::{Plane, SectionId},
+    path::BUCKETS,
+    registers::Registers,
+    replica::Replica,
+    section::{Frontiers, Section},
+    time::Instant,
+};
+
+use crate::{
+    BATCH_RECORDS, Frame, GROUP_BUCKETS,
+    batch::{Batch, PackKey, Packer, frontier_delta, pack_tree},
+    codec::{NamesOut, Writer},
+    gossip::Gossip,
+    link::{Intent, LaneOut, Link, METERED_GAP, RunOut, Serving, Shared},
+    message::{
+        AdoptBegin, AdoptEnd, AdoptRequest, Buckets, Check, Content, Control, Graft, Groups, Hello, Holds, Images, LaneOf, OfBucket, OfFeed,
+        OfSection, Packed, Repair, Report, WIRE, WIRE_MIN, pack_frontiers, pack_image, pack_origin,
+    },
+};
+
+impl Link {
+    /// The next frame, for lanes that `blocked` does not name.
+    pub(crate) fn poll_transmit(
+        &mut self,
+        now: Instant,
+        replica: &mut Replica,
+        gossip: &Gossip,
+        blocked: &dyn Fn(u32) -> bool,
+    ) -> Option<Frame> {
+        if !self.may_send(now) {
+            return None;
+        }
+        let frame = self.next_frame(now, replica, gossip, blocked)?;
+        self.stats.frames_out += 1;
+        self.stats.bytes_out += frame.bytes.len() as u64;
+        if self.options.rate_max_bytes_per_s.is_some() {
+            self.tokens -= frame.bytes.len() as i64;
+        }
+        Some(frame)
+    }
+
+    fn next_frame(&mut self, now: Instant, replica: &mut Replica, gossip: &Gossip, blocked: &dyn Fn(u32) -> bool) -> Option<Frame> {
+        if !blocked(0) {
+            if let Some(control) = self.next_control(now, replica, gossip) {
+                return Some(Frame { lane: 0, priority: 100, bytes: control.encode().into() });
+            }
+        }
+        // Until the peer has said hello, it is not known what it lacks.
+        self.origin?;
+        let lanes = Plane::ALL.map(Some).into_iter().chain([None]);
+        for plane in lanes {
+            let sections: Vec<SectionId> = self.shared.keys().copied().collect();
+            for section in sections {
+                let of = LaneOf { section, plane };
+                if self.lanes_out.get(&of).is_some_and(|lane| blocked(lane.number)) {
+                    continue;
+                }
+                if let Some(content) = self.next_content(now, replica, of) {
+                    return Some(self.on_lane(of, content));
+                }
+            }
+        }
+        None
+    }
+
+    /// Puts content on its lane; a new lane opens with what it is, and brings its first content next time.
+    fn on_lane(&mut self, of: LaneOf, content: Vec<u8>) -> Frame {
+        let lane = self.lanes_out.get_mut(&of).expect("content is made with its lane's names");
+        let priority = match of.plane {
+            Some(Plane::Standing) => 80,
+            Some(Plane::Tree) => 60,
+            Some(Plane::Values) => 40,
+            None => 20,
+        };
+        Frame { lane: lane.number, priority, bytes: Bytes::from(content) }
+    }
+
+    fn next_content(&mut self, now: Instant, replica: &mut Replica, of: LaneOf) -> Option<Vec<u8>> {
+        let next_number = self.lanes_out.values().map(|lane| lane.number).max().unwrap_or(0) + 1;
+        let batch_bytes = self.batch_bytes();
+        let metered = self.options.metered || self.peer_metered;
+        let shared = self.shared.get_mut(&of.section)?;
+        let (section, cx) = replica.parts(of.section)?;
+        let pending = match of.plane {
+            None => !shared.repairs.is_empty() || shared.serving.is_some(),
+            Some(plane) => shared.serving.is_none() && has_work(shared, section, plane) && !(metered && waits(shared, plane, now)),
+        };
+        if !pending {
+            return None;
+        }
+        if of.plane.is_some() && section.is_below_floor(&shared.peer) {
+            if !std::mem::replace(&mut shared.behind_told, true) {
+                self.intents.push_back(Intent::Behind(of.section));
+            }
+            return None;
+        }
+        let lane = self.lanes_out.entry(of).or_insert_with(|| LaneOut { number: next_number, names: NamesOut::default(), opened: false });
+        if !std::mem::replace(&mut lane.opened, true) {
+            return Some(Content::Lane(of).encode());
+        }
+        let names = &mut lane.names;
+        match of.plane {
+            None => bulk(shared, section, cx.origins, names, &mut self.stats),
+            Some(plane) => {
+                let origin = next_feed(shared, section, plane)?;
+                let batch = match plane {
+                    Plane::Tree => tree_batch(shared, section, cx.origins, names, origin, batch_bytes),
+                    Plane::Standing => {
+                        let (registers, peer) = (&mut section.standing, &mut shared.peer[plane]);
+                        register_batch(&mut shared.runs, peer, registers, plane, cx.origins, names, origin, batch_bytes, &mut self.stats)
+                    }
+                    Plane::Values => {
+                        let (registers, peer) = (&mut section.values, &mut shared.peer[plane]);
+                        let batch =
+                            register_batch(&mut shared.runs, peer, registers, plane, cx.origins, names, origin, batch_bytes, &mut self.stats);
+                        batch.map(|mut batch| {
+                            if batch.last {
+                                // R9: as the tree is now, when the run's last batch is built, not when the run began.
+                                let now_at = section.tree.frontier();
+                                let mut w = Writer::default();
+                                frontier_delta(&mut w, names, cx.origins, &shared.tree_told, now_at);
+                                shared.tree_told = now_at.clone();
+                                batch.tree = w.out;
+                                if metered && shared.runs.is_empty() {
+                                    shared.values_due = now.after(METERED_GAP);
+                                }
+                            }
+                            batch
+                        })
+                    }
+                };
+                batch.map(|batch| Content::Batch(batch).encode())
+            }
+        }
+    }
+
+    fn next_control(&mut self, now: Instant, replica: &mut Replica, gossip: &Gossip) -> Option<Control> {
+        if let Some(Intent::Hello) = self.intents.front() {
+            self.intents.pop_front();
+            let (version, version_min, metered) = (WIRE, WIRE_MIN, self.options.metered);
+            return Some(Control::Hello(Hello { version, version_min, origin: replica.own(), metered }));
+        }
+        let held: Vec<SectionId> = replica.held().collect();
+        let new = held.iter().find(|section| !self.announced.contains(section)).copied();
+        let gone = self.announced.iter().find(|section| !held.contains(section)).copied();
+        if let Some(section) = new {
+            self.announced.insert(section);
+            self.intents.push_front(Intent::Holds(section));
+        } else if let Some(section) = gone {
+            self.announced.remove(&section);
+            self.shared.remove(&section);
+            self.intents.push_front(Intent::Unholds(section));
+        }
+        while let Some(intent) = self.intents.pop_front() {
+            if let Some(control) = self.say(replica, intent) {
+                return Some(control);
+            }
+        }
+        let metered = self.options.metered || self.peer_metered;
+        if self.origin.is_some() && (!metered || now >= self.pulses_due) && !gossip.pulses_told(&self.told) {
+            self.pulses_due = now.after(METERED_GAP);
+            let mut w = Writer::default();
+            let pulses = gossip.untold_pulses(&mut self.told);
+            w.u64(pulses.len() as u64);
+            for pulse in pulses {
+                w.origin(&mut self.names_out, replica.origins(), pulse.origin);
+                w.u64(pulse.count);
+            }
+            return Some(Control::Pulses(Packed { packed: w.out }));
+        }
+        if self.origin.is_some() {
+            let (node, report, told) = gossip.untold_report(&self.told)?;
+            self.told.reports.insert(node, (report.origin, report.version));
+            let origins = replica.origins();
+            let moved: Vec<_> = report.moved_after(told).collect();
+            let mut w = Writer::default();
+            w.u64(moved.len() as u64);
+            for (section, plane, dot) in moved {
+                w.u64(section.0);
+                w.u64(plane as u64);
+                w.dot(&mut self.names_out, origins, dot);
+            }
+            // The member is packed second, so it must be read second: names count in the order of writing.
+            let member = pack_origin(&mut self.names_out, origins, report.origin);
+            return Some(Control::Report(Report { member, version: report.version, moved: w.out }));
+        }
+        None
+    }
+
+    /// Puts an intent into words; `None` if it has become void.
+    fn say(&mut self, replica: &mut Replica, intent: Intent) -> Option<Control> {
+        let names = &mut self.names_out;
+        Some(match intent {
+            Intent::Hello => return None,
+            Intent::Unholds(section) => Control::Unholds(OfSection { section }),
+            Intent::Behind(section) => Control::Behind(OfSection { section }),
+            Intent::Checked(section) => Control::Checked(OfSection { section }),
+            Intent::RepairRequest(section, bucket) => Control::RepairRequest(OfBucket { section, bucket }),
+            Intent::Holds(id) => {
+                let section = replica.section(id)?;
+                let frontiers = pack_frontiers(names, replica.origins(), &section.frontiers());
+                let floors = pack_frontiers(names, replica.origins(), &section.floors());
+                Control::Holds(Holds { section: id, frontiers, floors, clock: section.clock(), epoch: 0 })
+            }
+            Intent::Graft(id, plane, origin) => {
+                let dot = mangrove_crdt::frontier::DotIx { origin, number: replica.section(id)?.frontier(plane).get(origin) };
+                let mut w = Writer::default();
+                w.dot(names, replica.origins(), dot);
+                Control::Graft(Graft { section: id, plane, dot: w.out })
+            }
+            Intent::Prune(id, plane, origin) => {
+                Control::Prune(OfFeed { section: id, plane, origin: pack_origin(names, replica.origins(), origin) })
+            }
+            Intent::AdoptRequest(id) => {
+                let (section, cx) = replica.parts(id)?;
+                let mut w = Writer::default();
+                let held: Vec<(u16, u64)> = if section.frontiers().is_zero() && section.tree.is_empty() {
+                    Vec::new()
+                } else {
+                    (0..BUCKETS).map(|bucket| (bucket, short(&section.digest(cx.origins, bucket).digest))).filter(|held| held.1 != 0).collect()
+                };
+                w.u64(held.len() as u64);
+                for (bucket, digest) in held {
+                    w.u64(u64::from(bucket));
+                    w.out.extend_from_slice(&digest.to_be_bytes());
+                }
+                Control::AdoptRequest(AdoptRequest { section: id, digests: w.out })
+            }
+            Intent::Check(id) => {
+                let shared = self.shared.get_mut(&id)?;
+                let (section, cx) = replica.parts(id)?;
+                let frontiers = frontiers_hash(cx.origins, &section.frontiers());
+                let quiet = std::mem::replace(&mut shared.checked_frontiers, frontiers) == frontiers;
+                let root = quiet.then(|| short(&section.digest_over(cx.origins, 0..BUCKETS)));
+                let group = shared.next_group;
+                shared.next_group = (group + 1) % (BUCKETS / GROUP_BUCKETS);
+                Control::Check(Check { section: id, frontiers, root, group })
+            }
+            Intent::Groups(id) => {
+                let (section, cx) = replica.parts(id)?;
+                let groups = 0..BUCKETS / GROUP_BUCKETS;
+                let digests = groups.map(|group| short(&section.digest_over(cx.origins, buckets_of(group)))).collect();
+                Control::Groups(Groups { section: id, digests })
+            }
+            Intent::Buckets(id, group) => {
+                let (section, cx) = replica.parts(id)?;
+                let mut w = Writer::default();
+                for plane in Plane::ALL {
+                    w.frontier(names, cx.origins, section.frontier(plane));
+                }
+                for bucket in buckets_of(group) {
+                    let digest = section.digest(cx.origins, bucket);
+                    w.out.extend_from_slice(&short(&digest.digest).to_be_bytes());
+                    for dots in &digest.dots {
+                        w.dots(names, cx.origins, dots);
+                    }
+                }
+                Control::Buckets(Buckets { section: id, group, buckets: w.out })
+            }
+        })
+    }
+}
+
+/// The buckets of a group.
+pub(crate) fn buckets_of(group: u16) -> std::ops::Range<u16> {
+    group * GROUP_BUCKETS..(group + 1) * GROUP_BUCKETS
+}
+
+/// A digest as it is told: its first eight bytes.
+pub(crate) fn short(digest: &[u8; 32]) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest[..8]);
+    u64::from_be_bytes(first)
+}
+
+/// A hash of frontiers that is the same on every node.
+pub(crate) fn frontiers_hash(origins: &Origins, frontiers: &Frontiers) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for plane in Plane::ALL {
+        let mut dots: Vec<_> = frontiers[plane].iter().map(|dot| (origins.get(dot.origin), dot.number)).collect();
+        dots.sort_unstable();
+        hasher.update(&[plane as u8]);
+        for (origin, number) in dots {
+            hasher.update(&origin.to_bytes()).update(&number.to_be_bytes());
+        }
+    }
+    short(hasher.finalize().as_bytes())
+}
+
+fn waits(shared: &Shared, plane: Plane, now: Instant) -> bool {
+    plane == Plane::Values && now < shared.values_due && !shared.runs.keys().any(|(of, _)| *of == Plane::Values)
+}
+
+fn has_work(shared: &Shared, section: &Section, plane: Plane) -> bool {
+    feeds(shared, section, plane).next().is_some()
+}
+
+/// The feeds of which the peer is to get something.
+fn feeds<'a>(shared: &'a Shared, section: &'a Section, plane: Plane) -> impl Iterator<Item = OriginIx> + 'a {
+    let ahead = move |origin: OriginIx, number: u64| shared.peer[plane].get(origin) < number;
+    let wanted = move |origin: OriginIx| !shared.lazy.contains(&(plane, origin));
+    section
+        .frontier(plane)
+        .iter()
+        .filter(move |dot| shared.runs.contains_key(&(plane, dot.origin)) || (ahead(dot.origin, dot.number) && wanted(dot.origin)))
+        .map(|dot| dot.origin)
+}
+
+/// The feed whose turn it is.
+fn next_feed(shared: &mut Shared, section: &Section, plane: Plane) -> Option<OriginIx> {
+    let turn = shared.turn[plane as usize];
+    let after = feeds(shared, section, plane).find(|origin| origin.0 >= turn);
+    let origin = after.or_else(|| feeds(shared, section, plane).next())?;
+    shared.turn[plane as usize] = origin.0 + 1;
+    Some(origin)
+}
+
+fn tree_batch(
+    shared: &mut Shared,
+    section: &Section,
+    origins: &Origins,
+    names: &mut NamesOut,
+    origin: OriginIx,
+    bytes: usize,
+) -> Option<Batch> {
+    let from = shared.peer[Plane::Tree].get(origin);
+    let (records, _) = section.tree.read(origin, from, bytes)?;
+    let packed_origin = pack_origin(names, origins, origin);
+    let mut w = Writer::default();
+    w.u64(records.len() as u64);
+    for record in &records {
+        pack_tree(&mut w, names, origins, record);
+    }
+    let upto = records.last().map_or(section.tree.frontier().get(origin), |record| record.number);
+    shared.peer[Plane::Tree].raise(origin, upto);
+    Some(Batch { origin: packed_origin, from, upto, last: true, records: w.out, tree: Vec::new() })
+}
+
+#[allow(clippy::too_many_arguments, reason = "the two register planes share this; their parts are borrowed apart")]
+fn register_batch<K: PackKey + Clone + Eq + std::hash::Hash + Ord>(
+    runs: &mut std::collections::BTreeMap<(Plane, OriginIx), RunOut>,
+    peer: &mut Frontier,
+    registers: &mut Registers<K>,
+    plane: Plane,
+    origins: &Origins,
+    names: &mut NamesOut,
+    origin: OriginIx,
+    bytes: usize,
+    stats: &mut crate::link::LinkStats,
+) -> Option<Batch> {
+    let run = match runs.get(&(plane, origin)) {
+        Some(run) => *run,
+        None => {
+            let above = peer.get(origin);
+            let (id, _) = registers.open_run(origin, above)?;
+            stats.runs_out += 1;
+            runs.insert((plane, origin), RunOut { id, above });
+            RunOut { id, above }
+        }
+    };
+    let from = registers.run_passed(origin, run.id)?;
+    let read = registers.read_run(origin, run.id, BATCH_RECORDS, bytes)?;
+    let packed_origin = pack_origin(names, origins, origin);
+    let mut packer = Packer::new(Some(origin), from);
+    packer.w.u64(read.writes.len() as u64);
+    for (number, key, write) in &read.writes {
+        packer.push(names, origins, *number, key, write);
+    }
+    stats.records_out += read.writes.len() as u64;
+    if read.last {
+        registers.close_run(origin, run.id);
+        runs.remove(&(plane, origin));
+        peer.raise(origin, read.upto);
+    }
+    Some(Batch { origin: packed_origin, from, upto: read.upto, last: read.last, records: packer.w.out, tree: Vec::new() })
+}
+
+/// Adoptions and repairs.
+fn bulk(
+    shared: &mut Shared,
+    section: &mut Section,
+    origins: &Origins,
+    names: &mut NamesOut,
+    stats: &mut crate::link::LinkStats,
+) -> Option<Vec<u8>> {
+    if let Some((bucket, reply)) = shared.repairs.pop_front() {
+        let image = section.read_bucket(bucket, false);
+        let mut w = Writer::default();
+        pack_image(&mut w, names, origins, &image);
+        // Written second, read second.
+        let covered = pack_frontiers(names, origins, &section.frontiers());
+        let images = Images { covered, images: lz4_flex::compress_prepend_size(&w.out), done: 1 };
+        stats.repairs += 1;
+        return Some(Content::Repair(Repair { images, reply }).encode());
+    }
+    let Serving { theirs, next, begun, start } = shared.serving.as_mut()?;
+    if !std::mem::replace(begun, true) {
+        *start = section.frontiers();
+        let frontiers = pack_frontiers(names, origins, start);
+        let floors = pack_frontiers(names, origins, &section.floors());
+        return Some(Content::AdoptBegin(AdoptBegin { frontiers, floors, clock: section.clock() }).encode());
+    }
+    if *next < BUCKETS {
+        let mut w = Writer::default();
+        while *next < BUCKETS && w.out.len() < crate::BULK_BYTES {
+            let bucket = *next;
+            *next += 1;
+            let same = theirs.get(&bucket).is_some_and(|theirs| *theirs == short(&section.digest(origins, bucket).digest));
+            let image = section.read_bucket(bucket, same);
+            let empty = image.document.is_none() && image.values.is_empty() && image.standing.is_empty();
+            if !(empty && !theirs.contains_key(&bucket)) {
+                pack_image(&mut w, names, origins, &image);
+            }
+        }
+        let covered = pack_frontiers(names, origins, &section.frontiers());
+        let images = lz4_flex::compress_prepend_size(&w.out);
+        return Some(Content::AdoptBuckets(Images { covered, images, done: *next }).encode());
+    }
+    shared.peer.join(start);
+    shared.serving = None;
+    shared.behind_told = false;
+    stats.adoptions_out += 1;
+    Some(Content::AdoptEnd(AdoptEnd {}).encode())
+}

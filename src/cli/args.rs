@@ -1,0 +1,449 @@
+//! The command line: what may be typed, and its help.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+/// One tree of topics, the same on many nodes, without a coordinator.
+#[derive(Debug, Parser)]
+#[command(name = "mangrove", version, max_term_width = 110, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 refused, 2 wrong usage, 3 node unreachable, 4 nodes not converged.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// The node to talk to, instead of the one named in the credential
+    #[arg(long, global = true, value_name = "HOST:PORT", env = "MANGROVE_NODE", hide_env_values = true)]
+    pub(crate) node: Option<String>,
+    /// The node's data directory, which also holds the operator credential
+    #[arg(long, global = true, value_name = "DIR", env = "MANGROVE_DATA", hide_env_values = true, default_value = "./mangrove-data", value_hint = ValueHint::DirPath)]
+    pub(crate) data: PathBuf,
+    /// The operator credential, instead of operator.toml in the data directory
+    #[arg(long, global = true, value_name = "FILE", env = "MANGROVE_CREDENTIAL", hide_env_values = true, value_hint = ValueHint::FilePath)]
+    pub(crate) credential: Option<PathBuf>,
+    /// Print JSON instead of tables and sentences
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// What to log on stderr: error, warn, info, debug, trace, or a filter such as `info,mangrove_net=debug`; `json:` before it logs as JSON
+    #[arg(long, global = true, value_name = "FILTER", env = "MANGROVE_LOG", hide_env_values = true)]
+    pub(crate) log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a node; on an empty data directory, found a mesh of one node first
+    Up(Up),
+    /// Found a mesh: make the data directory of its first node
+    Init(Init),
+    /// Make a ticket with which one node may join the mesh
+    Invite(Invite),
+    /// Make the data directory of a node that joins a mesh
+    Join(Join),
+    /// How the node is
+    Status,
+    /// Nodes of the mesh
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Links to neighbours: lag, bytes, and when both were last proved equal
+    Links(Links),
+    /// Sections: branches that are replicated as a unit
+    #[command(subcommand)]
+    Section(SectionCommand),
+    /// Topics and their definitions
+    #[command(subcommand)]
+    Topic(TopicCommand),
+    /// Write a topic's value
+    Set(Set),
+    /// Read values
+    Get(Get),
+    /// Print changes of topics as they happen
+    Watch(Watch),
+    /// Write values from a file or pipe, one JSON object {path, value, time?} a line; makes topics that are missing
+    Publish(Publish),
+    /// Print values, one JSON object {path, type, value, time} a line, as `publish` takes them
+    Export(Export),
+    /// Values that lost to a concurrent write or removal
+    #[command(subcommand)]
+    Displaced(DisplacedCommand),
+    /// The configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Look for what is wrong
+    Doctor,
+    /// Stop the node
+    Down,
+    /// Three airports, one mesh: replay real flights over real nodes, cut one off, heal, add a fourth, compare
+    Demo(Demo),
+    /// Print a script that completes this command line in a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct NodeFlags {
+    /// Where to listen; port 0 takes any free one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// The node's name, for people
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// The configuration file, instead of mangrove.toml in the data directory
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// Set one key of the configuration, as `table.key=value`; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) settings: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    pub(crate) flags: NodeFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    #[command(flatten)]
+    pub(crate) flags: NodeFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// The ticket that `mangrove invite` printed; `-` reads it from stdin
+    pub(crate) ticket: String,
+    #[command(flatten)]
+    pub(crate) flags: NodeFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Invite {
+    /// `authority` lets the new node invite, renew and revoke too
+    #[arg(long, default_value = "member", value_parser = ["member", "authority"])]
+    pub(crate) role: String,
+    /// How long the ticket stays good
+    #[arg(long, default_value = "1h", value_name = "TIME", value_parser = duration)]
+    pub(crate) ttl: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// All nodes of the mesh
+    Ls,
+    /// Shut a node out of the mesh for ever
+    Revoke {
+        /// Its name, its id, or enough first digits of its id
+        node: String,
+    },
+    /// Take the node itself out of the mesh; it stops
+    Leave {
+        /// Even if it is the last holder of a section, or has changes that no other node has
+        #[arg(long)]
+        force: bool,
+    },
+    /// Give the node itself another name
+    Rename {
+        /// The new name
+        name: String,
+    },
+    /// Renew the node's certificate
+    Renew,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Links {
+    #[command(subcommand)]
+    pub(crate) command: Option<LinksCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LinksCommand {
+    /// All links
+    Ls,
+    /// Keep away from a node, until `unblock` or a restart
+    Block {
+        /// Its name, its id, or enough first digits of its id
+        node: String,
+    },
+    /// Talk to a node again
+    Unblock {
+        /// Its name, its id, or enough first digits of its id
+        node: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SectionCommand {
+    /// Replicate a branch
+    Add {
+        /// The path at its top
+        root: String,
+        #[command(flatten)]
+        policy: Policy,
+    },
+    /// All sections of the mesh
+    Ls,
+    /// One section
+    Show {
+        /// The path at its top
+        root: String,
+    },
+    /// Change a section's policy
+    Set {
+        /// The path at its top
+        root: String,
+        #[command(flatten)]
+        policy: Policy,
+    },
+    /// Replicate a branch no longer; its topics become local
+    Rm {
+        /// The path at its top
+        root: String,
+    },
+    /// Hold a section on this node
+    Hold {
+        /// The path at its top
+        root: String,
+    },
+    /// Hold a section on this node no longer
+    Drop {
+        /// The path at its top
+        root: String,
+        /// Even if no other node is known to hold it
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Policy {
+    /// Who may be a branch's update source in a split: `available` lets each side have one, `quorum` at most one anywhere
+    #[arg(long, value_name = "HOW", value_parser = ["available", "quorum"])]
+    pub(crate) arbitration: Option<String>,
+    /// The nodes that vote in a quorum section, separated by commas
+    #[arg(long, value_name = "NODES")]
+    pub(crate) voters: Option<String>,
+    /// Where a write must be before it is acknowledged: memory, disk or mesh(k)
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) durability: Option<String>,
+    /// How long a node may be away and still catch up by difference, such as 7d
+    #[arg(long, value_name = "TIME")]
+    pub(crate) retention: Option<String>,
+    /// Any other property; may be repeated
+    #[arg(long = "prop", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) properties: Vec<(String, String)>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopicCommand {
+    /// Make topics of one definition
+    Add {
+        /// Their paths
+        #[arg(required = true)]
+        paths: Vec<String>,
+        /// json, binary, string, int64 or double
+        #[arg(long = "type", value_name = "TYPE")]
+        topic_type: String,
+        /// A property such as `durability=disk`; may be repeated
+        #[arg(long = "prop", value_name = "KEY=VALUE", value_parser = key_value)]
+        properties: Vec<(String, String)>,
+    },
+    /// Remove topics; a selector that ends in `//` removes whole branches
+    Rm {
+        /// A path, or a selector such as `?flights/.*`
+        selector: String,
+    },
+    /// List topics and their definitions
+    Ls {
+        /// A path, or a selector such as `?flights//`
+        #[arg(default_value = ALL)]
+        selector: String,
+    },
+    /// Everything about one topic
+    Show {
+        /// Its path
+        path: String,
+    },
+}
+
+/// The selector that matches every topic.
+pub(crate) const ALL: &str = "*.*";
+
+#[derive(Debug, Args)]
+pub(crate) struct Set {
+    /// The topic's path
+    pub(crate) path: String,
+    /// The value: text of the topic's type; `-` reads it from stdin, `@FILE` from a file
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) value: String,
+    /// Make the topic with this type if it is missing
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) topic_type: Option<String>,
+    /// A property of the topic to be made; may be repeated
+    #[arg(long = "prop", value_name = "KEY=VALUE", value_parser = key_value, requires = "topic_type")]
+    pub(crate) properties: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// A path, or a selector such as `?flights//`
+    pub(crate) selector: String,
+    /// Print the value alone and as it is: a string without quotes, a binary value as bytes
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) raw: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// A path, or a selector such as `?flights//`
+    #[arg(default_value = ALL)]
+    pub(crate) selector: String,
+    /// Show each value's stamp and the time when it was written
+    #[arg(long)]
+    pub(crate) stamps: bool,
+    /// Stop after so many values
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Publish {
+    /// The file; `-` reads stdin
+    pub(crate) file: String,
+    /// The type of topics to be made, where a line doesn't say
+    #[arg(long = "type", value_name = "TYPE", default_value = "json")]
+    pub(crate) topic_type: String,
+    /// Replay by the lines' times, so many times as fast as they happened; without it, as fast as possible
+    #[arg(long, value_name = "FACTOR", value_parser = speed)]
+    pub(crate) speed: Option<f64>,
+    /// Where values must be before they count as written: memory, disk or mesh(k); otherwise as topics and sections say
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) durability: Option<mangrove_crdt::definition::Durability>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// A path, or a selector such as `?flights//`
+    #[arg(default_value = ALL)]
+    pub(crate) selector: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DisplacedCommand {
+    /// List displaced values
+    Ls {
+        /// Of which topics
+        #[arg(default_value = ALL)]
+        selector: String,
+    },
+    /// One displaced value
+    Show {
+        /// Its id, as `ls` shows it
+        id: String,
+    },
+    /// Write a displaced value again, as new
+    Restore {
+        /// Its id, as `ls` shows it
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// The configuration that the running node uses
+    Show,
+    /// Check a configuration file
+    Check {
+        /// The file, instead of mangrove.toml in the data directory
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
+    /// Print a configuration file with every key, its default and what it means
+    Example,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Demo {
+    /// Leave the nodes running, and say how to reach and stop them
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Replay so many departures a second at each airport; 0 is as fast as possible
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    pub(crate) rate: u32,
+    /// Give up if the nodes are not equal by then
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub(crate) patience: Duration,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err("expected KEY=VALUE".into()),
+    }
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('x').parse::<f64>() {
+        Ok(factor) if factor.is_finite() && factor > 0.0 => Ok(factor),
+        _ => Err("expected a factor above 0, such as 60".into()),
+    }
+}
+
+/// A number with one of the units ms, s, m, h, d.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit_ms: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err("expected a number with a unit, such as 500ms, 30s, 10m, 2h or 7d".into()),
+    };
+    let ms = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms));
+    ms.map(Duration::from_millis).ok_or_else(|| "expected a whole number before the unit".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        for wrong in ["", "5", "s", "-1s", "1.5h", "99999999999999999999s", "18446744073709551615d", "5 s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn pairs_have_a_key() {
+        assert_eq!(key_value("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert_eq!(key_value("a="), Ok(("a".into(), String::new())));
+        assert!(key_value("=b").is_err() && key_value("a").is_err());
+    }
+
+    #[test]
+    fn speeds_are_above_nothing() {
+        assert_eq!(speed("60x"), Ok(60.0));
+        assert!(speed("0").is_err() && speed("nan").is_err() && speed("-1").is_err() && speed("inf").is_err());
+    }
+}

@@ -1,0 +1,109 @@
+//! The program's commands.
+//!
+//! A command is a function that asks a node over [`crate::client`] and prints what it says: a table or a sentence for people, JSON with
+//! `--json`. Whatever goes wrong becomes one [`Failure`](failure::Failure) with an exit code; nothing else ends the program.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::client::{Client, ClientOptions, Credential};
+
+mod args;
+mod failure;
+mod local;
+mod mesh;
+mod output;
+mod publish;
+mod topics;
+
+pub(crate) use args::{Demo, duration};
+pub(crate) use failure::{Exit, Failure, refusal_text};
+pub(crate) use output::{Output, bytes_text, count_text, duration_text, parse_time, progress, table};
+
+use args::{Cli, Command, Global};
+
+/// Runs the program with the process's own arguments.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout, where nobody may be reading any more.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::refused(format!("cannot start threads: {error}")).report(),
+    };
+    let result = runtime.block_on(run(cli));
+    // A thread that still waits for stdin must not keep the program from ending.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let mut context = Context { output: Output::new(cli.global.json), global: cli.global };
+    let result = command(&mut context, cli.command).await;
+    // What was printed before a failure is still true.
+    let flushed = context.output.flush();
+    result.and(flushed)
+}
+
+async fn command(context: &mut Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Up(up) => local::up(context, &up.flags).await,
+        Command::Init(init) => local::init(context, &init.flags).await,
+        Command::Join(join) => local::join(context, &join.ticket, &join.flags).await,
+        Command::Config(command) => local::config(context, command).await,
+        Command::Doctor => local::doctor(context).await,
+        Command::Invite(invite) => mesh::invite(context, &invite).await,
+        Command::Status => mesh::status(context).await,
+        Command::Node(command) => mesh::node(context, command).await,
+        Command::Links(links) => mesh::links(context, links.command).await,
+        Command::Section(command) => mesh::section(context, command).await,
+        Command::Down => mesh::down(context).await,
+        Command::Topic(command) => topics::topic(context, command).await,
+        Command::Set(set) => topics::set(context, set).await,
+        Command::Get(get) => topics::get(context, &get).await,
+        Command::Watch(watch) => topics::watch(context, &watch).await,
+        Command::Export(export) => topics::export(context, &export.selector).await,
+        Command::Displaced(command) => topics::displaced(context, command).await,
+        Command::Publish(publish) => publish::publish(context, &publish).await,
+        Command::Demo(demo) => crate::demo::run(&mut context.output, &demo).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "mangrove", &mut script);
+            context.output.bytes(&script)
+        }
+    }
+}
+
+/// What commands share.
+struct Context {
+    global: Global,
+    output: Output,
+}
+
+impl Context {
+    fn credential_path(&self) -> PathBuf {
+        self.global.credential.clone().unwrap_or_else(|| self.global.data.join("operator.toml"))
+    }
+
+    fn client_options(&self) -> Result<ClientOptions, Failure> {
+        let options = ClientOptions::new(Credential::read(&self.credential_path())?);
+        Ok(match &self.global.node {
+            Some(address) => options.at(address),
+            None => options,
+        })
+    }
+
+    async fn connect(&self) -> Result<Client, Failure> {
+        Ok(Client::connect(self.client_options()?).await?)
+    }
+}

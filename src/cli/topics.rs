@@ -1,0 +1,412 @@
+//! Topics and their values.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
+use std::sync::Arc;
+
+use mangrove_crdt::definition::TopicType;
+use mangrove_crdt::value;
+use serde_json::{Value, json};
+
+use super::args::{DisplacedCommand, Get, Set, TopicCommand, Watch};
+use super::output::{JsonArray, bytes_text, json_of, plural, raw_of, time_text};
+use super::{Context, Failure, refusal_text};
+use crate::client::{Client, ClientError, Heard};
+use crate::protocol::{Code, DisplacedRow, Event, ITEMS_MAX, PAGE_MAX, Page, TopicDetail, TopicSpec, VALUE_MAX, ValueRow};
+
+fn spec(topic_type: String, properties: Vec<(String, String)>) -> Result<TopicSpec, Failure> {
+    let mut map = BTreeMap::new();
+    for (key, value) in properties {
+        if map.insert(key.clone(), value).is_some() {
+            return Err(Failure::usage(format!("property {key} is given twice")));
+        }
+    }
+    Ok(TopicSpec { topic_type, properties: map })
+}
+
+pub(super) async fn topic(context: &mut Context, command: TopicCommand) -> Result<(), Failure> {
+    let client = context.connect().await?;
+    match command {
+        TopicCommand::Add { paths, topic_type, properties } => add(context, &client, paths, spec(topic_type, properties)?).await,
+        TopicCommand::Rm { selector } => {
+            let topics = client.remove_topics(&selector).await?;
+            context.output.done(&json!({ "removed": topics }), format!("{} removed", plural(topics, "topic")))
+        }
+        TopicCommand::Ls { selector } => list(context, &client, &selector).await,
+        TopicCommand::Show { path } => {
+            let detail = client.topic(&path).await?;
+            show(context, &detail)
+        }
+    }
+}
+
+async fn add(context: &mut Context, client: &Client, paths: Vec<String>, spec: TopicSpec) -> Result<(), Failure> {
+    let (mut created, mut existed, mut refusals) = (0, 0, Vec::new());
+    for paths in paths.chunks(ITEMS_MAX) {
+        let report = client.add_topics(spec.clone(), paths.to_vec()).await?;
+        created += report.created;
+        existed += report.existed;
+        refusals.extend(report.refused.into_iter().map(|item| item.refusal));
+    }
+    let sentence = match existed {
+        0 => format!("{} made", plural(created, "topic")),
+        _ => format!("{} made, {existed} existed", plural(created, "topic")),
+    };
+    let refused = refusals.len();
+    context.output.done(&json!({ "created": created, "existed": existed, "refused": refusals }), sentence)?;
+    match refusals.into_iter().next() {
+        None => Ok(()),
+        Some(only) if refused == 1 => Err(only.into()),
+        Some(first) => {
+            let failure = Failure::from(first.clone());
+            Err(Failure { message: format!("{} refused; the first: {}", plural(refused as u64, "topic"), refusal_text(&first)), ..failure })
+        }
+    }
+}
+
+async fn list(context: &mut Context, client: &Client, selector: &str) -> Result<(), Failure> {
+    let mut page = Page { after: None, limit: PAGE_MAX };
+    let mut array = if context.output.json { Some(JsonArray::begin(&mut context.output)?) } else { None };
+    loop {
+        let (rows, next) = client.topics(selector, page).await?;
+        for row in &rows {
+            match &mut array {
+                Some(array) => array.item(&mut context.output, row)?,
+                None => context.output.line(format!("{}\t{}", row.path, spec_text(&row.topic)))?,
+            }
+        }
+        match next {
+            Some(after) => page = Page { after: Some(after), limit: PAGE_MAX },
+            None => break,
+        }
+    }
+    match array {
+        Some(array) => array.end(&mut context.output),
+        None => Ok(()),
+    }
+}
+
+/// `json`, `string durability=disk`.
+fn spec_text(spec: &TopicSpec) -> String {
+    let mut text = spec.topic_type.clone();
+    for (key, value) in &spec.properties {
+        text += &format!(" {key}={value}");
+    }
+    text
+}
+
+fn show(context: &mut Context, detail: &TopicDetail) -> Result<(), Failure> {
+    if context.output.json {
+        return context.output.json_line(detail);
+    }
+    let none = || "-".to_owned();
+    let mut fields = vec![
+        ("path", detail.path.clone()),
+        ("definition", spec_text(&detail.topic)),
+        ("id", detail.id.clone()),
+        ("section", detail.section.clone().unwrap_or_else(|| "none: local to this node".into())),
+        ("value", detail.value_bytes.map_or_else(|| "none".into(), bytes_text)),
+        ("written", detail.unix_ms.map_or_else(none, time_text)),
+        ("writer", detail.writer.clone().unwrap_or_else(none)),
+        ("stamp", detail.stamp.clone().unwrap_or_else(none)),
+    ];
+    if detail.conflicts > 0 {
+        fields.push(("conflicts", plural(detail.conflicts.into(), "other definition")));
+    }
+    context.output.record(&fields)
+}
+
+pub(super) async fn set(context: &mut Context, set: Set) -> Result<(), Failure> {
+    let text = read_value(&set.value).await?;
+    let add = set.topic_type.map(|topic_type| spec(topic_type, set.properties)).transpose()?;
+    let client = context.connect().await?;
+    let name = match (client.topic(&set.path).await, &add) {
+        (Ok(detail), _) => detail.topic.topic_type,
+        (Err(ClientError::Refused(refusal)), Some(add)) if refusal.code == Code::NoSuchTopic => add.topic_type.clone(),
+        (Err(ClientError::Refused(refusal)), None) if refusal.code == Code::NoSuchTopic => {
+            return Err(Failure::from(refusal).hint("make it first with `mangrove topic add`, or here with --type json"));
+        }
+        (Err(error), _) => return Err(error.into()),
+    };
+    let topic_type = TopicType::from_name(&name).map_err(Failure::usage)?;
+    let value = value::from_text(&topic_type, &text)
+        .map_err(|error| Failure::usage(format!("not a value of {}, which is of type {name}: {error}", set.path)))?;
+    client.set(&set.path, value, add).await?;
+    if context.output.json { context.output.json_line(&json!({ "path": set.path })) } else { Ok(()) }
+}
+
+/// The value that an argument stands for: `-` and `@FILE` are read.
+async fn read_value(argument: &str) -> Result<Vec<u8>, Failure> {
+    // One more than allowed, so that what is too long is refused and not cut.
+    const LIMIT: u64 = VALUE_MAX as u64 * 6 + 1;
+    let read = |source: Box<dyn Read + Send>| {
+        tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::new();
+            source.take(LIMIT).read_to_end(&mut bytes).map(|_| bytes)
+        })
+    };
+    let reading = match (argument, argument.strip_prefix('@')) {
+        ("-", _) => read(Box::new(std::io::stdin())),
+        (_, Some(path)) => {
+            let file = std::fs::File::open(path).map_err(|error| Failure::usage(format!("{path}: {error}")))?;
+            read(Box::new(file))
+        }
+        (text, None) => return Ok(text.into()),
+    };
+    match reading.await {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(Failure::refused(format!("reading was interrupted: {error}"))),
+    }
+}
+
+/// Whether a selector is just a path: then somebody asks for one value, not for a list.
+fn is_path(selector: &str) -> bool {
+    !selector.starts_with(['#', '?', '>', '*', '$', '%', '&', '<']) && !selector.starts_with("mqtt:")
+}
+
+pub(super) async fn get(context: &mut Context, get: &Get) -> Result<(), Failure> {
+    let client = context.connect().await?;
+    if is_path(&get.selector) {
+        return get_one(context, &client, get).await;
+    }
+    let mut array = if context.output.json { Some(JsonArray::begin(&mut context.output)?) } else { None };
+    let mut pages = Pages::new(&client, &get.selector);
+    while let Some(rows) = pages.next().await? {
+        for row in rows {
+            match (&mut array, &row.value) {
+                (Some(array), _) => array.item(&mut context.output, &value_json(&row))?,
+                (None, None) => {}
+                (None, Some(value)) if get.raw => {
+                    context.output.bytes(&raw_of(&row.topic_type, value))?;
+                    context.output.line("")?;
+                }
+                (None, Some(value)) => context.output.line(format!("{}\t{}", row.path, json_of(&row.topic_type, value)))?,
+            }
+        }
+    }
+    match array {
+        Some(array) => array.end(&mut context.output),
+        None => Ok(()),
+    }
+}
+
+async fn get_one(context: &mut Context, client: &Client, get: &Get) -> Result<(), Failure> {
+    let (rows, _) = client.values(&get.selector, Page { after: None, limit: 1 }).await?;
+    let Some(row) = rows.into_iter().next() else {
+        return Err(Failure::refused(format!("{}: there is no such topic on this node [{}]", get.selector, Code::NoSuchTopic))
+            .hint("`mangrove topic ls` lists them; `mangrove section ls` says which nodes hold which branch"));
+    };
+    if context.output.json {
+        return context.output.json_line(&value_json(&row));
+    }
+    let Some(value) = &row.value else {
+        return Err(Failure::refused(format!("{}: the topic has no value yet", row.path)));
+    };
+    if get.raw {
+        return context.output.bytes(&raw_of(&row.topic_type, value));
+    }
+    context.output.line(json_of(&row.topic_type, value).to_string())
+}
+
+/// A value as `export` prints it and `publish` takes it.
+fn value_json(row: &ValueRow) -> Value {
+    let value = row.value.as_ref().map_or(Value::Null, |value| json_of(&row.topic_type, value));
+    json!({ "path": row.path, "type": row.topic_type, "value": value, "time": row.unix_ms.map(time_text) })
+}
+
+/// The values that a selector matches, page by page.
+struct Pages<'a> {
+    client: &'a Client,
+    selector: &'a str,
+    after: Option<String>,
+    more: bool,
+}
+
+impl<'a> Pages<'a> {
+    fn new(client: &'a Client, selector: &'a str) -> Self {
+        Pages { client, selector, after: None, more: true }
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<ValueRow>>, Failure> {
+        if !self.more {
+            return Ok(None);
+        }
+        let (rows, next) = self.client.values(self.selector, Page { after: self.after.take(), limit: PAGE_MAX }).await?;
+        self.more = next.is_some();
+        self.after = next;
+        Ok(Some(rows))
+    }
+}
+
+pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), Failure> {
+    let client = context.connect().await?;
+    let progress = super::progress(None, "exporting");
+    let mut pages = Pages::new(&client, selector);
+    while let Some(rows) = pages.next().await? {
+        for row in rows.iter().filter(|row| row.value.is_some()) {
+            context.output.json_line(&value_json(row))?;
+        }
+        progress.inc(rows.len() as u64);
+    }
+    progress.finish_and_clear();
+    Ok(())
+}
+
+pub(super) async fn watch(context: &mut Context, watch: &Watch) -> Result<(), Failure> {
+    let client = context.connect().await?;
+    let mut subscription = match watch.stamps {
+        true => client.subscribe_with_stamps(&watch.selector).await?,
+        false => client.subscribe(&watch.selector).await?,
+    };
+    let mut types: HashMap<Arc<str>, String> = HashMap::new();
+    let mut left = watch.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let waiting = tokio::select! {
+            biased;
+            heard = subscription.next() => Some(heard?),
+            () = std::future::ready(()) => None,
+        };
+        let heard = match waiting {
+            Some(heard) => heard,
+            // Show what there is before waiting for more.
+            None => {
+                context.output.flush()?;
+                tokio::select! {
+                    heard = subscription.next() => heard?,
+                    _ = tokio::signal::ctrl_c() => break,
+                }
+            }
+        };
+        if let Heard::Topic { event: Event::Value { .. }, .. } = heard {
+            left -= 1;
+        }
+        show_heard(context, &mut types, heard)?;
+    }
+    client.close().await;
+    Ok(())
+}
+
+fn show_heard(context: &mut Context, types: &mut HashMap<Arc<str>, String>, heard: Heard) -> Result<(), Failure> {
+    let json = context.output.json;
+    match heard {
+        Heard::Synced if json => context.output.json_line(&json!({ "event": "synced" })),
+        Heard::Synced => Ok(()),
+        Heard::Topic { path, event: Event::Added { topic } } => {
+            let result = match json {
+                true => {
+                    let (topic_type, properties) = (&topic.topic_type, &topic.properties);
+                    context.output.json_line(&json!({ "path": &*path, "event": "added", "type": topic_type, "properties": properties }))
+                }
+                false => context.output.line(format!("+ {path}\t{}", spec_text(&topic))),
+            };
+            types.insert(path, topic.topic_type);
+            result
+        }
+        Heard::Topic { path, event: Event::Removed { reason } } => {
+            types.remove(&path);
+            match json {
+                true => context.output.json_line(&json!({ "path": &*path, "event": "removed", "reason": reason })),
+                false => context.output.line(format!("- {path}")),
+            }
+        }
+        Heard::Topic { path, event: Event::Value { value, unix_ms, stamp } } => {
+            let value = json_of(types.get(&path).map_or("", String::as_str), &value);
+            if json {
+                let mut object = json!({ "path": &*path, "event": "value", "value": value });
+                if let (Some(object), Some(stamp)) = (object.as_object_mut(), stamp) {
+                    object.insert("stamp".into(), stamp.into());
+                    object.insert("time".into(), unix_ms.map(time_text).into());
+                }
+                return context.output.json_line(&object);
+            }
+            let mut line = format!("= {path}\t{value}");
+            if let Some(stamp) = stamp {
+                line += &format!("\t{}\t{stamp}", unix_ms.map(time_text).unwrap_or_default());
+            }
+            context.output.line(line)
+        }
+    }
+}
+
+pub(super) async fn displaced(context: &mut Context, command: DisplacedCommand) -> Result<(), Failure> {
+    let client = context.connect().await?;
+    match command {
+        DisplacedCommand::Ls { selector } => {
+            let mut rows: Vec<DisplacedRow> = Vec::new();
+            let mut page = Page::default();
+            loop {
+                let (found, next) = client.displaced(&selector, page).await?;
+                rows.extend(found);
+                match next {
+                    Some(after) => page = Page { after: Some(after), limit: PAGE_MAX },
+                    None => break,
+                }
+            }
+            context.output.listing(&rows, &["id", "path", "lost to", "writer", "written", "value"], |row| {
+                vec![
+                    row.id.clone(),
+                    row.path.clone(),
+                    row.by.clone(),
+                    row.writer.clone(),
+                    time_text(row.unix_ms),
+                    bytes_text(row.value_bytes),
+                ]
+            })
+        }
+        DisplacedCommand::Show { id } => {
+            let (row, bytes) = client.displaced_show(&id).await?;
+            let value = json_of(&row.topic_type, &bytes);
+            if context.output.json {
+                let mut object = serde_json::to_value(&row)?;
+                if let Some(object) = object.as_object_mut() {
+                    object.insert("value".into(), value);
+                }
+                return context.output.json_line(&object);
+            }
+            context.output.record(&[
+                ("id", row.id),
+                ("path", row.path),
+                ("type", row.topic_type),
+                ("lost to", row.by),
+                ("winner", row.winner),
+                ("writer", row.writer),
+                ("written", time_text(row.unix_ms)),
+                ("stamp", row.stamp),
+                ("value", value.to_string()),
+            ])
+        }
+        DisplacedCommand::Restore { id } => {
+            client.displaced_restore(&id).await?;
+            context.output.done(&json!({ "restored": id }), "written again, as new")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selector_may_be_a_path() {
+        assert!(is_path("a/b") && is_path("flights/EWR/UA1"));
+        for selector in ["?a//", ">a", "*.*", "#a////b", "mqtt:a/+"] {
+            assert!(!is_path(selector), "{selector}");
+        }
+    }
+
+    #[test]
+    fn a_property_is_given_once() {
+        let twice = vec![("durability".to_owned(), "disk".to_owned()), ("durability".to_owned(), "memory".to_owned())];
+        assert!(spec("json".into(), twice.clone()).is_err());
+        assert_eq!(spec_text(&spec("json".into(), twice[..1].to_vec()).unwrap()), "json durability=disk");
+    }
+
+    #[test]
+    fn an_exported_value_is_one_that_publish_takes() {
+        let bytes = value::from_json(&TopicType::Json, &json!({ "dest": "IAH" })).unwrap();
+        let row = ValueRow { path: "a/b".into(), topic_type: "json".into(), value: Some(bytes), unix_ms: Some(0), stamp: None };
+        let line = value_json(&row).to_string();
+        assert_eq!(line, r#"{"path":"a/b","time":"1970-01-01T00:00:00Z","type":"json","value":{"dest":"IAH"}}"#);
+        super::super::publish::Line::parse(line.as_bytes()).unwrap();
+    }
+}

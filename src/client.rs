@@ -1,0 +1,469 @@
+//! The client library: one session with one node.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use mangrove::client::{Client, ClientOptions, Credential};
+//!
+//! let credential = Credential::read("mangrove-data/operator.toml".as_ref())?;
+//! let client = Client::connect(ClientOptions::new(credential)).await?;
+//! let mut topics = client.subscribe("?sensors//").await?;
+//! loop {
+//!     println!("{:?}", topics.next().await?);
+//! }
+//! # }
+//! ```
+//!
+//! A [`Client`] is a handle that can be cloned and shared; all clones speak over one QUIC stream ([`crate::protocol`]), and any
+//! number of requests may be in flight. Two tasks stand behind it: one writes frames, one reads them and hands each to
+//! whoever waits for it. Nothing here reconnects: when the connection is lost, everything that waits gets
+//! [`ClientError::Lost`], and a new `Client` has to be made.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mangrove_crdt::id::MeshId;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::protocol::{
+    self, Code, DisplacedRow, FRAME_MAX, Finding, HELLO_MAX, Hello, ItemRefusal, LinkRow, NodeRow, Page, Refusal, Request, Response,
+    SectionRow, SetBatch, SetItem, Status, Target, TopicDetail, TopicRow, TopicSpec, ValueRow, Welcome,
+};
+
+mod credential;
+mod publisher;
+mod session;
+mod subscription;
+#[cfg(test)]
+mod tests;
+
+pub use credential::{Credential, CredentialError, Token};
+pub use publisher::{PublishReport, Publisher};
+pub use subscription::{Heard, Subscription};
+
+use session::Session;
+
+/// The port where nodes listen unless they are told otherwise.
+pub const PORT: u16 = 4747;
+
+/// How to reach a node.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// `HOST:PORT`, or `HOST` for [`PORT`]. The host is a name or an address; IPv6 addresses with a port stand in brackets.
+    pub address: String,
+    /// The mesh that the node must prove to be of.
+    pub mesh: MeshId,
+    /// The secret that the node knows the client by.
+    pub token: Token,
+    /// How to introduce the client, for people who look at the node.
+    pub name: String,
+    /// How long to try before [`ClientError::Unreachable`].
+    pub connect_timeout: Duration,
+    /// How many updates of one subscription may be on their way at once: more is faster, and takes more memory.
+    pub subscription_window: u32,
+    /// How many topics of all subscriptions the node may name by a number instead of its path.
+    pub aliases_max: u32,
+}
+
+impl ClientOptions {
+    /// The node, mesh and secret of a credential, and defaults.
+    pub fn new(credential: Credential) -> Self {
+        ClientOptions {
+            address: credential.node,
+            mesh: credential.mesh,
+            token: credential.token,
+            name: concat!("mangrove ", env!("CARGO_PKG_VERSION")).into(),
+            connect_timeout: Duration::from_secs(5),
+            subscription_window: 8_192,
+            aliases_max: 65_536,
+        }
+    }
+
+    /// The same for another address.
+    #[must_use]
+    pub fn at(self, address: impl Into<String>) -> Self {
+        ClientOptions { address: address.into(), ..self }
+    }
+}
+
+/// Why something could not be done. Whether a request that was in flight took effect is known only for [`ClientError::Refused`]: it
+/// did not.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ClientError {
+    /// No session came about.
+    #[error("cannot reach a node at {address}: {cause}")]
+    Unreachable {
+        /// Where it was tried.
+        address: String,
+        /// What happened.
+        cause: String,
+    },
+    /// The connection broke.
+    #[error("lost the connection to the node at {address}: {cause}")]
+    Lost {
+        /// The node's.
+        address: String,
+        /// What happened.
+        cause: String,
+    },
+    /// The node understood and refused.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// The node said what it should not have: it, or this library, has a fault.
+    #[error("the node broke the protocol: {0}")]
+    Protocol(String),
+}
+
+impl ClientError {
+    /// What to do about it, where anything can be said.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            ClientError::Unreachable { .. } => Some("is the node running, and is this its address? `mangrove up` starts one".into()),
+            ClientError::Lost { .. } => Some("the node stopped or the network broke; try again".into()),
+            ClientError::Refused(refusal) if refusal.hint.is_empty() => None,
+            ClientError::Refused(refusal) => Some(refusal.hint.clone()),
+            ClientError::Protocol(_) => Some("use the same version of mangrove on both sides, and report this".into()),
+        }
+    }
+}
+
+/// What adding topics did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AddReport {
+    /// How many topics were made.
+    pub created: u64,
+    /// How many were there, with the same definition.
+    pub existed: u64,
+    /// Which were refused; `item` is the place in the request.
+    pub refused: Vec<ItemRefusal>,
+}
+
+/// What writing values did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WriteReport {
+    /// How many values were written.
+    pub written: u64,
+    /// How many topics were made for it.
+    pub created: u64,
+    /// Which were refused; `item` is the place in the request.
+    pub refused: Vec<ItemRefusal>,
+}
+
+/// An open session with a node. Clones share it.
+#[derive(Clone)]
+pub struct Client {
+    session: Arc<Session>,
+    subscription_window: u32,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("address", &self.session.address).field("node", &self.session.welcome.name).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Opens a session over QUIC with a node that proves to be of the stated mesh.
+    pub async fn connect(options: ClientOptions) -> Result<Client, ClientError> {
+        let address = options.address.clone();
+        let unreachable = |cause: String| ClientError::Unreachable { address: address.clone(), cause };
+        let opening = async {
+            let (connection, send, receive) = session::dial(&options.address, options.mesh).await.map_err(&unreachable)?;
+            Client::over(receive, send, &options, Some(connection)).await
+        };
+        match tokio::time::timeout(options.connect_timeout, opening).await {
+            Ok(Err(ClientError::Lost { cause, .. })) => Err(unreachable(cause)),
+            Ok(result) => result,
+            Err(_) => Err(unreachable(format!("no answer within {:?}", options.connect_timeout))),
+        }
+    }
+
+    /// Opens a session over any pair of byte streams; `connection` is kept while the session stands.
+    async fn over<R, W>(receive: R, send: W, options: &ClientOptions, connection: Option<session::Connection>) -> Result<Client, ClientError>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
+        let hello = Hello {
+            version: protocol::VERSION,
+            token: options.token.bytes().to_vec(),
+            client: options.name.clone(),
+            aliases_max: options.aliases_max,
+        };
+        let session = Session::open(receive, send, hello, options, connection).await?;
+        Ok(Client { session, subscription_window: options.subscription_window.max(1) })
+    }
+
+    /// How the node introduced itself.
+    pub fn welcome(&self) -> &Welcome {
+        &self.session.welcome
+    }
+
+    /// Ends the session, after what has been sent so far has reached the node.
+    pub async fn close(self) {
+        self.session.close().await;
+    }
+
+    /// Asks anything, and gives the answer as it is unless it is a refusal.
+    pub async fn request(&self, request: Request) -> Result<Response, ClientError> {
+        match self.session.ask(request).await?.answer().await? {
+            Response::Refused(refusal) => Err(refusal.into()),
+            response => Ok(response),
+        }
+    }
+
+    async fn done(&self, request: Request) -> Result<(), ClientError> {
+        match self.request(request).await? {
+            Response::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn section(&self, request: Request) -> Result<SectionRow, ClientError> {
+        match self.request(request).await? {
+            Response::Section(row) => Ok(*row),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// How the node is.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        match self.request(Request::Status).await? {
+            Response::Status(status) => Ok(*status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// All nodes of the mesh, as this node knows them.
+    pub async fn nodes(&self) -> Result<Vec<NodeRow>, ClientError> {
+        match self.request(Request::Nodes).await? {
+            Response::Nodes(rows) => Ok(rows),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Shuts a node out of the mesh for ever. Its name, id, or enough first digits of its id name it.
+    pub async fn revoke(&self, node: &str) -> Result<(), ClientError> {
+        self.done(Request::NodeRevoke { node: node.into() }).await
+    }
+
+    /// Renames the node.
+    pub async fn rename(&self, name: &str) -> Result<(), ClientError> {
+        self.done(Request::NodeRename { name: name.into() }).await
+    }
+
+    /// Takes the node out of its mesh. `force`: even if something is lost with it.
+    pub async fn leave(&self, force: bool) -> Result<(), ClientError> {
+        self.done(Request::NodeLeave { force }).await
+    }
+
+    /// The node's links to its neighbours.
+    pub async fn links(&self) -> Result<Vec<LinkRow>, ClientError> {
+        match self.request(Request::Links).await? {
+            Response::Links(rows) => Ok(rows),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Makes the node keep away from another, or stops it doing so.
+    pub async fn block(&self, node: &str, blocked: bool) -> Result<(), ClientError> {
+        self.done(Request::LinkBlock { node: node.into(), blocked }).await
+    }
+
+    /// Declares a section.
+    pub async fn section_add(&self, root: &str, properties: BTreeMap<String, String>) -> Result<SectionRow, ClientError> {
+        self.section(Request::SectionAdd { root: root.into(), properties }).await
+    }
+
+    /// All sections of the mesh.
+    pub async fn sections(&self) -> Result<Vec<SectionRow>, ClientError> {
+        match self.request(Request::Sections).await? {
+            Response::Sections(rows) => Ok(rows),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// One section.
+    pub async fn section_show(&self, root: &str) -> Result<SectionRow, ClientError> {
+        self.section(Request::SectionShow { root: root.into() }).await
+    }
+
+    /// Changes a section's policy.
+    pub async fn section_set(&self, root: &str, properties: BTreeMap<String, String>) -> Result<SectionRow, ClientError> {
+        self.section(Request::SectionSet { root: root.into(), properties }).await
+    }
+
+    /// Makes a section's topics local again.
+    pub async fn section_remove(&self, root: &str) -> Result<(), ClientError> {
+        self.done(Request::SectionRemove { root: root.into() }).await
+    }
+
+    /// Makes the node hold a section.
+    pub async fn section_hold(&self, root: &str) -> Result<SectionRow, ClientError> {
+        self.section(Request::SectionHold { root: root.into() }).await
+    }
+
+    /// Makes the node forget a section. `force`: even if nobody else is known to hold it.
+    pub async fn section_drop(&self, root: &str, force: bool) -> Result<(), ClientError> {
+        self.done(Request::SectionDrop { root: root.into(), force }).await
+    }
+
+    /// Makes topics of one definition; at most [`protocol::ITEMS_MAX`] at once.
+    pub async fn add_topics(&self, topic: TopicSpec, paths: Vec<String>) -> Result<AddReport, ClientError> {
+        match self.request(Request::TopicsAdd { topic, paths }).await? {
+            Response::Added { created, existed, refused } => Ok(AddReport { created, existed, refused }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Makes one topic; `true` if it was not there before.
+    pub async fn add_topic(&self, path: &str, topic: TopicSpec) -> Result<bool, ClientError> {
+        let report = self.add_topics(topic, vec![path.into()]).await?;
+        match report.refused.into_iter().next() {
+            Some(item) => Err(item.refusal.into()),
+            None => Ok(report.created > 0),
+        }
+    }
+
+    /// Removes all topics that a selector matches now; their number.
+    pub async fn remove_topics(&self, selector: &str) -> Result<u64, ClientError> {
+        match self.request(Request::TopicsRemove { selector: selector.into() }).await? {
+            Response::Removed { topics } => Ok(topics),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// A page of the topics that a selector matches, and where the next one starts.
+    pub async fn topics(&self, selector: &str, page: Page) -> Result<(Vec<TopicRow>, Option<String>), ClientError> {
+        match self.request(Request::Topics { selector: selector.into(), page }).await? {
+            Response::Topics { rows, next } => Ok((rows, next)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Everything about one topic.
+    pub async fn topic(&self, path: &str) -> Result<TopicDetail, ClientError> {
+        match self.request(Request::TopicShow { path: path.into() }).await? {
+            Response::Topic(detail) => Ok(*detail),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Writes one value: bytes of the topic's type. With `add`, makes the topic if it is missing.
+    pub async fn set(&self, path: &str, value: Vec<u8>, add: Option<TopicSpec>) -> Result<(), ClientError> {
+        let items = vec![SetItem { target: Target::Path(path.into()), value }];
+        let report = self.set_all(SetBatch { items, add, durability: None }).await?;
+        match report.refused.into_iter().next() {
+            Some(item) => Err(item.refusal.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes values in one request. Its targets must be paths: numbers belong to [`Client::publisher`].
+    pub async fn set_all(&self, batch: SetBatch) -> Result<WriteReport, ClientError> {
+        if batch.items.iter().any(|item| !matches!(item.target, Target::Path(_))) {
+            let why = "only a publisher may use aliases";
+            return Err(Refusal::new(Code::InvalidRequest, "the batch", why).into());
+        }
+        write_report(self.request(Request::Set(batch)).await?)
+    }
+
+    /// A page of the values of the topics that a selector matches, and where the next one starts.
+    pub async fn values(&self, selector: &str, page: Page) -> Result<(Vec<ValueRow>, Option<String>), ClientError> {
+        match self.request(Request::Values { selector: selector.into(), page }).await? {
+            Response::Values { rows, next } => Ok((rows, next)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Subscribes to the topics that a selector matches, now and later.
+    pub async fn subscribe(&self, selector: &str) -> Result<Subscription, ClientError> {
+        Subscription::open(self, selector, false, self.subscription_window).await
+    }
+
+    /// The same, each value with its stamp and time.
+    pub async fn subscribe_with_stamps(&self, selector: &str) -> Result<Subscription, ClientError> {
+        Subscription::open(self, selector, true, self.subscription_window).await
+    }
+
+    /// Writes many values fast: batches them, names paths once, and keeps several batches in flight. Topics that are missing are made
+    /// with `add`, if given.
+    pub fn publisher(&self, add: Option<TopicSpec>) -> Publisher {
+        Publisher::new(Arc::clone(&self.session), add)
+    }
+
+    /// A page of displaced values, and where the next one starts.
+    pub async fn displaced(&self, selector: &str, page: Page) -> Result<(Vec<DisplacedRow>, Option<String>), ClientError> {
+        match self.request(Request::Displaced { selector: selector.into(), page }).await? {
+            Response::Displaced { rows, next } => Ok((rows, next)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// One displaced value: the entry, and the value's bytes.
+    pub async fn displaced_show(&self, id: &str) -> Result<(DisplacedRow, Vec<u8>), ClientError> {
+        match self.request(Request::DisplacedShow { id: id.into() }).await? {
+            Response::DisplacedValue { row, value } => Ok((*row, value)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Writes a displaced value again, as new.
+    pub async fn displaced_restore(&self, id: &str) -> Result<(), ClientError> {
+        self.done(Request::DisplacedRestore { id: id.into() }).await
+    }
+
+    /// A ticket with which one node may join, and when it stops being good (milliseconds since 1970).
+    pub async fn invite(&self, role: &str, ttl: Duration) -> Result<(String, u64), ClientError> {
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        match self.request(Request::Invite { role: role.into(), ttl_ms }).await? {
+            Response::Ticket { ticket, expires_unix_ms } => Ok((ticket, expires_unix_ms)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Renews the node's certificate; when the new one expires (milliseconds since 1970).
+    pub async fn renew(&self) -> Result<u64, ClientError> {
+        match self.request(Request::Renew).await? {
+            Response::Renewed { expires_unix_ms } => Ok(expires_unix_ms),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The configuration that the node runs with, as a JSON object.
+    pub async fn config(&self) -> Result<String, ClientError> {
+        match self.request(Request::Config).await? {
+            Response::Text(text) => Ok(text),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// What the node finds wrong with itself.
+    pub async fn doctor(&self) -> Result<Vec<Finding>, ClientError> {
+        match self.request(Request::Doctor).await? {
+            Response::Findings(findings) => Ok(findings),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Stops the node.
+    pub async fn shutdown(&self) -> Result<(), ClientError> {
+        self.done(Request::Shutdown).await
+    }
+}
+
+fn write_report(response: Response) -> Result<WriteReport, ClientError> {
+    match response {
+        Response::Written { written, created, refused } => Ok(WriteReport { written, created, refused }),
+        Response::Refused(refusal) => Err(refusal.into()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// An answer to another question than the one asked.
+fn unexpected(response: &Response) -> ClientError {
+    let text = format!("{response:?}");
+    let kind = text.split(['(', ' ']).next().unwrap_or_default();
+    ClientError::Protocol(format!("{kind} answers another request"))
+}

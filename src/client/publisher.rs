@@ -1,0 +1,157 @@
+//! Writing many values fast.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use mangrove_crdt::definition::Durability;
+use mangrove_crdt::path::Path;
+
+use super::session::{Answer, Session};
+use super::{ClientError, Refusal, Request, SetBatch, SetItem, TopicSpec, write_report};
+use crate::protocol::{Code, FRAME_AIM, ITEMS_MAX, VALUE_MAX};
+
+/// How many values go in one batch at most; above some hundred the cost of a batch no longer shows.
+const BATCH_ITEMS_MAX: usize = if ITEMS_MAX < 4_096 { ITEMS_MAX } else { 4_096 };
+/// How many batches may wait for their answer: enough to keep a link of 100 ms and 10 MB/s busy.
+const BATCHES_IN_FLIGHT_MAX: usize = 16;
+/// How many refusals are kept; the others are only counted.
+const REFUSALS_KEPT_MAX: usize = 100;
+
+/// What a publisher's batches did so far.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PublishReport {
+    /// How many values were written.
+    pub written: u64,
+    /// How many topics were made.
+    pub created: u64,
+    /// How many values were refused.
+    pub refused: u64,
+    /// The first of the refusals.
+    pub refusals: Vec<Refusal>,
+    /// The length of the values written, in bytes.
+    pub value_bytes: u64,
+}
+
+/// Writes many values over one session. Values of one publisher take effect in the order in which they were given.
+///
+/// What was given is certain to be written only once [`Publisher::finish`] has returned; dropping a publisher drops what it has not sent.
+pub struct Publisher {
+    session: Arc<Session>,
+    add: Option<TopicSpec>,
+    durability: Option<Durability>,
+    batch: Vec<(Box<str>, Vec<u8>)>,
+    batch_bytes: usize,
+    in_flight: VecDeque<InFlight>,
+    report: PublishReport,
+}
+
+struct InFlight {
+    answer: Answer,
+    /// Lengths of the values, to count the bytes of those that were written.
+    lengths: Vec<u32>,
+}
+
+impl Publisher {
+    pub(super) fn new(session: Arc<Session>, add: Option<TopicSpec>) -> Self {
+        Publisher {
+            session,
+            add,
+            durability: None,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            in_flight: VecDeque::new(),
+            report: PublishReport::default(),
+        }
+    }
+
+    /// Where values must be before they count as written; `None` leaves it to their topics and sections.
+    #[must_use]
+    pub fn durability(self, durability: Option<Durability>) -> Self {
+        Publisher { durability, ..self }
+    }
+
+    /// Writes a value: bytes of the topic's type. Waits while too many batches are on their way.
+    ///
+    /// A refusal of one value is not an error here: it is counted and kept in the report, and the others go on.
+    pub async fn set(&mut self, path: &str, value: Vec<u8>) -> Result<(), ClientError> {
+        if let Err(error) = Path::parse(path) {
+            // The node would have to give a number to what is no path.
+            self.refuse(Refusal::new(Code::InvalidPath, format!("{path:?}"), error.to_string()));
+            return Ok(());
+        }
+        if value.len() > VALUE_MAX {
+            let why = format!("a value has at most {VALUE_MAX} bytes, this one has {}", value.len());
+            self.refuse(Refusal::new(Code::TooLarge, path, why));
+            return Ok(());
+        }
+        let bytes = path.len() + value.len();
+        // A batch is within the aim or a single value, so that no batch can be too long for a frame.
+        if self.batch.len() == BATCH_ITEMS_MAX || self.batch_bytes + bytes > FRAME_AIM {
+            self.send().await?;
+        }
+        self.batch_bytes += bytes;
+        self.batch.push((path.into(), value));
+        Ok(())
+    }
+
+    /// Sends what has been given so far, without waiting for its answer.
+    pub async fn send(&mut self) -> Result<(), ClientError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        while self.in_flight.len() >= BATCHES_IN_FLIGHT_MAX {
+            self.settle_oldest().await?;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        let lengths = batch.iter().map(|(_, value)| value.len() as u32).collect();
+        let mut numbers = self.session.numbers.lock().await;
+        let items = batch.into_iter().map(|(path, value)| SetItem { target: numbers.target(&path), value }).collect();
+        let request = Request::Set(SetBatch { items, add: self.add.clone(), durability: self.durability });
+        let answer = self.session.ask(request).await?;
+        drop(numbers);
+        self.in_flight.push_back(InFlight { answer, lengths });
+        Ok(())
+    }
+
+    /// Sends the rest and waits until all is answered.
+    pub async fn finish(mut self) -> Result<PublishReport, ClientError> {
+        self.settle().await?;
+        Ok(self.report)
+    }
+
+    /// Sends what has been given and waits until all is answered; the publisher can be used on.
+    pub async fn settle(&mut self) -> Result<&PublishReport, ClientError> {
+        self.send().await?;
+        while !self.in_flight.is_empty() {
+            self.settle_oldest().await?;
+        }
+        Ok(&self.report)
+    }
+
+    /// What the batches that are answered did.
+    pub fn report(&self) -> &PublishReport {
+        &self.report
+    }
+
+    async fn settle_oldest(&mut self) -> Result<(), ClientError> {
+        let Some(InFlight { answer, lengths }) = self.in_flight.pop_front() else { return Ok(()) };
+        let report = write_report(answer.answer().await?)?;
+        self.report.written += report.written;
+        self.report.created += report.created;
+        self.report.value_bytes += lengths.iter().map(|length| u64::from(*length)).sum::<u64>();
+        for item in report.refused {
+            let length = lengths.get(item.item as usize).copied().unwrap_or_default();
+            self.report.value_bytes = self.report.value_bytes.saturating_sub(length.into());
+            self.refuse(item.refusal);
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        self.report.refused += 1;
+        if self.report.refusals.len() < REFUSALS_KEPT_MAX {
+            self.report.refusals.push(refusal);
+        }
+    }
+}

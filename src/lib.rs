@@ -1,0 +1,4 @@
+//! Mangrove.
+
+pub mod protocol;
+pub mod store;

@@ -1,0 +1,849 @@
+//! What a client and a node say to each other.
+//!
+//! A session is one bidirectional QUIC stream. The client opens it and speaks first:
+//!
+//! ```text
+//!   client                                             node
+//!     │ Hello{version, token, client}                    │
+//!     │ ────────────────────────────────────────────────►│  (anything else, or a frame above HELLO_MAX: the stream is reset)
+//!     │                Welcome{session, node, mesh, …}   │
+//!     │◄──────────────────────────────────────────────── │  (or Refused, and the stream ends)
+//!     │ Request{id, …}   Request{id, …}   Credit{…}      │
+//!     │ ────────────────────────────────────────────────►│
+//!     │        Response{id, …}   Updates{…}   Response…  │
+//!     │◄──────────────────────────────────────────────── │
+//! ```
+//!
+//! **Frames.** A message is one frame: its length as four little-endian bytes, then that many bytes of CBOR with numbered
+//! fields. A receiver skips fields that it doesn't know and fills those that an older sender left out, so that old and new
+//! programs talk; a request that a node doesn't know is answered with [`Code::Unsupported`], not with a broken session.
+//!
+//! **Any number of requests may be in flight.** Each carries an id that the client has not in use, and gets exactly one
+//! response with this id. Requests take effect in the order of the stream; their answers may come in another.
+//!
+//! **A subscriber pulls.** A node sends no more updates for a subscription than the client has granted credit for, one for each
+//! update; it holds the rest as a set of changed topics, never as a queue of values. So a slow reader costs the node
+//! nothing, gets the newest state when it comes round, and its responses never wait behind its updates.
+//!
+//! **Paths are named once.** [`Target::Named`] gives a path a number for the rest of the session, and [`Target::Alias`] is that
+//! number. Numbers count from 0 without gaps and may be given again. Each direction has its own.
+//!
+//! **Values are opaque here**: the bytes are those of the topic's type (`mangrove_crdt::value`).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use mangrove_crdt::definition::Durability;
+use mangrove_crdt::id::{MeshId, NodeId};
+use minicbor::data::Type;
+use minicbor::{Decode, Decoder, Encode, Encoder};
+use serde::Serialize;
+
+mod aliases;
+mod refusal;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+pub use aliases::{AliasError, Aliases};
+pub use refusal::{Code, ItemRefusal, Refusal};
+pub use rows::{
+    DisplacedRow, Finding, LinkRow, LinkState, NodeRow, NodeState, SectionRow, Severity, Status, TopicDetail, TopicRow, ValueRow,
+};
+
+/// The version of this protocol. A node answers a client with the smaller of both versions, or refuses.
+pub const VERSION: u32 = 1;
+/// The ALPN name of client connections.
+pub const ALPN: &[u8] = b"mangrove-client/1";
+/// The longest value, in bytes.
+pub const VALUE_MAX: usize = mangrove_crdt::value::VALUE_MAX;
+/// The longest frame, in bytes, without the four of its length: a value of the greatest length with its path, and the definition
+/// of a topic to be made for it.
+pub const FRAME_MAX: usize = VALUE_MAX + (256 << 10);
+/// The longest first frame, in bytes: whoever has not shown a credential gets no more memory than this.
+pub const HELLO_MAX: usize = 4 << 10;
+/// The most items in one list of a message; bounds what a frame of tiny items can make of memory.
+pub const ITEMS_MAX: usize = 65_536;
+/// The most rows in one page.
+pub const PAGE_MAX: u32 = 10_000;
+/// The most properties of one topic or section.
+pub const PROPERTIES_MAX: usize = 256;
+/// Up to how many bytes of values a sender should put in one frame, unless a single value is longer.
+pub const FRAME_AIM: usize = 256 << 10;
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Frames
+
+/// A frame that is longer than its receiver accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a frame of {length} bytes is over the limit of {limit}")]
+pub struct Oversized {
+    /// What its header announces, in bytes.
+    pub length: usize,
+    /// What was allowed, in bytes.
+    pub limit: usize,
+}
+
+/// Bytes that are no message of this protocol.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a message of this protocol: {what}")]
+pub struct Malformed {
+    /// What was wrong.
+    pub what: String,
+    /// The id of the request, where the bytes got so far as to name one: it can be refused alone.
+    pub request: Option<u64>,
+}
+
+impl From<minicbor::decode::Error> for Malformed {
+    fn from(error: minicbor::decode::Error) -> Self {
+        Malformed { what: error.to_string(), request: None }
+    }
+}
+
+/// How long the frame behind this header is, in bytes; `limit` is [`HELLO_MAX`] for the first frame and [`FRAME_MAX`] for others.
+pub fn frame_length(header: [u8; 4], limit: usize) -> Result<usize, Oversized> {
+    let length = u32::from_le_bytes(header) as usize;
+    if length > limit { Err(Oversized { length, limit }) } else { Ok(length) }
+}
+
+/// A message as a frame, header included, at the end of `buffer`. On [`Oversized`] the buffer is as it was.
+pub fn put_frame<T: Encode<()>>(message: &T, buffer: &mut Vec<u8>) -> Result<(), Oversized> {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; 4]);
+    minicbor::encode(message, &mut *buffer).expect("writing to a Vec cannot fail, and no Encode here gives an error of its own");
+    let length = buffer.len() - start - 4;
+    if length > FRAME_MAX {
+        buffer.truncate(start);
+        return Err(Oversized { length, limit: FRAME_MAX });
+    }
+    buffer[start..start + 4].copy_from_slice(&(length as u32).to_le_bytes());
+    Ok(())
+}
+
+/// A message as a frame of its own, header included.
+pub fn frame<T: Encode<()>>(message: &T) -> Result<Vec<u8>, Oversized> {
+    let mut buffer = Vec::new();
+    put_frame(message, &mut buffer)?;
+    Ok(buffer)
+}
+
+/// A client's message from the bytes of one frame, without its header.
+pub fn decode_from_client(bytes: &[u8]) -> Result<FromClient, Malformed> {
+    decode_whole(bytes).map_err(|error| Malformed { request: request_id(bytes), ..error })
+}
+
+/// A node's message from the bytes of one frame, without its header.
+pub fn decode_from_node(bytes: &[u8]) -> Result<FromNode, Malformed> {
+    decode_whole(bytes)
+}
+
+fn decode_whole<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, Malformed> {
+    let mut decoder = Decoder::new(bytes);
+    let message = decoder.decode()?;
+    match decoder.position() == bytes.len() {
+        true => Ok(message),
+        false => Err(Malformed { what: "bytes after the message".into(), request: None }),
+    }
+}
+
+/// The id in `[1, [id, …]]`, the shape of [`FromClient::Request`], whatever the request itself is.
+fn request_id(bytes: &[u8]) -> Option<u64> {
+    let mut decoder = Decoder::new(bytes);
+    decoder.array().ok()??;
+    if decoder.u32().ok()? != 1 {
+        return None;
+    }
+    decoder.array().ok()??;
+    decoder.u64().ok()
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Messages
+
+/// What a client sends.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub enum FromClient {
+    /// Who speaks. The node answers with [`FromNode::Welcome`] or [`FromNode::Refused`]. First, and only first.
+    #[n(0)]
+    Hello(#[n(0)] Hello),
+    /// The node answers with one [`FromNode::Response`] of the same id.
+    #[n(1)]
+    Request {
+        /// Chosen by the client; not in use by another request in flight.
+        #[n(0)]
+        id: u64,
+        /// What is asked.
+        #[n(1)]
+        request: Request,
+    },
+    /// The node may send this many more updates for the subscription. A subscription that is not there is ignored: it may have ended
+    /// while the credit was on its way.
+    #[n(2)]
+    Credit {
+        /// Which.
+        #[n(0)]
+        subscription: u32,
+        /// How many updates more.
+        #[n(1)]
+        updates: u32,
+    },
+}
+
+/// What a node sends.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub enum FromNode {
+    /// The session stands.
+    #[n(0)]
+    Welcome(#[n(0)] Welcome),
+    /// There is no session; the stream ends.
+    #[n(1)]
+    Refused(#[n(0)] Refusal),
+    /// The answer to a request.
+    #[n(2)]
+    Response {
+        /// The request's.
+        #[n(0)]
+        id: u64,
+        /// The answer.
+        #[n(1)]
+        response: Response,
+    },
+    /// Changes of subscribed topics. The client takes one credit back for each.
+    #[n(3)]
+    Updates(#[cbor(n(0), decode_with = "bounded::list")] Vec<Update>),
+    /// Everything that matched when the subscription was made, or as it is now, has been sent. Once for each subscription.
+    #[n(4)]
+    Synced {
+        /// Which.
+        #[n(0)]
+        subscription: u32,
+    },
+    /// The subscription has ended, and not by the client's wish.
+    #[n(5)]
+    Unsubscribed {
+        /// Which.
+        #[n(0)]
+        subscription: u32,
+        /// Why.
+        #[n(1)]
+        refusal: Refusal,
+    },
+    /// The node ends the session after this; the client may go to another node.
+    #[n(6)]
+    Closing(#[n(0)] Refusal),
+}
+
+/// How a client introduces itself.
+#[derive(Clone, PartialEq, Encode, Decode)]
+pub struct Hello {
+    /// The highest version that it speaks.
+    #[n(0)]
+    pub version: u32,
+    /// Its secret, from its credential.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub token: Vec<u8>,
+    /// What it is, for people: a program's name and version.
+    #[n(2)]
+    pub client: String,
+    /// How many aliases it keeps for this session: the node gives numbers below this.
+    #[cbor(n(3), default)]
+    pub aliases_max: u32,
+}
+
+impl fmt::Debug for Hello {
+    /// Without the token, so that no log ever shows one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hello").field("version", &self.version).field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+/// How a node introduces itself.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct Welcome {
+    /// The version that both use from here.
+    #[n(0)]
+    pub version: u32,
+    /// The session's number on this node.
+    #[n(1)]
+    pub session: u64,
+    /// The node.
+    #[n(2)]
+    pub node: NodeId,
+    /// Its name, for people.
+    #[n(3)]
+    pub name: String,
+    /// Its mesh.
+    #[n(4)]
+    pub mesh: MeshId,
+    /// Its program's version.
+    #[n(5)]
+    pub program: String,
+    /// How many aliases it keeps for this session: the client gives numbers below this.
+    #[n(6)]
+    pub aliases_max: u32,
+}
+
+/// What a client asks. Each says which [`Response`] answers it, if it is not refused.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub enum Request {
+    /// [`Response::Status`].
+    #[n(0)]
+    Status,
+    /// All nodes of the mesh, itself included: [`Response::Nodes`].
+    #[n(1)]
+    Nodes,
+    /// Make a node's certificate worthless on the whole mesh, for ever: [`Response::Done`]. Needs the role `authority` on the node asked.
+    #[n(2)]
+    NodeRevoke {
+        /// Its name, its id, or enough first digits of its id.
+        #[n(0)]
+        node: String,
+    },
+    /// Give this node another name for people: [`Response::Done`].
+    #[n(3)]
+    NodeRename {
+        /// The new name.
+        #[n(0)]
+        name: String,
+    },
+    /// Take this node out of its mesh: [`Response::Done`], after which it stops.
+    #[n(4)]
+    NodeLeave {
+        /// Even if it is the last known holder of a section, or has changes that no other node has.
+        #[n(0)]
+        force: bool,
+    },
+    /// Links to neighbours: [`Response::Links`].
+    #[n(5)]
+    Links,
+    /// Keep away from a node, or stop doing so: existing links to it are cut, it is not dialled, and its calls are not taken:
+    /// [`Response::Done`]. Stands until this node restarts.
+    #[n(6)]
+    LinkBlock {
+        /// As in [`Request::NodeRevoke`].
+        #[n(0)]
+        node: String,
+        /// `false` to allow it again.
+        #[n(1)]
+        blocked: bool,
+    },
+    /// Declare a branch as a section: [`Response::Section`].
+    #[n(7)]
+    SectionAdd {
+        /// Its root.
+        #[n(0)]
+        root: String,
+        /// Its policy: `arbitration`, `voters`, `durability`, `retention`, …; what is absent has its default.
+        #[cbor(n(1), decode_with = "bounded::map")]
+        properties: BTreeMap<String, String>,
+    },
+    /// All sections of the mesh: [`Response::Sections`].
+    #[n(8)]
+    Sections,
+    /// One section: [`Response::Section`].
+    #[n(9)]
+    SectionShow {
+        /// Its root.
+        #[n(0)]
+        root: String,
+    },
+    /// Change what may be changed of a section's policy: [`Response::Section`].
+    #[n(10)]
+    SectionSet {
+        /// Its root.
+        #[n(0)]
+        root: String,
+        /// What to change.
+        #[cbor(n(1), decode_with = "bounded::map")]
+        properties: BTreeMap<String, String>,
+    },
+    /// Make the section's topics local again: [`Response::Done`].
+    #[n(11)]
+    SectionRemove {
+        /// Its root.
+        #[n(0)]
+        root: String,
+    },
+    /// Hold a section on this node from now on: [`Response::Section`].
+    #[n(12)]
+    SectionHold {
+        /// Its root.
+        #[n(0)]
+        root: String,
+    },
+    /// Hold a section on this node no longer, and forget what it holds of it: [`Response::Done`].
+    #[n(13)]
+    SectionDrop {
+        /// Its root.
+        #[n(0)]
+        root: String,
+        /// Even if this is its last known holder.
+        #[n(1)]
+        force: bool,
+    },
+    /// Make topics of one definition: [`Response::Added`].
+    #[n(14)]
+    TopicsAdd {
+        /// Their definition.
+        #[n(0)]
+        topic: TopicSpec,
+        /// Their paths.
+        #[cbor(n(1), decode_with = "bounded::list")]
+        paths: Vec<String>,
+    },
+    /// Remove all topics that a selector matches now: [`Response::Removed`].
+    #[n(15)]
+    TopicsRemove {
+        /// Which.
+        #[n(0)]
+        selector: String,
+    },
+    /// The definitions of the topics that a selector matches, in order of their paths: [`Response::Topics`].
+    #[n(16)]
+    Topics {
+        /// Which.
+        #[n(0)]
+        selector: String,
+        /// Which part of them.
+        #[n(1)]
+        page: Page,
+    },
+    /// Everything about one topic: [`Response::Topic`].
+    #[n(17)]
+    TopicShow {
+        /// Its path.
+        #[n(0)]
+        path: String,
+    },
+    /// Write values: [`Response::Written`], once they are as durable as asked.
+    #[n(18)]
+    Set(#[n(0)] SetBatch),
+    /// The values of the topics that a selector matches, in order of their paths: [`Response::Values`].
+    #[n(19)]
+    Values {
+        /// Which.
+        #[n(0)]
+        selector: String,
+        /// Which part of them.
+        #[n(1)]
+        page: Page,
+    },
+    /// Hear of each matching topic, now and from now on: [`Response::Subscribed`], then updates as far as credit goes.
+    #[n(20)]
+    Subscribe {
+        /// Which.
+        #[n(0)]
+        selector: String,
+        /// How many updates may be sent at once.
+        #[n(1)]
+        credit: u32,
+        /// Whether each value shall come with its stamp and time.
+        #[n(2)]
+        stamps: bool,
+    },
+    /// Hear no more: [`Response::Done`]. Updates on their way may still arrive before it, none after.
+    #[n(21)]
+    Unsubscribe {
+        /// Which.
+        #[n(0)]
+        subscription: u32,
+    },
+    /// What lost to a concurrent write or removal, oldest first: [`Response::Displaced`].
+    #[n(22)]
+    Displaced {
+        /// Of which topics.
+        #[n(0)]
+        selector: String,
+        /// Which part; its `after` is an entry's id.
+        #[n(1)]
+        page: Page,
+    },
+    /// One displaced value: [`Response::DisplacedValue`].
+    #[n(23)]
+    DisplacedShow {
+        /// Its id.
+        #[n(0)]
+        id: String,
+    },
+    /// Write a displaced value again, as new: [`Response::Done`].
+    #[n(24)]
+    DisplacedRestore {
+        /// Its id.
+        #[n(0)]
+        id: String,
+    },
+    /// A ticket with which one node may join: [`Response::Ticket`].
+    #[n(25)]
+    Invite {
+        /// `member` or `authority`.
+        #[n(0)]
+        role: String,
+        /// How long it stays good, in milliseconds.
+        #[n(1)]
+        ttl_ms: u64,
+    },
+    /// Renew this node's certificate: [`Response::Renewed`].
+    #[n(26)]
+    Renew,
+    /// The configuration that the node runs with: [`Response::Text`], a JSON object.
+    #[n(27)]
+    Config,
+    /// What the node finds wrong with itself: [`Response::Findings`].
+    #[n(28)]
+    Doctor,
+    /// End the node: [`Response::Done`], after which it stops.
+    #[n(29)]
+    Shutdown,
+}
+
+/// A node's answer.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub enum Response {
+    /// Nothing was done, or (for lists) as far as the response's own fields say.
+    #[n(0)]
+    Refused(#[n(0)] Refusal),
+    /// It is done.
+    #[n(1)]
+    Done,
+    /// To [`Request::Status`].
+    #[n(2)]
+    Status(#[n(0)] Box<Status>),
+    /// To [`Request::Nodes`].
+    #[n(3)]
+    Nodes(#[cbor(n(0), decode_with = "bounded::list")] Vec<NodeRow>),
+    /// To [`Request::Links`].
+    #[n(4)]
+    Links(#[cbor(n(0), decode_with = "bounded::list")] Vec<LinkRow>),
+    /// To requests for one section: how it is afterwards.
+    #[n(5)]
+    Section(#[n(0)] Box<SectionRow>),
+    /// To [`Request::Sections`].
+    #[n(6)]
+    Sections(#[cbor(n(0), decode_with = "bounded::list")] Vec<SectionRow>),
+    /// To [`Request::TopicsAdd`].
+    #[n(7)]
+    Added {
+        /// How many topics were made.
+        #[n(0)]
+        created: u64,
+        /// How many were there, with the same definition.
+        #[n(1)]
+        existed: u64,
+        /// Which were refused.
+        #[cbor(n(2), decode_with = "bounded::list")]
+        refused: Vec<ItemRefusal>,
+    },
+    /// To [`Request::TopicsRemove`].
+    #[n(8)]
+    Removed {
+        /// How many topics were removed.
+        #[n(0)]
+        topics: u64,
+    },
+    /// To [`Request::Topics`].
+    #[n(9)]
+    Topics {
+        /// A page of them.
+        #[cbor(n(0), decode_with = "bounded::list")]
+        rows: Vec<TopicRow>,
+        /// Where the next page starts, if there is one: its [`Page::after`].
+        #[n(1)]
+        next: Option<String>,
+    },
+    /// To [`Request::TopicShow`].
+    #[n(10)]
+    Topic(#[n(0)] Box<TopicDetail>),
+    /// To [`Request::Set`].
+    #[n(11)]
+    Written {
+        /// How many items were written.
+        #[n(0)]
+        written: u64,
+        /// How many topics were made for it.
+        #[n(1)]
+        created: u64,
+        /// Which items were refused.
+        #[cbor(n(2), decode_with = "bounded::list")]
+        refused: Vec<ItemRefusal>,
+    },
+    /// To [`Request::Values`].
+    #[n(12)]
+    Values {
+        /// A page of them.
+        #[cbor(n(0), decode_with = "bounded::list")]
+        rows: Vec<ValueRow>,
+        /// Where the next page starts, if there is one: its [`Page::after`].
+        #[n(1)]
+        next: Option<String>,
+    },
+    /// To [`Request::Subscribe`].
+    #[n(13)]
+    Subscribed {
+        /// The number by which updates name it.
+        #[n(0)]
+        subscription: u32,
+    },
+    /// To [`Request::Displaced`].
+    #[n(14)]
+    Displaced {
+        /// A page of them.
+        #[cbor(n(0), decode_with = "bounded::list")]
+        rows: Vec<DisplacedRow>,
+        /// Where the next page starts, if there is one: its [`Page::after`].
+        #[n(1)]
+        next: Option<String>,
+    },
+    /// To [`Request::DisplacedShow`].
+    #[n(15)]
+    DisplacedValue {
+        /// The entry.
+        #[n(0)]
+        row: Box<DisplacedRow>,
+        /// What was displaced: bytes of the topic's type.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        value: Vec<u8>,
+    },
+    /// To [`Request::Invite`].
+    #[n(16)]
+    Ticket {
+        /// What to give to `mangrove join`. A secret.
+        #[n(0)]
+        ticket: String,
+        /// When it stops being good, in milliseconds since 1970.
+        #[n(1)]
+        expires_unix_ms: u64,
+    },
+    /// To [`Request::Renew`].
+    #[n(17)]
+    Renewed {
+        /// When the new certificate expires, in milliseconds since 1970.
+        #[n(0)]
+        expires_unix_ms: u64,
+    },
+    /// To [`Request::Config`].
+    #[n(18)]
+    Text(#[n(0)] String),
+    /// To [`Request::Doctor`].
+    #[n(19)]
+    Findings(#[cbor(n(0), decode_with = "bounded::list")] Vec<Finding>),
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Parts of requests
+
+/// A topic's definition, as people write it: so that a client can show, and a script can ask for, types that it doesn't know.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize)]
+pub struct TopicSpec {
+    /// `json`, `binary`, `string`, `int64`, `double`, …
+    #[n(0)]
+    #[serde(rename = "type")]
+    pub topic_type: String,
+    /// Its properties by name, without those that have their default.
+    #[cbor(n(1), decode_with = "bounded::map")]
+    pub properties: BTreeMap<String, String>,
+}
+
+impl TopicSpec {
+    /// A type with all properties at their defaults.
+    pub fn of(topic_type: impl Into<String>) -> Self {
+        TopicSpec { topic_type: topic_type.into(), properties: BTreeMap::new() }
+    }
+}
+
+/// Which part of a long list.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Page {
+    /// What comes after this: `None` at first, then the `next` of the response before.
+    #[n(0)]
+    pub after: Option<String>,
+    /// At most so many rows, at most [`PAGE_MAX`]. A page may be shorter, and still have a next.
+    #[n(1)]
+    pub limit: u32,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Page { after: None, limit: PAGE_MAX }
+    }
+}
+
+/// A topic's path, or the number that stands for it in this session and direction.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Target {
+    /// The path.
+    #[n(0)]
+    Path(#[n(0)] String),
+    /// The path, and from now on also `alias`. The number is taken even if what is asked of the topic is refused.
+    #[n(1)]
+    Named {
+        /// A number: at most one greater than the greatest given so far.
+        #[n(0)]
+        alias: u32,
+        /// The path.
+        #[n(1)]
+        path: String,
+    },
+    /// The path with this number.
+    #[n(2)]
+    Alias(#[n(0)] u32),
+}
+
+/// Values to write.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct SetBatch {
+    /// What to write where, in this order.
+    #[cbor(n(0), decode_with = "bounded::list")]
+    pub items: Vec<SetItem>,
+    /// Make topics that are missing with this definition; `None` refuses them.
+    #[n(1)]
+    pub add: Option<TopicSpec>,
+    /// Where the values must be before the answer; `None` leaves it to their topics and sections.
+    #[cbor(n(2), default, with = "disks")]
+    pub durability: Option<Durability>,
+}
+
+/// One value to write.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct SetItem {
+    /// Where.
+    #[n(0)]
+    pub target: Target,
+    /// What: bytes of the topic's type.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub value: Vec<u8>,
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Parts of responses
+
+/// A change of a subscribed topic.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct Update {
+    /// For which subscription.
+    #[n(0)]
+    pub subscription: u32,
+    /// Of which topic.
+    #[n(1)]
+    pub topic: Target,
+    /// What happened.
+    #[n(2)]
+    pub event: Event,
+}
+
+/// What happened to a subscribed topic.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub enum Event {
+    /// It is there and matches. Comes before its first value, and again when it has been made anew.
+    #[n(0)]
+    Added {
+        /// Its definition.
+        #[n(0)]
+        topic: TopicSpec,
+    },
+    /// Its newest value; earlier ones may have been skipped.
+    #[n(1)]
+    Value {
+        /// Bytes of the topic's type.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        value: Vec<u8>,
+        /// When it was written, in milliseconds since 1970 by its writer's clock; for people only. Only where asked for.
+        #[n(1)]
+        unix_ms: Option<u64>,
+        /// Its stamp. Only where asked for.
+        #[n(2)]
+        stamp: Option<String>,
+    },
+    /// It is there no more, or not to be seen any more.
+    #[n(2)]
+    Removed {
+        /// Why.
+        #[n(0)]
+        reason: Gone,
+    },
+}
+
+/// Why a subscribed topic is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(index_only)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gone {
+    /// Somebody removed it.
+    #[n(0)]
+    Removed,
+    /// This node no longer holds its section.
+    #[n(1)]
+    Dropped,
+    /// The session may no longer read it.
+    #[n(2)]
+    NotPermitted,
+}
+
+/// Collections that refuse to grow over a limit while they are decoded, whatever length their header claims.
+mod bounded {
+    use super::*;
+
+    pub(super) fn list<'b, C, T: Decode<'b, C>>(d: &mut Decoder<'b>, context: &mut C) -> Result<Vec<T>, minicbor::decode::Error> {
+        let at = d.position();
+        let announced = d.array()?;
+        if announced.is_some_and(|length| length > ITEMS_MAX as u64) {
+            return Err(minicbor::decode::Error::message("list over its limit").at(at));
+        }
+        let mut items = Vec::new();
+        while more(d, announced, items.len())? {
+            if items.len() == ITEMS_MAX {
+                return Err(minicbor::decode::Error::message("list over its limit").at(at));
+            }
+            items.push(T::decode(d, context)?);
+        }
+        Ok(items)
+    }
+
+    pub(super) fn map<'b, C>(d: &mut Decoder<'b>, _: &mut C) -> Result<BTreeMap<String, String>, minicbor::decode::Error> {
+        let at = d.position();
+        let announced = d.map()?;
+        let mut entries = BTreeMap::new();
+        let mut count = 0;
+        while more(d, announced, count)? {
+            if count == PROPERTIES_MAX {
+                return Err(minicbor::decode::Error::message("map over its limit").at(at));
+            }
+            entries.insert(d.str()?.to_owned(), d.str()?.to_owned());
+            count += 1;
+        }
+        Ok(entries)
+    }
+
+    /// Whether another item follows; takes the end mark of a collection of unannounced length.
+    fn more(d: &mut Decoder<'_>, announced: Option<u64>, taken: usize) -> Result<bool, minicbor::decode::Error> {
+        match announced {
+            Some(length) => Ok((taken as u64) < length),
+            None if d.datatype()? == Type::Break => {
+                d.skip()?;
+                Ok(false)
+            }
+            None => Ok(true),
+        }
+    }
+}
+
+/// A durability as its number of disks.
+mod disks {
+    use super::*;
+
+    pub(super) fn encode<C, W: minicbor::encode::Write>(
+        durability: &Option<Durability>,
+        e: &mut Encoder<W>,
+        context: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        durability.map(Durability::disks).encode(e, context)
+    }
+
+    pub(super) fn decode<'b, C>(d: &mut Decoder<'b>, context: &mut C) -> Result<Option<Durability>, minicbor::decode::Error> {
+        let at = d.position();
+        let Some(disks) = Option::<u8>::decode(d, context)? else { return Ok(None) };
+        match Durability::from_disks(disks.into()) {
+            Some(durability) => Ok(Some(durability)),
+            None => Err(minicbor::decode::Error::message("durability over its limit").at(at)),
+        }
+    }
+}

@@ -1,0 +1,429 @@
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+
+use super::*;
+
+fn text() -> impl Strategy<Value = String> {
+    ".{0,24}"
+}
+
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..80)
+}
+
+fn texts() -> impl Strategy<Value = Vec<String>> {
+    vec(text(), 0..4)
+}
+
+fn properties() -> impl Strategy<Value = BTreeMap<String, String>> {
+    btree_map(text(), text(), 0..4)
+}
+
+fn spec() -> impl Strategy<Value = TopicSpec> {
+    (text(), properties()).prop_map(|(topic_type, properties)| TopicSpec { topic_type, properties })
+}
+
+fn page() -> impl Strategy<Value = Page> {
+    (option::of(text()), any::<u32>()).prop_map(|(after, limit)| Page { after, limit })
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    prop_oneof![
+        text().prop_map(Target::Path),
+        (any::<u32>(), text()).prop_map(|(alias, path)| Target::Named { alias, path }),
+        any::<u32>().prop_map(Target::Alias),
+    ]
+}
+
+fn durability() -> impl Strategy<Value = Option<Durability>> {
+    (0..=66_u64).prop_map(Durability::from_disks)
+}
+
+fn refusal() -> impl Strategy<Value = Refusal> {
+    (0..=Code::ALL.len(), text(), text(), text(), texts()).prop_map(|(code, what, why, hint, who)| Refusal {
+        code: Code::ALL.get(code).copied().unwrap_or(Code::Other),
+        what,
+        why,
+        hint,
+        who,
+    })
+}
+
+fn item_refusals() -> impl Strategy<Value = Vec<ItemRefusal>> {
+    vec((any::<u32>(), refusal()).prop_map(|(item, refusal)| ItemRefusal { item, refusal }), 0..3)
+}
+
+fn set_batch() -> impl Strategy<Value = SetBatch> {
+    let items = vec((target(), bytes()).prop_map(|(target, value)| SetItem { target, value }), 0..5);
+    (items, option::of(spec()), durability()).prop_map(|(items, add, durability)| SetBatch { items, add, durability })
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let about_topics = prop_oneof![
+        (spec(), texts()).prop_map(|(topic, paths)| Request::TopicsAdd { topic, paths }),
+        text().prop_map(|selector| Request::TopicsRemove { selector }),
+        (text(), page()).prop_map(|(selector, page)| Request::Topics { selector, page }),
+        text().prop_map(|path| Request::TopicShow { path }),
+        set_batch().prop_map(Request::Set),
+        (text(), page()).prop_map(|(selector, page)| Request::Values { selector, page }),
+        (text(), any::<u32>(), any::<bool>()).prop_map(|(selector, credit, stamps)| Request::Subscribe { selector, credit, stamps }),
+        any::<u32>().prop_map(|subscription| Request::Unsubscribe { subscription }),
+        (text(), page()).prop_map(|(selector, page)| Request::Displaced { selector, page }),
+        text().prop_map(|id| Request::DisplacedShow { id }),
+        text().prop_map(|id| Request::DisplacedRestore { id }),
+    ];
+    let about_sections = prop_oneof![
+        (text(), properties()).prop_map(|(root, properties)| Request::SectionAdd { root, properties }),
+        Just(Request::Sections),
+        text().prop_map(|root| Request::SectionShow { root }),
+        (text(), properties()).prop_map(|(root, properties)| Request::SectionSet { root, properties }),
+        text().prop_map(|root| Request::SectionRemove { root }),
+        text().prop_map(|root| Request::SectionHold { root }),
+        (text(), any::<bool>()).prop_map(|(root, force)| Request::SectionDrop { root, force }),
+    ];
+    let about_the_mesh = prop_oneof![
+        Just(Request::Status),
+        Just(Request::Nodes),
+        text().prop_map(|node| Request::NodeRevoke { node }),
+        text().prop_map(|name| Request::NodeRename { name }),
+        any::<bool>().prop_map(|force| Request::NodeLeave { force }),
+        Just(Request::Links),
+        (text(), any::<bool>()).prop_map(|(node, blocked)| Request::LinkBlock { node, blocked }),
+        (text(), any::<u64>()).prop_map(|(role, ttl_ms)| Request::Invite { role, ttl_ms }),
+        Just(Request::Renew),
+        Just(Request::Config),
+        Just(Request::Doctor),
+        Just(Request::Shutdown),
+    ];
+    prop_oneof![about_topics, about_sections, about_the_mesh]
+}
+
+fn status() -> impl Strategy<Value = Status> {
+    (any::<[u8; 32]>(), any::<[u64; 10]>(), any::<[u32; 6]>(), text(), texts(), texts()).prop_map(
+        |(id, long, short, name, listens, warnings)| Status {
+            node: NodeId(id),
+            mesh: MeshId(id),
+            role: name.clone(),
+            version: name.clone(),
+            digest: name.clone(),
+            name,
+            uptime_ms: long[0],
+            boot: short[0],
+            listens,
+            nodes: short[1],
+            reachable: short[2],
+            links: short[3],
+            sessions: short[4],
+            sections: short[5],
+            topics: long[1],
+            value_bytes: long[2],
+            unspread_changes: long[3],
+            unspread_bytes: long[4],
+            displaced: long[5],
+            disk_bytes: long[6],
+            disk_bytes_max: long[7],
+            memory_bytes: long[8],
+            certificate_expires_unix_ms: long[9],
+            warnings,
+        },
+    )
+}
+
+fn node_row() -> impl Strategy<Value = NodeRow> {
+    let states = [NodeState::This, NodeState::Linked, NodeState::Reachable, NodeState::Unreachable, NodeState::Left, NodeState::Revoked];
+    (any::<[u8; 32]>(), text(), prop::sample::select(states.to_vec()), option::of(any::<u64>()), texts(), texts()).prop_map(
+        |(id, name, state, heard_ms_ago, addresses, sections)| NodeRow {
+            node: NodeId(id),
+            role: name.clone(),
+            version: name.clone(),
+            name,
+            state,
+            heard_ms_ago,
+            addresses,
+            sections,
+        },
+    )
+}
+
+fn link_row() -> impl Strategy<Value = LinkRow> {
+    let states = [LinkState::Up, LinkState::Connecting, LinkState::Down, LinkState::Blocked];
+    let optional = [(); 4].map(|()| option::of(any::<u64>()));
+    (any::<[u8; 32]>(), text(), prop::sample::select(states.to_vec()), optional, any::<[u64; 6]>(), texts(), option::of(text())).prop_map(
+        |(id, name, state, [rtt_us, lag_changes, lag_ms, equal_ms_ago], count, sections, error)| LinkRow {
+            node: NodeId(id),
+            address: name.clone(),
+            name,
+            state,
+            rtt_us,
+            sent_bytes: count[0],
+            received_bytes: count[1],
+            sent_records: count[2],
+            received_records: count[3],
+            runs: count[4],
+            lag_changes,
+            lag_ms,
+            equal_ms_ago,
+            mismatches: count[5],
+            sections,
+            error,
+        },
+    )
+}
+
+fn section_row() -> impl Strategy<Value = SectionRow> {
+    (text(), text(), properties(), any::<bool>(), texts(), any::<[u64; 2]>(), option::of(text())).prop_map(
+        |(root, id, properties, held, holders, [topics, value_bytes], digest)| SectionRow {
+            root,
+            id,
+            properties,
+            held,
+            holders,
+            topics,
+            value_bytes,
+            digest,
+        },
+    )
+}
+
+fn topic_detail() -> impl Strategy<Value = TopicDetail> {
+    (text(), spec(), text(), [(); 3].map(|()| option::of(text())), [(); 2].map(|()| option::of(any::<u64>())), any::<u32>()).prop_map(
+        |(path, topic, id, [section, stamp, writer], [value_bytes, unix_ms], conflicts)| TopicDetail {
+            path,
+            topic,
+            id,
+            section,
+            value_bytes,
+            stamp,
+            unix_ms,
+            writer,
+            conflicts,
+        },
+    )
+}
+
+fn value_row() -> impl Strategy<Value = ValueRow> {
+    (text(), text(), option::of(bytes()), option::of(any::<u64>()), option::of(text()))
+        .prop_map(|(path, topic_type, value, unix_ms, stamp)| ValueRow { path, topic_type, value, unix_ms, stamp })
+}
+
+fn displaced_row() -> impl Strategy<Value = DisplacedRow> {
+    ([(); 7].map(|()| text()), any::<[u64; 2]>()).prop_map(|([id, path, topic_type, by, stamp, writer, winner], [value_bytes, unix_ms])| {
+        DisplacedRow { id, path, topic_type, by, value_bytes, stamp, unix_ms, writer, winner }
+    })
+}
+
+fn finding() -> impl Strategy<Value = Finding> {
+    (prop::sample::select(vec![Severity::Ok, Severity::Warning, Severity::Error]), text(), text(), text())
+        .prop_map(|(severity, check, found, hint)| Finding { severity, check, found, hint })
+}
+
+fn response() -> impl Strategy<Value = Response> {
+    let small = prop_oneof![
+        refusal().prop_map(Response::Refused),
+        Just(Response::Done),
+        (any::<u64>(), any::<u64>(), item_refusals()).prop_map(|(created, existed, refused)| Response::Added { created, existed, refused }),
+        any::<u64>().prop_map(|topics| Response::Removed { topics }),
+        (any::<u64>(), any::<u64>(), item_refusals()).prop_map(|(written, created, refused)| Response::Written {
+            written,
+            created,
+            refused
+        }),
+        any::<u32>().prop_map(|subscription| Response::Subscribed { subscription }),
+        (text(), any::<u64>()).prop_map(|(ticket, expires_unix_ms)| Response::Ticket { ticket, expires_unix_ms }),
+        any::<u64>().prop_map(|expires_unix_ms| Response::Renewed { expires_unix_ms }),
+        text().prop_map(Response::Text),
+    ];
+    let rows = prop_oneof![
+        status().prop_map(|status| Response::Status(Box::new(status))),
+        vec(node_row(), 0..3).prop_map(Response::Nodes),
+        vec(link_row(), 0..3).prop_map(Response::Links),
+        section_row().prop_map(|row| Response::Section(Box::new(row))),
+        vec(section_row(), 0..3).prop_map(Response::Sections),
+        (vec((text(), spec()).prop_map(|(path, topic)| TopicRow { path, topic }), 0..3), option::of(text()))
+            .prop_map(|(rows, next)| Response::Topics { rows, next }),
+        topic_detail().prop_map(|detail| Response::Topic(Box::new(detail))),
+        (vec(value_row(), 0..3), option::of(text())).prop_map(|(rows, next)| Response::Values { rows, next }),
+        (vec(displaced_row(), 0..3), option::of(text())).prop_map(|(rows, next)| Response::Displaced { rows, next }),
+        (displaced_row(), bytes()).prop_map(|(row, value)| Response::DisplacedValue { row: Box::new(row), value }),
+        vec(finding(), 0..3).prop_map(Response::Findings),
+    ];
+    prop_oneof![small, rows]
+}
+
+fn update() -> impl Strategy<Value = Update> {
+    let event = prop_oneof![
+        spec().prop_map(|topic| Event::Added { topic }),
+        (bytes(), option::of(any::<u64>()), option::of(text())).prop_map(|(value, unix_ms, stamp)| Event::Value { value, unix_ms, stamp }),
+        prop::sample::select(vec![Gone::Removed, Gone::Dropped, Gone::NotPermitted]).prop_map(|reason| Event::Removed { reason }),
+    ];
+    (any::<u32>(), target(), event).prop_map(|(subscription, topic, event)| Update { subscription, topic, event })
+}
+
+fn from_client() -> impl Strategy<Value = FromClient> {
+    prop_oneof![
+        (any::<[u32; 2]>(), bytes(), text())
+            .prop_map(|([version, aliases_max], token, client)| FromClient::Hello(Hello { version, token, client, aliases_max })),
+        (any::<u64>(), request()).prop_map(|(id, request)| FromClient::Request { id, request }),
+        (any::<u32>(), any::<u32>()).prop_map(|(subscription, updates)| FromClient::Credit { subscription, updates }),
+    ]
+}
+
+fn from_node() -> impl Strategy<Value = FromNode> {
+    let welcome = (any::<[u32; 2]>(), any::<u64>(), any::<[u8; 32]>(), text(), text()).prop_map(
+        |([version, aliases_max], session, id, name, program)| Welcome {
+            version,
+            session,
+            node: NodeId(id),
+            name,
+            mesh: MeshId(id),
+            program,
+            aliases_max,
+        },
+    );
+    prop_oneof![
+        welcome.prop_map(FromNode::Welcome),
+        refusal().prop_map(FromNode::Refused),
+        (any::<u64>(), response()).prop_map(|(id, response)| FromNode::Response { id, response }),
+        vec(update(), 0..5).prop_map(FromNode::Updates),
+        any::<u32>().prop_map(|subscription| FromNode::Synced { subscription }),
+        (any::<u32>(), refusal()).prop_map(|(subscription, refusal)| FromNode::Unsubscribed { subscription, refusal }),
+        refusal().prop_map(FromNode::Closing),
+    ]
+}
+
+/// The bytes behind a frame's header, after checking the header.
+fn body(frame: &[u8]) -> &[u8] {
+    let (header, body) = frame.split_first_chunk::<4>().expect("a frame has a header");
+    assert_eq!(frame_length(*header, FRAME_MAX), Ok(body.len()));
+    body
+}
+
+proptest! {
+    #[test]
+    fn client_messages_survive_the_wire(message in from_client()) {
+        prop_assert_eq!(decode_from_client(body(&frame(&message).unwrap())), Ok(message));
+    }
+
+    #[test]
+    fn node_messages_survive_the_wire(message in from_node()) {
+        prop_assert_eq!(decode_from_node(body(&frame(&message).unwrap())), Ok(message));
+    }
+
+    #[test]
+    fn cut_messages_are_errors(message in from_client(), at in any::<prop::sample::Index>()) {
+        let frame = frame(&message).unwrap();
+        let body = body(&frame);
+        prop_assert!(decode_from_client(&body[..at.index(body.len())]).is_err());
+    }
+
+    #[test]
+    fn damaged_messages_never_panic(message in from_client(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let frame = frame(&message).unwrap();
+        let mut body = body(&frame).to_vec();
+        let at = at.index(body.len());
+        body[at] = byte;
+        let _ = decode_from_client(&body);
+        let _ = decode_from_node(&body);
+    }
+
+    #[test]
+    fn noise_never_panics(noise in vec(any::<u8>(), 0..400)) {
+        let _ = decode_from_client(&noise);
+        let _ = decode_from_node(&noise);
+    }
+}
+
+#[test]
+fn an_unknown_request_keeps_its_id() {
+    let mut bytes = Vec::new();
+    let mut encoder = minicbor::Encoder::new(&mut bytes);
+    encoder.array(2).unwrap().u32(1).unwrap().array(2).unwrap().u64(77).unwrap();
+    encoder.array(2).unwrap().u32(9_999).unwrap().array(1).unwrap().str("later").unwrap();
+    let error = decode_from_client(&bytes).unwrap_err();
+    assert_eq!(error.request, Some(77));
+    assert_eq!(decode_from_client(&[0xff]).unwrap_err().request, None);
+}
+
+#[test]
+fn fields_of_a_later_version_are_skipped() {
+    // [1, [5, [21, [3, "a later field"]]]]: an Unsubscribe of subscription 3 with one field more than this version knows.
+    let mut bytes = Vec::new();
+    let mut encoder = minicbor::Encoder::new(&mut bytes);
+    encoder.array(2).unwrap().u32(1).unwrap().array(2).unwrap().u64(5).unwrap();
+    encoder.array(2).unwrap().u32(21).unwrap().array(2).unwrap().u32(3).unwrap().str("a later field").unwrap();
+    assert_eq!(decode_from_client(&bytes), Ok(FromClient::Request { id: 5, request: Request::Unsubscribe { subscription: 3 } }));
+}
+
+#[test]
+fn a_code_of_a_later_version_is_other() {
+    assert_eq!(minicbor::decode::<Code>(&minicbor::to_vec(40_000_u16).unwrap()).unwrap(), Code::Other);
+    for code in Code::ALL {
+        assert_eq!(minicbor::decode::<Code>(&minicbor::to_vec(code).unwrap()).unwrap(), *code);
+    }
+}
+
+#[test]
+fn lists_are_limited_before_they_take_memory() {
+    let with_paths = |count: usize| {
+        let mut bytes = Vec::new();
+        let mut encoder = minicbor::Encoder::new(&mut bytes);
+        encoder.array(2).unwrap().u32(1).unwrap().array(2).unwrap().u64(1).unwrap().array(2).unwrap().u32(14).unwrap();
+        encoder.array(2).unwrap().encode(TopicSpec::of("json")).unwrap().array(count as u64).unwrap();
+        bytes.extend(std::iter::repeat_n(0x60, count));
+        decode_from_client(&bytes)
+    };
+    assert!(with_paths(ITEMS_MAX).is_ok());
+    let error = with_paths(ITEMS_MAX + 1).unwrap_err();
+    assert!(error.what.contains("limit"), "{error}");
+    assert_eq!(error.request, Some(1));
+}
+
+#[test]
+fn frames_over_the_limit_are_refused_at_both_ends() {
+    let item = SetItem { target: Target::Alias(0), value: vec![0; FRAME_MAX] };
+    let batch = SetBatch { items: vec![item], add: None, durability: None };
+    let message = FromClient::Request { id: 1, request: Request::Set(batch) };
+    let mut buffer = vec![1, 2, 3];
+    assert_eq!(put_frame(&message, &mut buffer).unwrap_err().limit, FRAME_MAX);
+    assert_eq!(buffer, [1, 2, 3]);
+    assert_eq!(frame_length([0, 0, 0, 2], FRAME_MAX), Err(Oversized { length: 32 << 20, limit: FRAME_MAX }));
+    assert_eq!(frame_length([1, 16, 0, 0], HELLO_MAX), Err(Oversized { length: 4097, limit: HELLO_MAX }));
+}
+
+#[test]
+fn a_value_of_the_greatest_length_fits_with_the_longest_path() {
+    let item = SetItem { target: Target::Named { alias: u32::MAX, path: "p".repeat(1024) }, value: vec![0; VALUE_MAX] };
+    let batch = SetBatch { items: vec![item], add: Some(TopicSpec::of("binary")), durability: Some(Durability::Mesh(3)) };
+    assert!(frame(&FromClient::Request { id: u64::MAX, request: Request::Set(batch) }).is_ok());
+}
+
+#[test]
+fn an_update_by_number_costs_few_bytes_beyond_its_value() {
+    let update = |alias| Update {
+        subscription: 1,
+        topic: Target::Alias(alias),
+        event: Event::Value { value: vec![7; 64], unix_ms: None, stamp: None },
+    };
+    let length = frame(&FromNode::Updates((60_000..60_100).map(update).collect())).unwrap().len();
+    assert!(length <= 100 * (64 + 12 + 2) + 16, "{length}");
+}
+
+#[test]
+fn aliases_are_given_in_turn() {
+    let mut aliases = Aliases::new(2);
+    assert_eq!(aliases.get(0), Err(AliasError::Unknown(0)));
+    assert_eq!(aliases.bind(1, "b"), Err(AliasError::OutOfTurn(1, 0, 2)));
+    assert_eq!(aliases.bind(0, "a"), Ok(&"a"));
+    assert_eq!(aliases.bind(1, "b"), Ok(&"b"));
+    assert_eq!(aliases.bind(2, "c"), Err(AliasError::OutOfTurn(2, 2, 2)));
+    assert_eq!(aliases.bind(0, "A"), Ok(&"A"));
+    assert_eq!((aliases.get(0), aliases.get(1)), (Ok(&"A"), Ok(&"b")));
+}
+
+#[test]
+fn a_hello_never_shows_its_token() {
+    let hello = Hello { version: 1, token: b"secret-token".to_vec(), client: "test".into(), aliases_max: 0 };
+    let shown = format!("{hello:?}");
+    assert!(shown.contains("test") && !shown.contains("115, 101") && !shown.contains("secret"), "{shown}");
+}

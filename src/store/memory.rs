@@ -1,0 +1,325 @@
+//! A store in memory, for tests and the simulator: it keeps the contract, and can be made to suffer.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use mangrove_crdt::persist::{Row, Table};
+
+use super::{Effect, Limit, SEAL_BYTES, Store, StoreError, Sync, check_rows, last_rows, seal, show_key, unseal};
+
+/// Rows in memory, with a model of the disk below them.
+///
+/// Two images are kept as one: the rows as the process sees them, and for each batch since the last sync what it replaced. [`crash`]
+/// takes those batches back, newest first, which is what the loss of power does.
+///
+/// [`crash`]: MemoryStore::crash
+#[derive(Debug)]
+pub struct MemoryStore {
+    /// One map a table, by its number; values are sealed as on a disk, so that damage is found the same way.
+    tables: [BTreeMap<Vec<u8>, Vec<u8>>; Table::ALL.len()],
+    /// What each batch since the last sync replaced, oldest first.
+    unsynced: VecDeque<Vec<Replaced>>,
+    limit: Limit,
+    bytes: u64,
+    /// Errors to give instead of doing what is asked, next first.
+    failures: VecDeque<StoreError>,
+    /// The error after which the store wants [`Store::recover`].
+    broken: Option<StoreError>,
+    /// A disk that says "synced" and is not.
+    lying: bool,
+}
+
+/// A row before a batch changed it.
+#[derive(Debug)]
+struct Replaced {
+    table: Table,
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        MemoryStore::new(Limit::NONE)
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new(limit: Limit) -> Self {
+        MemoryStore {
+            tables: Default::default(),
+            unsynced: VecDeque::new(),
+            limit,
+            bytes: 0,
+            failures: VecDeque::new(),
+            broken: None,
+            lying: false,
+        }
+    }
+
+    /// The power goes: what was not synced is lost. The store is as a newly opened one.
+    pub fn crash(&mut self) {
+        self.crash_keeping(0);
+    }
+
+    /// The power goes, but the disk had already written the oldest `batches` of those not synced. What a crash may leave is any such
+    /// prefix, never half a batch.
+    pub fn crash_keeping(&mut self, batches: usize) {
+        while self.unsynced.len() > batches
+            && let Some(batch) = self.unsynced.pop_back()
+        {
+            for row in batch.into_iter().rev() {
+                self.put(row.table, row.key, row.value);
+            }
+        }
+        self.reopen();
+    }
+
+    /// The process ends and starts again on a machine that keeps running: nothing handed over is lost.
+    pub fn reopen(&mut self) {
+        self.unsynced.clear();
+        self.failures.clear();
+        self.broken = None;
+    }
+
+    /// Batches that a crash would lose.
+    pub fn unsynced(&self) -> usize {
+        self.unsynced.len()
+    }
+
+    /// Rows that are there.
+    pub fn rows(&self) -> usize {
+        self.tables.iter().map(BTreeMap::len).sum()
+    }
+
+    /// Fills or widens the disk.
+    pub fn set_limit(&mut self, limit: Limit) {
+        self.limit = limit;
+    }
+
+    /// The next call that writes gives this error; called several times, the next several. [`StoreError::Full`] leaves the store sound,
+    /// others leave it wanting [`Store::recover`].
+    pub fn fail_next(&mut self, error: StoreError) {
+        self.failures.push_back(error);
+    }
+
+    /// From now on the disk lies (or not): syncs succeed, and a crash still loses what they covered.
+    pub fn set_lying(&mut self, lying: bool) {
+        self.lying = lying;
+    }
+
+    /// Flips one bit of a stored value, counted over checksum and value; true if there is such a row.
+    pub fn flip_bit(&mut self, table: Table, key: &[u8], bit: usize) -> bool {
+        let Some(sealed) = self.tables[table as usize].get_mut(key) else { return false };
+        let at = bit % (sealed.len() * 8);
+        sealed[at / 8] ^= 1 << (at % 8);
+        true
+    }
+
+    /// Puts or removes one row and gives what was there.
+    fn put(&mut self, table: Table, key: Vec<u8>, sealed: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let key_len = key.len();
+        let rows = &mut self.tables[table as usize];
+        self.bytes += sealed.as_ref().map_or(0, |value| (key_len + value.len()) as u64);
+        let old = match sealed {
+            Some(value) => rows.insert(key, value),
+            None => rows.remove(&key),
+        };
+        self.bytes -= old.as_ref().map_or(0, |value| (key_len + value.len()) as u64);
+        old
+    }
+
+    /// Gives the failure that is due, if one is.
+    fn fail(&mut self) -> Result<(), StoreError> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        let Some(error) = self.failures.pop_front() else { return Ok(()) };
+        if !matches!(error, StoreError::Full { .. }) {
+            self.broken = Some(error.clone());
+        }
+        Err(error)
+    }
+
+    fn admit(&self, rows: &[Row]) -> Result<(), StoreError> {
+        if self.limit.has_room(self.bytes, Effect::written(rows)) {
+            return Ok(());
+        }
+        let effect = Effect::measure(rows, |table, key| {
+            Ok::<_, StoreError>(self.tables[table as usize].get(key).map(|value| value.len() - SEAL_BYTES))
+        })?;
+        if self.limit.admits(self.bytes, effect) {
+            return Ok(());
+        }
+        Err(StoreError::Full {
+            place: PLACE.into(),
+            what: format!("{} of {} bytes are taken and the batch has {}", self.bytes, self.limit.bytes_max, effect.written),
+            remedy: "raise the limit",
+        })
+    }
+}
+
+const PLACE: &str = "the store in memory";
+
+impl Store for MemoryStore {
+    fn scan(&self, table: Table, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
+        for (key, sealed) in self.tables[table as usize].range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix)) {
+            each(key, open(table, key, sealed)?);
+        }
+        Ok(())
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(sealed) = self.tables[table as usize].get(key) else { return Ok(None) };
+        open(table, key, sealed).map(|value| Some(value.to_vec()))
+    }
+
+    fn commit(&mut self, rows: &[Row], sync: Sync) -> Result<(), StoreError> {
+        check_rows(rows)?;
+        self.fail()?;
+        self.admit(rows)?;
+        let replaced = last_rows(rows)
+            .into_iter()
+            .map(|((table, key), value)| {
+                let sealed = value.map(|value| seal(table, key, value));
+                Replaced { table, key: key.to_vec(), value: self.put(table, key.to_vec(), sealed) }
+            })
+            .collect();
+        self.unsynced.push_back(replaced);
+        if sync == Sync::Disk && !self.lying {
+            self.unsynced.clear();
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.fail()?;
+        if !self.lying {
+            self.unsynced.clear();
+        }
+        Ok(())
+    }
+
+    fn recover(&mut self) -> Result<(), StoreError> {
+        self.broken = None;
+        Ok(())
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn room(&self) -> u64 {
+        self.limit.room(self.bytes)
+    }
+}
+
+fn open<'a>(table: Table, key: &[u8], sealed: &'a [u8]) -> Result<&'a [u8], StoreError> {
+    unseal(table, key, sealed).ok_or_else(|| StoreError::Corrupt {
+        place: PLACE.into(),
+        table: Some(table),
+        key: key.to_vec(),
+        what: format!("the checksum of {} row {} is wrong", table.name(), show_key(key)),
+        remedy: "and start the node again, which takes its data from its peers",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::store::conformance::{self, Subject};
+
+    struct InMemory(Arc<Mutex<MemoryStore>>);
+
+    impl Subject for InMemory {
+        type Store = Arc<Mutex<MemoryStore>>;
+
+        fn open(&mut self, limit: Limit) -> Self::Store {
+            let mut disk = self.0.lock().unwrap();
+            disk.reopen();
+            disk.set_limit(limit);
+            self.0.clone()
+        }
+
+        fn crash(&mut self, store: Self::Store) {
+            let unsynced = store.lock().unwrap().unsynced();
+            store.lock().unwrap().crash_keeping(unsynced / 2);
+        }
+
+        fn damage(&mut self, store: Self::Store, table: Table, key: &[u8]) -> bool {
+            store.lock().unwrap().flip_bit(table, key, 70)
+        }
+    }
+
+    #[test]
+    fn the_store_in_memory_keeps_the_contract() {
+        conformance::run(|| InMemory(Arc::default()));
+    }
+
+    fn put(key: &[u8], value: &[u8]) -> Row {
+        Row { table: Table::Registers, key: key.to_vec(), value: Some(value.to_vec()) }
+    }
+
+    fn keys(store: &MemoryStore) -> Vec<Vec<u8>> {
+        let mut keys = Vec::new();
+        store.scan(Table::Registers, b"", &mut |key, _| keys.push(key.to_vec())).unwrap();
+        keys
+    }
+
+    #[test]
+    fn a_crash_keeps_what_was_synced_and_any_prefix_of_the_rest() {
+        for kept in 0..4 {
+            let mut store = MemoryStore::default();
+            store.commit(&[put(b"a", b"1"), put(b"x", b"1")], Sync::Disk).unwrap();
+            store.commit(&[put(b"b", b"2"), put(b"x", b"2")], Sync::Buffered).unwrap();
+            store.commit(&[put(b"c", b"3"), Row { table: Table::Registers, key: b"x".to_vec(), value: None }], Sync::Buffered).unwrap();
+            assert_eq!(store.unsynced(), 2);
+            let bytes = store.bytes();
+            store.crash_keeping(kept);
+            let want = [["a", "x"].as_slice(), &["a", "b", "x"], &["a", "b", "c"]][kept.min(2)];
+            assert_eq!(keys(&store), want.iter().map(|key| key.as_bytes()).collect::<Vec<_>>(), "kept {kept}");
+            let x = store.get(Table::Registers, b"x").unwrap();
+            assert_eq!(x.as_deref(), [Some(&b"1"[..]), Some(b"2"), None][kept.min(2)]);
+            assert!(kept < 2 || store.bytes() == bytes);
+            assert_eq!(store.unsynced(), 0);
+        }
+    }
+
+    #[test]
+    fn a_lying_disk_loses_what_it_said_was_synced() {
+        let mut store = MemoryStore::default();
+        store.set_lying(true);
+        store.commit(&[put(b"a", b"1")], Sync::Disk).unwrap();
+        store.sync().unwrap();
+        store.crash();
+        assert_eq!(keys(&store), Vec::<Vec<u8>>::new());
+    }
+
+    #[test]
+    fn a_failure_that_is_not_full_lasts_until_recovery() {
+        let mut store = MemoryStore::default();
+        let io = StoreError::Io { place: "here".into(), what: "broken".into() };
+        store.fail_next(io.clone());
+        assert_eq!(store.commit(&[put(b"a", b"1")], Sync::Disk), Err(io.clone()));
+        assert_eq!(store.sync(), Err(io));
+        store.recover().unwrap();
+        store.commit(&[put(b"a", b"1")], Sync::Disk).unwrap();
+
+        let full = StoreError::Full { place: "here".into(), what: "it is".into(), remedy: "wait" };
+        store.fail_next(full.clone());
+        assert_eq!(store.commit(&[put(b"b", b"1")], Sync::Disk), Err(full));
+        store.commit(&[put(b"b", b"1")], Sync::Disk).unwrap();
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_rows_that_are_there() {
+        let mut store = MemoryStore::default();
+        store.commit(&[put(b"abc", b"12345")], Sync::Disk).unwrap();
+        assert_eq!(store.bytes(), 3 + 8 + 5);
+        store.commit(&[put(b"abc", b"1")], Sync::Disk).unwrap();
+        assert_eq!(store.bytes(), 3 + 8 + 1);
+        store.commit(&[Row { table: Table::Registers, key: b"abc".to_vec(), value: None }], Sync::Disk).unwrap();
+        assert_eq!((store.bytes(), store.rows()), (0, 0));
+    }
+}

@@ -1,0 +1,402 @@
+//! The store thread: batches in, "persisted" out, one `fdatasync` for all that waited.
+//!
+//! ```text
+//!   loop:    send(1) send(2)·········send(3) send(4)
+//!   thread:    └─commit 1, sync─┘└─commit 2,3…, sync─┘
+//!   loop:                      ▲ Persisted{upto 1}   ▲ Persisted{upto 3}
+//! ```
+//!
+//! While one sync runs the next batches gather, and share the next sync: the busier the node the fewer syncs a write costs. The loop sends while
+//! [`Writer::can_send`], that is while fewer than two batches are under way, and keeps what is dirty for later: a key written a
+//! hundred times meanwhile is one row.
+//!
+//! # When a batch fails
+//!
+//! Nothing is dropped. The thread keeps the batch and all since the last sync (a failed sync may have lost those too, whatever the system says later),
+//! tells the loop, brings the store back, and tries again with back-off, together with what has come since. So a failure is
+//! a delay, during which nothing is acknowledged at a level that the disk does not have; reads and the mesh go on.
+//! Damage is another matter: no retry mends it, so the thread says so once and stays down.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use mangrove_crdt::persist::Row;
+
+use super::{Store, StoreError, Sync};
+
+/// Rows to commit together, under a number.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Batch {
+    /// Rises by at least 1 from batch to batch.
+    pub number: u64,
+    /// The rows, whole or not at all.
+    pub rows: Vec<Row>,
+    /// What "persisted" is to mean for this batch: `Buffered` for durability `memory`, `Disk` for `disk` and `mesh(k)`.
+    pub sync: Sync,
+}
+
+/// What the store thread tells the loop.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Report {
+    /// Every batch up to `upto` is as durable as it asked to be: release what waited for it.
+    Persisted {
+        /// The greatest such number.
+        upto: u64,
+        /// Every batch up to this one is on the disk, whatever it asked for: what may be told to peers as durable.
+        synced: u64,
+    },
+    /// A batch could not be committed and is kept: refuse new writes with this error, go on with all else. A later
+    /// [`Report::Persisted`] that covers it ends this.
+    Failed {
+        /// The first batch that waits.
+        number: u64,
+        /// Why.
+        error: StoreError,
+        /// When it is tried again; `None` if never: the node must stop or be started again.
+        retry_in: Option<Duration>,
+    },
+}
+
+/// How a [`Writer`] goes about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WriterOptions {
+    /// Batches under way until [`Writer::can_send`] says no. Two keep the disk busy; more would only take from conflation.
+    pub in_flight_max: usize,
+    /// The longest that a buffered batch waits for a sync.
+    pub sync_after: Duration,
+    /// Bytes of buffered rows after which they are synced at once, since they are kept in memory until then.
+    pub unsynced_bytes_max: usize,
+    /// The first wait before trying again; it doubles up to `retry_max`.
+    pub retry_min: Duration,
+    /// The longest wait before trying again.
+    pub retry_max: Duration,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        WriterOptions {
+            in_flight_max: 2,
+            sync_after: Duration::from_secs(1),
+            unsynced_bytes_max: 8 << 20,
+            retry_min: Duration::from_millis(100),
+            retry_max: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The loop's handle on the store thread. Dropping it is [`Writer::close`] with the result thrown away.
+#[derive(Debug)]
+pub struct Writer {
+    batches: Option<Sender<Batch>>,
+    thread: Option<JoinHandle<Result<(), StoreError>>>,
+    shared: Arc<Shared>,
+    in_flight_max: usize,
+}
+
+/// What both sides see.
+#[derive(Debug, Default)]
+struct Shared {
+    in_flight: AtomicUsize,
+    bytes: AtomicU64,
+    room: AtomicU64,
+    /// Why the store takes nothing at present.
+    error: Mutex<Option<StoreError>>,
+}
+
+impl Writer {
+    /// Starts the thread. `report` is called on it, so it should only hand on (send into a channel, wake a loop).
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn start<S: Store + 'static>(store: S, options: WriterOptions, report: impl FnMut(Report) + Send + 'static) -> io::Result<Writer> {
+        let (sender, batches) = channel();
+        let shared = Arc::new(Shared { bytes: store.bytes().into(), room: store.room().into(), ..Shared::default() });
+        let mut work = Work {
+            store,
+            options,
+            report,
+            batches,
+            shared: shared.clone(),
+            pending: VecDeque::new(),
+            unsynced: Vec::new(),
+            unsynced_bytes: 0,
+            unsynced_since: None,
+            is_in_doubt: false,
+            written: 0,
+            synced: 0,
+            is_closing: false,
+            is_tidy: true,
+        };
+        let thread = thread::Builder::new().name("mangrove-store".into()).spawn(move || work.run())?;
+        Ok(Writer { batches: Some(sender), thread: Some(thread), shared, in_flight_max: options.in_flight_max })
+    }
+
+    /// Hands a batch to the thread; never blocks. The order of sending is the order of committing. A batch sent after the thread went down for
+    /// good is dropped: [`Writer::error`] has said so.
+    pub fn send(&self, batch: Batch) {
+        if let Some(batches) = &self.batches {
+            self.shared.in_flight.fetch_add(1, Ordering::AcqRel);
+            if batches.send(batch).is_err() {
+                self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// True while another batch is welcome.
+    pub fn can_send(&self) -> bool {
+        self.in_flight() < self.in_flight_max
+    }
+
+    /// Batches sent and not yet reported as persisted.
+    pub fn in_flight(&self) -> usize {
+        self.shared.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Bytes the store takes, as of the last commit.
+    pub fn bytes(&self) -> u64 {
+        self.shared.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes the store still takes from batches that only add, as of the last commit: refuse new writes while this is small.
+    pub fn room(&self) -> u64 {
+        self.shared.room.load(Ordering::Relaxed)
+    }
+
+    /// Why the store takes nothing at present, if that is so.
+    pub fn error(&self) -> Option<StoreError> {
+        self.shared.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Commits and syncs all that was sent, closes the store, and gives what stood in the way. A failing batch is tried once more and then given
+    /// up: a node must be able to stop on a full disk.
+    ///
+    /// # Errors
+    /// What kept the last batches from the disk.
+    pub fn close(mut self) -> Result<(), StoreError> {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<(), StoreError> {
+        self.batches = None;
+        match self.thread.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(result)) => result,
+            // The thread's panic is a bug and goes on in this one.
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            let _ = self.finish();
+        }
+    }
+}
+
+/// The thread's side.
+struct Work<S, R> {
+    store: S,
+    options: WriterOptions,
+    report: R,
+    batches: Receiver<Batch>,
+    shared: Arc<Shared>,
+    /// Received and not yet committed, oldest first.
+    pending: VecDeque<Batch>,
+    /// Committed and not yet synced, kept to be committed again should the sync fail.
+    unsynced: Vec<Row>,
+    unsynced_bytes: usize,
+    unsynced_since: Option<Instant>,
+    /// An error left the store shut, or what was not synced in doubt.
+    is_in_doubt: bool,
+    /// The greatest number committed.
+    written: u64,
+    /// The greatest number synced.
+    synced: u64,
+    /// The loop has let go.
+    is_closing: bool,
+    /// Nothing was committed since the store was last tidied.
+    is_tidy: bool,
+}
+
+impl<S: Store, R: FnMut(Report)> Work<S, R> {
+    fn run(&mut self) -> Result<(), StoreError> {
+        let mut retry_in = self.options.retry_min;
+        loop {
+            self.wait();
+            self.gather();
+            match self.step() {
+                Ok(()) => {
+                    retry_in = self.options.retry_min;
+                    if self.is_closing && self.pending.is_empty() {
+                        return Ok(());
+                    }
+                }
+                Err(error) if self.is_closing || !error.is_transient() => {
+                    self.tell_failed(&error, None);
+                    return Err(error);
+                }
+                Err(error) => {
+                    self.tell_failed(&error, Some(retry_in));
+                    self.wait_to_retry(retry_in);
+                    retry_in = (retry_in * 2).min(self.options.retry_max);
+                }
+            }
+        }
+    }
+
+    /// Waits until there is something to do: a batch, a sync that is due, or the end.
+    fn wait(&mut self) {
+        if !self.pending.is_empty() || self.is_closing {
+            return;
+        }
+        let received = match self.unsynced_since {
+            Some(since) => self.batches.recv_timeout(self.options.sync_after.saturating_sub(since.elapsed())),
+            None if !self.is_tidy => self.batches.recv_timeout(self.options.sync_after),
+            None => self.batches.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match received {
+            Ok(batch) => self.pending.push_back(batch),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => self.is_closing = true,
+        }
+    }
+
+    /// Takes what else has come.
+    fn gather(&mut self) {
+        loop {
+            match self.batches.try_recv() {
+                Ok(batch) => self.pending.push_back(batch),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    self.is_closing = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Commits what waits, or syncs or tidies if nothing does.
+    fn step(&mut self) -> Result<(), StoreError> {
+        self.recover()?;
+        if self.pending.is_empty() {
+            let is_due = self.is_closing || self.unsynced_since.is_some_and(|since| since.elapsed() >= self.options.sync_after);
+            if self.unsynced_since.is_some() && is_due {
+                self.store.sync()?;
+                self.synced();
+                self.tell_persisted(0);
+            } else if self.unsynced_since.is_none() && !self.is_tidy {
+                self.is_tidy = true;
+                self.store.tidy()?;
+                self.look();
+            }
+            return Ok(());
+        }
+        self.commit_pending()
+    }
+
+    /// Brings the store back if an error shut it, and gives it again what it may have lost.
+    fn recover(&mut self) -> Result<(), StoreError> {
+        if !self.is_in_doubt {
+            return Ok(());
+        }
+        self.store.recover()?;
+        if self.unsynced_since.is_some() {
+            self.store.commit(&self.unsynced, Sync::Disk)?;
+            self.synced();
+        }
+        self.is_in_doubt = false;
+        self.tell_persisted(0);
+        Ok(())
+    }
+
+    /// Commits all that waits as one batch: fewer syncs, and a removal that waits behind a batch for which there is no room makes room for both.
+    fn commit_pending(&mut self) -> Result<(), StoreError> {
+        let number = self.pending.back().map_or(self.written, |batch| batch.number);
+        let batches = self.pending.len();
+        let sync = self.pending.iter().map(|batch| batch.sync).max().unwrap_or(Sync::Buffered);
+        let bytes = self.pending.iter().flat_map(|batch| &batch.rows).map(bytes_of).sum::<usize>();
+        let sync = if self.unsynced_bytes + bytes > self.options.unsynced_bytes_max { Sync::Disk } else { sync };
+
+        // Into one batch without copying; back into the queue if it fails.
+        let rows = match self.pending.len() {
+            1 => std::mem::take(&mut self.pending[0].rows),
+            _ => self.pending.iter_mut().flat_map(|batch| std::mem::take(&mut batch.rows)).collect(),
+        };
+        if let Err(error) = self.store.commit(&rows, sync) {
+            // They failed together and will be tried together, whatever comes to them.
+            self.pending[0].rows = rows;
+            return Err(error);
+        }
+        self.pending.clear();
+        self.written = number;
+        self.is_tidy = false;
+        match sync {
+            Sync::Disk => self.synced(),
+            Sync::Buffered => {
+                self.unsynced.extend(rows);
+                self.unsynced_bytes += bytes;
+                self.unsynced_since.get_or_insert_with(Instant::now);
+            }
+        }
+        self.tell_persisted(batches);
+        Ok(())
+    }
+
+    fn synced(&mut self) {
+        self.synced = self.written;
+        self.unsynced = Vec::new();
+        self.unsynced_bytes = 0;
+        self.unsynced_since = None;
+    }
+
+    fn tell_persisted(&mut self, batches: usize) {
+        self.set_error(None);
+        self.look();
+        self.shared.in_flight.fetch_sub(batches, Ordering::AcqRel);
+        (self.report)(Report::Persisted { upto: self.written, synced: self.synced });
+    }
+
+    fn tell_failed(&mut self, error: &StoreError, retry_in: Option<Duration>) {
+        // What is full is sound; after anything else the store's view and the disk's may differ.
+        self.is_in_doubt |= !matches!(error, StoreError::Full { .. } | StoreError::Row { .. });
+        self.set_error(Some(error.clone()));
+        self.look();
+        let number = self.pending.front().map_or(self.written, |batch| batch.number);
+        (self.report)(Report::Failed { number, error: error.clone(), retry_in });
+    }
+
+    /// Waits, while what comes in joins what waits.
+    fn wait_to_retry(&mut self, wait: Duration) {
+        let until = Instant::now() + wait;
+        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            match self.batches.recv_timeout(left) {
+                Ok(batch) => self.pending.push_back(batch),
+                Err(RecvTimeoutError::Timeout) => return,
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.is_closing = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn look(&self) {
+        self.shared.bytes.store(self.store.bytes(), Ordering::Relaxed);
+        self.shared.room.store(self.store.room(), Ordering::Relaxed);
+    }
+
+    fn set_error(&self, error: Option<StoreError>) {
+        *self.shared.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+}
+
+fn bytes_of(row: &Row) -> usize {
+    row.key.len() + row.value.as_ref().map_or(0, Vec::len)
+}
