@@ -170,7 +170,7 @@ impl Client {
         let unreachable = |cause: String| ClientError::Unreachable { address: address.clone(), cause };
         let opening = async {
             let (connection, send, receive) = session::dial(&options.address, options.mesh).await.map_err(&unreachable)?;
-            Client::over(receive, send, &options, Some(connection)).await
+            Client::open(receive, send, &options, Some(connection)).await
         };
         match tokio::time::timeout(options.connect_timeout, opening).await {
             Ok(Err(ClientError::Lost { cause, .. })) => Err(unreachable(cause)),
@@ -179,8 +179,23 @@ impl Client {
         }
     }
 
-    /// Opens a session over any pair of byte streams; `connection` is kept while the session stands.
-    async fn over<R, W>(receive: R, send: W, options: &ClientOptions, connection: Option<session::Connection>) -> Result<Client, ClientError>
+    /// Opens a session over any pair of byte streams, such as a pipe to a node in the same process. Of the options, only the token, the name and
+    /// the limits count; the address is for messages.
+    pub(crate) async fn over<R, W>(receive: R, send: W, options: &ClientOptions) -> Result<Client, ClientError>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
+        Client::open(receive, send, options, None).await
+    }
+
+    /// Opens a session; `connection` is kept while it stands.
+    async fn open<R, W>(
+        receive: R,
+        send: W,
+        options: &ClientOptions,
+        connection: Option<session::Connection>,
+    ) -> Result<Client, ClientError>
     where
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,

@@ -7,7 +7,7 @@ use std::fmt;
 
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
-/// How long an encoded definition is at most, in bytes: every creation of a topic carries it.
+/// How long an encoded definition is at most, in bytes: each topic has its own.
 pub const DEFINITION_BYTES_MAX: usize = 4096;
 
 /// How many other nodes' disks `mesh(k)` can ask for.

@@ -172,7 +172,8 @@ impl Document {
             let whole = sound.filter(|change| bytes.get(4..8) == Some(&change.hash().0[..4]));
             staged.push(whole.ok_or(DocumentError::Unsound("change"))?);
         }
-        self.apply_decoded(staged)
+        let judged = self.judge(staged, Spelling::Foreign)?;
+        self.take(judged)
     }
 
     /// Joins a peer's document into this one. Returns the keys that the changes it brought put or removed.
@@ -186,11 +187,16 @@ impl Document {
         }
         // In causal order, so that each may be judged by those before it.
         let changes = other.get_changes(&[]).into_iter().filter(|change| !self.has(&change.hash())).collect();
-        self.apply_decoded(changes).map_err(|error| match error {
+        let judged = self.judge(changes, Spelling::Automerge).map_err(|error| match error {
             // A document holds whatever its changes build on.
             DocumentError::MissingDeps => DocumentError::Unsound("document"),
             error => error,
-        })
+        })?;
+        match self.last.is_empty() {
+            // Nothing here to join it with: taking it as it is spares applying a whole history again.
+            true => Ok(self.replace(other, judged)),
+            false => self.take(judged),
+        }
     }
 
     /// All values of a key: the one that stands, then those that lost to it while concurrent.
@@ -214,22 +220,31 @@ impl Document {
         })
     }
 
-    fn apply_decoded(&mut self, changes: Vec<Change>) -> Result<BTreeSet<Key>, DocumentError> {
+    fn judge(&self, changes: Vec<Change>, spelling: Spelling) -> Result<Judged, DocumentError> {
         let (seen, last, puts, touched) = Default::default();
         let mut judge = Judge { document: self, seen, last, max_op: self.max_op, puts, touched };
         let mut fresh = Vec::with_capacity(changes.len());
         for change in changes {
-            if judge.take(&change)? {
+            if judge.take(&change, spelling)? {
                 fresh.push(change);
             }
         }
         let Judge { last, max_op, touched, .. } = judge;
-        if !fresh.is_empty() {
-            self.automerge.apply_changes(fresh).map_err(|_| DocumentError::Forbidden("automerge refuses it"))?;
-            self.last.extend(last);
-            self.max_op = max_op;
+        Ok(Judged { fresh, last, max_op, touched })
+    }
+
+    fn take(&mut self, judged: Judged) -> Result<BTreeSet<Key>, DocumentError> {
+        if !judged.fresh.is_empty() {
+            self.automerge.apply_changes(judged.fresh).map_err(|_| DocumentError::Forbidden("automerge refuses it"))?;
+            self.last.extend(judged.last);
+            self.max_op = judged.max_op;
         }
-        Ok(touched)
+        Ok(judged.touched)
+    }
+
+    fn replace(&mut self, automerge: Automerge, judged: Judged) -> BTreeSet<Key> {
+        *self = Document { automerge, genesis: self.genesis, last: judged.last, max_op: judged.max_op };
+        judged.touched
     }
 
     fn note(&mut self, origin: Origin, change: &Change) {
@@ -282,12 +297,23 @@ impl Edit<'_> {
         let removed = self.transaction.delete(&self.maps[map], key);
         debug_assert!(removed.is_ok(), "a map lets any key go");
     }
+}
 
-    /// The bytes that stand under a key, in the midst of the change.
-    pub fn get(&self, map: MapIndex, key: &str) -> Option<Vec<u8>> {
-        let (value, id) = self.transaction.get(&self.maps[map], key).ok()??;
-        entry(&value, &id).map(|entry| entry.bytes)
-    }
+/// Who has written the bytes of a change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spelling {
+    /// Whoever made it: bytes from a link.
+    Foreign,
+    /// This node's automerge, from a document that it has read.
+    Automerge,
+}
+
+/// Changes that may be taken in.
+struct Judged {
+    fresh: Vec<Change>,
+    last: BTreeMap<Origin, Last>,
+    max_op: u64,
+    touched: BTreeSet<Key>,
 }
 
 /// Judges changes one after the other, each as if those before it had been applied.
@@ -303,7 +329,7 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     /// Whether the change is new; an error if it is not one that a node makes.
-    fn take(&mut self, change: &Change) -> Result<bool, DocumentError> {
+    fn take(&mut self, change: &Change, spelling: Spelling) -> Result<bool, DocumentError> {
         if self.has(&change.hash()) {
             return Ok(false);
         }
@@ -314,7 +340,7 @@ impl Judge<'_> {
         self.actors_are_known(change, &origin)?;
         // Saving keeps operations, not bytes: a change in any other spelling would come back as another change, and the document
         // with it would never load again.
-        if Change::from(change.decode()).raw_bytes() != change.raw_bytes() {
+        if spelling == Spelling::Foreign && Change::from(change.decode()).raw_bytes() != change.raw_bytes() {
             return Err(DocumentError::Forbidden("it is not encoded as automerge encodes it"));
         }
         let operations = operations(change.raw_bytes()).ok_or(DocumentError::Forbidden("not only puts of bytes and removals"))?;

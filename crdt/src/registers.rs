@@ -166,6 +166,16 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
         self.index.is_empty()
     }
 
+    /// The keys that stand above a number of a feed: how many, and the bytes of their values.
+    pub fn written_above(&self, origin: OriginIx, number: u64) -> (u64, u64) {
+        let feed = self.feeds.get(origin.0 as usize);
+        let standing = feed.into_iter().flat_map(|feed| feed.above(number)).filter_map(|(number, slot)| {
+            let register = self.at(slot)?;
+            (register.entry(origin)?.number == number).then(|| register.write.value.as_ref().map_or(0, |value| value.len() as u64))
+        });
+        standing.fold((0, 0), |(count, bytes), value| (count + 1, bytes + value))
+    }
+
     /// How many removals and overtaken entries are still remembered.
     pub fn remembered(&self) -> usize {
         self.passing.len()

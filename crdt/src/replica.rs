@@ -4,7 +4,7 @@
 //! happened comes out of [`Replica::take_events`], what must reach the disk out of [`Replica::take_rows`].
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -107,6 +107,7 @@ const META_FORMAT: &[u8] = b"format";
 const META_ORIGIN: u8 = b'o';
 const META_CLOCK: u8 = b'c';
 const META_HELD: u8 = b'h';
+const META_RELEASED: u8 = b'r';
 
 /// See the module.
 #[derive(Debug)]
@@ -119,6 +120,8 @@ pub struct Replica {
     /// within one run, since its old numbers are spent.
     writers: BTreeMap<SectionId, OriginIx>,
     holds: u64,
+    /// Sections that an operator has given up here, so that they are not held again by themselves.
+    released: BTreeSet<SectionId>,
     policies: BTreeMap<SectionId, SectionPolicy>,
     contested: Vec<SectionPolicy>,
     roots: BTreeMap<Path, SectionId>,
@@ -142,6 +145,7 @@ impl Replica {
             sections: BTreeMap::new(),
             writers: BTreeMap::new(),
             holds: 0,
+            released: BTreeSet::new(),
             policies: BTreeMap::new(),
             contested: Vec::new(),
             roots: BTreeMap::new(),
@@ -260,6 +264,17 @@ impl Replica {
     /// Whether this node's declared name of a dot is this.
     pub fn dot(&self, ix: DotIx) -> Dot {
         Dot { origin: self.origins.get(ix.origin), number: ix.number }
+    }
+
+    /// How many topics live here, over all sections held and the local ones.
+    pub fn topic_count(&self) -> usize {
+        self.sections.values().map(|section| section.tree.len()).sum()
+    }
+
+    /// The length of all values of one section, or of all, in bytes.
+    pub fn value_bytes(&self, of: Option<SectionId>) -> u64 {
+        let sections = self.sections.iter().filter(|(id, _)| of.is_none_or(|of| of == **id)).map(|(_, section)| section);
+        sections.flat_map(|section| section.values.iter()).filter_map(|(_, write)| write.value.as_ref()).map(|value| value.len() as u64).sum()
     }
 
     /// The displaced log.
@@ -398,6 +413,13 @@ impl Replica {
         Some(Written { section, plane: Plane::Tree, dot: DotIx { origin: own, number } })
     }
 
+    /// Where this node's latest standing record stands.
+    pub fn last_standing_write(&self) -> Option<Written> {
+        let own = *self.writers.get(&SectionId::MESH)?;
+        let number = self.sections.get(&SectionId::MESH)?.standing.frontier().get(own);
+        Some(Written { section: SectionId::MESH, plane: Plane::Standing, dot: DotIx { origin: own, number } })
+    }
+
     /// Writes a standing record of the built-in section, or removes it.
     pub fn put_standing(&mut self, standing: Standing, time_ms: u64, value: Option<Vec<u8>>) -> Option<Written> {
         let own = self.writer(SectionId::MESH);
@@ -449,6 +471,31 @@ impl Replica {
         self.open(id);
         self.settle_sections(None);
         true
+    }
+
+    /// Whether an operator has given up a section here.
+    pub fn is_released(&self, id: SectionId) -> bool {
+        self.released.contains(&id)
+    }
+
+    /// Notes that an operator has given up a section here, or wants it again.
+    pub fn set_released(&mut self, id: SectionId, released: bool) {
+        let changed = if released { self.released.insert(id) } else { self.released.remove(&id) };
+        if changed {
+            let key = [&[META_RELEASED][..], &id.0.to_be_bytes()].concat();
+            self.deleted_rows.push(Row { table: Table::Meta, key, value: released.then(Vec::new) });
+        }
+    }
+
+    /// This node's writes in a section that come after what `known` covers: how many keys, and the bytes of their values.
+    pub fn own_writes_above(&self, id: SectionId, known: &Frontiers) -> (u64, u64) {
+        let (Some(section), Some(own)) = (self.sections.get(&id), self.writers.get(&id)) else { return (0, 0) };
+        let parts = [
+            section.standing.written_above(*own, known[Plane::Standing].get(*own)),
+            section.tree.written_above(*own, known[Plane::Tree].get(*own)),
+            section.values.written_above(*own, known[Plane::Values].get(*own)),
+        ];
+        parts.into_iter().fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1))
     }
 
     /// Gives up a section, with all that it holds here.
@@ -727,6 +774,10 @@ impl Replica {
                     Some((&META_HELD, id)) => {
                         let id = id.try_into().map(u64::from_be_bytes).map_err(|_| bad("not a section"))?;
                         replica.sections.insert(SectionId(id), Section::new(SectionId(id)));
+                    }
+                    Some((&META_RELEASED, id)) => {
+                        let id = id.try_into().map(u64::from_be_bytes).map_err(|_| bad("not a section"))?;
+                        replica.released.insert(SectionId(id));
                     }
                     _ => return Err(bad("unknown").into()),
                 },

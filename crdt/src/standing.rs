@@ -71,6 +71,9 @@ pub struct NodeRecord {
     /// When its certificate expires, in seconds since 1970.
     #[n(6)]
     pub expires_s: u64,
+    /// The BLAKE3 hash of its authority key, if it has that role; otherwise empty.
+    #[cbor(n(7), with = "minicbor::bytes")]
+    pub authority_id: Vec<u8>,
 }
 
 /// Why and by whom a node was revoked.

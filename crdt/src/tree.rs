@@ -418,6 +418,13 @@ impl Tree {
         self.feeds.values().flat_map(|feed| feed.records.values()).flat_map(|record| &record.removals)
     }
 
+    /// The changes above a number of a feed: how many, and their bytes.
+    pub fn written_above(&self, origin: OriginIx, number: u64) -> (u64, u64) {
+        let feed = self.feeds.get(&origin);
+        let records = feed.into_iter().flat_map(|feed| feed.records.range(number + 1..));
+        records.fold((0, 0), |(count, bytes), (_, record)| (count + 1, bytes + record.change.len() as u64))
+    }
+
     /// The places of all records that are still in feeds.
     pub fn record_dots(&self) -> impl Iterator<Item = DotIx> + '_ {
         self.feeds.iter().flat_map(|(origin, feed)| feed.records.keys().map(|number| DotIx { origin: *origin, number: *number }))

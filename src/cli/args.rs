@@ -18,6 +18,7 @@ pub(crate) struct Cli {
 
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Common options")]
 pub(crate) struct Global {
     /// The node to talk to, instead of the one named in the credential
     #[arg(long, global = true, value_name = "HOST:PORT", env = "MANGROVE_NODE", hide_env_values = true)]
@@ -28,10 +29,13 @@ pub(crate) struct Global {
     /// The operator credential, instead of operator.toml in the data directory
     #[arg(long, global = true, value_name = "FILE", env = "MANGROVE_CREDENTIAL", hide_env_values = true, value_hint = ValueHint::FilePath)]
     pub(crate) credential: Option<PathBuf>,
+    /// How long to try to reach the node
+    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub(crate) timeout: Duration,
     /// Print JSON instead of tables and sentences
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// What to log on stderr: error, warn, info, debug, trace, or a filter such as `info,mangrove_net=debug`; `json:` before it logs as JSON
+    /// What to log on stderr: off, error, warn, info, debug, trace, or a list such as `info,mangrove_net=debug`
     #[arg(long, global = true, value_name = "FILTER", env = "MANGROVE_LOG", hide_env_values = true)]
     pub(crate) log: Option<String>,
 }

@@ -138,10 +138,7 @@ mod tests {
         let refusal = Refusal::new(Code::NotHeld, "a/b", "this node does not hold its section")
             .who(["JFK".to_owned(), "LGA".to_owned()])
             .hint("--node");
-        assert_eq!(
-            Failure::from(refusal).text(),
-            "error: a/b: this node does not hold its section (JFK, LGA) [not-held]\nhint: --node\n"
-        );
+        assert_eq!(Failure::from(refusal).text(), "error: a/b: this node does not hold its section (JFK, LGA) [not-held]\nhint: --node\n");
         assert_eq!(Failure::new(Exit::Done, "").text(), "");
     }
 }

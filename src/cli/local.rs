@@ -1,15 +1,16 @@
 //! What a node does on its own machine: start, found, join, check itself and its configuration.
 
-use std::io::{IsTerminal, Read};
+use std::io::Read;
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{ConfigCommand, Global, NodeFlags};
 use super::output::table;
-use super::{Context, Exit, Failure};
+use super::{Context, Exit, Failure, Output};
 use crate::client::{Client, ClientError, Credential};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
+use crate::logging;
 use crate::protocol::{Finding, Severity};
 use crate::runtime::{self, Running};
 
@@ -18,15 +19,18 @@ const TICKET_BYTES_MAX: u64 = 64 << 10;
 
 /// The configuration in the file, changed by the environment and then by the flags.
 fn configuration(global: &Global, flags: &NodeFlags) -> Result<Config, Failure> {
+    // The default file may be missing; one that was asked for may not.
+    if let Some(file) = &flags.config {
+        std::fs::metadata(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
+    }
     let file = flags.config.clone().unwrap_or_else(|| global.data.join("mangrove.toml"));
-    let mut settings = flags.settings.clone();
-    settings.extend(flags.listen.iter().map(|listen| ("listen".to_owned(), listen.clone())));
-    settings.extend(flags.name.iter().map(|name| ("name".to_owned(), name.clone())));
-    Config::load(&file, &settings).map_err(|error| Failure::usage(&error))
-}
-
-fn start_logging(global: &Global) -> Result<(), Failure> {
-    crate::logging::start(global.log.as_deref()).map_err(|error| Failure::usage(&error))
+    let named = [("listen", &flags.listen), ("name", &flags.name), ("log", &global.log)];
+    let named = named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)));
+    let settings: Vec<(String, String)> = flags.settings.iter().cloned().chain(named).collect();
+    Config::load(&file, &settings).map_err(|ConfigError(problems)| {
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Failure::usage(problems.join("\n       ")).hint("`mangrove config example` explains every key")
+    })
 }
 
 /// Whether nothing has been made in the data directory yet.
@@ -41,13 +45,13 @@ fn is_empty(data: &Path) -> Result<bool, Failure> {
 
 pub(super) async fn up(context: &mut Context, flags: &NodeFlags) -> Result<(), Failure> {
     let config = configuration(&context.global, flags)?;
-    start_logging(&context.global)?;
+    logging::start_as(&config.log, config.log_format).map_err(Failure::usage)?;
     let data = &context.global.data;
     let founded = is_empty(data)?;
     if founded {
-        runtime::init(data, &config, flags.name.as_deref())?;
+        runtime::init(data, &config, flags.name.as_deref()).map_err(Failure::refused)?;
     }
-    let running = Running::start(data, &config).await?;
+    let running = Running::start(data, &config).await.map_err(Failure::refused)?;
     let credential = context.credential_path();
     let address = running.address().to_string();
     if context.output.json {
@@ -60,15 +64,20 @@ pub(super) async fn up(context: &mut Context, flags: &NodeFlags) -> Result<(), F
             "credential": credential,
         }))?;
     } else {
-        context.output.line(format!("{} ({}) of mesh {} listens on {address}", running.name(), running.node().short(), running.mesh().short()))?;
+        context.output.line(format!(
+            "{} ({}) of mesh {} listens on {address}",
+            running.name(),
+            running.node().short(),
+            running.mesh().short()
+        ))?;
         if founded {
             tell_first_steps(context)?;
         }
     }
     context.output.flush()?;
     tokio::select! {
-        ended = running.finished() => ended?,
-        () = stop_wanted() => running.shutdown().await?,
+        ended = running.finished() => ended.map_err(Failure::refused)?,
+        () = stop_wanted() => running.shutdown().await.map_err(Failure::refused)?,
     }
     Ok(())
 }
@@ -106,7 +115,7 @@ async fn stop_wanted() {
 
 pub(super) async fn init(context: &mut Context, flags: &NodeFlags) -> Result<(), Failure> {
     let config = configuration(&context.global, flags)?;
-    let report = runtime::init(&context.global.data, &config, flags.name.as_deref())?;
+    let report = runtime::init(&context.global.data, &config, flags.name.as_deref()).map_err(Failure::refused)?;
     told_made(context, &report, "a new mesh")
 }
 
@@ -120,7 +129,7 @@ pub(super) async fn join(context: &mut Context, ticket: &str, flags: &NodeFlags)
         }
         ticket => ticket.to_owned(),
     };
-    let report = runtime::join(&context.global.data, &config, ticket.trim(), flags.name.as_deref()).await?;
+    let report = runtime::join(&context.global.data, &config, ticket.trim(), flags.name.as_deref()).await.map_err(Failure::refused)?;
     told_made(context, &report, "the mesh")
 }
 
@@ -143,13 +152,12 @@ pub(super) async fn config(context: &mut Context, command: ConfigCommand) -> Res
     match command {
         ConfigCommand::Show => {
             let text = context.connect().await?.config().await?;
-            let value: serde_json::Value =
+            let value: Value =
                 serde_json::from_str(&text).map_err(|error| ClientError::Protocol(format!("its configuration is no JSON: {error}")))?;
             if context.output.json {
                 return context.output.json_line(&value);
             }
-            let toml = toml::to_string(&value).map_err(|error| ClientError::Protocol(format!("its configuration is no TOML: {error}")))?;
-            context.output.bytes(toml.as_bytes())
+            show_keys(&mut context.output, "", &value)
         }
         ConfigCommand::Check { file } => {
             let flags = NodeFlags { config: file, ..NodeFlags::default() };
@@ -158,6 +166,18 @@ pub(super) async fn config(context: &mut Context, command: ConfigCommand) -> Res
         }
         ConfigCommand::Example => context.output.bytes(Config::example().as_bytes()),
     }
+}
+
+/// A line for each key: its value and where that came from.
+fn show_keys(output: &mut Output, prefix: &str, value: &Value) -> Result<(), Failure> {
+    let Some(keys) = value.as_object() else { return Ok(()) };
+    for (key, entry) in keys {
+        match (entry.get("value"), entry.get("from").and_then(Value::as_str)) {
+            (Some(value), Some(from)) => output.line(format!("{prefix}{key} = {value}  # {from}"))?,
+            _ => show_keys(output, &format!("{prefix}{key}."), entry)?,
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn doctor(context: &mut Context) -> Result<(), Failure> {
@@ -175,7 +195,7 @@ pub(super) async fn doctor(context: &mut Context) -> Result<(), Failure> {
             };
             table.add_row([mark, &finding.check, &finding.found, &finding.hint]);
         }
-        context.output.line(table.to_string())?;
+        context.output.table(&table)?;
     }
     let worst = findings.iter().map(|finding| finding.severity).max();
     match (worst, unreachable) {
@@ -187,7 +207,8 @@ pub(super) async fn doctor(context: &mut Context) -> Result<(), Failure> {
 
 /// Looks from the outside in, as far as it gets; `true` if the node could not be reached.
 async fn look(context: &Context, findings: &mut Vec<Finding>) -> bool {
-    let mut found = |severity, check: &str, found: String, hint: String| findings.push(Finding { severity, check: check.into(), found, hint });
+    let mut found =
+        |severity, check: &str, found: String, hint: String| findings.push(Finding { severity, check: check.into(), found, hint });
     let path = context.credential_path();
     match Credential::read(&path) {
         Ok(_) => found(Severity::Ok, "credential", path.display().to_string(), String::new()),
@@ -223,4 +244,20 @@ async fn look(context: &Context, findings: &mut Vec<Finding>) -> bool {
         Err(error) => found(Severity::Error, "node", error.to_string(), error.hint().unwrap_or_default()),
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_with_only_a_configuration_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(is_empty(&dir.path().join("not there")), Ok(true));
+        assert_eq!(is_empty(dir.path()), Ok(true));
+        std::fs::write(dir.path().join("mangrove.toml"), "").unwrap();
+        assert_eq!(is_empty(dir.path()), Ok(true));
+        std::fs::create_dir(dir.path().join("vault")).unwrap();
+        assert_eq!(is_empty(dir.path()), Ok(false));
+    }
 }

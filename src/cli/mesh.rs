@@ -22,11 +22,7 @@ fn status_fields(status: &Status) -> Vec<(&'static str, String)> {
         0 => bytes_text(status.disk_bytes),
         max => format!("{} of at most {}", bytes_text(status.disk_bytes), bytes_text(max)),
     };
-    let unspread = format!(
-        "{}, {} not yet at any peer",
-        plural(status.unspread_changes, "change"),
-        bytes_text(status.unspread_bytes)
-    );
+    let unspread = format!("{}, {} not yet at any peer", plural(status.unspread_changes, "change"), bytes_text(status.unspread_bytes));
     let listens = if status.listens.is_empty() { "nowhere: it only dials out".into() } else { status.listens.join(", ") };
     let mut fields = vec![
         ("node", format!("{} ({}, {})", status.name, status.node, status.role)),
@@ -35,7 +31,10 @@ fn status_fields(status: &Status) -> Vec<(&'static str, String)> {
         ("listens", listens),
         ("nodes", format!("{} of {} reachable, {}", status.reachable, status.nodes, plural(status.links.into(), "link"))),
         ("clients", status.sessions.to_string()),
-        ("topics", format!("{} in {}, {}", count_text(status.topics), plural(status.sections.into(), "section"), bytes_text(status.value_bytes))),
+        (
+            "topics",
+            format!("{} in {}, {}", count_text(status.topics), plural(status.sections.into(), "section"), bytes_text(status.value_bytes)),
+        ),
         ("spread", unspread),
         ("displaced", plural(status.displaced, "value")),
         ("disk", disk),
@@ -105,7 +104,11 @@ pub(super) async fn links(context: &mut Context, command: Option<LinksCommand>) 
     match command.unwrap_or(LinksCommand::Ls) {
         LinksCommand::Ls => {
             let rows = client.links().await?;
-            context.output.listing(&rows, &["name", "node", "state", "address", "rtt", "sent", "received", "lag", "proved equal", "note"], link_cells)
+            context.output.listing(
+                &rows,
+                &["name", "node", "state", "address", "rtt", "sent", "received", "lag", "proved equal", "note"],
+                link_cells,
+            )
         }
         LinksCommand::Block { node } => {
             client.block(&node, true).await?;
@@ -184,12 +187,8 @@ pub(super) async fn section(context: &mut Context, command: SectionCommand) -> R
 
 impl Policy {
     fn into_properties(self) -> BTreeMap<String, String> {
-        let named = [
-            ("arbitration", self.arbitration),
-            ("voters", self.voters),
-            ("durability", self.durability),
-            ("retention", self.retention),
-        ];
+        let named =
+            [("arbitration", self.arbitration), ("voters", self.voters), ("durability", self.durability), ("retention", self.retention)];
         let named = named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         named.chain(self.properties).collect()
     }

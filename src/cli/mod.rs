@@ -18,9 +18,9 @@ mod output;
 mod publish;
 mod topics;
 
-pub(crate) use args::{Demo, duration};
+pub(crate) use args::Demo;
 pub(crate) use failure::{Exit, Failure, refusal_text};
-pub(crate) use output::{Output, bytes_text, count_text, duration_text, parse_time, progress, table};
+pub(crate) use output::{Output, bytes_text, count_text, duration_text, progress, table};
 
 use args::{Cli, Command, Global};
 
@@ -56,6 +56,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
 }
 
 async fn command(context: &mut Context, command: Command) -> Result<(), Failure> {
+    // A node's log goes by its configuration; other commands log only if they are told to.
+    if let (Some(filter), false) = (&context.global.log, matches!(command, Command::Up(_))) {
+        crate::logging::start(Some(filter)).map_err(Failure::usage)?;
+    }
     match command {
         Command::Up(up) => local::up(context, &up.flags).await,
         Command::Init(init) => local::init(context, &init.flags).await,
@@ -96,7 +100,8 @@ impl Context {
     }
 
     fn client_options(&self) -> Result<ClientOptions, Failure> {
-        let options = ClientOptions::new(Credential::read(&self.credential_path())?);
+        let credential = Credential::read(&self.credential_path())?;
+        let options = ClientOptions { connect_timeout: self.global.timeout, ..ClientOptions::new(credential) };
         Ok(match &self.global.node {
             Some(address) => options.at(address),
             None => options,

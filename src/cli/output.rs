@@ -49,12 +49,7 @@ impl Output {
     }
 
     /// A listing that is there as a whole.
-    pub(crate) fn listing<T: Serialize>(
-        &mut self,
-        rows: &[T],
-        head: &[&str],
-        cells: impl Fn(&T) -> Vec<String>,
-    ) -> Result<(), Failure> {
+    pub(crate) fn listing<T: Serialize>(&mut self, rows: &[T], head: &[&str], cells: impl Fn(&T) -> Vec<String>) -> Result<(), Failure> {
         if self.json {
             return self.json_line(&rows);
         }
@@ -62,7 +57,12 @@ impl Output {
         for row in rows {
             table.add_row(cells(row));
         }
-        self.line(table.to_string())
+        self.table(&table)
+    }
+
+    /// A table, without the blanks at the ends of its lines.
+    pub(crate) fn table(&mut self, table: &Table) -> Result<(), Failure> {
+        table.lines().try_for_each(|line| self.line(line.trim_end()))
     }
 
     /// Names and values, one a line.
@@ -105,7 +105,7 @@ impl JsonArray {
 
 pub(crate) fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(head.iter().map(|name| name.to_uppercase()));
+    table.load_style(presets::NOTHING).set_header(head.iter().map(|name| name.to_uppercase()));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -304,10 +304,13 @@ mod tests {
         }
         assert_eq!(time_text(951_782_400_000), "2000-02-29T00:00:00Z");
         let noon = Some(1_357_041_600_000);
-        for text in ["2013-01-01T12:00", "2013-01-01 12:00:00", "2013-01-01T12:00:00Z", "2013-01-01T13:00:00+01:00", "2013-01-01T07:00-05"] {
+        for text in ["2013-01-01T12:00", "2013-01-01 12:00:00", "2013-01-01T12:00:00Z", "2013-01-01T13:00:00+01:00", "2013-01-01T07:00-05"]
+        {
             assert_eq!(parse_time(text), noon, "{text}");
         }
-        for text in ["", "2013-01-01", "2013-13-01T00:00", "2013-01-01T24:00", "noon", "2013-01-01T12:60", "1969-12-31T00:00", "2013-01-01T-"] {
+        for text in
+            ["", "2013-01-01", "2013-13-01T00:00", "2013-01-01T24:00", "noon", "2013-01-01T12:60", "1969-12-31T00:00", "2013-01-01T-"]
+        {
             assert_eq!(parse_time(text), None, "{text}");
         }
     }
@@ -320,7 +323,10 @@ mod tests {
         assert_eq!(raw_of("json", &text), b"\"hi \\\"there\\\"\"");
         assert_eq!(raw_of("binary", &[0, 255]), [0, 255]);
         assert_eq!(json_of("hologram", &[1, 2]), serde_json::json!({"type": "hologram", "base64": "AQI="}));
-        assert_eq!(["", "f", "fo", "foo", "foob"].map(|text| base64_less::base64(text.as_bytes())), ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]);
+        assert_eq!(
+            ["", "f", "fo", "foo", "foob"].map(|text| base64_less::base64(text.as_bytes())),
+            ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]
+        );
     }
 
     #[test]

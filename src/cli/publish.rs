@@ -45,7 +45,9 @@ impl Line {
         match &self.time {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Number(number)) => number.as_u64().map(Some).ok_or_else(|| "a time in numbers is milliseconds since 1970".into()),
-            Some(Value::String(text)) => parse_time(text).map(Some).ok_or_else(|| format!("{text:?} is not a time such as 2013-01-01T05:17:00Z")),
+            Some(Value::String(text)) => {
+                parse_time(text).map(Some).ok_or_else(|| format!("{text:?} is not a time such as 2013-01-01T05:17:00Z"))
+            }
             Some(_) => Err("a time is a number or a text".into()),
         }
     }
@@ -91,12 +93,8 @@ fn tell(context: &mut Context, report: &PublishReport, ms: u64) -> Result<(), Fa
         "written": written, "created": created, "refused": refused, "value_bytes": value_bytes, "ms": ms, "refusals": refusals,
     });
     let rate = count_text(written.saturating_mul(1_000) / ms.max(1));
-    let sentence = format!(
-        "{} written, {} made, {}, {rate} values/s",
-        plural(*written, "value"),
-        plural(*created, "topic"),
-        bytes_text(*value_bytes)
-    );
+    let sentence =
+        format!("{} written, {} made, {}, {rate} values/s", plural(*written, "value"), plural(*created, "topic"), bytes_text(*value_bytes));
     context.output.done(&json, sentence)
 }
 
@@ -134,7 +132,8 @@ impl Replay<'_> {
         let mut bytes = Vec::new();
         for number in 1_u64.. {
             bytes.clear();
-            let wrong = |what: String| Failure::usage(format!("line {number}: {what}")).hint("one JSON object {\"path\", \"value\"} a line");
+            let wrong =
+                |what: String| Failure::usage(format!("line {number}: {what}")).hint("one JSON object {\"path\", \"value\"} a line");
             let read = (&mut input).take(LINE_MAX + 1).read_until(b'\n', &mut bytes).await?;
             if read == 0 {
                 break;
@@ -194,7 +193,14 @@ mod tests {
         let line = Line::parse(br#"{"path":"a","value":null,"time":"2013-01-01T05:17"}"#).unwrap();
         assert_eq!((line.path.as_str(), &line.value, line.unix_ms()), ("a", &Value::Null, Ok(Some(1_357_017_420_000))));
         assert_eq!(Line::parse(br#"{"path":"a","value":1,"time":12}"#).unwrap().unix_ms(), Ok(Some(12)));
-        for wrong in [r#"{"path":"a"}"#, r#"{"value":1}"#, r#"{"path":"a","value":1,"time":"noon"}"#, "", "[]", r#"{"path":"a","value":1,"time":-1}"#] {
+        for wrong in [
+            r#"{"path":"a"}"#,
+            r#"{"value":1}"#,
+            r#"{"path":"a","value":1,"time":"noon"}"#,
+            "",
+            "[]",
+            r#"{"path":"a","value":1,"time":-1}"#,
+        ] {
             assert!(Line::parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }

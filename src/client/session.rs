@@ -53,7 +53,8 @@ pub(super) async fn dial(address: &str, mesh: MeshId) -> Result<(Connection, qui
 }
 
 async fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
-    let bare = address.rsplit_once(':').is_none_or(|(host, port)| port.parse::<u16>().is_err() || (host.contains(':') && !host.ends_with(']')));
+    let bare =
+        address.rsplit_once(':').is_none_or(|(host, port)| port.parse::<u16>().is_err() || (host.contains(':') && !host.ends_with(']')));
     let found = if bare {
         let host = address.trim_start_matches('[').trim_end_matches(']');
         tokio::net::lookup_host((host, PORT)).await?.collect()

@@ -58,7 +58,7 @@ async fn connected() -> (Client, Script) {
     let (receive, send) = tokio::io::split(mine);
     let mut script = Script(theirs);
     let options = options();
-    let (client, ()) = tokio::join!(Client::over(receive, send, &options, None), async {
+    let (client, ()) = tokio::join!(Client::over(receive, send, &options), async {
         let FromClient::Hello(hello) = script.hear().await else { panic!("expected a hello") };
         assert_eq!((hello.version, hello.token, hello.aliases_max), (1, vec![2; 32], 2));
         script.say(FromNode::Welcome(welcome())).await;
@@ -86,7 +86,7 @@ async fn a_node_that_refuses_says_why() {
     let mut script = Script(theirs);
     let refusal = Refusal::new(Code::BadCredential, "the session", "the token is not known").hint("ask the operator");
     let options = options();
-    let (client, ()) = tokio::join!(Client::over(receive, send, &options, None), async {
+    let (client, ()) = tokio::join!(Client::over(receive, send, &options), async {
         script.hear().await;
         script.say(FromNode::Refused(refusal.clone())).await;
     });

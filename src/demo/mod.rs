@@ -382,7 +382,7 @@ impl Report {
             let digest = self.digests.get(name).map_or("", String::as_str);
             nodes.add_row([name, count_text(*topics).as_str(), &bytes_text(*sent), &bytes_text(*received), digest]);
         }
-        output.line(nodes.to_string())?;
+        output.table(&nodes)?;
         output.line("")?;
         let each = |bytes: u64| bytes as f64 / self.updates.max(1) as f64;
         output.record(&[

@@ -75,14 +75,13 @@ impl Node {
 
     async fn start(data: PathBuf, name: &'static str) -> Result<Node, DemoError> {
         let log = data.with_extension("log");
-        let mut process = program(&data)?
-            .args(["up", "--json", "--name", name, "--listen", "127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .stderr(File::options().create(true).append(true).open(&log)?)
-            // Interrupting the demo must not interrupt the nodes before it has its own word with them.
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()?;
+        let mut command = program(&data)?;
+        command.args(["up", "--json", "--name", name, "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).kill_on_drop(true);
+        command.stderr(File::options().create(true).append(true).open(&log)?);
+        // Interrupting the demo must not interrupt the nodes before it has its own word with them.
+        #[cfg(unix)]
+        command.process_group(0);
+        let mut process = command.spawn()?;
         let failed = |what: &str| DemoError::Node { name: name.into(), what: format!("{what}\n{}", tail(&log)) };
         let output = process.stdout.take().ok_or_else(|| failed("has no output"))?;
         let mut line = String::new();

@@ -262,8 +262,12 @@ fn update() -> impl Strategy<Value = Update> {
 
 fn from_client() -> impl Strategy<Value = FromClient> {
     prop_oneof![
-        (any::<[u32; 2]>(), bytes(), text())
-            .prop_map(|([version, aliases_max], token, client)| FromClient::Hello(Hello { version, token, client, aliases_max })),
+        (any::<[u32; 2]>(), bytes(), text()).prop_map(|([version, aliases_max], token, client)| FromClient::Hello(Hello {
+            version,
+            token,
+            client,
+            aliases_max
+        })),
         (any::<u64>(), request()).prop_map(|(id, request)| FromClient::Request { id, request }),
         (any::<u32>(), any::<u32>()).prop_map(|(subscription, updates)| FromClient::Credit { subscription, updates }),
     ]

@@ -107,7 +107,7 @@ fn empty<S: Subject>(subject: &mut S) {
     let store = subject.open(Limit::NONE);
     assert!(contents(&store).is_empty());
     assert_eq!(store.get(Table::Meta, b"anything"), Ok(None));
-    assert_eq!(store.room(), u64::MAX);
+    assert!(store.room() > 1 << 20);
 }
 
 fn put_and_read<S: Subject>(subject: &mut S) {
@@ -321,7 +321,7 @@ fn full<S: Subject>(subject: &mut S) {
 
     // A small write is refused as well: the reserve is for what removes.
     let mut small = 0;
-    while store.commit(&[put(Table::Meta, b"small", &[1; 4_096])], Sync::Buffered).is_ok() {
+    while store.commit(&[put(Table::Meta, &u32::to_be_bytes(small), &noise(u64::from(small), 4_096))], Sync::Buffered).is_ok() {
         small += 1;
         assert!(small < 1_000, "the reserve is open to everyone");
     }
@@ -330,11 +330,9 @@ fn full<S: Subject>(subject: &mut S) {
         store.commit(&removal, Sync::Disk).expect("a removal goes on when the store is full");
         batches.push(removal);
     }
-    let mut want = expected(&batches);
     let mut found = contents(&store);
-    want.remove(&(Table::Meta, b"small".to_vec()));
-    found.remove(&(Table::Meta, b"small".to_vec()));
-    assert!(found == want);
+    found.retain(|(table, _), _| *table != Table::Meta);
+    assert!(found == expected(&batches));
 
     // And a larger limit opens it again.
     drop(store);

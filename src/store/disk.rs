@@ -74,7 +74,7 @@ pub struct DiskStore {
     /// `None` while an error keeps it shut.
     open: Option<Open>,
     usage: Usage,
-    /// Rows removed and bytes freed while in the reserve, since the last compaction for their sake.
+    /// Bytes removed and replaced while near a limit, since the last compaction for their sake.
     freed_bytes: u64,
 }
 
@@ -237,7 +237,8 @@ impl DiskStore {
         let written = Effect::written(rows);
         let taken = self.taken()?;
         let limits = [self.options.limit, self.free_limit(taken)?];
-        if limits.iter().all(|limit| limit.has_room(taken, written)) {
+        // Away from the limits nothing is looked up.
+        if limits.iter().all(|limit| limit.has_room(taken, written.saturating_add(limit.reserve_bytes))) {
             return Ok(());
         }
         let open = self.opened()?;
@@ -285,7 +286,8 @@ impl DiskStore {
     fn compact(&mut self) -> Result<(), StoreError> {
         let open = self.opened()?;
         let result = guarded(&self.path, || {
-            for table in &open.tables {
+            // Its own table too: a journal goes only when all that it holds is in files.
+            for table in open.tables.iter().chain([&open.own]) {
                 table.rotate_memtable()?;
                 open.wait_while(|| table.sealed_memtable_count() > 0)?;
                 table.major_compact()?;

@@ -309,3 +309,208 @@ fn damaged(path: &Path, what: String) -> StoreError {
         remedy: "and restore both copies from a backup, or join again as a new node with --data naming an empty directory",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn make(dir: &Path) -> Vault {
+        DataDir::open(dir).unwrap().create_vault(&[("identity", b"secret")]).unwrap()
+    }
+
+    fn open(dir: &Path) -> (Vault, VaultState) {
+        DataDir::open(dir).unwrap().open_vault().unwrap()
+    }
+
+    fn read(dir: &Path, copy: &str) -> Vec<u8> {
+        fs::read(dir.join("vault").join(copy)).unwrap()
+    }
+
+    fn write(dir: &Path, copy: &str, bytes: &[u8]) {
+        fs::write(dir.join("vault").join(copy), bytes).unwrap();
+    }
+
+    #[test]
+    fn entries_are_there_after_each_put_and_boots_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut vault = make(dir.path());
+        for boot in 1..5u32 {
+            assert_eq!(vault.next_boot(), Ok(boot));
+            vault.put("tickets", &[boot as u8; 20]).unwrap();
+            drop(vault);
+            let (opened, state) = open(dir.path());
+            assert_eq!(state, VaultState::Sound);
+            assert_eq!(opened.get("identity"), Some(&b"secret"[..]));
+            assert_eq!(opened.get("tickets"), Some(&[boot as u8; 20][..]));
+            vault = opened;
+        }
+        vault.put_all(&[("tickets", None), ("operator", Some(b"hash"))]).unwrap();
+        drop(vault);
+        assert_eq!(open(dir.path()).0.names().collect::<Vec<_>>(), ["boot", "identity", "operator"]);
+    }
+
+    #[test]
+    fn only_its_user_may_read_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        drop(make(dir.path()));
+        let mode = |path: &str| fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(["vault", "vault/a", "vault/b"].map(mode), [0o700, 0o600, 0o600]);
+    }
+
+    #[test]
+    fn one_is_made_once_and_opened_only_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        assert!(matches!(data.open_vault(), Err(StoreError::Missing { .. })));
+        assert!(!data.has_vault());
+        // What a crash while making one leaves.
+        fs::create_dir(dir.path().join("vault.new")).unwrap();
+        drop(data.create_vault(&[]).unwrap());
+        assert!(data.has_vault());
+        assert!(matches!(data.create_vault(&[]), Err(StoreError::Exists { .. })));
+        assert!(!dir.path().join("vault.new").exists());
+    }
+
+    #[test]
+    fn damage_to_either_copy_is_healed_and_nothing_is_rolled_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut vault = make(dir.path());
+        vault.put("promise", b"old").unwrap();
+        vault.put("promise", b"new").unwrap();
+        drop(vault);
+        let sound = read(dir.path(), "a");
+        assert_eq!(sound, read(dir.path(), "b"));
+        let used = BODY_AT + u32::from_be_bytes(sound[LEN_AT..BODY_AT].try_into().unwrap()) as usize;
+        for copy in COPIES {
+            for bit in (0..used * 8).step_by(5) {
+                let mut flipped = sound.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                write(dir.path(), copy, &flipped);
+                let (vault, state) = open(dir.path());
+                assert!(matches!(&state, VaultState::Healed { path, .. } if path.ends_with(copy)), "bit {bit} of {copy}: {state:?}");
+                assert_eq!(vault.get("promise"), Some(&b"new"[..]));
+                drop(vault);
+                assert_eq!(open(dir.path()).1, VaultState::Sound);
+            }
+            for cut in [0, 1, BODY_AT - 1, BODY_AT, used - 1] {
+                write(dir.path(), copy, &sound[..cut]);
+                assert!(matches!(open(dir.path()).1, VaultState::Healed { .. }), "{copy} cut to {cut}");
+            }
+            fs::remove_file(dir.path().join("vault").join(copy)).unwrap();
+            assert!(matches!(open(dir.path()).1, VaultState::Healed { .. }));
+            assert_eq!(open(dir.path()).0.get("promise"), Some(&b"new"[..]));
+        }
+        // Beyond the body nothing counts.
+        let mut padded = sound.clone();
+        *padded.last_mut().unwrap() = 1;
+        write(dir.path(), "a", &padded);
+        assert_eq!(open(dir.path()).1, VaultState::Sound);
+    }
+
+    #[test]
+    fn a_crash_at_any_byte_of_a_put_leaves_the_old_or_the_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut vault = make(dir.path());
+        vault.put("promise", b"old").unwrap();
+        let old = read(dir.path(), "a");
+        vault.put("promise", b"new").unwrap();
+        drop(vault);
+        let new = read(dir.path(), "a");
+        let torn = |cut: usize| [&new[..cut], &old[cut..]].concat();
+        let promise = || open(dir.path()).0.get("promise").unwrap().to_vec();
+        for cut in 0..BODY_AT + 40 {
+            // While a is written b is the old one; while b is written a is the new one.
+            write(dir.path(), "a", &torn(cut));
+            write(dir.path(), "b", &old);
+            let found = promise();
+            assert!(found == b"old" || found == b"new", "a torn at {cut}");
+            write(dir.path(), "a", &new);
+            write(dir.path(), "b", &torn(cut));
+            assert_eq!(promise(), b"new", "b torn at {cut}");
+        }
+    }
+
+    #[test]
+    fn two_damaged_copies_are_an_error_that_says_what_to_do_and_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(make(dir.path()));
+        let mut damaged = read(dir.path(), "a");
+        damaged[BODY_AT] ^= 1;
+        write(dir.path(), "a", &damaged);
+        write(dir.path(), "b", b"short");
+        let error = DataDir::open(dir.path()).unwrap().open_vault().err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{} is damaged: of its two copies, a: its checksum is wrong, b: it has only 5 bytes; check the disk, and restore both copies from a \
+                 backup, or join again as a new node with --data naming an empty directory",
+                dir.path().join("vault").display()
+            )
+        );
+        assert_eq!(read(dir.path(), "a"), damaged);
+        assert_eq!(read(dir.path(), "b"), b"short");
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_and_a_flipped_bit_does_not_pass_for_one() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(make(dir.path()));
+        let mut newer = read(dir.path(), "a");
+        newer[GENERATION_AT - 1] += 1;
+        write(dir.path(), "a", &newer);
+        assert!(matches!(open(dir.path()).1, VaultState::Healed { .. }), "its checksum says that it is damage");
+        let used = BODY_AT + u32::from_be_bytes(newer[LEN_AT..BODY_AT].try_into().unwrap()) as usize;
+        let sum = *blake3::hash(&newer[FORMAT_AT..used]).as_bytes();
+        newer[SUM_AT..FORMAT_AT].copy_from_slice(&sum);
+        write(dir.path(), "a", &newer);
+        let error = DataDir::open(dir.path()).unwrap().open_vault().err().unwrap();
+        assert!(matches!(error, StoreError::Version { found: 2, known: FORMAT_VERSION, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_boot_counter_that_makes_no_sense_starts_no_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut vault = make(dir.path());
+        for nonsense in [&b"123"[..], &u32::MAX.to_be_bytes(), b""] {
+            vault.put(BOOT, nonsense).unwrap();
+            assert!(matches!(vault.next_boot(), Err(StoreError::Corrupt { .. })), "{nonsense:x?}");
+        }
+    }
+
+    #[test]
+    fn it_grows_in_place_and_shrinks_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut vault = make(dir.path());
+        for len in [1, PAD_BYTES, 10 * PAD_BYTES + 1, 100] {
+            vault.put("book", &vec![7; len]).unwrap();
+            drop(vault);
+            let (opened, state) = open(dir.path());
+            assert_eq!((opened.get("book"), state), (Some(&vec![7; len][..]), VaultState::Sound));
+            vault = opened;
+        }
+        let refused = vault.put("book", &vec![7; BODY_BYTES_MAX]).unwrap_err();
+        assert!(matches!(refused, StoreError::Io { .. }), "{refused}");
+        assert_eq!(vault.get("book").map(<[u8]>::len), Some(100));
+        vault.put("book", b"x").unwrap();
+    }
+
+    #[test]
+    fn after_a_failed_copy_that_one_is_written_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut vault = make(dir.path());
+        // A file opened for reading only refuses to be written, as a bad sector would.
+        let sound_b = std::mem::replace(&mut vault.files[1], File::open(dir.path().join("vault/b")).unwrap());
+        assert!(vault.put("promise", b"1").is_err());
+        assert_eq!((vault.sound, vault.get("promise")), ([true, false], None));
+        let before = read(dir.path(), "a");
+        assert!(vault.put("promise", b"2").is_err());
+        assert_eq!(read(dir.path(), "a"), before, "the only sound copy is left alone while the other cannot be written");
+        vault.files[1] = sound_b;
+        vault.put("promise", b"3").unwrap();
+        assert_eq!(vault.sound, [true; 2]);
+        drop(vault);
+        let (vault, state) = open(dir.path());
+        assert_eq!((vault.get("promise"), state), (Some(&b"3"[..]), VaultState::Sound));
+    }
+}

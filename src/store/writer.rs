@@ -234,7 +234,7 @@ impl<S: Store, R: FnMut(Report)> Work<S, R> {
             match self.step() {
                 Ok(()) => {
                     retry_in = self.options.retry_min;
-                    if self.is_closing && self.pending.is_empty() {
+                    if self.is_closing && self.pending.is_empty() && self.unsynced_since.is_none() {
                         return Ok(());
                     }
                 }
@@ -399,4 +399,229 @@ impl<S: Store, R: FnMut(Report)> Work<S, R> {
 
 fn bytes_of(row: &Row) -> usize {
     row.key.len() + row.value.as_ref().map_or(0, Vec::len)
+}
+
+#[cfg(test)]
+mod tests {
+    use mangrove_crdt::persist::Table;
+
+    use super::*;
+    use crate::store::{Limit, MemoryStore};
+
+    type Disk = Arc<Mutex<MemoryStore>>;
+
+    fn options() -> WriterOptions {
+        WriterOptions { retry_min: Duration::from_millis(5), retry_max: Duration::from_millis(20), ..WriterOptions::default() }
+    }
+
+    fn start(disk: &Disk, options: WriterOptions) -> (Writer, Receiver<Report>) {
+        let (sender, reports) = channel();
+        let writer = Writer::start(disk.clone(), options, move |report| drop(sender.send(report))).unwrap();
+        (writer, reports)
+    }
+
+    fn next(reports: &Receiver<Report>) -> Report {
+        reports.recv_timeout(Duration::from_secs(20)).expect("the store thread reports")
+    }
+
+    fn batch(number: u64, sync: Sync) -> Batch {
+        let row = |key: &[u8]| Row { table: Table::Registers, key: key.to_vec(), value: Some(number.to_be_bytes().to_vec()) };
+        Batch { number, rows: vec![row(&number.to_be_bytes()), row(b"last")], sync }
+    }
+
+    fn last(disk: &Disk) -> Option<u64> {
+        let bytes = disk.lock().unwrap().get(Table::Registers, b"last").unwrap()?;
+        Some(u64::from_be_bytes(bytes.try_into().unwrap()))
+    }
+
+    fn io() -> StoreError {
+        StoreError::Io { place: "the disk".into(), what: "it failed".into() }
+    }
+
+    fn full() -> StoreError {
+        StoreError::Full { place: "the disk".into(), what: "it is".into(), remedy: "wait" }
+    }
+
+    #[test]
+    fn a_disk_batch_is_on_the_disk_when_it_is_reported() {
+        let disk = Disk::default();
+        let (writer, reports) = start(&disk, options());
+        for number in 1..50 {
+            writer.send(batch(number, Sync::Disk));
+            assert_eq!(next(&reports), Report::Persisted { upto: number, synced: number });
+            disk.lock().unwrap().crash();
+            assert_eq!(last(&disk), Some(number));
+            assert_eq!((writer.in_flight(), writer.can_send()), (0, true));
+        }
+        assert_eq!(writer.close(), Ok(()));
+    }
+
+    #[test]
+    fn a_buffered_batch_is_reported_at_once_and_synced_a_little_later() {
+        let disk = Disk::default();
+        let (writer, reports) = start(&disk, WriterOptions { sync_after: Duration::from_millis(50), ..options() });
+        writer.send(batch(1, Sync::Buffered));
+        assert_eq!(next(&reports), Report::Persisted { upto: 1, synced: 0 });
+        assert_eq!(next(&reports), Report::Persisted { upto: 1, synced: 1 });
+        disk.lock().unwrap().crash();
+        assert_eq!(last(&disk), Some(1));
+        drop(writer);
+    }
+
+    #[test]
+    fn many_buffered_bytes_are_synced_at_once() {
+        let disk = Disk::default();
+        let (writer, reports) = start(&disk, WriterOptions { unsynced_bytes_max: 100, sync_after: Duration::from_secs(3_600), ..options() });
+        let mut number = 0;
+        // A batch has 8 + 8 and 4 + 8 bytes: the fourth is over.
+        for synced in [0, 0, 0, 4, 4] {
+            number += 1;
+            writer.send(batch(number, Sync::Buffered));
+            assert_eq!(next(&reports), Report::Persisted { upto: number, synced });
+        }
+        drop(writer);
+    }
+
+    #[test]
+    fn what_waits_is_committed_together() {
+        let disk = Disk::default();
+        let held = disk.lock().unwrap();
+        let (sender, reports) = channel();
+        // Started by hand: asking the store for its size must not wait for the lock.
+        let disk_too = disk.clone();
+        let starting = thread::spawn(move || Writer::start(disk_too, options(), move |report| drop(sender.send(report))).unwrap());
+        drop(held);
+        let writer = starting.join().unwrap();
+        let held = disk.lock().unwrap();
+        for number in 1..=20 {
+            writer.send(batch(number, if number == 7 { Sync::Disk } else { Sync::Buffered }));
+        }
+        assert_eq!((writer.in_flight(), writer.can_send()), (20, false));
+        drop(held);
+        // The thread may have begun with the first few; the rest is one.
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|report| !matches!(report, Report::Persisted { upto: 20, .. })) {
+            seen.push(next(&reports));
+        }
+        assert!(seen.len() <= 3, "{seen:?}");
+        assert_eq!(writer.in_flight(), 0);
+        assert_eq!(writer.close(), Ok(()));
+        assert_eq!(last(&disk), Some(20));
+    }
+
+    #[test]
+    fn a_full_disk_keeps_the_batch_and_says_so_until_there_is_room() {
+        let disk: Disk = Arc::new(Mutex::new(MemoryStore::new(Limit { bytes_max: 100, reserve_bytes: 50 })));
+        let (writer, reports) = start(&disk, options());
+        writer.send(batch(1, Sync::Disk));
+        assert_eq!(next(&reports), Report::Persisted { upto: 1, synced: 1 });
+        writer.send(batch(2, Sync::Disk));
+        let Report::Failed { number: 2, error: error @ StoreError::Full { .. }, retry_in: Some(_) } = next(&reports) else { panic!() };
+        assert_eq!((writer.in_flight(), writer.error()), (1, Some(error)));
+        assert_eq!(writer.room(), 6);
+        disk.lock().unwrap().set_limit(Limit::NONE);
+        while !matches!(next(&reports), Report::Persisted { upto: 2, synced: 2 }) {}
+        assert_eq!((writer.in_flight(), writer.error()), (0, None));
+        assert_eq!(writer.close(), Ok(()));
+    }
+
+    #[test]
+    fn a_removal_behind_a_batch_without_room_makes_room_for_both() {
+        let disk: Disk = Arc::new(Mutex::new(MemoryStore::new(Limit { bytes_max: 8_000, reserve_bytes: 4_000 })));
+        let (writer, reports) = start(&disk, options());
+        let big = |number, key: &[u8], value: Option<Vec<u8>>| {
+            Batch { number, rows: vec![Row { table: Table::Registers, key: key.to_vec(), value }], sync: Sync::Disk }
+        };
+        writer.send(big(1, b"a", Some(vec![1; 3_000])));
+        assert_eq!(next(&reports), Report::Persisted { upto: 1, synced: 1 });
+        writer.send(big(2, b"b", Some(vec![1; 3_000])));
+        assert!(matches!(next(&reports), Report::Failed { number: 2, error: StoreError::Full { .. }, .. }));
+        writer.send(big(3, b"a", None));
+        while !matches!(next(&reports), Report::Persisted { upto: 3, synced: 3 }) {}
+        assert_eq!(disk.lock().unwrap().rows(), 1);
+        drop(writer);
+    }
+
+    #[test]
+    fn after_a_failed_sync_what_it_may_have_lost_is_written_again() {
+        let disk = Disk::default();
+        let (writer, reports) = start(&disk, WriterOptions { sync_after: Duration::from_secs(3_600), ..options() });
+        for number in 1..=3 {
+            writer.send(batch(number, Sync::Buffered));
+            assert_eq!(next(&reports), Report::Persisted { upto: number, synced: 0 });
+        }
+        {
+            let mut disk = disk.lock().unwrap();
+            disk.fail_next(io());
+            // The system forgets what it could not write, and will say at the next sync that all is well.
+            let failing = disk.unsynced();
+            assert_eq!(failing, 3);
+        }
+        writer.send(batch(4, Sync::Disk));
+        assert!(matches!(next(&reports), Report::Failed { number: 4, error: StoreError::Io { .. }, retry_in: Some(_) }));
+        disk.lock().unwrap().crash();
+        while !matches!(next(&reports), Report::Persisted { upto: 4, synced: 4 }) {}
+        disk.lock().unwrap().crash();
+        for number in 1..=4u64 {
+            assert!(disk.lock().unwrap().get(Table::Registers, &number.to_be_bytes()).unwrap().is_some(), "{number}");
+        }
+        assert_eq!(writer.error(), None);
+        drop(writer);
+    }
+
+    #[test]
+    fn damage_is_said_once_and_for_good() {
+        let disk = Disk::default();
+        let (writer, reports) = start(&disk, options());
+        let error = StoreError::Corrupt { place: "the disk".into(), table: None, key: Vec::new(), what: "a hole".into(), remedy: "start again" };
+        disk.lock().unwrap().fail_next(error.clone());
+        writer.send(batch(1, Sync::Disk));
+        assert_eq!(next(&reports), Report::Failed { number: 1, error: error.clone(), retry_in: None });
+        assert_eq!(writer.error(), Some(error.clone()));
+        writer.send(batch(2, Sync::Disk));
+        assert_eq!(writer.close(), Err(error));
+        assert_eq!(last(&disk), None);
+    }
+
+    #[test]
+    fn closing_commits_and_syncs_what_was_sent() {
+        let disk = Disk::default();
+        let (writer, _reports) = start(&disk, WriterOptions { sync_after: Duration::from_secs(3_600), ..options() });
+        for number in 1..=100 {
+            writer.send(batch(number, Sync::Buffered));
+        }
+        assert_eq!(writer.close(), Ok(()));
+        disk.lock().unwrap().crash();
+        assert_eq!(last(&disk), Some(100));
+    }
+
+    #[test]
+    fn a_node_can_stop_on_a_full_disk_and_is_told() {
+        let disk = Disk::default();
+        let (writer, reports) = start(&disk, WriterOptions { retry_min: Duration::from_secs(3_600), ..options() });
+        disk.lock().unwrap().fail_next(full());
+        disk.lock().unwrap().fail_next(full());
+        writer.send(batch(1, Sync::Disk));
+        assert!(matches!(next(&reports), Report::Failed { number: 1, .. }));
+        assert_eq!(writer.close(), Err(full()));
+    }
+
+    #[test]
+    fn it_waits_longer_each_time_but_not_for_ever() {
+        let disk = Disk::default();
+        let (writer, reports) = start(&disk, options());
+        for _ in 0..5 {
+            disk.lock().unwrap().fail_next(full());
+        }
+        writer.send(batch(1, Sync::Disk));
+        let waits: Vec<u128> = (0..5)
+            .map(|_| match next(&reports) {
+                Report::Failed { retry_in: Some(wait), .. } => wait.as_millis(),
+                report => panic!("{report:?}"),
+            })
+            .collect();
+        assert_eq!(waits, [5, 10, 20, 20, 20]);
+        assert_eq!(next(&reports), Report::Persisted { upto: 1, synced: 1 });
+        drop(writer);
+    }
 }

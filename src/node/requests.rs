@@ -1,0 +1,609 @@
+//! Clients' requests: admitted, committed, answered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mangrove_crdt::{
+    definition::{Definition, Durability},
+    id::{NodeId, SectionId},
+    path::Path,
+    policy::{Arbitration, PolicyError, SectionEdit, SectionPolicy},
+    replica::{AddError, Added, NotHeld, SetError},
+    selector::Selector,
+    standing::{Revocation, Standing},
+    value,
+};
+
+use super::{Node, Now, SessionId, acks::Needs};
+use crate::protocol::{Code, ItemRefusal, Page, Refusal, Request, Response, SetBatch, Target, TopicSpec};
+
+type Answer = Result<(Response, Needs), Refusal>;
+
+impl Node {
+    pub(super) fn request(&mut self, now: Now, session: SessionId, id: u64, request: Request) {
+        if !self.sessions.contains_key(&session) {
+            return;
+        }
+        match self.serve(now, session, request) {
+            Err(refusal) => self.answer(session, id, Response::Refused(refusal)),
+            Ok((response, needs)) => {
+                self.sync_wanted |= needs.needs_disk();
+                self.acks.wait(session, id, response, needs);
+            }
+        }
+    }
+
+    fn serve(&mut self, now: Now, session: SessionId, request: Request) -> Answer {
+        let done = |response| Ok((response, Needs::default()));
+        match request {
+            Request::Status => done(Response::Status(Box::new(self.status(now)))),
+            Request::Nodes => done(Response::Nodes(self.node_rows(now))),
+            Request::Links => done(Response::Links(self.link_rows(now))),
+            Request::NodeRevoke { node } => self.revoke(now, &node),
+            Request::NodeRename { name } => {
+                self.writable()?;
+                check_name(&name)?;
+                self.rename(now, name);
+                self.done_mesh()
+            }
+            Request::NodeLeave { force } => self.leave(now, force),
+            Request::LinkBlock { node, blocked } => {
+                let node = self.find_node(&node)?;
+                if blocked {
+                    self.blocked.insert(node);
+                    self.hang_up_on(node, "blocked by an operator");
+                } else {
+                    self.blocked.remove(&node);
+                }
+                self.redial(now);
+                done(Response::Done)
+            }
+            Request::SectionAdd { root, properties } => self.section_add(now, &root, &properties),
+            Request::Sections => done(Response::Sections(self.section_rows())),
+            Request::SectionShow { root } => {
+                let section = self.find_section(&root)?;
+                done(Response::Section(Box::new(self.section_row(section))))
+            }
+            Request::SectionSet { root, properties } => self.section_set(&root, &properties),
+            Request::SectionRemove { root } => {
+                self.writable()?;
+                let section = self.find_section(&root)?;
+                self.replica.remove_section(section).map_err(|error| policy_refusal(&root, &error))?;
+                self.announce(now);
+                self.done_mesh()
+            }
+            Request::SectionHold { root } => {
+                self.writable()?;
+                let section = self.find_section(&root)?;
+                self.replica.set_released(section, false);
+                self.hold(section);
+                self.announce(now);
+                self.section_answer(section)
+            }
+            Request::SectionDrop { root, force } => self.section_drop(now, &root, force),
+            Request::TopicsAdd { topic, paths } => self.topics_add(&topic, &paths),
+            Request::TopicsRemove { selector } => self.topics_remove(&selector),
+            Request::Topics { selector, page } => {
+                let (paths, next) = self.page(&selector, &page)?;
+                let rows = paths.iter().filter_map(|path| self.topic_row(path)).collect();
+                done(Response::Topics { rows, next })
+            }
+            Request::TopicShow { path } => {
+                let path = parse_path(&path)?;
+                self.locate(&path)?;
+                let detail = self.topic_detail(&path).ok_or_else(|| no_such_topic(&path))?;
+                done(Response::Topic(Box::new(detail)))
+            }
+            Request::Set(batch) => self.set(now, session, batch),
+            Request::Values { selector, page } => {
+                if let Ok(selector) = Selector::parse(&selector) {
+                    if let Some(path) = selector.as_path() {
+                        self.locate(path)?;
+                    }
+                }
+                let (paths, next) = self.page(&selector, &page)?;
+                let (rows, cut) = self.value_rows(&paths);
+                done(Response::Values { rows, next: cut.or(next) })
+            }
+            Request::Subscribe { selector, credit, stamps } => {
+                let selector = parse_selector(&selector)?;
+                let client = self.sessions.get_mut(&session).ok_or_else(closing)?;
+                let subscription = client.subscribe(selector, credit, stamps)?;
+                done(Response::Subscribed { subscription })
+            }
+            Request::Unsubscribe { subscription } => {
+                let client = self.sessions.get_mut(&session).ok_or_else(closing)?;
+                if client.unsubscribe(subscription) {
+                    done(Response::Done)
+                } else {
+                    Err(Refusal::new(Code::UnknownSubscription, subscription.to_string(), "there is no such subscription"))
+                }
+            }
+            Request::Displaced { selector, page } => {
+                let selector = parse_selector(&selector)?;
+                let (rows, next) = self.displaced_rows(&selector, &page)?;
+                done(Response::Displaced { rows, next })
+            }
+            Request::DisplacedShow { id } => {
+                let (row, value) = self.displaced_value(&id)?;
+                done(Response::DisplacedValue { row: Box::new(row), value })
+            }
+            Request::DisplacedRestore { id } => self.restore(now, &id),
+            Request::Invite { .. } | Request::Renew | Request::Config | Request::Doctor | Request::Shutdown => {
+                Err(Refusal::new(Code::Unsupported, "request", "this node runs inside a program that does not serve it"))
+            }
+        }
+    }
+
+    /// Whether the store takes writes.
+    fn writable(&self) -> Result<(), Refusal> {
+        match &self.store_refusal {
+            Some(refusal) => Err(refusal.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn locate(&self, path: &Path) -> Result<SectionId, Refusal> {
+        self.replica.locate(path).map_err(|NotHeld { section }| self.not_held(path.as_str(), section))
+    }
+
+    fn not_held(&self, what: &str, section: SectionId) -> Refusal {
+        let nodes = self.replica.nodes();
+        let holders = nodes.values().filter(|record| record.holds.contains(&section)).map(|record| record.name.clone());
+        let root = self.replica.policy(section).map(|policy| policy.root.to_string()).unwrap_or_default();
+        Refusal::new(Code::NotHeld, what, format!("this node does not hold the section {root}"))
+            .hint(format!("ask a node that does, or hold it here: mangrove section hold {root}"))
+            .who(holders)
+    }
+
+    // Nodes.
+
+    /// The member that a text means: its name, its id, or the first digits of its id.
+    fn find_node(&self, text: &str) -> Result<NodeId, Refusal> {
+        let nodes = self.replica.nodes();
+        let named: Vec<NodeId> = nodes.iter().filter(|(_, record)| record.name == text).map(|(node, _)| *node).collect();
+        let by_id = || nodes.keys().copied().filter(|node| text.len() >= 4 && node.to_string().starts_with(&text.to_lowercase())).collect();
+        let found: Vec<NodeId> = if named.is_empty() { by_id() } else { named };
+        match found.as_slice() {
+            [node] => Ok(*node),
+            [] => Err(Refusal::new(Code::UnknownNode, text, "no node of the mesh has this name or id").hint("see: mangrove node ls")),
+            _ => Err(Refusal::new(Code::AmbiguousNode, text, "more than one node could be meant")
+                .hint("use the id")
+                .who(found.iter().map(ToString::to_string))),
+        }
+    }
+
+    fn revoke(&mut self, now: Now, text: &str) -> Answer {
+        self.writable()?;
+        if self.config.authority.is_none() {
+            return Err(Refusal::new(Code::NotAuthority, text, "this node may not revoke others")
+                .hint("ask a node with the role authority")
+                .who(self.authorities()));
+        }
+        let node = self.find_node(text)?;
+        if node == self.id() {
+            return Err(Refusal::new(Code::InvalidRequest, text, "this is the node itself").hint("to take it out of the mesh: mangrove node leave"));
+        }
+        let revocation = Revocation { by: self.id(), time_ms: now.unix_ms, reason: "revoked by an operator".into() };
+        let bytes = minicbor::to_vec(&revocation).expect("encoding to memory");
+        let written = self.replica.put_standing(Standing::Revoked(node), now.unix_ms, Some(bytes));
+        let mut needs = Needs::default();
+        if let Some(written) = written {
+            needs.add(written, Durability::Disk);
+        }
+        Ok((Response::Done, needs))
+    }
+
+    pub(super) fn authorities(&self) -> Vec<String> {
+        let nodes = self.replica.nodes();
+        nodes.values().filter(|record| record.authority).map(|record| record.name.clone()).collect()
+    }
+
+    fn leave(&mut self, now: Now, force: bool) -> Answer {
+        if !force {
+            let (changes, bytes) = self.unspread();
+            if changes > 0 {
+                let why = format!("{changes} changes ({bytes} bytes) are at no other node yet");
+                return Err(Refusal::new(Code::Unspread, "leaving", why).hint("wait until it is linked, or use --force to lose them"));
+            }
+            let only: Vec<String> = self
+                .replica
+                .held()
+                .filter(|section| self.other_holders(*section) == 0)
+                .filter_map(|section| self.replica.policy(section))
+                .map(|policy| policy.root.to_string())
+                .collect();
+            if !only.is_empty() {
+                let refusal = Refusal::new(Code::LastHolder, "leaving", "no other node is known to hold these sections");
+                return Err(refusal.hint("hold them elsewhere first, or use --force to lose them").who(only));
+            }
+        }
+        let written = self.replica.put_standing(Standing::Node(self.id()), now.unix_ms, None);
+        self.leaving = written;
+        let mut needs = Needs::default();
+        if let Some(written) = written {
+            needs.add(written, Durability::Disk);
+        }
+        Ok((Response::Done, needs))
+    }
+
+    fn done_mesh(&mut self) -> Answer {
+        let mut needs = Needs::default();
+        if let Some(written) = self.replica.last_tree_write(SectionId::MESH) {
+            needs.add(written, Durability::Disk);
+        }
+        if let Some(written) = self.replica.last_standing_write() {
+            needs.add(written, Durability::Disk);
+        }
+        Ok((Response::Done, needs))
+    }
+
+    // Sections.
+
+    pub(super) fn find_section(&self, root: &str) -> Result<SectionId, Refusal> {
+        let found = self.replica.policies().find(|policy| policy.root.as_str() == root).map(|policy| policy.id);
+        found.ok_or_else(|| Refusal::new(Code::UnknownSection, root, "no section with this root is declared").hint("see: mangrove section ls"))
+    }
+
+    fn section_answer(&mut self, section: SectionId) -> Answer {
+        let (_, needs) = self.done_mesh()?;
+        Ok((Response::Section(Box::new(self.section_row(section))), needs))
+    }
+
+    fn section_add(&mut self, now: Now, root: &str, properties: &BTreeMap<String, String>) -> Answer {
+        self.writable()?;
+        let path = parse_path(root)?;
+        let own = self.replica.own();
+        let mut hasher = blake3::Hasher::new();
+        let number = self.replica.last_tree_write(SectionId::MESH).map_or(0, |written| written.dot.number);
+        hasher.update(&own.to_bytes()).update(&number.to_be_bytes()).update(root.as_bytes());
+        let mut id = [0; 8];
+        hasher.finalize_xof().fill(&mut id);
+        let mut policy = SectionPolicy::new(SectionId(u64::from_be_bytes(id)), path);
+        for (key, value) in properties {
+            match key.as_str() {
+                "arbitration" => {
+                    policy.arbitration =
+                        value.parse::<Arbitration>().map_err(|error| Refusal::new(Code::InvalidRequest, root, error.to_string()))?;
+                }
+                _ => {
+                    let edit = self.section_property(root, key, value)?;
+                    policy.durability = edit.durability.unwrap_or(policy.durability);
+                    policy.retention_ms = edit.retention_ms.unwrap_or(policy.retention_ms);
+                    policy.voters = edit.voters.unwrap_or(policy.voters);
+                }
+            }
+        }
+        if policy.arbitration == Arbitration::Quorum {
+            return Err(Refusal::new(Code::Unsupported, root, "this version does not arbitrate by quorum")
+                .hint("declare it with --arbitration available"));
+        }
+        let id = policy.id;
+        self.replica.declare_section(policy).map_err(|error| policy_refusal(root, &error))?;
+        self.replica.set_released(id, false);
+        self.mesh.held(&self.replica, id);
+        self.announce(now);
+        self.section_answer(id)
+    }
+
+    fn section_set(&mut self, root: &str, properties: &BTreeMap<String, String>) -> Answer {
+        self.writable()?;
+        let section = self.find_section(root)?;
+        let mut edit = SectionEdit::default();
+        for (key, value) in properties {
+            if key == "arbitration" || key == "root" {
+                return Err(Refusal::new(Code::Fixed, root, format!("the {key} of a section never changes"))
+                    .hint("declare another section, or remove this one first"));
+            }
+            let one = self.section_property(root, key, value)?;
+            edit.durability = one.durability.or(edit.durability);
+            edit.retention_ms = one.retention_ms.or(edit.retention_ms);
+            edit.voters = one.voters.or(edit.voters);
+        }
+        match self.replica.edit_section(section, edit) {
+            Ok(_) | Err(PolicyError::NothingToChange) => self.section_answer(section),
+            Err(error) => Err(policy_refusal(root, &error)),
+        }
+    }
+
+    fn section_property(&self, root: &str, key: &str, value: &str) -> Result<SectionEdit, Refusal> {
+        let invalid = |why: String| Refusal::new(Code::InvalidRequest, format!("{root}: {key}={value}"), why);
+        let mut edit = SectionEdit::default();
+        match key {
+            "durability" => edit.durability = Some(value.parse().map_err(|error: mangrove_crdt::definition::DefinitionError| invalid(error.to_string()))?),
+            "retention" => edit.retention_ms = Some(parse_duration_ms(value).ok_or_else(|| invalid("a duration is a number with ms, s, m, h or d".into()))?),
+            "voters" => {
+                let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
+                edit.voters = Some(names.map(|name| self.find_node(name)).collect::<Result<_, _>>()?);
+            }
+            _ => return Err(invalid("a section has arbitration, voters, durability and retention".into())),
+        }
+        Ok(edit)
+    }
+
+    pub(super) fn other_holders(&self, section: SectionId) -> usize {
+        let own = self.id();
+        self.replica.nodes().iter().filter(|(node, record)| **node != own && record.holds.contains(&section)).count()
+    }
+
+    fn section_drop(&mut self, now: Now, root: &str, force: bool) -> Answer {
+        self.writable()?;
+        let section = self.find_section(root)?;
+        if self.replica.section(section).is_some() {
+            if !force && self.other_holders(section) == 0 {
+                return Err(Refusal::new(Code::LastHolder, root, "no other node is known to hold this section")
+                    .hint("hold it elsewhere first, remove it with: mangrove section rm, or use --force to lose it"));
+            }
+            let (changes, bytes) = self.unspread_of(section);
+            if !force && changes > 0 {
+                let why = format!("{changes} changes ({bytes} bytes) are at no other node yet");
+                return Err(Refusal::new(Code::Unspread, root, why).hint("wait until they are, or use --force to lose them"));
+            }
+            self.replica.set_released(section, true);
+            let paths = self.section_paths(section);
+            self.replica.unhold(section);
+            for session in self.sessions.values_mut() {
+                paths.iter().for_each(|path| session.topic_changed(path));
+            }
+            self.announce(now);
+        }
+        self.done_mesh()
+    }
+
+    fn section_paths(&self, section: SectionId) -> Vec<Path> {
+        let section = self.replica.section(section);
+        section.into_iter().flat_map(|section| section.tree.topics_from("")).map(|topic| topic.path.clone()).collect()
+    }
+
+    // Topics and values.
+
+    fn topics_add(&mut self, spec: &TopicSpec, paths: &[String]) -> Answer {
+        self.writable()?;
+        let definition = parse_definition(spec)?;
+        let mut refused = Vec::new();
+        let mut topics = Vec::with_capacity(paths.len());
+        let mut places = Vec::with_capacity(paths.len());
+        for (item, text) in paths.iter().enumerate() {
+            match parse_topic_path(text) {
+                Ok(path) => {
+                    topics.push((path, definition.clone()));
+                    places.push(item as u32);
+                }
+                Err(refusal) => refused.push(ItemRefusal { item: item as u32, refusal }),
+            }
+        }
+        let (mut created, mut existed) = (0, 0);
+        let results = self.replica.add_topics(&topics);
+        let mut needs = Needs::default();
+        for ((result, item), (path, _)) in results.into_iter().zip(places).zip(&topics) {
+            match result {
+                Ok(Added::Created) => created += 1,
+                Ok(Added::Exists) => existed += 1,
+                Err(error) => refused.push(ItemRefusal { item, refusal: self.add_refusal(path, error) }),
+            }
+        }
+        self.need_tree(&mut needs, topics.iter().map(|(path, _)| path), definition.properties().durability);
+        refused.sort_by_key(|refused| refused.item);
+        Ok((Response::Added { created, existed, refused }, needs))
+    }
+
+    /// Tree writes of these paths' sections must be as durable as the topic or section asks.
+    fn need_tree<'a>(&self, needs: &mut Needs, paths: impl Iterator<Item = &'a Path>, asked: Option<Durability>) {
+        let sections: std::collections::BTreeSet<SectionId> = paths.map(|path| self.replica.section_of(path)).collect();
+        for section in sections {
+            if let Some(written) = self.replica.last_tree_write(section) {
+                needs.add(written, asked.unwrap_or_else(|| self.durability_of(section)));
+            }
+        }
+    }
+
+    fn durability_of(&self, section: SectionId) -> Durability {
+        self.replica.policy(section).map_or(Durability::Disk, |policy| policy.durability)
+    }
+
+    fn add_refusal(&self, path: &Path, error: AddError) -> Refusal {
+        match error {
+            AddError::NotHeld(NotHeld { section }) => self.not_held(path.as_str(), section),
+            AddError::Mismatch { definition } => {
+                let why = format!("a topic of type {} with another definition is there", definition.topic_type().name());
+                Refusal::new(Code::ExistsMismatch, path.as_str(), why).hint("remove it first, or use its definition: mangrove topic show")
+            }
+        }
+    }
+
+    fn topics_remove(&mut self, selector: &str) -> Answer {
+        // Removing is how to make room.
+        if self.store_refusal.as_ref().is_some_and(|refusal| refusal.code != Code::Full) {
+            self.writable()?;
+        }
+        let selector = parse_selector(selector)?;
+        let prefix = selector.literal_prefix();
+        let from = prefix.as_ref().map_or("", |prefix| prefix.as_str());
+        let paths: Vec<Path> = self
+            .replica
+            .topics_from(from)
+            .take_while(|(_, topic)| prefix.as_ref().is_none_or(|prefix| topic.path.as_str().starts_with(prefix.as_str())))
+            .filter(|(_, topic)| selector.matches(&topic.path))
+            .map(|(_, topic)| topic.path.clone())
+            .collect();
+        let topics = self.replica.remove_topics(&paths) as u64;
+        let mut needs = Needs::default();
+        self.need_tree(&mut needs, paths.iter(), None);
+        Ok((Response::Removed { topics }, needs))
+    }
+
+    fn set(&mut self, now: Now, session: SessionId, batch: SetBatch) -> Answer {
+        self.writable()?;
+        let add = batch.add.as_ref().map(parse_definition).transpose()?;
+        let client = self.sessions.get_mut(&session).ok_or_else(closing)?;
+        let mut refused = Vec::new();
+        let mut writes = Vec::with_capacity(batch.items.len());
+        for (item, set) in batch.items.into_iter().enumerate() {
+            let resolved = match set.target {
+                Target::Path(text) => parse_topic_path(&text),
+                Target::Named { alias, path } => parse_topic_path(&path).and_then(|path| {
+                    let bound = client.aliases.bind(alias, path).cloned();
+                    bound.map_err(|error| Refusal::new(Code::TooMany, alias.to_string(), error.to_string()))
+                }),
+                Target::Alias(alias) => {
+                    let bound = client.aliases.get(alias).cloned();
+                    bound.map_err(|error| Refusal::new(Code::InvalidRequest, alias.to_string(), error.to_string()))
+                }
+            };
+            match resolved {
+                Ok(path) => writes.push((item as u32, path, set.value)),
+                Err(refusal) => refused.push(ItemRefusal { item: item as u32, refusal }),
+            }
+        }
+        let mut needs = Needs::default();
+        let mut created = 0;
+        if let Some(definition) = &add {
+            let missing: Vec<(Path, Definition)> = writes
+                .iter()
+                .filter(|(_, path, value)| self.replica.topic(path).is_none() && value::validate(definition.topic_type(), value).is_ok())
+                .map(|(_, path, _)| (path.clone(), definition.clone()))
+                .collect();
+            if !missing.is_empty() {
+                let results = self.replica.add_topics(&missing);
+                created = results.iter().filter(|result| matches!(result, Ok(Added::Created))).count() as u64;
+                let asked = batch.durability.or(definition.properties().durability);
+                self.need_tree(&mut needs, missing.iter().map(|(path, _)| path), asked);
+            }
+        }
+        let mut written = 0;
+        for (item, path, value) in writes {
+            match self.replica.set(&path, now.unix_ms, Arc::from(value)) {
+                Ok(write) => {
+                    written += 1;
+                    let own = || self.replica.topic(&path).and_then(|(_, topic)| topic.definition.properties().durability);
+                    let durability = batch.durability.or_else(own).unwrap_or_else(|| self.durability_of(write.section));
+                    needs.add(write, durability);
+                }
+                Err(error) => refused.push(ItemRefusal { item, refusal: self.set_refusal(&path, error) }),
+            }
+        }
+        refused.sort_by_key(|refused| refused.item);
+        Ok((Response::Written { written, created, refused }, needs))
+    }
+
+    fn set_refusal(&self, path: &Path, error: SetError) -> Refusal {
+        match error {
+            SetError::NotHeld(NotHeld { section }) => self.not_held(path.as_str(), section),
+            SetError::NoTopic => no_such_topic(path),
+            SetError::Invalid(error) => {
+                let code = if matches!(error, value::ValueError::TooLong(_)) { Code::TooLarge } else { Code::InvalidValue };
+                Refusal::new(code, path.as_str(), error.to_string()).hint("see its type with: mangrove topic show")
+            }
+        }
+    }
+
+    fn restore(&mut self, now: Now, id: &str) -> Answer {
+        self.writable()?;
+        let number = id.parse().ok();
+        let unknown = || Refusal::new(Code::UnknownDisplaced, id, "there is no such displaced value").hint("see: mangrove displaced ls");
+        let entry = number.and_then(|number| self.replica.displaced().get(number)).cloned().ok_or_else(unknown)?;
+        let mut needs = Needs::default();
+        if self.replica.topic(&entry.path).is_none() {
+            let definition = entry.definition.as_ref().and_then(|bytes| Definition::from_bytes(bytes).ok());
+            let definition = definition.ok_or_else(|| no_such_topic(&entry.path))?;
+            let added = self.replica.add_topics(&[(entry.path.clone(), definition)]);
+            for error in added.into_iter().filter_map(Result::err) {
+                return Err(self.add_refusal(&entry.path, error));
+            }
+            self.need_tree(&mut needs, std::iter::once(&entry.path), None);
+        }
+        match self.replica.set(&entry.path, now.unix_ms, Arc::from(entry.value)) {
+            Ok(write) => {
+                needs.add(write, self.durability_of(write.section));
+                Ok((Response::Done, needs))
+            }
+            Err(error) => Err(self.set_refusal(&entry.path, error)),
+        }
+    }
+
+    /// The paths of one page of what a selector matches, and where the next page begins.
+    fn page(&self, selector: &str, page: &Page) -> Result<(Vec<Path>, Option<String>), Refusal> {
+        let selector = parse_selector(selector)?;
+        let limit = page.limit.clamp(1, crate::protocol::PAGE_MAX) as usize;
+        let prefix = selector.literal_prefix();
+        let first = prefix.as_ref().map_or("", |prefix| prefix.as_str());
+        let from = page.after.as_deref().filter(|after| *after > first).unwrap_or(first);
+        let mut paths = Vec::new();
+        let mut next = None;
+        for (_, topic) in self.replica.topics_from(from) {
+            if prefix.as_ref().is_some_and(|prefix| !topic.path.as_str().starts_with(prefix.as_str())) {
+                break;
+            }
+            if page.after.as_deref() == Some(topic.path.as_str()) || !selector.matches(&topic.path) {
+                continue;
+            }
+            if paths.len() == limit {
+                next = paths.last().map(|path: &Path| path.to_string());
+                break;
+            }
+            paths.push(topic.path.clone());
+        }
+        Ok((paths, next))
+    }
+}
+
+fn closing() -> Refusal {
+    Refusal::new(Code::Closing, "session", "the session has ended")
+}
+
+pub(super) fn no_such_topic(path: &Path) -> Refusal {
+    Refusal::new(Code::NoSuchTopic, path.as_str(), "there is no topic").hint("make it with: mangrove topic add")
+}
+
+fn parse_path(text: &str) -> Result<Path, Refusal> {
+    Path::parse(text).map_err(|error| Refusal::new(Code::InvalidPath, text, error.to_string()))
+}
+
+/// A path that clients may have a topic at.
+fn parse_topic_path(text: &str) -> Result<Path, Refusal> {
+    let path = parse_path(text)?;
+    if path.is_reserved() {
+        return Err(Refusal::new(Code::NotPermitted, text, "segments that begin with $ are kept for the mesh itself"));
+    }
+    Ok(path)
+}
+
+fn parse_selector(text: &str) -> Result<Selector, Refusal> {
+    Selector::parse(text).map_err(|error| Refusal::new(Code::InvalidSelector, text, error.to_string()))
+}
+
+fn parse_definition(spec: &TopicSpec) -> Result<Definition, Refusal> {
+    let properties: Vec<(&String, &String)> = spec.properties.iter().collect();
+    Definition::parse(&spec.topic_type, &properties).map_err(|error| Refusal::new(Code::InvalidDefinition, &spec.topic_type, error.to_string()))
+}
+
+fn check_name(name: &str) -> Result<(), Refusal> {
+    let fits = !name.is_empty() && name.len() <= 64 && !name.chars().any(|c| c.is_control() || c.is_whitespace());
+    if fits { Ok(()) } else { Err(Refusal::new(Code::InvalidRequest, name, "a name has 1 to 64 bytes and no spaces")) }
+}
+
+fn policy_refusal(root: &str, error: &PolicyError) -> Refusal {
+    let code = match error {
+        PolicyError::RootTaken { .. } | PolicyError::IdTaken(_) => Code::SectionExists,
+        PolicyError::UnknownSection(_) => Code::UnknownSection,
+        PolicyError::TooManySections => Code::TooMany,
+        PolicyError::ReservedRoot(_) => Code::NotPermitted,
+        _ => Code::InvalidRequest,
+    };
+    Refusal::new(code, root, error.to_string())
+}
+
+/// A duration as people write it, in milliseconds: `500ms`, `30s`, `10m`, `2h`, `7d`.
+pub(crate) fn parse_duration_ms(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}

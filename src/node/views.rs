@@ -1,0 +1,344 @@
+//! What clients are shown of the node.
+
+use mangrove_crdt::{
+    id::{NodeId, Plane, SectionId},
+    path::{BUCKETS, Path},
+    replica::Replica,
+    section::Frontiers,
+    selector::Selector,
+    time::Instant,
+};
+
+use super::{Node, Now, sessions::{stamp_text, topic_spec}};
+use crate::protocol::{
+    Code, DisplacedRow, FRAME_AIM, LinkRow, LinkState, NodeRow, NodeState, Page, PAGE_MAX, Refusal, SectionRow, Status, TopicDetail, TopicRow,
+    ValueRow,
+};
+
+impl Node {
+    /// How the node is. What only the driver knows (disk, memory, where it listens) is left empty.
+    pub fn status(&mut self, now: Now) -> Status {
+        let (unspread_changes, unspread_bytes) = self.unspread();
+        let members = self.replica.members.iter().map(|(node, _)| *node).collect::<Vec<_>>();
+        let reachable = members.iter().filter(|node| self.is_heard(now.at, node)).count();
+        let mut warnings = Vec::new();
+        if let Some(refusal) = &self.store_refusal {
+            warnings.push(format!("writes are refused: {refusal}"));
+        }
+        let mismatches: u64 = self.mismatches.values().sum();
+        if mismatches > 0 {
+            warnings.push(format!("{mismatches} buckets were found to differ from a neighbour's and were repaired"));
+        }
+        for contested in self.replica.contested() {
+            warnings.push(format!("section {} was declared twice in a split; declaration {} lost", contested.root, contested.id));
+        }
+        Status {
+            node: self.id(),
+            name: self.config.name.clone(),
+            mesh: self.config.mesh,
+            role: role(self.config.authority.is_some()),
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_ms: now.at.since(self.started.at).as_millis() as u64,
+            boot: self.replica.own().incarnation.boot,
+            listens: Vec::new(),
+            nodes: members.len() as u32 + 1,
+            reachable: reachable as u32 + 1,
+            links: self.links.len() as u32,
+            sessions: self.sessions.len() as u32,
+            sections: self.replica.held().count() as u32 - 1,
+            topics: self.replica.topic_count() as u64,
+            value_bytes: self.replica.value_bytes(None),
+            unspread_changes,
+            unspread_bytes,
+            displaced: self.replica.displaced().len() as u64,
+            disk_bytes: 0,
+            disk_bytes_max: 0,
+            memory_bytes: 0,
+            certificate_expires_unix_ms: self.config.expires_s * 1_000,
+            digest: self.digest(),
+            warnings,
+        }
+    }
+
+    /// A digest of every replicated section held here but the built-in one.
+    pub fn digest(&mut self) -> String {
+        let held: Vec<SectionId> = self.replica.held().filter(|section| *section != SectionId::MESH).collect();
+        let mut hasher = blake3::Hasher::new();
+        for id in held {
+            hasher.update(&id.0.to_be_bytes()).update(&section_digest(&mut self.replica, id));
+        }
+        hasher.finalize().to_hex()[..32].to_owned()
+    }
+
+    /// How many of this node's changes no other node is known to have, and their bytes.
+    pub(super) fn unspread(&self) -> (u64, u64) {
+        let sections = self.replica.held().map(|section| self.unspread_of(section));
+        sections.fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1))
+    }
+
+    pub(super) fn unspread_of(&self, section: SectionId) -> (u64, u64) {
+        let mut known = Frontiers::default();
+        for (node, _) in self.replica.members.iter() {
+            if let Some(reported) = self.replica.members.reported(node, section) {
+                known.join(reported);
+            }
+        }
+        self.replica.own_writes_above(section, &known)
+    }
+
+    pub(super) fn node_rows(&self, now: Now) -> Vec<NodeRow> {
+        let revoked = self.replica.revoked();
+        let mut rows: Vec<NodeRow> = self
+            .replica
+            .nodes()
+            .into_iter()
+            .map(|(node, record)| {
+                let heard = self.replica.members.get(&node).and_then(|member| member.heard_us);
+                let state = if node == self.id() {
+                    NodeState::This
+                } else if revoked.contains_key(&node) {
+                    NodeState::Revoked
+                } else if self.links.values().any(|link| link.peer == node) {
+                    NodeState::Linked
+                } else if self.is_heard(now.at, &node) {
+                    NodeState::Reachable
+                } else {
+                    NodeState::Unreachable
+                };
+                NodeRow {
+                    node,
+                    name: record.name,
+                    role: role(record.authority),
+                    state,
+                    heard_ms_ago: heard.map(|heard| now.at.since(Instant(heard)).as_millis() as u64),
+                    addresses: record.addresses,
+                    version: format!("wire {}", record.wire),
+                    sections: self.roots(record.holds),
+                }
+            })
+            .collect();
+        rows.sort_by(|a, b| a.name.cmp(&b.name).then(a.node.cmp(&b.node)));
+        rows
+    }
+
+    fn roots(&self, sections: impl IntoIterator<Item = SectionId>) -> Vec<String> {
+        sections.into_iter().filter_map(|section| self.replica.policy(section)).map(|policy| policy.root.to_string()).collect()
+    }
+
+    /// The links and the nodes that are being dialled. What only the driver knows (round trips, bytes on the wire) is left empty.
+    pub fn link_rows(&self, now: Now) -> Vec<LinkRow> {
+        let name = |node: NodeId| self.replica.node(node).map(|record| record.name).unwrap_or_default();
+        let mut rows: Vec<LinkRow> = self
+            .links
+            .iter()
+            .filter_map(|(id, info)| Some((info, self.mesh.link(*id)?)))
+            .map(|(info, link)| {
+                let stats = link.stats();
+                let mut lag = (0, 0);
+                let mut equal: Option<Option<u64>> = None;
+                for section in link.sections() {
+                    if let Some(peer) = link.peer_frontiers(section) {
+                        let part = self.replica.own_writes_above(section, peer);
+                        lag = (lag.0 + part.0, lag.1 + part.1);
+                    }
+                    let ago = link.proved_equal(section).map(|at| now.at.since(at).as_millis() as u64);
+                    // Only as recent as the section that was proved longest ago.
+                    equal = Some(match equal {
+                        None => ago,
+                        Some(so_far) => so_far.zip(ago).map(|(a, b)| a.max(b)),
+                    });
+                }
+                LinkRow {
+                    node: info.peer,
+                    name: name(info.peer),
+                    address: info.address.clone(),
+                    state: LinkState::Up,
+                    rtt_us: None,
+                    sent_bytes: stats.bytes_out,
+                    received_bytes: stats.bytes_in,
+                    sent_records: stats.records_out,
+                    received_records: stats.records_in,
+                    runs: stats.runs_out,
+                    lag_changes: Some(lag.0),
+                    lag_ms: None,
+                    equal_ms_ago: equal.flatten(),
+                    mismatches: self.mismatches.get(&info.peer).copied().unwrap_or(0),
+                    sections: self.roots(link.sections()),
+                    error: None,
+                }
+            })
+            .collect();
+        let down = |node: NodeId, address: String, state: LinkState| LinkRow {
+            node,
+            name: name(node),
+            address,
+            state,
+            rtt_us: None,
+            sent_bytes: 0,
+            received_bytes: 0,
+            sent_records: 0,
+            received_records: 0,
+            runs: 0,
+            lag_changes: None,
+            lag_ms: None,
+            equal_ms_ago: None,
+            mismatches: self.mismatches.get(&node).copied().unwrap_or(0),
+            sections: Vec::new(),
+            error: None,
+        };
+        rows.extend(self.blocked.iter().map(|node| down(*node, String::new(), LinkState::Blocked)));
+        for target in self.dialled.iter().flatten() {
+            let Some(node) = target.node else { continue };
+            if !rows.iter().any(|row| row.node == node) {
+                rows.push(down(node, target.addresses.first().cloned().unwrap_or_default(), LinkState::Connecting));
+            }
+        }
+        rows.sort_by(|a, b| a.name.cmp(&b.name).then(a.node.cmp(&b.node)));
+        rows
+    }
+
+    pub(super) fn section_rows(&mut self) -> Vec<SectionRow> {
+        let mut ids: Vec<(Path, SectionId)> = self.replica.policies().map(|policy| (policy.root.clone(), policy.id)).collect();
+        ids.sort();
+        ids.into_iter().map(|(_, id)| self.section_row(id)).collect()
+    }
+
+    pub(super) fn section_row(&mut self, id: SectionId) -> SectionRow {
+        let policy = self.replica.policy(id);
+        let mut properties = std::collections::BTreeMap::new();
+        if let Some(policy) = policy {
+            properties.insert("arbitration".to_owned(), policy.arbitration.to_string());
+            properties.insert("durability".to_owned(), policy.durability.to_string());
+            properties.insert("retention".to_owned(), duration_text(policy.retention_ms));
+            if !policy.voters.is_empty() {
+                let names = policy.voters.iter().map(|node| self.replica.node(*node).map_or(node.to_string(), |record| record.name));
+                properties.insert("voters".to_owned(), names.collect::<Vec<_>>().join(","));
+            }
+        }
+        let root = policy.map(|policy| policy.root.to_string()).unwrap_or_default();
+        let holders = self.replica.nodes().into_values().filter(|record| record.holds.contains(&id)).map(|record| record.name).collect();
+        let held = self.replica.section(id).is_some();
+        SectionRow {
+            root,
+            id: id.to_string(),
+            properties,
+            held,
+            holders,
+            topics: self.replica.section(id).map_or(0, |section| section.tree.len() as u64),
+            value_bytes: if held { self.replica.value_bytes(Some(id)) } else { 0 },
+            digest: held.then(|| blake3::Hash::from(section_digest(&mut self.replica, id)).to_hex()[..32].to_owned()),
+        }
+    }
+
+    pub(super) fn topic_row(&self, path: &Path) -> Option<TopicRow> {
+        let (_, topic) = self.replica.topic(path)?;
+        Some(TopicRow { path: path.to_string(), topic: topic_spec(&topic.definition) })
+    }
+
+    pub(super) fn topic_detail(&self, path: &Path) -> Option<TopicDetail> {
+        let (section, topic) = self.replica.topic(path)?;
+        let write = self.replica.value(section, path);
+        let writer = write.map(|write| self.writer_name(self.replica.dot(write.dot).origin.node));
+        Some(TopicDetail {
+            path: path.to_string(),
+            topic: topic_spec(&topic.definition),
+            id: topic.ids.iter().map(|id| self.replica.dot(*id)).map(|dot| format!("{}#{}", dot.origin, dot.number)).collect::<Vec<_>>().join(","),
+            section: self.replica.policy(section).map(|policy| policy.root.to_string()),
+            value_bytes: write.and_then(|write| Some(write.value.as_ref()?.len() as u64)),
+            stamp: stamp_text(&self.replica, section, path),
+            unix_ms: write.map(|write| write.time_ms),
+            writer,
+            conflicts: topic.conflicts.len() as u32,
+        })
+    }
+
+    fn writer_name(&self, node: NodeId) -> String {
+        self.replica.node(node).map_or_else(|| node.short(), |record| record.name)
+    }
+
+    /// Values of some topics, up to about one frame; and the last path told, if that was not all.
+    pub(super) fn value_rows(&self, paths: &[Path]) -> (Vec<ValueRow>, Option<String>) {
+        let mut rows: Vec<ValueRow> = Vec::new();
+        let mut bytes = 0;
+        for path in paths {
+            let Some((section, topic)) = self.replica.topic(path) else { continue };
+            if bytes > FRAME_AIM {
+                let last = rows.last().map(|row| row.path.clone());
+                return (rows, last);
+            }
+            let write = self.replica.value(section, path);
+            let value = write.and_then(|write| write.value.as_ref()).map(|value| value.to_vec());
+            bytes += value.as_ref().map_or(0, Vec::len) + 64;
+            rows.push(ValueRow {
+                path: path.to_string(),
+                topic_type: topic.definition.topic_type().name().into(),
+                value,
+                unix_ms: write.map(|write| write.time_ms),
+                stamp: stamp_text(&self.replica, section, path),
+            });
+        }
+        (rows, None)
+    }
+
+    pub(super) fn displaced_rows(&self, selector: &Selector, page: &Page) -> Result<(Vec<DisplacedRow>, Option<String>), Refusal> {
+        let after: Option<u64> = match &page.after {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|_| Refusal::new(Code::InvalidRequest, text, "a page comes after an entry's id"))?),
+        };
+        let limit = page.limit.clamp(1, PAGE_MAX) as usize;
+        let all = self.replica.displaced().iter().filter(|(id, _)| after.is_none_or(|after| *id > after));
+        let mut matching = all.filter(|(_, entry)| selector.matches(&entry.path)).map(|(id, entry)| self.displaced_row(id, entry));
+        let rows: Vec<DisplacedRow> = matching.by_ref().take(limit).collect();
+        let next = matching.next().and_then(|_| rows.last().map(|row| row.id.clone()));
+        Ok((rows, next))
+    }
+
+    pub(super) fn displaced_value(&self, id: &str) -> Result<(DisplacedRow, Vec<u8>), Refusal> {
+        let number: Option<u64> = id.parse().ok();
+        let entry = number.and_then(|number| Some((number, self.replica.displaced().get(number)?)));
+        let (number, entry) = entry
+            .ok_or_else(|| Refusal::new(Code::UnknownDisplaced, id, "there is no such displaced value").hint("see: mangrove displaced ls"))?;
+        Ok((self.displaced_row(number, entry), entry.value.clone()))
+    }
+
+    fn displaced_row(&self, id: u64, entry: &mangrove_crdt::displaced::Displaced) -> DisplacedRow {
+        use mangrove_crdt::{definition::Definition, displaced::Beaten};
+        let definition = entry.definition.as_ref().and_then(|bytes| Definition::from_bytes(bytes).ok());
+        let dot = |dot: &mangrove_crdt::id::Dot| format!("{}#{}", dot.origin, dot.number);
+        let (by, winner) = match &entry.beaten {
+            Beaten::ByWrite { winner } => ("write", dot(winner)),
+            Beaten::ByRemoval => ("removal", String::new()),
+        };
+        DisplacedRow {
+            id: id.to_string(),
+            path: entry.path.to_string(),
+            topic_type: definition.map(|definition| definition.topic_type().name().into()).unwrap_or_default(),
+            by: by.into(),
+            value_bytes: entry.value.len() as u64,
+            stamp: dot(&entry.dot),
+            unix_ms: entry.time_ms,
+            writer: self.writer_name(entry.dot.origin.node),
+            winner,
+        }
+    }
+
+    /// How far each plane of a section is known to be durable here; for tests and the simulator.
+    pub fn durable(&self, section: SectionId, plane: Plane) -> u64 {
+        self.replica.section(section).map_or(0, |section| section.durable()[plane].iter().map(|dot| dot.number).sum())
+    }
+}
+
+fn role(authority: bool) -> String {
+    if authority { "authority" } else { "member" }.into()
+}
+
+fn section_digest(replica: &mut Replica, id: SectionId) -> [u8; 32] {
+    replica.parts(id).map_or([0; 32], |(section, cx)| section.digest_over(cx.origins, 0..BUCKETS))
+}
+
+/// A duration as people write it, in the largest unit that it is a whole number of.
+fn duration_text(ms: u64) -> String {
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let unit = units.into_iter().find(|(factor, _)| ms > 0 && ms % factor == 0);
+    unit.map_or_else(|| format!("{ms}ms"), |(factor, unit)| format!("{}{unit}", ms / factor))
+}

@@ -1,0 +1,108 @@
+//! Dialling: one task for each node that the node wants to be linked to, with jittered back-off.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mangrove_crdt::id::NodeId;
+use mangrove_net::quic::{self, Endpoint, MeshConnection, endpoint::resolve};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::drive::Command;
+use crate::node::Target;
+
+/// How often to see whether a link that another has made is still there, besides being told.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What all dialling tasks share.
+#[derive(Clone)]
+pub(super) struct Dialling {
+    /// The node's socket.
+    pub endpoint: Endpoint,
+    /// Where connections go.
+    pub commands: mpsc::UnboundedSender<Command>,
+    /// Who is linked now, whoever dialled.
+    pub linked: watch::Receiver<Arc<BTreeSet<NodeId>>>,
+    /// The seed of the jitter.
+    pub seed: u64,
+}
+
+/// The dialling tasks. Dropping it ends them.
+pub(super) struct Dialers {
+    shared: Dialling,
+    tasks: BTreeMap<Target, JoinHandle<()>>,
+}
+
+impl Dialers {
+    pub(super) fn new(shared: Dialling) -> Self {
+        Dialers { shared, tasks: BTreeMap::new() }
+    }
+
+    /// Dials exactly these from now on.
+    pub(super) fn set(&mut self, targets: Vec<Target>) {
+        let wanted: BTreeSet<Target> = targets.into_iter().collect();
+        self.tasks.retain(|target, task| {
+            let keep = wanted.contains(target);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        for target in wanted {
+            if !self.tasks.contains_key(&target) {
+                self.shared.seed = self.shared.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let task = tokio::spawn(dial(self.shared.clone(), target.clone()));
+                self.tasks.insert(target, task);
+            }
+        }
+    }
+}
+
+impl Drop for Dialers {
+    fn drop(&mut self) {
+        self.tasks.values().for_each(JoinHandle::abort);
+    }
+}
+
+async fn dial(mut shared: Dialling, target: Target) {
+    let Some(mut addresses) = quic::Target::new(target.addresses, shared.seed) else { return };
+    let mut node = target.node;
+    loop {
+        // While there is a link, whoever made it, there is nothing to do.
+        while node.is_some_and(|node| shared.linked.borrow_and_update().contains(&node)) {
+            tokio::select! {
+                changed = shared.linked.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+        let wait = match attempt(&shared, addresses.address(), target.node).await {
+            Ok(connection) => {
+                let peer = connection.peer();
+                node = Some(peer);
+                if shared.commands.send(Command::Linked(connection)).is_err() {
+                    return;
+                }
+                // Until the loop has taken it, or sent it away, it does not count; a moment is enough for both.
+                addresses.disconnected(quic::dialer::LASTED)
+            }
+            Err(error) => {
+                tracing::debug!(address = addresses.address(), %error, "dialling failed");
+                let _ = shared.commands.send(Command::DialFailed { node: target.node, error });
+                addresses.failed()
+            }
+        };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn attempt(shared: &Dialling, address: &str, expected: Option<NodeId>) -> Result<MeshConnection, String> {
+    let mut last = format!("{address} has no address");
+    for address in resolve(address).await.map_err(|error| error.to_string())? {
+        match shared.endpoint.connect_mesh(address, expected).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => last = format!("{address}: {error}"),
+        }
+    }
+    Err(last)
+}

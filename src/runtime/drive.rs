@@ -1,0 +1,649 @@
+//! The loop: the one task that owns the node and performs what it wants done.
+//!
+//! ```text
+//!   links' frames ─┐                                   ┌─▶ store thread (persist)
+//!   clients ───────┤                                   ├─▶ links (frames, as each can take them)
+//!   store ─────────┼─▶ Command ─▶ Node ─▶ Outputs ─────┼─▶ sessions (answers, updates)
+//!   joins, dials ──┘                                   └─▶ dialling tasks
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mangrove_crdt::id::NodeId;
+use mangrove_net::link::LinkId;
+use mangrove_net::quic::{
+    self, Ask, CloseCode, Endpoint, Identity, JoinRequest, LaneSender, LinkEvent, MeshConnection, Role, Room, SendError, TicketBook,
+};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+
+use super::clock::{now, unix_s};
+use super::dial::Dialers;
+use super::gateway::{Admitted, Outbox};
+use super::vault_names::{IDENTITY, NAME, OPERATOR, TICKETS};
+use crate::config::Config;
+use crate::node::{ALIASES_MAX, Input, Node, Output, SessionId};
+use crate::protocol::{self, Code, Finding, FromNode, Refusal, Request, Response, Severity, Welcome};
+use crate::store::{Batch, Report, StoreError, Sync, Vault, Writer};
+
+/// How many inputs are taken in before links and sessions are served again.
+const INPUTS_AT_ONCE: usize = 256;
+
+/// Writes are refused when the store takes less than this: what was taken in must still be written.
+const ROOM_MIN_BYTES: u64 = 8 << 20;
+
+/// How often to see whether the certificate is to be renewed.
+const RENEWAL_EVERY: Duration = Duration::from_secs(3_600);
+
+/// Something for the loop to do.
+pub(super) enum Command {
+    /// A connection to a node of the mesh stands.
+    Linked(MeshConnection),
+    /// Dialling failed.
+    DialFailed { node: Option<NodeId>, error: String },
+    /// Somebody wants certificates.
+    Join(JoinRequest),
+    /// A client wants a session.
+    SessionAsked {
+        version: u32,
+        /// `None` for a client inside this process.
+        token: Option<Vec<u8>>,
+        client: String,
+        aliases_max: u32,
+        outbox: Outbox,
+        answer: oneshot::Sender<Result<Admitted, Refusal>>,
+    },
+    /// A client asks for something.
+    Request { session: SessionId, id: u64, request: Result<Request, Refusal>, permit: Option<OwnedSemaphorePermit> },
+    /// A client can take more updates.
+    Credit { session: SessionId, subscription: u32, updates: u32 },
+    /// A session's stream can take more.
+    SessionWritable { session: SessionId },
+    /// A client has gone.
+    SessionClosed { session: SessionId },
+    /// The store thread reports.
+    Store(Report),
+    /// A new certificate was granted, or not.
+    Renewed { result: Result<Box<Identity>, String>, asked_by: Option<(SessionId, u64)> },
+    /// See whether the certificate is to be renewed.
+    RenewIfDue,
+    /// Somebody wants the node to end.
+    Stop,
+}
+
+struct SessionHandle {
+    outbox: Outbox,
+    permits: BTreeMap<u64, OwnedSemaphorePermit>,
+}
+
+struct LinkHandle {
+    lanes: LaneSender,
+    blocked: BTreeSet<u32>,
+}
+
+/// Everything that the loop owns.
+pub(super) struct Drive {
+    pub(super) node: Node,
+    pub(super) config: Config,
+    pub(super) endpoint: Endpoint,
+    pub(super) vault: Vault,
+    pub(super) writer: Writer,
+    pub(super) dialers: Dialers,
+    pub(super) commands: mpsc::UnboundedReceiver<Command>,
+    pub(super) back: mpsc::UnboundedSender<Command>,
+    pub(super) linked: watch::Sender<Arc<BTreeSet<NodeId>>>,
+    links: BTreeMap<LinkId, LinkHandle>,
+    sessions: BTreeMap<SessionId, SessionHandle>,
+    dial_errors: BTreeMap<NodeId, String>,
+    next_id: u64,
+    store_full: bool,
+    store_failed: bool,
+    renewing: bool,
+    stop: bool,
+}
+
+#[allow(clippy::too_many_arguments, reason = "called once, with everything that a node has")]
+impl Drive {
+    pub(super) fn new(
+        node: Node,
+        config: Config,
+        endpoint: Endpoint,
+        vault: Vault,
+        writer: Writer,
+        dialers: Dialers,
+        commands: mpsc::UnboundedReceiver<Command>,
+        back: mpsc::UnboundedSender<Command>,
+        linked: watch::Sender<Arc<BTreeSet<NodeId>>>,
+    ) -> Self {
+        Drive {
+            node,
+            config,
+            endpoint,
+            vault,
+            writer,
+            dialers,
+            commands,
+            back,
+            linked,
+            links: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            dial_errors: BTreeMap::new(),
+            next_id: 0,
+            store_full: false,
+            store_failed: false,
+            renewing: false,
+            stop: false,
+        }
+    }
+
+    /// Runs until the node is told to stop, then stores what is left.
+    pub(super) async fn run(mut self) -> Result<(), StoreError> {
+        let (events_in, mut events) = mpsc::unbounded_channel();
+        self.input(Input::Timeout);
+        let mut renewal = tokio::time::interval(RENEWAL_EVERY);
+        while !self.stop {
+            self.serve();
+            let due = self.node.poll_timeout().map(|(due, _)| due.since(now().at));
+            let sleep = tokio::time::sleep(due.unwrap_or(Duration::from_secs(60)));
+            tokio::select! {
+                Some(event) = events.recv() => self.link_event(event),
+                Some(command) = self.commands.recv() => self.command(command, &events_in),
+                () = sleep => self.input(Input::Timeout),
+                _ = renewal.tick() => self.renew_if_due(),
+            }
+            for _ in 0..INPUTS_AT_ONCE {
+                if let Ok(event) = events.try_recv() {
+                    self.link_event(event);
+                } else if let Ok(command) = self.commands.try_recv() {
+                    self.command(command, &events_in);
+                } else {
+                    break;
+                }
+            }
+            if self.node.poll_timeout().is_some_and(|(due, _)| due <= now().at) {
+                self.input(Input::Timeout);
+            }
+        }
+        self.end().await
+    }
+
+    /// Stores what is left, tells everyone, and closes.
+    async fn end(mut self) -> Result<(), StoreError> {
+        for session in self.sessions.values() {
+            session.outbox.send(FromNode::Closing(Refusal::new(Code::Closing, "session", "the node is ending")), None);
+        }
+        if let Some((rows, mark)) = self.node.take_rest() {
+            self.writer.send(Batch { number: mark, rows, sync: Sync::Disk });
+        }
+        // A moment for the last answers to leave.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        self.endpoint.close(CloseCode::Done, "the node is ending");
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
+        let writer = self.writer;
+        tokio::task::spawn_blocking(move || writer.close()).await.unwrap_or(Ok(()))
+    }
+
+    /// Serves links and sessions: whatever they can take.
+    fn serve(&mut self) {
+        let present = now();
+        for (id, link) in &mut self.links {
+            while let Some(frame) = self.node.poll_transmit(present, *id, &|lane| link.blocked.contains(&lane)) {
+                match link.lanes.send(frame.lane, frame.priority, frame.bytes) {
+                    Ok(Room::Open) => {}
+                    Ok(Room::Blocked) => {
+                        link.blocked.insert(frame.lane);
+                    }
+                    Err(SendError::Closed) => break,
+                    Err(error) => {
+                        // The frame is lost to its lane, so the link cannot go on; it comes again over a new one.
+                        tracing::error!(link = id.0, %error, "a frame could not be sent");
+                        link.lanes.close(CloseCode::Protocol, "a frame could not be sent");
+                        break;
+                    }
+                }
+            }
+        }
+        for (id, session) in &self.sessions {
+            while session.outbox.has_room() {
+                let Some(message) = self.node.poll_updates(*id) else { break };
+                session.outbox.send(message, None);
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input<'_>) {
+        let outputs: Vec<Output> = self.node.handle_input(now(), input).collect();
+        for output in outputs {
+            self.perform(output);
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Persist { rows, mark, sync } => {
+                let sync = if sync { Sync::Disk } else { Sync::Buffered };
+                self.writer.send(Batch { number: mark, rows, sync });
+            }
+            Output::Send { session, message } => self.send(session, message),
+            Output::Hangup { link, reason, violation } => {
+                if let Some(link) = self.links.get(&link) {
+                    link.lanes.close(if violation { CloseCode::Protocol } else { CloseCode::Superseded }, &reason);
+                }
+            }
+            Output::Dial(targets) => self.dialers.set(targets),
+            Output::Trust { nodes, revoked } => {
+                self.endpoint.revocations().update(|known| {
+                    known.known_nodes = nodes.iter().map(|(node, _)| *node).collect();
+                    known.known_authorities = nodes.iter().filter_map(|(_, authority)| authority.map(quic::AuthorityId)).collect();
+                    known.nodes = revoked.iter().map(|(node, _)| *node).collect();
+                    known.authorities = revoked.iter().filter_map(|(_, authority)| authority.map(quic::AuthorityId)).collect();
+                });
+            }
+            Output::Stop => self.stop = true,
+        }
+    }
+
+    fn send(&mut self, id: SessionId, message: FromNode) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            let permit = match &message {
+                FromNode::Response { id, .. } => session.permits.remove(id),
+                _ => None,
+            };
+            session.outbox.send(message, permit);
+        }
+    }
+
+    fn respond(&mut self, session: SessionId, id: u64, response: Response) {
+        self.send(session, FromNode::Response { id, response });
+    }
+
+    fn link_event(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Received { link, lane, frame } => self.input(Input::Frame { link: LinkId(link), lane, bytes: frame.bytes() }),
+            LinkEvent::Writable { link, lane } => {
+                if let Some(link) = self.links.get_mut(&LinkId(link)) {
+                    link.blocked.remove(&lane);
+                }
+            }
+            LinkEvent::Closed { link, reason } => {
+                let id = LinkId(link);
+                if let Some(handle) = self.links.remove(&id) {
+                    self.dial_errors.insert(handle.lanes.peer(), reason.to_string());
+                }
+                self.input(Input::LinkDown { link: id, reason: reason.to_string() });
+                self.tell_linked();
+            }
+        }
+    }
+
+    fn tell_linked(&self) {
+        self.linked.send_replace(Arc::new(self.links.values().map(|link| link.lanes.peer()).collect()));
+    }
+
+    fn command(&mut self, command: Command, events: &mpsc::UnboundedSender<LinkEvent>) {
+        match command {
+            Command::Linked(connection) => {
+                let (peer, address, dialled) = (connection.peer(), connection.remote_address().to_string(), connection.dialled_here());
+                self.next_id += 1;
+                let link = LinkId(self.next_id);
+                let lanes = connection.start(link.0, events.clone());
+                self.links.insert(link, LinkHandle { lanes, blocked: BTreeSet::new() });
+                self.dial_errors.remove(&peer);
+                self.tell_linked();
+                self.input(Input::LinkUp { link, peer, address, dialled });
+            }
+            Command::DialFailed { node, error } => {
+                if let Some(node) = node {
+                    self.dial_errors.insert(node, error);
+                }
+            }
+            Command::Join(request) => self.join(request),
+            Command::SessionAsked { version, token, client, aliases_max, outbox, answer } => {
+                let admitted = self.admit(version, token, client, aliases_max, outbox);
+                // A client that has gone meanwhile is told of by its reader.
+                let _ = answer.send(admitted);
+            }
+            Command::Request { session, id, request, permit } => {
+                if let (Some(session), Some(permit)) = (self.sessions.get_mut(&session), permit) {
+                    session.permits.insert(id, permit);
+                }
+                match request {
+                    Ok(request) => self.request(session, id, request),
+                    Err(refusal) => self.respond(session, id, Response::Refused(refusal)),
+                }
+            }
+            Command::Credit { session, subscription, updates } => self.input(Input::Credit { session, subscription, updates }),
+            Command::SessionWritable { .. } => {}
+            Command::SessionClosed { session } => {
+                self.sessions.remove(&session);
+                self.input(Input::SessionClosed { session });
+            }
+            Command::Store(report) => self.store_report(report),
+            Command::Renewed { result, asked_by } => self.renewed(result, asked_by),
+            Command::RenewIfDue => self.renew_if_due(),
+            Command::Stop => self.stop = true,
+        }
+    }
+
+    // Sessions.
+
+    fn admit(
+        &mut self,
+        version: u32,
+        token: Option<Vec<u8>>,
+        client: String,
+        aliases_max: u32,
+        outbox: Outbox,
+    ) -> Result<Admitted, Refusal> {
+        if let Some(token) = token {
+            let known = self.vault.get(OPERATOR).and_then(|hash| <[u8; 32]>::try_from(hash).ok()).map(blake3::Hash::from);
+            // Comparing hashes takes the same time wherever they differ.
+            if known != Some(blake3::hash(&token)) {
+                return Err(Refusal::new(Code::BadCredential, "session", "this node does not know the token")
+                    .hint("use the operator.toml that the node wrote, by --credential or --data"));
+            }
+        }
+        if version == 0 {
+            return Err(Refusal::new(Code::Unsupported, "session", "there is no protocol version 0"));
+        }
+        self.next_id += 1;
+        let session = SessionId(self.next_id);
+        self.sessions.insert(session, SessionHandle { outbox, permits: BTreeMap::new() });
+        self.input(Input::SessionOpened { session, client, aliases_max: aliases_max.min(ALIASES_MAX) });
+        let welcome = Welcome {
+            version: version.min(protocol::VERSION),
+            session: session.0,
+            node: self.node.id(),
+            name: self.node.config().name.clone(),
+            mesh: self.node.config().mesh,
+            program: env!("CARGO_PKG_VERSION").into(),
+            aliases_max: ALIASES_MAX,
+        };
+        Ok(Admitted { session, welcome })
+    }
+
+    /// What only the driver can answer, or complete; the rest is for the node.
+    fn request(&mut self, session: SessionId, id: u64, request: Request) {
+        let response = match request {
+            Request::Status => {
+                let mut status = self.node.status(now());
+                status.listens = self.endpoint.local_address().map(|address| address.to_string()).into_iter().collect();
+                status.disk_bytes = self.writer.bytes();
+                status.disk_bytes_max = self.config.disk_max_bytes;
+                status.memory_bytes = memory_bytes();
+                Response::Status(Box::new(status))
+            }
+            Request::Links => {
+                let mut rows = self.node.link_rows(now());
+                for row in &mut rows {
+                    if let Some(link) = self.links.values().find(|link| link.lanes.peer() == row.node) {
+                        let stats = link.lanes.stats();
+                        row.rtt_us = Some(stats.round_trip.as_micros() as u64);
+                        row.sent_bytes = stats.sent_bytes;
+                        row.received_bytes = stats.received_bytes;
+                        row.address = link.lanes.remote_address().to_string();
+                    }
+                    if row.rtt_us.is_none() {
+                        row.error = self.dial_errors.get(&row.node).cloned();
+                    }
+                }
+                Response::Links(rows)
+            }
+            Request::Config => Response::Text(self.config.show().to_string()),
+            Request::Doctor => Response::Findings(self.findings()),
+            Request::Invite { role, ttl_ms } => match self.invite(&role, ttl_ms) {
+                Ok(response) => response,
+                Err(refusal) => Response::Refused(refusal),
+            },
+            Request::Renew => {
+                self.renew(Some((session, id)));
+                return;
+            }
+            Request::Shutdown => {
+                self.stop = true;
+                Response::Done
+            }
+            Request::NodeRename { name } => {
+                // The name outlives the run, so it goes to the vault as well.
+                if let Err(error) = self.vault.put(NAME, name.as_bytes()) {
+                    return self.respond(session, id, Response::Refused(store_refusal(&error)));
+                }
+                return self.input(Input::Request { session, id, request: Request::NodeRename { name } });
+            }
+            request => return self.input(Input::Request { session, id, request }),
+        };
+        self.respond(session, id, response);
+    }
+
+    fn findings(&mut self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut found = |severity, check: &str, found: String, hint: &str| {
+            findings.push(Finding { severity, check: check.into(), found, hint: hint.into() });
+        };
+        match self.writer.error() {
+            None => found(Severity::Ok, "store", format!("takes {} bytes", self.writer.bytes()), ""),
+            Some(error) => found(Severity::Error, "store", error.to_string(), "writes are refused until this is mended"),
+        }
+        let days = self.endpoint.identity().expires().saturating_sub(unix_s()) / 86_400;
+        match days {
+            0 => found(Severity::Error, "certificate", "expired".into(), "link this node to one with the role authority, or: mangrove renew"),
+            1..=30 => found(Severity::Warning, "certificate", format!("expires in {days} days"), "it renews itself once an authority is linked"),
+            _ => found(Severity::Ok, "certificate", format!("good for {days} days"), ""),
+        }
+        let status = self.node.status(now());
+        if status.nodes > 1 && status.links == 0 {
+            let errors: Vec<String> = self.dial_errors.values().cloned().collect();
+            found(Severity::Warning, "links", format!("no neighbour is linked; {}", errors.join("; ")), "check addresses and the UDP port of the others");
+        } else {
+            found(Severity::Ok, "links", format!("{} links, {} of {} nodes reachable", status.links, status.reachable, status.nodes), "");
+        }
+        if status.unspread_changes > 0 && status.nodes > 1 {
+            let text = format!("{} changes ({} bytes) are at no other node yet", status.unspread_changes, status.unspread_bytes);
+            found(Severity::Warning, "replication", text, "");
+        }
+        if self.node.config().authority.is_some() && status.nodes > 1 {
+            let authorities = self.node.replica().nodes().values().filter(|record| record.authority).count();
+            if authorities < 2 {
+                let hint = "invite another with: mangrove invite --role authority";
+                found(Severity::Warning, "authorities", "only one node can invite, renew and revoke".into(), hint);
+            }
+        }
+        for warning in status.warnings {
+            found(Severity::Warning, "node", warning, "");
+        }
+        findings
+    }
+
+    // The store.
+
+    fn store_report(&mut self, report: Report) {
+        match report {
+            Report::Persisted { upto, synced } => {
+                self.input(Input::Persisted { released: upto, synced });
+                let full = self.writer.room() < ROOM_MIN_BYTES;
+                if full && !self.store_full {
+                    tracing::warn!("the store is nearly full: new writes are refused");
+                    let refusal = Refusal::new(Code::Full, "store", "the disk, or the limit set for it, is nearly full");
+                    self.input(Input::StoreFailed { refusal: refusal.hint("remove topics, drop a section, or raise disk_max_bytes") });
+                } else if !full && (self.store_full || self.store_failed) {
+                    tracing::info!("the store takes writes again");
+                    self.input(Input::StoreRecovered);
+                }
+                self.store_full = full;
+                self.store_failed = false;
+            }
+            Report::Failed { error, retry_in, .. } => {
+                if !self.store_failed {
+                    match retry_in {
+                        Some(_) => tracing::warn!(%error, "the store takes nothing at present; writes are refused meanwhile"),
+                        None => tracing::error!(%error, "the store is damaged: writes are refused until the node is started again"),
+                    }
+                }
+                self.store_failed = true;
+                self.input(Input::StoreFailed { refusal: store_refusal(&error) });
+            }
+        }
+    }
+
+    // Certificates.
+
+    fn invite(&mut self, role: &str, ttl_ms: u64) -> Result<Response, Refusal> {
+        let role = match role {
+            "member" => Role::Member,
+            "authority" => Role::Authority,
+            _ => return Err(Refusal::new(Code::InvalidRequest, role, "a role is member or authority")),
+        };
+        let identity = self.endpoint.identity();
+        if identity.authority().is_none() {
+            let holders = self.node.replica().nodes().into_values().filter(|record| record.authority).map(|record| record.name);
+            return Err(Refusal::new(Code::NotAuthority, "invite", "this node may not invite").hint("ask a node with the role authority").who(holders));
+        }
+        let addresses = self.node.config().addresses.clone();
+        if addresses.is_empty() {
+            return Err(Refusal::new(Code::NotReady, "invite", "this node has no address that others could dial")
+                .hint("set `advertise`, or invite from a node that can be reached"));
+        }
+        let mut random = [0; 24];
+        getrandom::fill(&mut random).map_err(|error| Refusal::new(Code::Internal, "invite", error.to_string()))?;
+        let mut book = self.book()?;
+        let lifetime_s = (ttl_ms / 1_000).max(1);
+        let ticket = book
+            .issue(unix_s(), lifetime_s, identity.mesh(), role, addresses, random)
+            .map_err(|error| Refusal::new(Code::TooMany, "invite", error.to_string()))?;
+        self.keep(&book)?;
+        Ok(Response::Ticket { ticket: ticket.to_string(), expires_unix_ms: ticket.expires * 1_000 })
+    }
+
+    fn book(&self) -> Result<TicketBook, Refusal> {
+        match self.vault.get(TICKETS) {
+            None => Ok(TicketBook::default()),
+            Some(bytes) => minicbor::decode(bytes).map_err(|error| Refusal::new(Code::Internal, "tickets", error.to_string())),
+        }
+    }
+
+    fn keep(&mut self, book: &TicketBook) -> Result<(), Refusal> {
+        let bytes = minicbor::to_vec(book).expect("encoding to memory");
+        self.vault.put(TICKETS, &bytes).map_err(|error| store_refusal(&error))
+    }
+
+    fn join(&mut self, request: JoinRequest) {
+        match self.certify(&request) {
+            Ok(certificates) => {
+                tracing::info!(node = %request.node_key.node().short(), name = request.name, "certified a node");
+                tokio::spawn(request.grant(certificates));
+            }
+            Err(reason) => {
+                tracing::warn!(remote = %request.remote, reason, "refused to certify a node");
+                tokio::spawn(async move { request.refuse(&reason).await });
+            }
+        }
+    }
+
+    fn certify(&mut self, request: &JoinRequest) -> Result<quic::Certificates, String> {
+        let identity = self.endpoint.identity();
+        let authority = identity.authority().ok_or("this node may not certify others: ask a node with the role authority")?;
+        let node = request.node_key.node();
+        if self.endpoint.revocations().is_revoked(node) {
+            return Err("this node was revoked".into());
+        }
+        let role = match &request.ask {
+            Ask::Ticket { id, secret } => {
+                let mut book = self.book().map_err(|refusal| refusal.to_string())?;
+                let role = book.redeem(unix_s(), *id, secret, node).map_err(|error| error.to_string())?;
+                self.keep(&book).map_err(|refusal| refusal.to_string())?;
+                role
+            }
+            Ask::Renewal { node } if self.node.replica().node(*node).is_some_and(|record| record.authority) => Role::Authority,
+            Ask::Renewal { .. } => Role::Member,
+        };
+        let authority_key = if role == Role::Authority { request.authority_key.as_ref() } else { None };
+        authority.certify(unix_s(), &request.node_key, authority_key).map_err(|error| error.to_string())
+    }
+
+    fn renew_if_due(&mut self) {
+        if self.endpoint.identity().renewal_due(unix_s()) {
+            tracing::warn!("the certificate is to be renewed");
+            self.renew(None);
+        }
+    }
+
+    /// Gets a new certificate: from its own authority key, or from a linked node with that role.
+    fn renew(&mut self, asked_by: Option<(SessionId, u64)>) {
+        if std::mem::replace(&mut self.renewing, true) {
+            if let Some((session, id)) = asked_by {
+                let refusal = Refusal::new(Code::NotReady, "renew", "a renewal is under way");
+                self.respond(session, id, Response::Refused(refusal));
+            }
+            return;
+        }
+        let identity = self.endpoint.identity();
+        if let Some(renewed) = identity.renewed_by_itself(unix_s()).transpose() {
+            let result = renewed.map(Box::new).map_err(|error| error.to_string());
+            return self.renewed(result, asked_by);
+        }
+        let addresses: Vec<String> = self
+            .node
+            .replica()
+            .nodes()
+            .into_values()
+            .filter(|record| record.authority)
+            .flat_map(|record| record.addresses)
+            .collect();
+        let (endpoint, name, back) = (self.endpoint.clone(), self.node.config().name.clone(), self.back.clone());
+        tokio::spawn(async move {
+            let mut result = Err("no node with the role authority is known".to_owned());
+            'addresses: for address in addresses {
+                for address in quic::endpoint::resolve(&address).await.unwrap_or_default() {
+                    result = quic::join::renew(&endpoint, address, &name).await.map(Box::new).map_err(|error| error.to_string());
+                    if result.is_ok() {
+                        break 'addresses;
+                    }
+                }
+            }
+            let _ = back.send(Command::Renewed { result, asked_by });
+        });
+    }
+
+    fn renewed(&mut self, result: Result<Box<Identity>, String>, asked_by: Option<(SessionId, u64)>) {
+        self.renewing = false;
+        let kept = result.and_then(|identity| {
+            self.vault.put(IDENTITY, &identity.to_bytes()).map_err(|error| error.to_string())?;
+            self.endpoint.set_identity(&identity).map_err(|error| error.to_string())?;
+            Ok(identity.expires())
+        });
+        match &kept {
+            Ok(expires) => {
+                tracing::info!(expires, "the certificate was renewed");
+                self.input(Input::Renewed { expires_s: *expires });
+            }
+            Err(error) => tracing::warn!(error, "the certificate could not be renewed"),
+        }
+        if let Some((session, id)) = asked_by {
+            let response = match kept {
+                Ok(expires) => Response::Renewed { expires_unix_ms: expires * 1_000 },
+                Err(error) => {
+                    let refusal = Refusal::new(Code::NotReady, "renew", error);
+                    Response::Refused(refusal.hint("link this node to one with the role authority"))
+                }
+            };
+            self.respond(session, id, response);
+        }
+    }
+}
+
+fn store_refusal(error: &StoreError) -> Refusal {
+    let code = match error {
+        StoreError::Full { .. } => Code::Full,
+        StoreError::ReadOnly { .. } => Code::ReadOnly,
+        _ => Code::Internal,
+    };
+    Refusal::new(code, "store", error.to_string())
+}
+
+/// What the process takes of memory.
+fn memory_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
