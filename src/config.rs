@@ -201,7 +201,8 @@ impl Config {
             }
         };
         // A name or value that is no text is none of ours, or is refused as the text it comes nearest to.
-        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
+        let variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
         Config::from_parts(path, &text, variables, settings)
     }
 
@@ -447,8 +448,11 @@ impl Reading {
 fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     let name = name.to_ascii_lowercase().replace('-', "_");
     // A forgotten or wrong unit is the most frequent slip of all.
-    let stem = |name: &str| name.trim_end_matches("_bytes_per_s").trim_end_matches("_bytes").trim_end_matches("_ms").trim_end_matches("_s").to_owned();
-    let near = known.map(|known| (strsim::damerau_levenshtein(&name, known).min(strsim::damerau_levenshtein(&stem(&name), &stem(known)) + 1), known));
+    let stem = |name: &str| {
+        name.trim_end_matches("_bytes_per_s").trim_end_matches("_bytes").trim_end_matches("_ms").trim_end_matches("_s").to_owned()
+    };
+    let near = known
+        .map(|known| (strsim::damerau_levenshtein(&name, known).min(strsim::damerau_levenshtein(&stem(&name), &stem(known)) + 1), known));
     near.min().filter(|(distance, known)| *distance <= (known.len() / 3).max(1)).map(|(_, known)| known)
 }
 

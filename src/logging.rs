@@ -26,7 +26,9 @@ use crate::config::LogFormat;
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LogError {
     /// The filter is none.
-    #[error("{filter:?} is no log filter: {what}; give off, error, warn, info, debug or trace, or a list such as \"info,mangrove_net=debug\"")]
+    #[error(
+        "{filter:?} is no log filter: {what}; give off, error, warn, info, debug or trace, or a list such as \"info,mangrove_net=debug\""
+    )]
     Filter {
         /// What was given.
         filter: String,

@@ -37,7 +37,8 @@ pub type RunId = u64;
 #[derive(Debug, Default)]
 pub struct Feed {
     entries: Vec<Entry>,
-    holes: usize,
+    /// Holes and pointers that came about since the last [`Feed::compact`].
+    stale: usize,
     /// Below it, this feed no longer remembers removals.
     pub floor: u64,
     runs: Vec<(RunId, Run)>,
@@ -67,15 +68,18 @@ impl Feed {
     pub fn vacate(&mut self, index: u32) {
         let entry = &mut self.entries[index as usize];
         let awaited = self.runs.iter().any(|(_, run)| run.passed < entry.number && entry.number <= run.target);
-        if !awaited && entry.slot != HOLE {
+        if entry.slot != HOLE {
+            self.stale += 1;
+        }
+        if !awaited {
             entry.slot = HOLE;
-            self.holes += 1;
         }
     }
 
-    /// Whether holes have come to outweigh entries, so that [`Feed::compact`] is due.
+    /// Whether so much has moved on that [`Feed::compact`] is due. What it must leave, for runs that still await it, does not count
+    /// again, so that a feed with many pointers is not gone over again and again.
     pub fn is_sparse(&self) -> bool {
-        self.holes > 64 && self.holes * 2 > self.entries.len()
+        self.stale > 64 && self.stale * 2 > self.entries.len()
     }
 
     /// Drops holes, and pointers that no run awaits any more. Every index changes, so a [`Feed::reindex`] must follow.
@@ -84,7 +88,7 @@ impl Feed {
         let runs = &self.runs;
         let awaited = |number| runs.iter().any(|(_, run)| run.passed < number && number <= run.target);
         self.entries.retain(|entry| entry.slot != HOLE && (stands(entry.slot, entry.number) || awaited(entry.number)));
-        self.holes = 0;
+        self.stale = 0;
     }
 
     /// Tells the new index of each entry.

@@ -230,13 +230,14 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     pub fn read_run(&mut self, origin: OriginIx, id: RunId, count_max: usize, bytes_max: usize) -> Option<Read<K>> {
         let feed = self.feeds.get(origin.0 as usize)?;
         let run = feed.run(id)?;
-        let mut read = Read { writes: Vec::new(), upto: run.target, last: true };
+        let mut read = Read { writes: Vec::new(), upto: run.passed, last: true };
         let mut bytes = 0;
         for (number, slot) in feed.above(run.passed) {
             if number > run.target {
                 break;
             }
-            if read.writes.len() >= count_max || bytes >= bytes_max {
+            // Positions that were taken over from a peer may coincide, and a reading must not part what shares a number.
+            if (read.writes.len() >= count_max || bytes >= bytes_max) && number > read.upto {
                 read.last = false;
                 break;
             }

@@ -143,6 +143,10 @@ pub struct BucketImage {
     pub document: Option<Vec<u8>>,
     /// The changes that the document holds.
     pub tree_dots: Dots,
+    /// Unless everything is here: for each origin, the greatest number among the values that both hold.
+    pub value_dots: Dots,
+    /// The same of the standing records.
+    pub standing_dots: Dots,
     /// Values of its topics.
     pub values: Vec<ImageEntry<DotIx>>,
     /// Standing records, removals included.
@@ -350,6 +354,9 @@ impl Section {
     }
 
     fn apply_tree(&mut self, cx: &mut Context<'_>, origin: OriginIx, record: &TreeRecord) -> Result<(), TreeError> {
+        if record.number <= self.tree.frontier().get(origin) {
+            return Ok(());
+        }
         let changes = self.tree.apply(cx.origins, origin, record)?;
         for removal in &record.removals {
             let path = changes.iter().find(|change| change.gone.contains(&removal.topic)).map(|change| change.path.clone());
@@ -473,6 +480,14 @@ impl Section {
         for topic in self.tree.bucket_topics(bucket) {
             for id in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)) {
                 image.values.extend(image_entry(&self.values, id, same));
+                if let Some(write) = self.values.get(id).filter(|_| same) {
+                    raise(&mut image.value_dots, write.dot);
+                }
+            }
+        }
+        if same {
+            for (_, write) in self.standing_of(bucket) {
+                raise(&mut image.standing_dots, write.dot);
             }
         }
         let keys = self.standing_index.get(&bucket).into_iter().flatten();
@@ -480,13 +495,15 @@ impl Section {
         image
     }
 
-    /// Takes over a bucket of a peer that is ahead (R6). `covered` is the peer's frontier when it read the bucket. Positions are collected, to be
-    /// given to [`Section::end_adoption`] after the last bucket.
+    /// Takes over a bucket of a peer that is ahead (R6). `covered` is the peer's frontier when it read the bucket; `changed` says whether
+    /// the bucket here is no longer what it was when the peer was told of it. Positions are collected, to be given to
+    /// [`Section::end_adoption`] after the last bucket.
     pub fn adopt_bucket(
         &mut self,
         cx: &mut Context<'_>,
         image: &BucketImage,
         covered: &Frontiers,
+        changed: bool,
         positions: &mut Positions,
     ) -> Result<(), TreeError> {
         if let Some(document) = &image.document {
@@ -523,6 +540,9 @@ impl Section {
             }
         } else {
             self.own_positions(image.bucket, positions);
+            if changed {
+                self.any_positions(image, positions);
+            }
         }
         for ImageEntry { key, write, entries } in &image.standing {
             if let Some(write) = write {
@@ -549,8 +569,31 @@ impl Section {
         }
     }
 
+    /// Where a bucket has changed since it was the same, it is not known any more which keys stood where: each of them may stand at the
+    /// peer's greatest number of each origin. A pointer too many costs a record, one too few would lose one (R3).
+    fn any_positions(&self, image: &BucketImage, positions: &mut Positions) {
+        for topic in self.tree.bucket_topics(image.bucket) {
+            for id in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)) {
+                for dot in &image.value_dots {
+                    positions.values.entry(dot.origin).or_default().push((dot.number, *id));
+                }
+            }
+        }
+        for (key, _) in self.standing_of(image.bucket) {
+            for dot in &image.standing_dots {
+                positions.standing.entry(dot.origin).or_default().push((dot.number, key.clone()));
+            }
+        }
+    }
+
     /// Ends an adoption: positions, frontiers and floors become what they were at the peer when it began (R6).
-    pub fn end_adoption(&mut self, cx: &mut Context<'_>, start: &Frontiers, floors: &Frontiers, positions: Positions) {
+    pub fn end_adoption(
+        &mut self,
+        cx: &mut Context<'_>,
+        start: &Frontiers,
+        floors: &Frontiers,
+        positions: Positions,
+    ) -> Result<(), TreeError> {
         fn clamp<K>(placed: Vec<(u64, K)>, upto: u64) -> impl Iterator<Item = (u64, K)> {
             // An entry that has moved on since stays as a pointer at the old frontier.
             placed.into_iter().map(move |(number, key)| (number.min(upto), key)).filter(|(number, _)| *number > 0)
@@ -583,6 +626,7 @@ impl Section {
             }
         }
         self.waiting.retain(|(origin, number), _| start[Plane::Tree].get(*origin) < *number);
+        self.retry_waiting(cx)
     }
 
     /// Repairs a bucket from a peer whose digest of it differs although each covers the other's dots (R7): the newest stands, except where

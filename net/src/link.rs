@@ -15,6 +15,7 @@ use mangrove_crdt::{
 use crate::{
     codec::{NamesIn, NamesOut},
     gossip::Told,
+    mesh::Limits,
     message::LaneOf,
 };
 
@@ -172,6 +173,7 @@ pub(crate) struct Shared {
 pub struct Link {
     pub(crate) peer: NodeId,
     pub(crate) options: LinkOptions,
+    pub(crate) limits: Limits,
     pub(crate) peer_metered: bool,
     pub(crate) origin: Option<Origin>,
     pub(crate) up_since: Instant,
@@ -194,10 +196,11 @@ pub struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(now: Instant, peer: NodeId, options: LinkOptions) -> Self {
+    pub(crate) fn new(now: Instant, peer: NodeId, options: LinkOptions, limits: Limits) -> Self {
         Link {
             peer,
             options,
+            limits,
             peer_metered: false,
             origin: None,
             up_since: now,
@@ -303,8 +306,8 @@ impl Link {
     /// About how many bytes of values the next batch may hold.
     pub(crate) fn batch_bytes(&self) -> usize {
         match self.options.rate_max_bytes_per_s {
-            Some(rate) => (burst(rate) as usize).clamp(512, crate::BATCH_BYTES),
-            None => crate::BATCH_BYTES,
+            Some(rate) => (burst(rate) as usize).max(512).min(self.limits.batch_bytes),
+            None => self.limits.batch_bytes,
         }
     }
 }

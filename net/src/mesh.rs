@@ -36,6 +36,25 @@ pub struct Pace {
     pub check: Duration,
     /// How long a neighbour may be known to have more of a feed, with nothing coming, before the feed is grafted.
     pub graft_after: Duration,
+    /// How much one frame holds.
+    pub limits: Limits,
+}
+
+/// How much one frame holds. Small ones make long runs out of little data, which is what tests want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// About how many bytes of records a batch holds.
+    pub batch_bytes: usize,
+    /// At most how many records a batch holds.
+    pub batch_records: usize,
+    /// About how many bytes of buckets a frame of an adoption holds, before compression.
+    pub bulk_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { batch_bytes: 64 * 1024, batch_records: 4096, bulk_bytes: 256 * 1024 }
+    }
 }
 
 impl Default for Pace {
@@ -45,6 +64,7 @@ impl Default for Pace {
             report: Duration::from_millis(250),
             check: Duration::from_secs(5),
             graft_after: Duration::from_millis(1500),
+            limits: Limits::default(),
         }
     }
 }
@@ -193,7 +213,7 @@ impl Mesh {
 
     /// A link to a neighbour came up. TLS has proved who it is.
     pub fn handle_link_up(&mut self, now: Instant, id: LinkId, peer: NodeId, options: LinkOptions) {
-        self.links.insert(id, Link::new(now, peer, options));
+        self.links.insert(id, Link::new(now, peer, options, self.pace.limits));
     }
 
     /// A link went down. What was in flight on it is lost, and comes again over another.

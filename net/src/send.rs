@@ -15,11 +15,12 @@ use mangrove_crdt::{
 };
 
 use crate::{
-    BATCH_RECORDS, Frame, GROUP_BUCKETS,
+    Frame, GROUP_BUCKETS,
     batch::{Batch, PackKey, Packer, frontier_delta, pack_tree},
     codec::{NamesOut, Writer},
     gossip::Gossip,
     link::{Intent, LaneOut, Link, METERED_GAP, RunOut, Serving, Shared},
+    mesh::Limits,
     message::{
         AdoptBegin, AdoptEnd, AdoptRequest, Buckets, Check, Content, Control, Graft, Groups, Hello, Holds, Images, LaneOf, OfBucket, OfFeed,
         OfSection, Packed, Repair, Report, WIRE, WIRE_MIN, pack_frontiers, pack_image, pack_origin,
@@ -85,7 +86,7 @@ impl Link {
 
     fn next_content(&mut self, now: Instant, replica: &mut Replica, of: LaneOf) -> Option<Vec<u8>> {
         let next_number = self.lanes_out.values().map(|lane| lane.number).max().unwrap_or(0) + 1;
-        let batch_bytes = self.batch_bytes();
+        let limits = Limits { batch_bytes: self.batch_bytes(), ..self.limits };
         let metered = self.options.metered || self.peer_metered;
         let shared = self.shared.get_mut(&of.section)?;
         let (section, cx) = replica.parts(of.section)?;
@@ -108,19 +109,19 @@ impl Link {
         }
         let names = &mut lane.names;
         match of.plane {
-            None => bulk(shared, section, cx.origins, names, &mut self.stats),
+            None => bulk(shared, section, cx.origins, names, limits, &mut self.stats),
             Some(plane) => {
                 let origin = next_feed(shared, section, plane)?;
                 let batch = match plane {
-                    Plane::Tree => tree_batch(shared, section, cx.origins, names, origin, batch_bytes),
+                    Plane::Tree => tree_batch(shared, section, cx.origins, names, origin, limits),
                     Plane::Standing => {
                         let (registers, peer) = (&mut section.standing, &mut shared.peer[plane]);
-                        register_batch(&mut shared.runs, peer, registers, plane, cx.origins, names, origin, batch_bytes, &mut self.stats)
+                        register_batch(&mut shared.runs, peer, registers, plane, cx.origins, names, origin, limits, &mut self.stats)
                     }
                     Plane::Values => {
                         let (registers, peer) = (&mut section.values, &mut shared.peer[plane]);
                         let batch =
-                            register_batch(&mut shared.runs, peer, registers, plane, cx.origins, names, origin, batch_bytes, &mut self.stats);
+                            register_batch(&mut shared.runs, peer, registers, plane, cx.origins, names, origin, limits, &mut self.stats);
                         batch.map(|mut batch| {
                             if batch.last {
                                 // R9: as the tree is now, when the run's last batch is built, not when the run began.
@@ -329,10 +330,10 @@ fn tree_batch(
     origins: &Origins,
     names: &mut NamesOut,
     origin: OriginIx,
-    bytes: usize,
+    limits: Limits,
 ) -> Option<Batch> {
     let from = shared.peer[Plane::Tree].get(origin);
-    let (records, _) = section.tree.read(origin, from, bytes)?;
+    let (records, _) = section.tree.read(origin, from, limits.batch_bytes)?;
     let packed_origin = pack_origin(names, origins, origin);
     let mut w = Writer::default();
     w.u64(records.len() as u64);
@@ -353,7 +354,7 @@ fn register_batch<K: PackKey + Clone + Eq + std::hash::Hash + Ord>(
     origins: &Origins,
     names: &mut NamesOut,
     origin: OriginIx,
-    bytes: usize,
+    limits: Limits,
     stats: &mut crate::link::LinkStats,
 ) -> Option<Batch> {
     let run = match runs.get(&(plane, origin)) {
@@ -367,7 +368,7 @@ fn register_batch<K: PackKey + Clone + Eq + std::hash::Hash + Ord>(
         }
     };
     let from = registers.run_passed(origin, run.id)?;
-    let read = registers.read_run(origin, run.id, BATCH_RECORDS, bytes)?;
+    let read = registers.read_run(origin, run.id, limits.batch_records, limits.batch_bytes)?;
     let packed_origin = pack_origin(names, origins, origin);
     let mut packer = Packer::new(Some(origin), from);
     packer.w.u64(read.writes.len() as u64);
@@ -389,6 +390,7 @@ fn bulk(
     section: &mut Section,
     origins: &Origins,
     names: &mut NamesOut,
+    limits: Limits,
     stats: &mut crate::link::LinkStats,
 ) -> Option<Vec<u8>> {
     if let Some((bucket, reply)) = shared.repairs.pop_front() {
@@ -410,7 +412,7 @@ fn bulk(
     }
     if *next < BUCKETS {
         let mut w = Writer::default();
-        while *next < BUCKETS && w.out.len() < crate::BULK_BYTES {
+        while *next < BUCKETS && w.out.len() < limits.bulk_bytes {
             let bucket = *next;
             *next += 1;
             let same = theirs.get(&bucket).is_some_and(|theirs| *theirs == short(&section.digest(origins, bucket).digest));

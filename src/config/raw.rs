@@ -90,10 +90,13 @@ impl Raw {
     /// A time: a whole number of milliseconds, or a text with a unit.
     pub fn time(&self, min: Duration, max: Duration) -> Result<Duration, Invalid> {
         const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("min", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-        self.measure(&UNITS)
-            .map(Duration::from_millis)
-            .filter(|time| (min..=max).contains(time))
-            .ok_or_else(|| format!("a time from {} to {}: milliseconds as a number, or a text such as \"500ms\", \"5s\", \"10min\", \"1h\" or \"7d\"", show_time(min), show_time(max)))
+        self.measure(&UNITS).map(Duration::from_millis).filter(|time| (min..=max).contains(time)).ok_or_else(|| {
+            format!(
+                "a time from {} to {}: milliseconds as a number, or a text such as \"500ms\", \"5s\", \"10min\", \"1h\" or \"7d\"",
+                show_time(min),
+                show_time(max)
+            )
+        })
     }
 
     /// An amount of bytes: a whole number, or a text with a unit. 0 is always allowed and means none.
@@ -133,7 +136,10 @@ impl Raw {
 
     /// An address to listen at.
     pub fn socket(&self) -> Result<SocketAddr, Invalid> {
-        self.text().ok().and_then(|text| text.parse().ok()).ok_or_else(|| "an IP address and a port, such as \"[::]:4747\" or \"0.0.0.0:4747\"".into())
+        self.text()
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| "an IP address and a port, such as \"[::]:4747\" or \"0.0.0.0:4747\"".into())
     }
 
     /// Addresses to be reached at, by name or number.
@@ -202,13 +208,18 @@ mod tests {
         assert_eq!(time(Raw::Untyped("250".into())), Some(Duration::from_millis(250)));
         assert_eq!(time(Raw::Integer(-1)), None);
         assert_eq!(time(Raw::Bool(true)), None);
-        assert_eq!(Raw::Integer(9).time(Duration::from_millis(10), DAY).err().as_deref().map(|text| &text[..26]), Some("a time from 10ms to 1d: mi"));
+        assert_eq!(
+            Raw::Integer(9).time(Duration::from_millis(10), DAY).err().as_deref().map(|text| &text[..26]),
+            Some("a time from 10ms to 1d: mi")
+        );
     }
 
     #[test]
     fn amounts_are_numbers_of_bytes_or_texts_with_a_unit() {
         let bytes = |text: &str| Raw::Text(text.into()).bytes(1_024).ok();
-        for (given, want) in [("1024B", 1_024), ("2kB", 2_000), ("2KiB", 2_048), ("10MiB", 10 << 20), ("1GB", 1_000_000_000), ("3TiB", 3 << 40), ("0B", 0)] {
+        for (given, want) in
+            [("1024B", 1_024), ("2kB", 2_000), ("2KiB", 2_048), ("10MiB", 10 << 20), ("1GB", 1_000_000_000), ("3TiB", 3 << 40), ("0B", 0)]
+        {
             assert_eq!(bytes(given), Some(want), "{given}");
         }
         for given in ["1023B", "1KB", "1k", "10 mib", "1.5GiB", "17000000TiB", "10"] {

@@ -84,7 +84,8 @@ fn flags_go_before_the_environment_before_the_file_before_the_default() {
 
 #[test]
 fn the_environment_and_flags_are_text() {
-    let variables = [("MANGROVE_PEERS", "a:1, b:2"), ("MANGROVE_DIAL_ONLY", "true"), ("MANGROVE_HOLD", ""), ("MANGROVE_DISK_MAX_BYTES", "300MiB")];
+    let variables =
+        [("MANGROVE_PEERS", "a:1, b:2"), ("MANGROVE_DIAL_ONLY", "true"), ("MANGROVE_HOLD", ""), ("MANGROVE_DISK_MAX_BYTES", "300MiB")];
     let settings = [("link.cellar.metered", "true"), ("link.b.c.rate_max_bytes_per_s", "2048"), ("retention_ms", "1h")];
     let config = from("", &variables, &settings).unwrap();
     assert_eq!(config.peers, ["a:1", "b:2"]);
@@ -100,7 +101,10 @@ fn the_environment_and_flags_are_text() {
 #[test]
 fn an_unknown_key_is_told_the_nearest() {
     assert_eq!(error("\nlisten = \"[::]:1\"\nlease = 5\n"), "m.toml:3: there is no key lease; did you mean lease_ms?");
-    assert_eq!(error("neighbors_max = 3"), "m.toml:1: there is no key neighbours_max_; did you mean neighbours_max?".replace("neighbours_max_;", "neighbors_max;"));
+    assert_eq!(
+        error("neighbors_max = 3"),
+        "m.toml:1: there is no key neighbours_max_; did you mean neighbours_max?".replace("neighbours_max_;", "neighbors_max;")
+    );
     assert_eq!(error("disk_max = 3"), "m.toml:1: there is no key disk_max; did you mean disk_max_bytes?");
     assert_eq!(error("dial-only = true"), "m.toml:1: there is no key dial-only; did you mean dial_only?");
     assert_eq!(error("[links.x]\nmetered = true"), "m.toml:1: there is no key links; did you mean link?");
@@ -131,7 +135,10 @@ fn a_wrong_value_says_where_and_what_is_allowed() {
     let cases = [
         ("name = \"a b\"", "name is \"a b\", which is not up to 64 letters, digits, `-`, `_` and `.`"),
         ("name = 5", "name is 5, which is not up to 64 letters, digits, `-`, `_` and `.`"),
-        ("listen = \"localhost\"", "listen is \"localhost\", which is not an IP address and a port, such as \"[::]:4747\" or \"0.0.0.0:4747\""),
+        (
+            "listen = \"localhost\"",
+            "listen is \"localhost\", which is not an IP address and a port, such as \"[::]:4747\" or \"0.0.0.0:4747\"",
+        ),
         ("dial_only = \"yes\"", "dial_only is \"yes\", which is not true or false"),
         (
             "peers = [\"a\"]",
@@ -215,8 +222,12 @@ fn a_missing_file_is_no_error_and_an_unreadable_one_is() {
 fn the_example_has_every_key_and_is_the_defaults() {
     let example = Config::example();
     assert_eq!(from(&example, &[], &[]).unwrap(), Config::default(), "as it stands it changes nothing");
-    let uncommented: String =
-        example.lines().filter(|line| !line.starts_with("##")).filter_map(|line| line.strip_prefix("# ")).filter(|line| line.contains(" = ") || line.starts_with('[')).fold(String::new(), |text, line| text + line + "\n");
+    let uncommented: String = example
+        .lines()
+        .filter(|line| !line.starts_with("##"))
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(|line| line.contains(" = ") || line.starts_with('['))
+        .fold(String::new(), |text, line| text + line + "\n");
     let mut config = from(&uncommented, &[], &[]).unwrap();
     assert_eq!(config.links.remove("NAME"), Some(Link::default()));
     config.origins.clear();
@@ -237,7 +248,10 @@ fn what_is_shown_can_be_given_again() {
     assert_eq!(shown["link"]["x"]["rate_max_bytes_per_s"], json!({ "value": "3000B", "from": "m.toml:6" }));
     let value = |shown: &Value| Value::clone(&shown["value"]);
     let mut again: serde_json::Map<String, Value> = KEYS.iter().map(|key| (key.name.to_owned(), value(&shown[key.name]))).collect();
-    again.insert("link".into(), json!({ "x": { "metered": true, "rate_max_bytes_per_s": value(&shown["link"]["x"]["rate_max_bytes_per_s"]) } }));
+    again.insert(
+        "link".into(),
+        json!({ "x": { "metered": true, "rate_max_bytes_per_s": value(&shown["link"]["x"]["rate_max_bytes_per_s"]) } }),
+    );
     let mut again = from(&toml::to_string(&again).unwrap(), &[], &[]).unwrap();
     config.origins.clear();
     again.origins.clear();

@@ -162,8 +162,7 @@ fn last_row_counts<S: Subject>(subject: &mut S) {
 
 fn order_and_prefix<S: Subject>(subject: &mut S) {
     let mut store = subject.open(Limit::NONE);
-    let keys: [&[u8]; 9] =
-        [b"\xff\xff\xff", b"b", b"a\xff", b"a", b"\x00", b"a\xff\xff", b"a\x00", b"\xff", b"ab"];
+    let keys: [&[u8]; 9] = [b"\xff\xff\xff", b"b", b"a\xff", b"a", b"\x00", b"a\xff\xff", b"a\x00", b"\xff", b"ab"];
     let rows: Vec<Row> = keys.iter().map(|key| put(Table::Registers, key, key)).collect();
     commit(&mut store, &rows, Sync::Buffered);
     for prefix in [&b""[..], b"a", b"a\xff", b"\xff", b"\xff\xff", b"\x00", b"c", b"abc"] {
@@ -181,7 +180,8 @@ fn reopen<S: Subject>(subject: &mut S) {
         let mut store = subject.open(Limit::NONE);
         assert_eq!(contents(&store), expected(&batches), "life {life}");
         for n in 0..20u8 {
-            let batch = vec![put(Table::Registers, &[n], &[life; 30]), gone(Table::Registers, &[n / 2]), put(Table::Changes, &[life, n], b"x")];
+            let batch =
+                vec![put(Table::Registers, &[n], &[life; 30]), gone(Table::Registers, &[n / 2]), put(Table::Changes, &[life, n], b"x")];
             // Buffered alone must do: closing is no crash.
             commit(&mut store, &batch, Sync::Buffered);
             batches.push(batch);

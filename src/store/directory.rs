@@ -99,11 +99,9 @@ impl DataDir {
 pub(super) fn io_error(path: &Path, doing: &str, error: &io::Error) -> StoreError {
     let place = path.display().to_string();
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => StoreError::Full {
-            place,
-            what: format!("{doing}: {error}"),
-            remedy: "give it a larger disk",
-        },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            StoreError::Full { place, what: format!("{doing}: {error}"), remedy: "give it a larger disk" }
+        }
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
             StoreError::ReadOnly { place, what: format!("{doing}: {error}") }
         }

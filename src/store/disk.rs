@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use mangrove_crdt::persist::{Row, Table};
 
 use super::directory::{DataDir, io_at, io_error, remove_dir_if_there, sync_dir};
@@ -36,13 +36,14 @@ pub struct DiskOptions {
     pub free_bytes_min: u64,
     /// Memory for blocks read from files, in bytes. A node reads its data once, at the start, so a little does.
     pub cache_bytes: u64,
-    /// Memory for rows not yet in files, in bytes: for each of the two large tables, a quarter of it for each of the others.
+    /// Memory for rows not yet in files, in bytes: for each of the two large tables, a quarter of it for each of the others. More means fewer
+    /// bytes written in the end; what a burst left there is written out in the next idle time, so that an idle node stays small.
     pub memtable_bytes: u64,
 }
 
 impl Default for DiskOptions {
     fn default() -> Self {
-        DiskOptions { limit: Limit::NONE, free_bytes_min: 64 << 20, cache_bytes: 2 << 20, memtable_bytes: 8 << 20 }
+        DiskOptions { limit: Limit::NONE, free_bytes_min: 64 << 20, cache_bytes: 2 << 20, memtable_bytes: 16 << 20 }
     }
 }
 
@@ -212,10 +213,9 @@ impl DiskStore {
     }
 
     fn opened(&self) -> Result<&Open, StoreError> {
-        self.open.as_ref().ok_or_else(|| StoreError::Io {
-            place: self.path.display().to_string(),
-            what: "an earlier error keeps the store shut".into(),
-        })
+        self.open
+            .as_ref()
+            .ok_or_else(|| StoreError::Io { place: self.path.display().to_string(), what: "an earlier error keeps the store shut".into() })
     }
 
     /// Bytes that count against the limit: files, and rows in memory that will be in files while the journal still has them too.
@@ -282,6 +282,21 @@ impl DiskStore {
         Ok(())
     }
 
+    /// Lets the workers write out every table that has much in memory.
+    fn shrink(&mut self) -> Result<(), StoreError> {
+        /// Smaller files would cost more in merging than the memory is worth.
+        const KEPT_BYTES_MAX: u64 = 2 << 20;
+        let open = self.opened()?;
+        let result = guarded(&self.path, || {
+            let large = open.tables.iter().filter(|table| table.tree.active_memtable().size() > KEPT_BYTES_MAX);
+            large.map(|table| table.rotate_memtable().map(drop)).collect()
+        });
+        if result.is_err() {
+            self.open = None;
+        }
+        result
+    }
+
     /// Rewrites all tables without what was removed.
     fn compact(&mut self) -> Result<(), StoreError> {
         let open = self.opened()?;
@@ -310,7 +325,8 @@ impl Store for DiskStore {
             StoreError::Corrupt { place, what, key, remedy, .. } => StoreError::Corrupt { place, table: Some(table), key, what, remedy },
             error => error,
         };
-        let mut rows = guarded(&self.path, || Ok(if prefix.is_empty() { keyspace.iter() } else { keyspace.prefix(prefix) })).map_err(in_table)?;
+        let mut rows =
+            guarded(&self.path, || Ok(if prefix.is_empty() { keyspace.iter() } else { keyspace.prefix(prefix) })).map_err(in_table)?;
         while let Some((key, sealed)) = guarded(&self.path, || rows.next().map(fjall::Guard::into_inner).transpose()).map_err(in_table)? {
             let value = unseal(table, &key, &sealed).ok_or_else(|| corrupt_row(&self.path, table, &key))?;
             each(&key, value);
@@ -352,10 +368,11 @@ impl Store for DiskStore {
         self.verify().inspect_err(|_| self.open = None)
     }
 
-    /// Marks the last batch as synced; and where the store is in its reserve and a good part of it was removed, rewrites the tables without that,
-    /// which may take seconds a gigabyte.
+    /// Marks the last batch as synced; writes out what much is left in memory; and where the store is near a limit and a good part of it was
+    /// removed, rewrites the tables without that, which may take seconds a gigabyte.
     fn tidy(&mut self) -> Result<(), StoreError> {
         self.mark()?;
+        self.shrink()?;
         if self.freed_bytes > self.taken()? / 16 {
             self.freed_bytes = 0;
             self.compact()?;

@@ -108,7 +108,13 @@ impl Vault {
         }
         let [a, b] = [read_copy(&path.join("a"))?, read_copy(&path.join("b"))?];
         let found = match (&a, &b) {
-            (Ok(a), Ok(b)) => if b.generation > a.generation { b } else { a },
+            (Ok(a), Ok(b)) => {
+                if b.generation > a.generation {
+                    b
+                } else {
+                    a
+                }
+            }
             (Ok(sound), Err(_)) | (Err(_), Ok(sound)) => sound,
             (Err(a), Err(b)) => return Err(both_damaged(&path, a, b)),
         };

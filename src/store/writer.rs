@@ -471,7 +471,8 @@ mod tests {
     #[test]
     fn many_buffered_bytes_are_synced_at_once() {
         let disk = Disk::default();
-        let (writer, reports) = start(&disk, WriterOptions { unsynced_bytes_max: 100, sync_after: Duration::from_secs(3_600), ..options() });
+        let (writer, reports) =
+            start(&disk, WriterOptions { unsynced_bytes_max: 100, sync_after: Duration::from_secs(3_600), ..options() });
         let mut number = 0;
         // A batch has 8 + 8 and 4 + 8 bytes: the fourth is over.
         for synced in [0, 0, 0, 4, 4] {
@@ -529,8 +530,10 @@ mod tests {
     fn a_removal_behind_a_batch_without_room_makes_room_for_both() {
         let disk: Disk = Arc::new(Mutex::new(MemoryStore::new(Limit { bytes_max: 8_000, reserve_bytes: 4_000 })));
         let (writer, reports) = start(&disk, options());
-        let big = |number, key: &[u8], value: Option<Vec<u8>>| {
-            Batch { number, rows: vec![Row { table: Table::Registers, key: key.to_vec(), value }], sync: Sync::Disk }
+        let big = |number, key: &[u8], value: Option<Vec<u8>>| Batch {
+            number,
+            rows: vec![Row { table: Table::Registers, key: key.to_vec(), value }],
+            sync: Sync::Disk,
         };
         writer.send(big(1, b"a", Some(vec![1; 3_000])));
         assert_eq!(next(&reports), Report::Persisted { upto: 1, synced: 1 });
@@ -573,7 +576,8 @@ mod tests {
     fn damage_is_said_once_and_for_good() {
         let disk = Disk::default();
         let (writer, reports) = start(&disk, options());
-        let error = StoreError::Corrupt { place: "the disk".into(), table: None, key: Vec::new(), what: "a hole".into(), remedy: "start again" };
+        let error =
+            StoreError::Corrupt { place: "the disk".into(), table: None, key: Vec::new(), what: "a hole".into(), remedy: "start again" };
         disk.lock().unwrap().fail_next(error.clone());
         writer.send(batch(1, Sync::Disk));
         assert_eq!(next(&reports), Report::Failed { number: 1, error: error.clone(), retry_in: None });

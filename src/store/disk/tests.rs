@@ -154,13 +154,13 @@ fn a_newer_format_is_refused_and_not_set_aside() {
 
 /// Rows for the damage tests: enough for files in every large table, then a few synced batches in the journal.
 fn write_much(store: &mut DiskStore) {
-    for batch in 0..24u64 {
-        let rows: Vec<Row> = (0..40u64)
+    for batch in 0..12u64 {
+        let rows: Vec<Row> = (0..20u64)
             .flat_map(|n| {
-                let key = (batch * 40 + n).to_be_bytes();
+                let key = (batch * 20 + n).to_be_bytes();
                 [put(Table::Registers, &key, &noise(n, 900)), put(Table::Documents, &key, &noise(batch, 400))]
             })
-            .chain([put(Table::Feeds, &batch.to_be_bytes(), b"frontier"), gone(Table::Registers, &(batch * 20).to_be_bytes())])
+            .chain([put(Table::Feeds, &batch.to_be_bytes(), b"frontier"), gone(Table::Registers, &(batch * 10).to_be_bytes())])
             .collect();
         store.commit(&rows, Sync::Disk).unwrap();
     }
@@ -168,7 +168,9 @@ fn write_much(store: &mut DiskStore) {
         table.rotate_memtable_and_wait().unwrap();
     }
     for batch in 0..8u64 {
-        store.commit(&[put(Table::Meta, b"last", &batch.to_be_bytes()), put(Table::Registers, b"big", &noise(batch, 9_000))], Sync::Disk).unwrap();
+        store
+            .commit(&[put(Table::Meta, b"last", &batch.to_be_bytes()), put(Table::Registers, b"big", &noise(batch, 9_000))], Sync::Disk)
+            .unwrap();
     }
 }
 
@@ -208,7 +210,11 @@ fn fate(sound: &Path, file: &Path, bit: u64, want: &BTreeMap<(Table, Vec<u8>), V
                     Fate::Unharmed
                 } else {
                     let last = found[&(Table::Meta, b"last".to_vec())].clone();
-                    assert!(last >= 6u64.to_be_bytes().to_vec(), "{} bit {bit}: more than the last batch was cut off: {last:?}", file.display());
+                    assert!(
+                        last >= 6u64.to_be_bytes().to_vec(),
+                        "{} bit {bit}: more than the last batch was cut off: {last:?}",
+                        file.display()
+                    );
                     Fate::CutTail
                 }
             }
@@ -256,7 +262,10 @@ fn a_flipped_bit_in_any_file_is_found_or_harmless() {
             // The first sample of a journal is in its last tenth, where the unflushed batches are.
             let bit = if is_journal && n % 2 == 0 { bits - 1 - bit % (bits / 10) } else { bit };
             let fate = fate(sound.path(), name, bit, &want);
-            let kind = name.components().map(|part| part.as_os_str().to_string_lossy().replace(|c: char| c.is_ascii_digit(), "#")).collect::<Vec<_>>();
+            let kind = name
+                .components()
+                .map(|part| part.as_os_str().to_string_lossy().replace(|c: char| c.is_ascii_digit(), "#"))
+                .collect::<Vec<_>>();
             *fates.entry((kind.join("/"), fate)).or_default() += 1;
         }
     }
@@ -474,6 +483,24 @@ fn a_directory_that_cannot_be_written_is_said_to_be_so() {
     assert!(text.contains("cannot be written") && text.contains("make it writable"), "{text}");
     disk.remount("rw");
     drop(open(&path));
+}
+
+#[test]
+fn what_a_burst_leaves_in_memory_is_written_out_in_idle_times() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = DiskOptions { memtable_bytes: 64 << 20, ..options() };
+    let (mut store, _) = DataDir::open(dir.path()).unwrap().open_store(options).unwrap();
+    for n in 0..30u64 {
+        store.commit(&[put(Table::Registers, &n.to_be_bytes(), &noise(n, 100 << 10))], Sync::Buffered).unwrap();
+    }
+    let want = contents(&store);
+    let in_memory = |store: &DiskStore| store.open.as_ref().unwrap().tables[Table::Registers as usize].tree.active_memtable().size();
+    assert!(in_memory(&store) > 3_000_000);
+    store.tidy().unwrap();
+    assert!(in_memory(&store) < 1_000, "{} bytes", in_memory(&store));
+    assert!(contents(&store) == want);
+    drop(store);
+    assert!(contents(&open(dir.path()).0) == want);
 }
 
 #[test]
