@@ -1,4 +1,68 @@
 //! What Mangrove replicates.
+//!
+//! # The state: planes
+//!
+//! A [`section`] is a branch of the tree that is replicated as a unit. What a node holds of it lies in three planes, each of which merges
+//! by itself:
+//!
+//! | plane | what | how it merges |
+//! |---|---|---|
+//! | [`tree`] | topics and their definitions; in the built-in section, policy | automerge: 4,096 small documents, by a hash of the path |
+//! | values ([`registers`]) | each topic's newest value | newest [`stamp`] wins; the tree says what lives |
+//! | standing ([`registers`]) | what is said of nodes; later of sessions, claims, grants | newest stamp wins; a removal is a write too |
+//!
+//! A topic is named by its creating dot, so one that is removed and made again is another topic, and old values cannot leak into it.
+//! Concurrent creations with equal definitions are one topic; with different ones automerge's winner stands and the other is shown as a
+//! conflict. A removal removes what its remover saw: a concurrent creation survives it, and a concurrent write goes to the [`displaced`] log.
+//!
+//! # One road: feeds
+//!
+//! Whoever numbers writes is an *origin*: one run of one node ([`id::Origin`]). In each plane of each section an origin's writes are a
+//! [`feed`]: for each key the place of its latest write, never the writes themselves. A key that is written again moves to the end, so
+//! *a feed is never longer than the live state*, and reading it from any number onward gives exactly what someone at that number lacks.
+//! A [`frontier::Frontier`] says for each origin how far a node has everything. That is the whole replication protocol: two nodes tell
+//! each other their frontiers, and each sends the other what lies above.
+//!
+//! These are its rules. Each is here because some schedule without it lost something, diverged, or brought something back; the schedule tests
+//! break each one and see it caught.
+//!
+//! - **R1 sound.** A frontier is a claim: for every record that it covers, this node holds that record or something newer for its key, or knows,
+//!   or has rightly forgotten, its removal. It moves only when a run is complete.
+//! - **R2 run.** A link works a feed in runs. At its start the sender fixes the target, its own frontier. It sends the newest write of every key
+//!   that had an entry in (receiver's frontier, target], even if the entry has moved past the target meanwhile. Then the receiver's frontier becomes the
+//!   target. So a hot key crosses once a run, none starves, and every run ends: conflation without any queue.
+//! - **R3 pointer.** An entry that was overtaken by another origin's write stays, and sends the winner in its place.
+//! - **R4 position.** The receiver takes over positions at the end of the run only, and learns none from a winner sent in place of another entry.
+//! - **R5 forget.** A removal, and an overtaken entry, may go once it is stable: every member heard from within the retention reports a durable
+//!   frontier that covers it, and we have seen all that they had seen ([`stability`]). Then the feed's *floor* rises to it. A
+//!   removal names what it overtook, and stays until that has been seen too.
+//! - **R6 adopt.** Whoever is below a peer's floor takes over the peer's state bucket by bucket. In the standing plane, what the peer's
+//!   frontier covered when it read the bucket, and the bucket lacks, was removed. What the peer has not seen is kept, and flows to it as usual. Positions,
+//!   frontier and floor are taken over after the last bucket, as they were at the first. Joining is the same from nothing.
+//! - **R7 repair.** Each bucket has a digest of its live content. Two nodes may compare once each one's frontier covers the other's
+//!   dots in it; unequal digests are then a fault, or the remains of a run cut short whose sender is gone. They exchange the bucket both ways and the
+//!   newest stands, except where whoever holds the older one had already seen the newer and removed it.
+//! - **R8 clock.** Stamps come from one Lamport clock per node and section, never from a key's own past, so what is made again after its
+//!   removal was forgotten is newer than that removal.
+//! - **R9 across planes.** A value leaves its feed without a record when its topic goes. So the last batch of a value run carries the sender's
+//!   tree frontier of the moment in which it was built, and the receiver's value frontier moves only once its tree frontier covers that.
+//!
+//! A tree change is never overtaken: each is a run of its own, and one that comes before those it builds on waits.
+//!
+//! # Names, bytes, memory
+//!
+//! Inside a node an origin is a small number ([`frontier::OriginIx`]); what travels or is stored names it in full once. Values are bytes here,
+//! checked against their type where they enter ([`value`]). What must reach the disk comes out as rows, each key's newest state
+//! ([`persist`], [`rows`]); a batch of rows is a consistent cut, because it is taken between two inputs.
+//!
+//! Everything here is pure: no clock ([`time::Instant`] is a number that is passed in), no randomness, no I/O, and no iteration over hash tables.
+//! [`replica::Replica`] is the only door.
+//!
+//! # Sources
+//!
+//! Dots and version vectors: Parker et al. 1983; Almeida et al., *Scalable and accurate causality tracking* (dotted version vectors), 2014. Feeds
+//! that hold a key once: log compaction as in Kafka, with the difference that a reader is promised soundness, not every value. The tree: automerge.
+
 
 pub mod bucket;
 pub mod chunk;

@@ -145,7 +145,9 @@ pub(crate) enum NodeCommand {
     /// Shut a node out of the mesh for ever
     Revoke {
         /// Its name, its id, or enough first digits of its id
-        node: String,
+        // Not `node`: that is the id of the flag --node, which would take the value.
+        #[arg(value_name = "NODE")]
+        which: String,
     },
     /// Take the node itself out of the mesh; it stops
     Leave {
@@ -176,12 +178,16 @@ pub(crate) enum LinksCommand {
     /// Keep away from a node, until `unblock` or a restart
     Block {
         /// Its name, its id, or enough first digits of its id
-        node: String,
+        // Not `node`: that is the id of the flag --node, which would take the value.
+        #[arg(value_name = "NODE")]
+        which: String,
     },
     /// Talk to a node again
     Unblock {
         /// Its name, its id, or enough first digits of its id
-        node: String,
+        // Not `node`: that is the id of the flag --node, which would take the value.
+        #[arg(value_name = "NODE")]
+        which: String,
     },
 }
 
@@ -427,6 +433,14 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_node_named_as_an_argument_is_not_the_node_to_talk_to() {
+        let cli = Cli::parse_from(["mangrove", "links", "block", "JFK"]);
+        assert_eq!(cli.global.node, None);
+        let cli = Cli::parse_from(["mangrove", "node", "revoke", "JFK", "--node", "host:1"]);
+        assert_eq!(cli.global.node.as_deref(), Some("host:1"));
     }
 
     #[test]

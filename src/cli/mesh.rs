@@ -66,7 +66,7 @@ pub(super) async fn node(context: &mut Context, command: NodeCommand) -> Result<
             let rows = client.nodes().await?;
             context.output.listing(&rows, &["name", "node", "role", "state", "heard", "version", "sections", "addresses"], node_cells)
         }
-        NodeCommand::Revoke { node } => {
+        NodeCommand::Revoke { which: node } => {
             client.revoke(&node).await?;
             context.output.done(&json!({ "revoked": node }), format!("{node} is shut out for ever"))
         }
@@ -110,11 +110,11 @@ pub(super) async fn links(context: &mut Context, command: Option<LinksCommand>) 
                 link_cells,
             )
         }
-        LinksCommand::Block { node } => {
+        LinksCommand::Block { which: node } => {
             client.block(&node, true).await?;
             context.output.done(&json!({ "blocked": node }), format!("{node} is blocked, until `links unblock` or a restart"))
         }
-        LinksCommand::Unblock { node } => {
+        LinksCommand::Unblock { which: node } => {
             client.block(&node, false).await?;
             context.output.done(&json!({ "unblocked": node }), format!("{node} may talk to this node again"))
         }

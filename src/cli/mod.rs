@@ -3,6 +3,7 @@
 //! A command is a function that asks a node over [`crate::client`] and prints what it says: a table or a sentence for people, JSON with
 //! `--json`. Whatever goes wrong becomes one [`Failure`](failure::Failure) with an exit code; nothing else ends the program.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -48,8 +49,12 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
-    let mut context = Context { output: Output::new(cli.global.json), global: cli.global };
+    let mut context = Context { output: Output::new(cli.global.json), global: cli.global, clients: RefCell::default() };
     let result = command(&mut context, cli.command).await;
+    // A node that is not told keeps the session until it has heard nothing for long enough.
+    for client in context.clients.take() {
+        client.close().await;
+    }
     // What was printed before a failure is still true.
     let flushed = context.output.flush();
     result.and(flushed)
@@ -92,6 +97,8 @@ async fn command(context: &mut Context, command: Command) -> Result<(), Failure>
 struct Context {
     global: Global,
     output: Output,
+    /// Sessions to be closed in the end.
+    clients: RefCell<Vec<Client>>,
 }
 
 impl Context {
@@ -109,6 +116,8 @@ impl Context {
     }
 
     async fn connect(&self) -> Result<Client, Failure> {
-        Ok(Client::connect(self.client_options()?).await?)
+        let client = Client::connect(self.client_options()?).await?;
+        self.clients.borrow_mut().push(client.clone());
+        Ok(client)
     }
 }

@@ -226,7 +226,7 @@ mod tests {
             assert_eq!(bytes(given), None, "{given}");
         }
         assert_eq!(Raw::Integer(0).bytes(1_024), Ok(0));
-        assert_eq!(Raw::Integer(1_023).bytes(1_024).is_ok(), false);
+        assert!(Raw::Integer(1_023).bytes(1_024).is_err());
     }
 
     #[test]

@@ -87,11 +87,6 @@ impl Acks {
         due
     }
 
-    /// Whether any answer waits.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
     /// A session is gone; nobody waits any more.
     pub fn forget(&mut self, session: SessionId) {
         self.waiting.retain(|waiting| waiting.session != session);

@@ -194,7 +194,8 @@ impl Node {
             }
             Input::Frame { link, lane, bytes } => self.frame(now, link, lane, bytes),
             Input::SessionOpened { session, client, aliases_max } => {
-                self.sessions.insert(session, Session::new(client, aliases_max));
+                tracing::debug!(session = session.0, client, "a client has come");
+                self.sessions.insert(session, Session::new(aliases_max));
             }
             Input::SessionClosed { session } => {
                 self.sessions.remove(&session);

@@ -29,8 +29,6 @@ const SCAN_MAX: usize = 10_000;
 /// A client.
 #[derive(Debug)]
 pub struct Session {
-    /// What it says it is.
-    pub client: String,
     /// The paths that it has given numbers.
     pub aliases: Aliases<Path>,
     subscriptions: BTreeMap<u32, Subscription>,
@@ -56,9 +54,8 @@ struct Subscription {
 
 impl Session {
     /// A session without subscriptions, whose client keeps so many aliases.
-    pub fn new(client: String, aliases_max: u32) -> Self {
+    pub fn new(aliases_max: u32) -> Self {
         Session {
-            client,
             aliases: Aliases::new(ALIASES_MAX),
             subscriptions: BTreeMap::new(),
             next_subscription: 0,

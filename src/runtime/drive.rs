@@ -59,15 +59,13 @@ pub(super) enum Command {
     /// A client can take more updates.
     Credit { session: SessionId, subscription: u32, updates: u32 },
     /// A session's stream can take more.
-    SessionWritable { session: SessionId },
+    SessionWritable,
     /// A client has gone.
     SessionClosed { session: SessionId },
     /// The store thread reports.
     Store(Report),
     /// A new certificate was granted, or not.
     Renewed { result: Result<Box<Identity>, String>, asked_by: Option<(SessionId, u64)> },
-    /// See whether the certificate is to be renewed.
-    RenewIfDue,
     /// Somebody wants the node to end.
     Stop,
 }
@@ -314,14 +312,14 @@ impl Drive {
                 }
             }
             Command::Credit { session, subscription, updates } => self.input(Input::Credit { session, subscription, updates }),
-            Command::SessionWritable { .. } => {}
+            // Being woken is all: links and sessions are served after every command.
+            Command::SessionWritable => {}
             Command::SessionClosed { session } => {
                 self.sessions.remove(&session);
                 self.input(Input::SessionClosed { session });
             }
             Command::Store(report) => self.store_report(report),
             Command::Renewed { result, asked_by } => self.renewed(result, asked_by),
-            Command::RenewIfDue => self.renew_if_due(),
             Command::Stop => self.stop = true,
         }
     }

@@ -87,7 +87,7 @@ where
     };
     write_message(&mut write, &FromNode::Welcome(welcome)).await?;
     write.flush().await?;
-    let writer = tokio::spawn(write_all(write, messages, queued, commands.clone(), session));
+    let writer = tokio::spawn(write_all(write, messages, queued, commands.clone()));
     let ended = read_all(&mut read, &commands, session).await;
     if let Err(error) = &ended {
         tracing::debug!(session = session.0, %error, "a client's stream ended");
@@ -130,7 +130,6 @@ async fn write_all<W: AsyncWrite + Unpin>(
     mut messages: mpsc::UnboundedReceiver<(FromNode, Option<OwnedSemaphorePermit>)>,
     queued: Arc<AtomicUsize>,
     commands: mpsc::UnboundedSender<Command>,
-    session: SessionId,
 ) -> io::Result<()> {
     let mut buffer = Vec::new();
     while let Some((message, permit)) = messages.recv().await {
@@ -148,7 +147,7 @@ async fn write_all<W: AsyncWrite + Unpin>(
         write.flush().await?;
         let before = queued.fetch_sub(taken, Ordering::AcqRel);
         if before >= QUEUE_AIM || before == taken {
-            let _ = commands.send(Command::SessionWritable { session });
+            let _ = commands.send(Command::SessionWritable);
         }
         if buffer.capacity() > 1 << 20 {
             buffer = Vec::new();

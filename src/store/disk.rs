@@ -220,14 +220,22 @@ impl DiskStore {
 
     /// Bytes that count against the limit: files, and rows in memory that will be in files while the journal still has them too.
     fn taken(&self) -> Result<u64, StoreError> {
-        Ok(self.usage.bytes()? + self.opened()?.database.write_buffer_size())
+        Ok(self.usage.bytes()? + self.buffered()?)
+    }
+
+    /// Bytes in memory that are still to be written to files.
+    fn buffered(&self) -> Result<u64, StoreError> {
+        let buffered = |table: &Keyspace| {
+            let sealed = table.sealed_memtable_count() as u64 * self.options.memtable_bytes;
+            table.tree.active_memtable().size() + sealed
+        };
+        Ok(self.opened()?.tables.iter().map(buffered).sum())
     }
 
     /// What the file system has left, as a limit on top of what is taken. Its reserve is `free_bytes_min`.
     fn free_limit(&self, taken: u64) -> Result<Limit, StoreError> {
         let stat = rustix::fs::statvfs(&self.path).map_err(|error| io_error(&self.path, "asking for free space", &error.into()))?;
-        let buffered = self.opened()?.database.write_buffer_size();
-        let free = (stat.f_bavail * stat.f_frsize).saturating_sub(buffered);
+        let free = (stat.f_bavail * stat.f_frsize).saturating_sub(self.buffered()?);
         let reserve_bytes = self.options.free_bytes_min.min(stat.f_blocks * stat.f_frsize / 16);
         let bytes_max = taken.saturating_add(free);
         Ok(Limit { bytes_max, reserve_bytes: reserve_bytes.min(bytes_max) })
@@ -288,8 +296,8 @@ impl DiskStore {
         const KEPT_BYTES_MAX: u64 = 2 << 20;
         let open = self.opened()?;
         let result = guarded(&self.path, || {
-            let large = open.tables.iter().filter(|table| table.tree.active_memtable().size() > KEPT_BYTES_MAX);
-            large.map(|table| table.rotate_memtable().map(drop)).collect()
+            let mut large = open.tables.iter().filter(|table| table.tree.active_memtable().size() > KEPT_BYTES_MAX);
+            large.try_for_each(|table| table.rotate_memtable().map(drop))
         });
         if result.is_err() {
             self.open = None;

@@ -38,14 +38,19 @@ mod limit;
 mod memory;
 
 #[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "the half that does I/O")]
 mod directory;
 #[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "the half that does I/O")]
 mod disk;
 #[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "the half that does I/O")]
 mod journal;
 #[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "the half that does I/O")]
 mod vault;
 #[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "the half that does I/O")]
 mod writer;
 
 pub use limit::{Effect, Limit};

@@ -31,6 +31,14 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(len).collect()
 }
 
+/// A directory in memory where the system has one: damage and contract are the same there, and a sync costs nothing.
+fn quick_dir() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let has_room = rustix::fs::statvfs(memory).is_ok_and(|stat| stat.f_bavail * stat.f_frsize > 1 << 30);
+    let dir = if has_room { tempfile::tempdir_in(memory).ok() } else { None };
+    dir.unwrap_or_else(|| tempfile::tempdir().unwrap())
+}
+
 fn open(path: &Path) -> (DiskStore, Opened) {
     DataDir::open(path).unwrap().open_store(options()).unwrap()
 }
@@ -109,12 +117,12 @@ impl Subject for OnDisk {
 
 #[test]
 fn the_disk_store_keeps_the_contract() {
-    conformance::run(|| OnDisk(tempfile::tempdir().unwrap()));
+    conformance::run(|| OnDisk(quick_dir()));
 }
 
 #[test]
 fn the_first_opening_creates_and_the_next_finds() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_dir();
     let (store, opened) = open(dir.path());
     assert_eq!(opened, Opened::Created);
     drop(store);
@@ -126,7 +134,7 @@ fn the_first_opening_creates_and_the_next_finds() {
 
 #[test]
 fn an_interrupted_creation_is_begun_again() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_dir();
     drop(open(dir.path()));
     // What a crash before the last step leaves, here with a file that would be in the way.
     fs::rename(dir.path().join("data"), dir.path().join("data.new")).unwrap();
@@ -137,7 +145,7 @@ fn an_interrupted_creation_is_begun_again() {
 
 #[test]
 fn a_newer_format_is_refused_and_not_set_aside() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_dir();
     let (store, _) = open(dir.path());
     let own = &store.open.as_ref().unwrap().own;
     own.insert(FORMAT_KEY, own_seal(FORMAT_KEY, &(FORMAT_VERSION + 1).to_be_bytes())).unwrap();
@@ -186,7 +194,7 @@ enum Fate {
 
 /// Flips one bit in a copy of a sound directory, opens it as a node would, and checks that nothing wrong is ever read.
 fn fate(sound: &Path, file: &Path, bit: u64, want: &BTreeMap<(Table, Vec<u8>), Vec<u8>>) -> Fate {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_dir();
     copy_dir(sound, dir.path());
     flip(&dir.path().join(file), bit);
     let (mut store, opened) = match DataDir::open(dir.path()).unwrap().open_store(options()) {
@@ -240,7 +248,7 @@ fn fate(sound: &Path, file: &Path, bit: u64, want: &BTreeMap<(Table, Vec<u8>), V
 fn a_flipped_bit_in_any_file_is_found_or_harmless() {
     // More in a campaign: MANGROVE_FLIPS=2000 cargo test …
     let flips: u64 = std::env::var("MANGROVE_FLIPS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-    let sound = tempfile::tempdir().unwrap();
+    let sound = quick_dir();
     let (mut store, _) = open(sound.path());
     write_much(&mut store);
     let want = contents(&store);
@@ -278,7 +286,7 @@ fn a_flipped_bit_in_any_file_is_found_or_harmless() {
 
 #[test]
 fn damage_in_the_middle_of_a_journal_is_never_taken_for_a_torn_tail() {
-    let sound = tempfile::tempdir().unwrap();
+    let sound = quick_dir();
     let (mut store, _) = open(sound.path());
     for n in 0..10u8 {
         store.commit(&[put(Table::Meta, &[n], &[n; 40])], Sync::Disk).unwrap();
@@ -298,7 +306,7 @@ fn damage_in_the_middle_of_a_journal_is_never_taken_for_a_torn_tail() {
 
 #[test]
 fn a_torn_tail_is_cut_off_and_said() {
-    let sound = tempfile::tempdir().unwrap();
+    let sound = quick_dir();
     let (mut store, _) = open(sound.path());
     store.commit(&[put(Table::Meta, b"kept", b"1")], Sync::Disk).unwrap();
     let journal = sound.path().join("data/0.jnl");
@@ -307,7 +315,7 @@ fn a_torn_tail_is_cut_off_and_said() {
     store.commit(&[put(Table::Meta, b"torn", &noise(1, 2_000))], Sync::Buffered).unwrap();
     let after = used(&fs::read(&journal).unwrap());
     assert!(after > before + 2_000);
-    let copy = tempfile::tempdir().unwrap();
+    let copy = quick_dir();
     for cut in (before + 1..after).step_by(97) {
         let dir = copy.path().join(cut.to_string());
         copy_dir(sound.path(), &dir);
@@ -329,7 +337,7 @@ fn a_torn_tail_is_cut_off_and_said() {
 
 #[test]
 fn a_quarantine_is_reported_until_something_is_committed() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_dir();
     let (mut store, _) = open(dir.path());
     store.commit(&[put(Table::Meta, b"k", b"v")], Sync::Disk).unwrap();
     let opened = store.quarantine("for a test").unwrap();
@@ -487,7 +495,7 @@ fn a_directory_that_cannot_be_written_is_said_to_be_so() {
 
 #[test]
 fn what_a_burst_leaves_in_memory_is_written_out_in_idle_times() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_dir();
     let options = DiskOptions { memtable_bytes: 64 << 20, ..options() };
     let (mut store, _) = DataDir::open(dir.path()).unwrap().open_store(options).unwrap();
     for n in 0..30u64 {
@@ -505,7 +513,7 @@ fn what_a_burst_leaves_in_memory_is_written_out_in_idle_times() {
 
 #[test]
 fn room_taken_by_removed_rows_comes_back_in_idle_times() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_dir();
     // More than a journal keeps for itself.
     let limit = Limit { bytes_max: 150 << 20, reserve_bytes: 20 << 20 };
     let options = DiskOptions { limit, memtable_bytes: 4 << 20, ..options() };
