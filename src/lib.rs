@@ -29,6 +29,9 @@ pub mod store;
 
 #[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "the half that does I/O")]
+pub(crate) mod bench;
+#[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "the half that does I/O")]
 pub mod cli;
 #[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "the half that does I/O")]

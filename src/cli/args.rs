@@ -85,6 +85,9 @@ pub(crate) enum Command {
     Down,
     /// Three airports, one mesh: replay real flights over real nodes, cut one off, heal, add a fourth, compare
     Demo(Demo),
+    /// Measure replication on this machine beside QUIC alone over the same hops
+    #[command(subcommand)]
+    Bench(Bench),
     /// Print a script that completes this command line in a shell
     Completions {
         /// Which shell
@@ -394,6 +397,69 @@ pub(crate) struct Demo {
     pub(crate) patience: Duration,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Values a second from one node to another, and what they cost on the wire
+    Replicate(BenchReplicate),
+    /// The time from a publisher on one node to a subscriber on another, in an idle mesh
+    Latency(BenchLatency),
+    /// Receive, or pass on, raw streams: what the others start as their baseline
+    #[command(hide = true)]
+    Baseline(BenchBaseline),
+}
+
+/// Where values are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Source {
+    /// Inside a node, and counted at another
+    Node,
+    /// By a client of one node, and counted by a subscriber of another
+    Client,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchReplicate {
+    /// How long each round measures, once through nodes and once without
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub(crate) seconds: u32,
+    /// How many rounds; figures are their medians
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) rounds: u32,
+    /// How many topics are written to in turn: the fewer, the more values are overwritten before they leave
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) topics: u32,
+    /// The length of a value
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..=65_536))]
+    pub(crate) bytes: u32,
+    /// Where values are written
+    #[arg(long, value_enum, default_value_t = Source::Node)]
+    pub(crate) from: Source,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchLatency {
+    /// How many values each round measures, once through nodes and as many without
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+    pub(crate) samples: u32,
+    /// How many rounds; figures are their medians
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) rounds: u32,
+    /// The length of a value
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..=65_536))]
+    pub(crate) bytes: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchBaseline {
+    /// Where to pass everything on to; without it, receive
+    #[arg(long, requires = "mesh")]
+    pub(crate) to: Option<std::net::SocketAddr>,
+    /// The mesh that is there
+    #[arg(long, requires = "to")]
+    pub(crate) mesh: Option<mangrove_crdt::id::MeshId>,
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
@@ -441,6 +507,21 @@ mod tests {
         assert_eq!(cli.global.node, None);
         let cli = Cli::parse_from(["mangrove", "node", "revoke", "JFK", "--node", "host:1"]);
         assert_eq!(cli.global.node.as_deref(), Some("host:1"));
+    }
+
+    /// A subcommand's argument of the same name would be taken for the common option: `links block JFK` for `--node JFK`.
+    #[test]
+    fn no_argument_is_named_like_a_common_option() {
+        fn look(command: &clap::Command, common: &[clap::Id]) {
+            for argument in command.get_arguments() {
+                assert!(!common.contains(argument.get_id()), "{}: {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(|command| look(command, common));
+        }
+        let program = Cli::command();
+        let common: Vec<clap::Id> = program.get_arguments().map(|argument| argument.get_id().clone()).collect();
+        assert!(common.len() >= 6);
+        program.get_subcommands().for_each(|command| look(command, &common));
     }
 
     #[test]

@@ -243,6 +243,7 @@ async fn look(context: &Context, findings: &mut Vec<Finding>) -> bool {
         Ok(more) => findings.extend(more),
         Err(error) => found(Severity::Error, "node", error.to_string(), error.hint().unwrap_or_default()),
     }
+    client.close().await;
     false
 }
 

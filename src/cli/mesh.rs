@@ -321,6 +321,7 @@ mod tests {
             certificate_expires_unix_ms: 0,
             digest: "00".into(),
             warnings: vec!["the clock is wrong".into()],
+            updates: 0,
         };
         let fields = status_fields(&status);
         let field = |name: &str| fields.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str());

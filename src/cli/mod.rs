@@ -19,7 +19,7 @@ mod output;
 mod publish;
 mod topics;
 
-pub(crate) use args::Demo;
+pub(crate) use args::{Bench, BenchBaseline, BenchLatency, BenchReplicate, Demo, Source};
 pub(crate) use failure::{Exit, Failure, refusal_text};
 pub(crate) use output::{Output, bytes_text, count_text, duration_text, progress, table};
 
@@ -51,12 +51,12 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<(), Failure> {
     let mut context = Context { output: Output::new(cli.global.json), global: cli.global, clients: RefCell::default() };
     let result = command(&mut context, cli.command).await;
+    // What was printed before a failure is still true.
+    let flushed = context.output.flush();
     // A node that is not told keeps the session until it has heard nothing for long enough.
     for client in context.clients.take() {
         client.close().await;
     }
-    // What was printed before a failure is still true.
-    let flushed = context.output.flush();
     result.and(flushed)
 }
 
@@ -85,6 +85,7 @@ async fn command(context: &mut Context, command: Command) -> Result<(), Failure>
         Command::Displaced(command) => topics::displaced(context, command).await,
         Command::Publish(publish) => publish::publish(context, &publish).await,
         Command::Demo(demo) => crate::demo::run(&mut context.output, &demo).await,
+        Command::Bench(bench) => crate::bench::run(&mut context.output, &bench).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "mangrove", &mut script);

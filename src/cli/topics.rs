@@ -53,7 +53,9 @@ async fn add(context: &mut Context, client: &Client, paths: Vec<String>, spec: T
         _ => format!("{} made, {existed} existed", plural(created, "topic")),
     };
     let refused = refusals.len();
-    context.output.done(&json!({ "created": created, "existed": existed, "refused": refusals }), sentence)?;
+    if context.output.json || created + existed > 0 {
+        context.output.done(&json!({ "created": created, "existed": existed, "refused": refusals }), sentence)?;
+    }
     match refusals.into_iter().next() {
         None => Ok(()),
         Some(only) if refused == 1 => Err(only.into()),
@@ -282,7 +284,6 @@ pub(super) async fn watch(context: &mut Context, watch: &Watch) -> Result<(), Fa
         }
         show_heard(context, &mut types, heard)?;
     }
-    client.close().await;
     Ok(())
 }
 

@@ -21,18 +21,19 @@ use crate::protocol::{self, Aliases, Event, FromClient, FromNode, Target, Update
 const FRAMES_QUEUED_MAX: usize = 64;
 /// Above this, the buffer for incoming frames is given back after a frame.
 const BUFFER_KEPT_MAX: usize = 1 << 20;
-/// How long [`Session::close`] waits for the node to take note.
+/// How long [`Session::close`] waits for the node to end the session.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
+/// How long a closed connection's last packet may take to leave. QUIC would linger for three times its longest wait, which nobody at a terminal wants to.
+const CLOSE_LINGER: Duration = Duration::from_millis(10);
 
 /// What keeps a QUIC connection open: the socket below it.
 pub(super) struct Connection(ClientEndpoint);
 
 impl Connection {
-    /// Tells the node, and waits a moment until it has heard.
+    /// Tells the node, which has ended the session already: if this is lost, only the empty connection stays until it times out.
     async fn close(&self) {
         self.0.close(CloseCode::Done, "the client is done");
-        // A node that doesn't answer finds out by its own timeout.
-        let _ = tokio::time::timeout(CLOSE_WAIT, self.0.wait_idle()).await;
+        let _ = tokio::time::timeout(CLOSE_LINGER, self.0.wait_idle()).await;
     }
 }
 

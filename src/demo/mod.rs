@@ -34,7 +34,7 @@ use crate::client::{Client, ClientError, CredentialError, Publisher};
 use crate::protocol::{Code, LinkState, PAGE_MAX, Page, SectionRow, TopicSpec};
 
 mod flights;
-mod nodes;
+pub(crate) mod nodes;
 
 use flights::Departure;
 use nodes::{Directory, Node};
@@ -53,7 +53,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// Why the demo could not be shown to its end.
 #[derive(Debug, thiserror::Error)]
-enum DemoError {
+pub(crate) enum DemoError {
     #[error("node {name}: {what}")]
     Node { name: String, what: String },
     #[error(transparent)]
@@ -101,7 +101,7 @@ struct Report {
 
 /// Runs the demo and prints what it measured.
 pub(crate) async fn run(output: &mut Output, demo: &Demo) -> Result<(), Failure> {
-    let mut directory = Directory::new().map_err(Failure::from)?;
+    let mut directory = Directory::new("demo").map_err(Failure::from)?;
     let mut nodes = Vec::new();
     let shown = tokio::select! {
         shown = show(demo, &directory, &mut nodes) => shown,

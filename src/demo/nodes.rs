@@ -20,24 +20,25 @@ const STOP_WAIT: Duration = Duration::from_secs(5);
 /// How much of a node's log is shown when it fails.
 const LOG_SHOWN_BYTES: usize = 2_000;
 
-/// A directory for the demo's nodes, removed in the end unless it is kept.
-pub(super) struct Directory {
-    pub(super) path: PathBuf,
-    pub(super) kept: bool,
+/// A directory for nodes, removed in the end unless it is kept.
+pub(crate) struct Directory {
+    pub(crate) path: PathBuf,
+    pub(crate) kept: bool,
 }
 
 impl Directory {
-    pub(super) fn new() -> Result<Self, DemoError> {
+    /// An empty one among the system's temporary files; its name says what for.
+    pub(crate) fn new(purpose: &str) -> Result<Self, DemoError> {
         let parent = std::env::temp_dir();
         for attempt in 0..100 {
-            let path = parent.join(format!("mangrove-demo-{}-{attempt}", std::process::id()));
+            let path = parent.join(format!("mangrove-{purpose}-{}-{attempt}", std::process::id()));
             match fs::create_dir(&path) {
                 Ok(()) => return Ok(Directory { path, kept: false }),
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(DemoError::Node { name: "demo".into(), what: format!("no free directory in {}", parent.display()) })
+        Err(DemoError::Node { name: purpose.into(), what: format!("no free directory in {}", parent.display()) })
     }
 }
 
@@ -51,23 +52,23 @@ impl Drop for Directory {
 }
 
 /// A running node. Killed when dropped, unless it was stopped or let go.
-pub(super) struct Node {
-    pub(super) name: &'static str,
-    pub(super) data: PathBuf,
-    pub(super) client: Client,
+pub(crate) struct Node {
+    pub(crate) name: &'static str,
+    pub(crate) data: PathBuf,
+    pub(crate) client: Client,
     process: Child,
 }
 
 impl Node {
     /// Founds a mesh and starts its first node.
-    pub(super) async fn found(directory: &Path, name: &'static str) -> Result<Node, DemoError> {
+    pub(crate) async fn found(directory: &Path, name: &'static str) -> Result<Node, DemoError> {
         let data = directory.join(name);
         command(&data, name, &["init", "--name", name, "--listen", "127.0.0.1:0"]).await?;
         Node::start(data, name).await
     }
 
     /// Joins with a ticket and starts.
-    pub(super) async fn join(directory: &Path, name: &'static str, ticket: &str) -> Result<Node, DemoError> {
+    pub(crate) async fn join(directory: &Path, name: &'static str, ticket: &str) -> Result<Node, DemoError> {
         let data = directory.join(name);
         command(&data, name, &["join", ticket, "--name", name, "--listen", "127.0.0.1:0"]).await?;
         Node::start(data, name).await
@@ -98,18 +99,18 @@ impl Node {
     }
 
     /// Another session with the node.
-    pub(super) async fn connect(&self) -> Result<Client, DemoError> {
+    pub(crate) async fn connect(&self) -> Result<Client, DemoError> {
         let credential = Credential::read(&self.data.join("operator.toml"))?;
         Ok(Client::connect(ClientOptions::new(credential)).await?)
     }
 
     /// The process's id.
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.process.id().unwrap_or_default()
     }
 
     /// Asks the node to stop, and waits until it has; kills it if it takes too long.
-    pub(super) async fn stop(mut self) -> Result<(), DemoError> {
+    pub(crate) async fn stop(mut self) -> Result<(), DemoError> {
         let asked = self.client.shutdown().await;
         match timeout(STOP_WAIT, self.process.wait()).await {
             Ok(Ok(status)) if status.success() && asked.is_ok() => Ok(()),
@@ -123,13 +124,13 @@ impl Node {
     }
 
     /// Ends the process at once, and waits until it is gone.
-    pub(super) async fn kill(mut self) {
+    pub(crate) async fn kill(mut self) {
         // It fails only for a process that is gone already.
         let _ = self.process.kill().await;
     }
 
     /// Leaves the node running when the demo ends.
-    pub(super) fn let_go(self) {
+    pub(crate) fn let_go(self) {
         // A child that is never dropped is never killed; the system takes it over when this process ends.
         std::mem::forget(self.process);
     }

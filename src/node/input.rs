@@ -1,7 +1,7 @@
 //! What the driver tells the node.
 
 use mangrove_crdt::{id::NodeId, time::Instant};
-use mangrove_net::link::{LinkId, LinkOptions};
+use mangrove_net::link::LinkId;
 
 use crate::protocol::{Refusal, Request};
 
@@ -94,13 +94,6 @@ pub enum Input<'a> {
     },
     /// The store takes batches again.
     StoreRecovered,
-    /// An operator has changed how links to a node are used.
-    LinkOptions {
-        /// Which node.
-        node: NodeId,
-        /// How.
-        options: LinkOptions,
-    },
     /// This node has a new certificate.
     Renewed {
         /// When it expires, in seconds since 1970.

@@ -91,7 +91,7 @@ impl Node {
         let own = self.id();
         if revoked.contains_key(&own) && self.leaving.is_none() {
             tracing::error!("this node was revoked: it has no place in the mesh any more");
-            self.outputs.push(Output::Stop);
+            self.outputs.push(Output::Stop { left: true });
         }
         let records = self.replica.nodes();
         let authority = |record: &NodeRecord| <[u8; 32]>::try_from(record.authority_id.as_slice()).ok();
@@ -111,6 +111,14 @@ impl Node {
         }
         for node in members {
             self.replica.members.add(node);
+        }
+        // A link may be older than the name that its options go by.
+        let links: Vec<(LinkId, NodeId)> = self.links.iter().map(|(link, info)| (*link, info.peer)).collect();
+        for (link, peer) in links {
+            let options = self.options_for(peer);
+            if let Some(link) = self.mesh.link_mut(link) {
+                link.set_options(options);
+            }
         }
         self.redial(now);
     }

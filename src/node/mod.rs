@@ -143,6 +143,8 @@ pub struct Node {
     store_refusal: Option<Refusal>,
     leaving: Option<mangrove_crdt::replica::Written>,
     forget_due: Instant,
+    /// How often a value has changed.
+    updates: u64,
     outputs: Vec<Output>,
 }
 
@@ -176,6 +178,7 @@ impl Node {
             store_refusal: None,
             leaving: None,
             forget_due: now.at.after(FORGET_EVERY),
+            updates: 0,
             outputs: Vec::new(),
         };
         node.start(now);
@@ -213,14 +216,6 @@ impl Node {
             }
             Input::StoreFailed { refusal } => self.store_refusal = Some(refusal),
             Input::StoreRecovered => self.store_refusal = None,
-            Input::LinkOptions { node, options } => {
-                let links = self.links.iter().filter(|(_, info)| info.peer == node);
-                for link in links.map(|(link, _)| *link).collect::<Vec<_>>() {
-                    if let Some(link) = self.mesh.link_mut(link) {
-                        link.set_options(options);
-                    }
-                }
-            }
             Input::Renewed { expires_s } => {
                 self.config.expires_s = expires_s;
                 self.announce(now);
@@ -321,7 +316,7 @@ impl Node {
         }
         if self.leaving.is_some_and(|written| self.replica.copies(written) > 0 || self.links.is_empty()) {
             self.leaving = None;
-            self.outputs.push(Output::Stop);
+            self.outputs.push(Output::Stop { left: true });
         }
         self.store(now);
     }
@@ -332,13 +327,14 @@ impl Node {
         let mut members = false;
         for event in events {
             match event {
-                Event::Value { section, topic } if listening => {
-                    if let Some(path) = self.replica.path_of(section, topic) {
+                Event::Value { section, topic } => {
+                    self.updates += 1;
+                    if listening && let Some(path) = self.replica.path_of(section, topic) {
                         self.sessions.values_mut().for_each(|session| session.value_changed(path));
                     }
                 }
                 Event::Topic { path, .. } if listening => self.sessions.values_mut().for_each(|session| session.topic_changed(&path)),
-                Event::Value { .. } | Event::Topic { .. } => {}
+                Event::Topic { .. } => {}
                 Event::Standing { .. } => members = true,
                 Event::Policy => policy = true,
                 Event::Displaced(displaced) => {

@@ -46,8 +46,11 @@ pub enum Output {
         /// The revoked.
         revoked: Vec<(NodeId, Option<[u8; 32]>)>,
     },
-    /// This node is out of its mesh: stop.
-    Stop,
+    /// Stop.
+    Stop {
+        /// Whether this node is out of its mesh, so that it must not start again.
+        left: bool,
+    },
 }
 
 /// A node to be dialled.

@@ -57,6 +57,7 @@ impl Node {
             certificate_expires_unix_ms: self.config.expires_s * 1_000,
             digest: self.digest(),
             warnings,
+            updates: self.updates,
         }
     }
 

@@ -86,6 +86,10 @@ pub struct Status {
     /// What somebody should look at, one sentence each.
     #[cbor(n(23), decode_with = "bounded::list")]
     pub warnings: Vec<String>,
+    /// How often a value became the newest of its topic here since the node started, whoever wrote it. What a neighbour's topic was
+    /// overwritten with on the way here counts once.
+    #[cbor(n(24), default)]
+    pub updates: u64,
 }
 
 /// A node of the mesh, as the asked node knows it.

@@ -100,7 +100,7 @@ fn request() -> impl Strategy<Value = Request> {
 }
 
 fn status() -> impl Strategy<Value = Status> {
-    (any::<[u8; 32]>(), any::<[u64; 10]>(), any::<[u32; 6]>(), text(), texts(), texts()).prop_map(
+    (any::<[u8; 32]>(), any::<[u64; 11]>(), any::<[u32; 6]>(), text(), texts(), texts()).prop_map(
         |(id, long, short, name, listens, warnings)| Status {
             node: NodeId(id),
             mesh: MeshId(id),
@@ -125,6 +125,7 @@ fn status() -> impl Strategy<Value = Status> {
             disk_bytes_max: long[7],
             memory_bytes: long[8],
             certificate_expires_unix_ms: long[9],
+            updates: long[10],
             warnings,
         },
     )

@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use super::clock::{now, unix_s};
 use super::dial::Dialers;
 use super::gateway::{Admitted, Outbox};
-use super::vault_names::{IDENTITY, NAME, OPERATOR, TICKETS};
+use super::vault_names::{IDENTITY, LEFT, NAME, OPERATOR, TICKETS};
 use crate::config::Config;
 use crate::node::{ALIASES_MAX, Input, Node, Output, SessionId};
 use crate::protocol::{self, Code, Finding, FromNode, Refusal, Request, Response, Severity, Welcome};
@@ -238,7 +238,14 @@ impl Drive {
                     known.authorities = revoked.iter().filter_map(|(_, authority)| authority.map(quic::AuthorityId)).collect();
                 });
             }
-            Output::Stop => self.stop = true,
+            Output::Stop { left } => {
+                if left {
+                    if let Err(error) = self.vault.put(LEFT, &[]) {
+                        tracing::error!(%error, "it could not be noted that this node has left its mesh: do not start it again");
+                    }
+                }
+                self.stop = true;
+            }
         }
     }
 
@@ -425,7 +432,7 @@ impl Drive {
         }
         let days = self.endpoint.identity().expires().saturating_sub(unix_s()) / 86_400;
         match days {
-            0 => found(Severity::Error, "certificate", "expired".into(), "link this node to one with the role authority, or: mangrove renew"),
+            0 => found(Severity::Error, "certificate", "expired".into(), "link this node to one with the role authority, or: mangrove node renew"),
             1..=30 => found(Severity::Warning, "certificate", format!("expires in {days} days"), "it renews itself once an authority is linked"),
             _ => found(Severity::Ok, "certificate", format!("good for {days} days"), ""),
         }

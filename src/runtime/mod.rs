@@ -49,8 +49,10 @@ mod vault_names {
     pub const TICKETS: &str = "tickets";
     /// The node's name.
     pub const NAME: &str = "name";
+    /// There if the node has left its mesh, or was revoked.
+    pub const LEFT: &str = "left";
 }
-use vault_names::{APPLICANT, IDENTITY, NAME, OPERATOR, TOKEN};
+use vault_names::{APPLICANT, IDENTITY, LEFT, NAME, OPERATOR, TOKEN};
 
 /// What was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +77,9 @@ pub enum StartError {
     /// The node was never admitted to its mesh.
     #[error("{0} holds a node that was never admitted; join again with the same ticket")]
     NotAdmitted(PathBuf),
+    /// The node is out of its mesh for good.
+    #[error("the node in {0} has left its mesh, or was revoked; to come back, join anew in an empty directory")]
+    Left(PathBuf),
     /// Disk and directory.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -207,6 +212,9 @@ impl Running {
         }
         let Some(identity) = vault.get(IDENTITY) else { return Err(StartError::NotAdmitted(data.to_owned())) };
         let identity = Identity::from_bytes(identity)?;
+        if vault.get(LEFT).is_some() {
+            return Err(StartError::Left(data.to_owned()));
+        }
         // Durable before anything else happens: no number is ever given twice.
         let boot = vault.next_boot()?;
         let incarnation = Incarnation { boot, nonce: u64::from_be_bytes(random()?) };

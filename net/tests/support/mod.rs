@@ -9,7 +9,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, LazyLock},
-    time::Duration,
 };
 
 use mangrove_crdt::{
@@ -973,7 +972,7 @@ pub fn seeds(count: u64) -> std::ops::Range<u64> {
 }
 
 /// Plays many seeds, and says what they came to.
-pub fn play_all(name: &'static str, count: u64, plan: impl Fn(u64) -> Plan) {
+pub fn play_all(name: &'static str, count: u64, plan: impl Fn(u64) -> Plan + std::panic::RefUnwindSafe) {
     let (mut forgotten, mut adoptions, mut mismatches, mut writes) = (0, 0, 0, 0);
     let mut failed = Vec::new();
     let keep_going = std::env::var_os("MANGROVE_ALL").is_some();
