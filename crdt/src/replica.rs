@@ -120,6 +120,8 @@ pub struct Replica {
     /// within one run, since its old numbers are spent.
     writers: BTreeMap<SectionId, OriginIx>,
     holds: u64,
+    /// Which holding of each section this is: one given up and held again is another, with nothing in it.
+    holdings: BTreeMap<SectionId, u64>,
     /// Sections that an operator has given up here, so that they are not held again by themselves.
     released: BTreeSet<SectionId>,
     policies: BTreeMap<SectionId, SectionPolicy>,
@@ -131,7 +133,7 @@ pub struct Replica {
     events: Vec<Event>,
     deleted_rows: Vec<Row>,
     meta_dirty: bool,
-    marks: VecDeque<(u64, Vec<(SectionId, Frontiers)>)>,
+    marks: VecDeque<(u64, Vec<(SectionId, u64, Frontiers)>)>,
     next_mark: u64,
 }
 
@@ -145,6 +147,7 @@ impl Replica {
             sections: BTreeMap::new(),
             writers: BTreeMap::new(),
             holds: 0,
+            holdings: BTreeMap::new(),
             released: BTreeSet::new(),
             policies: BTreeMap::new(),
             contested: Vec::new(),
@@ -193,6 +196,11 @@ impl Replica {
     /// The sections held and replicated, the built-in one first.
     pub fn held(&self) -> impl Iterator<Item = SectionId> + '_ {
         self.sections.keys().copied().filter(|id| *id != SectionId::LOCAL)
+    }
+
+    /// Names this holding of a section: another one than before whenever the section was given up and held again. `None` if it isn't held.
+    pub fn holding(&self, id: SectionId) -> Option<u64> {
+        self.sections.contains_key(&id).then(|| self.holdings.get(&id).copied().unwrap_or(0))
     }
 
     /// The sections declared on the mesh.
@@ -579,8 +587,9 @@ impl Replica {
     }
 
     fn open(&mut self, id: SectionId) {
+        self.holds += 1;
+        self.holdings.insert(id, self.holds);
         let origin = if self.writers.contains_key(&id) {
-            self.holds += 1;
             let mut origin = self.own;
             let mut hasher = blake3::Hasher::new();
             hasher.update(&self.own.to_bytes()).update(&id.0.to_be_bytes()).update(&self.holds.to_be_bytes());
@@ -598,8 +607,14 @@ impl Replica {
     }
 
     fn close(&mut self, id: SectionId) {
-        let Some(section) = self.sections.remove(&id) else { return };
+        let Some(mut section) = self.sections.remove(&id) else { return };
         let mut delete = |table, key| self.deleted_rows.push(Row { table, key, value: None });
+        // What is gone already, though the store was not told yet.
+        let mut gone = Vec::new();
+        section.values.take_dirty(|topic, _| gone.push(rows::register_key(id, Plane::Values, &rows::topic_key(*topic))), |_, _, _| {});
+        section.standing.take_dirty(|key, _| gone.push(rows::register_key(id, Plane::Standing, key)), |_, _, _| {});
+        gone.into_iter().for_each(|key| delete(Table::Registers, key));
+        section.tree.take_dirty(|_, _, _| {}, |dot, _| delete(Table::Changes, rows::record_key(id, dot)), |_, _, _| {});
         for (topic, _) in section.values.iter() {
             delete(Table::Registers, rows::register_key(id, Plane::Values, &rows::topic_key(*topic)));
         }
@@ -685,7 +700,7 @@ impl Replica {
                 let key = [&[META_CLOCK][..], &id.0.to_be_bytes()].concat();
                 out.push(rows::put(Table::Meta, key, section.clock().to_be_bytes().to_vec()));
             }
-            frontiers.push((id, section.frontiers()));
+            frontiers.push((id, self.holdings.get(&id).copied().unwrap_or(0), section.frontiers()));
             let sink = std::cell::RefCell::new(&mut out);
             let feed = |plane| {
                 let sink = &sink;
@@ -730,8 +745,9 @@ impl Replica {
     pub fn persisted(&mut self, mark: u64) {
         while self.marks.front().is_some_and(|(taken, _)| *taken <= mark) {
             let Some((_, frontiers)) = self.marks.pop_front() else { break };
-            for (id, frontiers) in frontiers {
-                if let Some(section) = self.sections.get_mut(&id) {
+            for (id, holding, frontiers) in frontiers {
+                let same = self.holdings.get(&id).copied().unwrap_or(0) == holding;
+                if let Some(section) = self.sections.get_mut(&id).filter(|_| same) {
                     section.made_durable(&frontiers);
                 }
             }

@@ -1,7 +1,8 @@
 //! One section as one node holds it: its tree, its values, its standing records, and what ties them together.
 //!
 //! **Values hang off topics.** A value whose topic is not known yet waits as an *orphan*; one whose topic is gone is dropped, and
-//! goes to the displaced log if the remover had not known of it. R9, the rule that keeps the value frontier behind the tree, is
+//! goes to the displaced log if the remover had not known of it. While a document holds removals that the tree frontier does not cover yet, the values
+//! that they concern wait, too: whoever was told of them by this node's frontier must be able to get them from here. R9, the rule that keeps the value frontier behind the tree, is
 //! enforced where runs end (the link), with [`Section::tree`]'s frontier as the measure.
 
 use std::{
@@ -348,6 +349,11 @@ impl Section {
         }
     }
 
+    /// The documents whose changes wait for others that they build on.
+    pub fn waiting_documents(&self) -> BTreeSet<u16> {
+        self.waiting.values().map(|record| record.document).collect()
+    }
+
     /// How many tree changes wait for others.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
@@ -367,7 +373,7 @@ impl Section {
         }
         self.stale_document(record.document);
         self.topics_changed(cx, changes, None);
-        self.settle_orphans(cx, origin);
+        self.settle_orphans(cx);
         Ok(())
     }
 
@@ -393,7 +399,7 @@ impl Section {
         self.raise_clock(write.stamp.seq);
         let fresh = !self.values.frontier().covers(write.dot);
         if self.values.get(&id).is_none() && self.tree.path_of(id).is_none() {
-            if self.tree.frontier().covers(id) {
+            if self.is_removed(id) {
                 self.bury(cx, id, None, &write, None);
                 return false;
             }
@@ -614,8 +620,10 @@ impl Section {
                 if plane == Plane::Tree {
                     // Changes up to here came inside the documents; the feed does not have them one by one.
                     self.tree.raise_floor(origin, number);
-                    self.settle_orphans(cx, origin);
                 }
+            }
+            if plane == Plane::Tree {
+                self.settle_orphans(cx);
             }
             for DotIx { origin, number } in floors[plane].iter() {
                 match plane {
@@ -675,7 +683,7 @@ impl Section {
                 self.merge_standing(cx, key, write.clone());
             }
         }
-        Ok(())
+        self.retry_waiting(cx)
     }
 
     // Restoring.
@@ -701,7 +709,7 @@ impl Section {
         self.clock = self.clock.max(highest.unwrap_or(0));
         let orphans: Vec<DotIx> = self.values.iter().map(|(id, _)| *id).filter(|id| self.tree.path_of(*id).is_none()).collect();
         for id in orphans {
-            if self.tree.frontier().covers(id) {
+            if self.is_removed(id) {
                 self.values.drop_key(&id);
             } else {
                 self.orphans.insert(id);
@@ -739,7 +747,15 @@ impl Section {
         for change in changes {
             self.stale_document(change.path.bucket());
             for id in &change.gone {
-                if let Some(write) = self.values.drop_key(id) {
+                // Within what the frontier covers; otherwise it waits for that.
+                let dropped = if self.tree.is_settled() || covered.is_none() {
+                    self.values.drop_key(id)
+                } else {
+                    let waits = self.values.get(id).cloned();
+                    waits.is_some().then(|| self.orphans.insert(*id));
+                    waits
+                };
+                if let Some(write) = dropped {
                     self.bury(cx, *id, Some((&change.path, change.before.as_ref())), &write, covered);
                 }
             }
@@ -783,10 +799,17 @@ impl Section {
         }
     }
 
-    /// The tree frontier of an origin moved: values of its topics that do not live are of topics that are gone.
-    fn settle_orphans(&mut self, cx: &mut Context<'_>, origin: OriginIx) {
-        let upto = DotIx { origin, number: self.tree.frontier().get(origin) };
-        let due: Vec<DotIx> = self.orphans.range(DotIx { origin, number: 0 }..=upto).copied().collect();
+    /// Whether a topic that does not live was removed, and this node's tree frontier says so to others.
+    fn is_removed(&self, id: DotIx) -> bool {
+        self.tree.is_settled() && self.tree.frontier().covers(id)
+    }
+
+    /// The tree frontier moved: values of topics that do not live, though their creation is covered, are of topics that are gone.
+    fn settle_orphans(&mut self, cx: &mut Context<'_>) {
+        if self.orphans.is_empty() || !self.tree.is_settled() {
+            return;
+        }
+        let due: Vec<DotIx> = self.orphans.iter().copied().filter(|id| self.tree.frontier().covers(*id)).collect();
         for id in due {
             self.orphans.remove(&id);
             if self.tree.path_of(id).is_none() {

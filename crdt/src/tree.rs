@@ -155,6 +155,8 @@ pub struct Tree {
     definitions: FxHashMap<DefinitionHash, Arc<Definition>>,
     feeds: BTreeMap<OriginIx, TreeFeed>,
     frontier: Frontier,
+    /// Documents that hold changes beyond the frontier: they came as a whole, in an adoption that is not complete, or in a repair.
+    beyond: BTreeSet<u16>,
     touches: u64,
     live_documents: usize,
     dirty_documents: BTreeSet<u16>,
@@ -179,6 +181,7 @@ impl Tree {
             definitions: FxHashMap::default(),
             feeds: BTreeMap::new(),
             frontier: Frontier::default(),
+            beyond: BTreeSet::new(),
             touches: 0,
             live_documents: 0,
             dirty_documents: BTreeSet::new(),
@@ -372,6 +375,8 @@ impl Tree {
             }
         }
         self.touched(document, UNSAVED_CHANGES_MAX);
+        self.beyond.insert(document);
+        self.settle_beyond();
         Ok(touched.iter().filter_map(|path| self.refresh(origins, path)).collect())
     }
 
@@ -379,7 +384,14 @@ impl Tree {
     pub fn advance(&mut self, origin: OriginIx, upto: u64) {
         if self.frontier.raise(origin, upto) {
             self.dirty_feeds.insert(origin);
+            self.settle_beyond();
         }
+    }
+
+    fn settle_beyond(&mut self) {
+        let (documents, frontier) = (&self.documents, &self.frontier);
+        let held = |document: u16| documents.get(document as usize).and_then(Option::as_ref);
+        self.beyond.retain(|document| held(*document).is_some_and(|held| held.dots.iter().any(|dot| !frontier.covers(*dot))));
     }
 
     /// Raises a feed's floor: records up to it are dropped, their documents stand for them.
@@ -423,6 +435,12 @@ impl Tree {
         let feed = self.feeds.get(&origin);
         let records = feed.into_iter().flat_map(|feed| feed.records.range(number + 1..));
         records.fold((0, 0), |(count, bytes), (_, record)| (count + 1, bytes + record.change.len() as u64))
+    }
+
+    /// Whether all that the documents hold lies within the frontier, so that a topic that was created within it and does not live is removed within
+    /// it, too.
+    pub fn is_settled(&self) -> bool {
+        self.beyond.is_empty()
     }
 
     /// The places of all records that are still in feeds.
@@ -519,6 +537,8 @@ impl Tree {
             }
             waiting = left;
         }
+        self.beyond = self.document_numbers().collect();
+        self.settle_beyond();
         self.dirty_documents.clear();
         self.dirty_records.clear();
         self.dirty_feeds.clear();

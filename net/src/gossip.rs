@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use mangrove_crdt::{
     frontier::{DotIx, OriginIx, Origins},
-    id::{NodeId, Plane, SectionId},
+    id::{NodeId, Origin, Plane, SectionId},
     section::Frontiers,
 };
 
@@ -108,6 +108,9 @@ impl Gossip {
     /// This node's own durable frontiers. Says whether anything moved.
     pub fn report_own(&mut self, node: NodeId, origin: OriginIx, durable: &[(SectionId, Frontiers)]) -> bool {
         let report = self.reports.entry(node).or_insert_with(|| ReportState { origin, version: 0, entries: BTreeMap::new() });
+        if report.origin != origin {
+            *report = ReportState { origin, version: 0, entries: BTreeMap::new() };
+        }
         let version = report.version + 1;
         let mut moved = false;
         for (section, frontiers) in durable {
@@ -121,8 +124,14 @@ impl Gossip {
                 }
             }
         }
-        let held: Vec<SectionId> = durable.iter().map(|(section, _)| *section).collect();
-        report.entries.retain(|(section, ..), _| held.contains(section));
+        // What is no longer held, or was given up and is being held anew, must not be counted on: it is told as nothing.
+        for ((section, plane, origin), entry) in &mut report.entries {
+            let held = durable.iter().find(|(held, _)| held == section);
+            if entry.0 > 0 && held.is_none_or(|(_, frontiers)| frontiers[*plane].get(*origin) == 0) {
+                *entry = (0, version);
+                moved = true;
+            }
+        }
         if moved || report.version == 0 {
             report.version = version;
         }
@@ -150,6 +159,18 @@ impl Gossip {
         }
         report.version = version;
         true
+    }
+
+    /// The greatest boot counter with which a node was heard in another run than this.
+    pub fn other_run(&self, origins: &Origins, run: Origin) -> Option<u32> {
+        let pulse = self.pulses.get(&run.node).map(|pulse| pulse.origin);
+        let other = pulse.map(|origin| origins.get(origin)).filter(|other| other.incarnation.nonce != run.incarnation.nonce);
+        other.map(|other| other.incarnation.boot)
+    }
+
+    /// A member's newest report, if it is of the given run.
+    pub fn reported_in_run(&self, origins: &Origins, run: Origin) -> Option<&ReportState> {
+        self.reports.get(&run.node).filter(|report| origins.get(report.origin).incarnation.nonce == run.incarnation.nonce)
     }
 
     /// A member's newest report.

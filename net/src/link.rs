@@ -65,7 +65,7 @@ pub struct LinkStats {
 pub(crate) enum Intent {
     Hello,
     Holds(SectionId),
-    Unholds(SectionId),
+    Unholds(SectionId, u64),
     Graft(SectionId, Plane, OriginIx),
     Prune(SectionId, Plane, OriginIx),
     Behind(SectionId),
@@ -83,6 +83,8 @@ pub(crate) struct LaneOut {
     pub number: u32,
     pub names: NamesOut,
     pub opened: bool,
+    /// The tree frontier as last told on this lane (R9).
+    pub tree_told: Frontier,
 }
 
 /// The receiver's side of a lane.
@@ -90,6 +92,9 @@ pub(crate) struct LaneOut {
 pub(crate) struct LaneIn {
     pub of: Option<LaneOf>,
     pub names: NamesIn,
+    /// The peer's tree frontier as last told on this lane (R9). It belongs to the lane, on which it is told by differences, and outlives
+    /// whatever happens to the section here.
+    pub tree_heard: Frontier,
 }
 
 /// A run being sent.
@@ -122,23 +127,32 @@ pub(crate) struct HeldEnd {
 pub(crate) struct Serving {
     /// What the peer holds, bucket by bucket; buckets that are equal need no body.
     pub theirs: BTreeMap<u16, u64>,
+    pub request: u64,
     pub next: u16,
     pub begun: bool,
     pub start: Frontiers,
 }
 
 /// An adoption being received.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Adopting {
+    pub request: u64,
+    /// What the peer was told of each bucket: where it holds the same it sends no body.
+    pub told: BTreeMap<u16, u64>,
+    pub begun: bool,
     pub start: Frontiers,
     pub floors: Frontiers,
     pub positions: Positions,
     pub done: u16,
+    /// Feeds of which something was passed over meanwhile, since it builds on what the adoption brings.
+    pub missed: BTreeSet<(Plane, OriginIx)>,
 }
 
 /// A section that both ends hold.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
+    /// Which holding of the section here this is about.
+    pub holding: u64,
     /// The peer's frontiers: as it said, as its batches show, and as what was sent will have made them.
     pub peer: Frontiers,
     /// Feeds that the peer does not want pushed: for these the link is lazy.
@@ -148,11 +162,8 @@ pub(crate) struct Shared {
     pub runs: BTreeMap<(Plane, OriginIx), RunOut>,
     /// Whose turn it is among the feeds of a plane.
     pub turn: [u32; 3],
-    /// The tree frontier as last told on the values lane.
-    pub tree_told: Frontier,
-    /// The peer's tree frontier as last told on its values lane.
-    pub tree_heard: Frontier,
-    pub behind_told: bool,
+    /// Since when the peer has seemed to be below a floor here, or when it was told so last.
+    pub behind_since: Option<Instant>,
     /// When the next value run may begin, on a metered link.
     pub values_due: Instant,
     pub serving: Option<Serving>,
@@ -165,6 +176,10 @@ pub(crate) struct Shared {
     pub lagging: BTreeMap<(Plane, OriginIx), Instant>,
     pub proved_equal: Option<Instant>,
     pub checked_frontiers: u64,
+    /// Digests, ours and the peer's, of buckets that differed by what neither end's frontier covers when they were compared last.
+    pub suspects: BTreeMap<u16, (u64, u64)>,
+    /// Since when tree changes have waited for others.
+    pub waiting_since: Option<Instant>,
     pub next_group: u16,
 }
 
@@ -182,11 +197,16 @@ pub struct Link {
     pub(crate) names_in: NamesIn,
     pub(crate) told: Told,
     pub(crate) pulses_due: Instant,
-    pub(crate) announced: BTreeSet<SectionId>,
+    /// The sections that the peer was told of, each with its holding.
+    pub(crate) announced: BTreeMap<SectionId, u64>,
     /// What the peer holds, with the frontiers and floors that it announced.
     pub(crate) peer_holds: BTreeMap<SectionId, (Frontiers, Frontiers)>,
     pub(crate) shared: BTreeMap<SectionId, Shared>,
+    /// The newest holding of each section that the peer told of, ended or not.
+    pub(crate) peer_holdings: BTreeMap<SectionId, u64>,
     pub(crate) lanes_out: BTreeMap<LaneOf, LaneOut>,
+    pub(crate) lanes_opened: u32,
+    pub(crate) requests: u64,
     pub(crate) lanes_in: BTreeMap<u32, LaneIn>,
     /// Frames of lanes that have overtaken, on their own stream, the `Hello` or `Holds` that they build on.
     pub(crate) early: VecDeque<(u32, Vec<u8>)>,
@@ -209,10 +229,13 @@ impl Link {
             names_in: NamesIn::default(),
             told: Told::default(),
             pulses_due: now,
-            announced: BTreeSet::new(),
+            announced: BTreeMap::new(),
             peer_holds: BTreeMap::new(),
             shared: BTreeMap::new(),
+            peer_holdings: BTreeMap::new(),
             lanes_out: BTreeMap::new(),
+            lanes_opened: 0,
+            requests: 0,
             lanes_in: BTreeMap::new(),
             early: VecDeque::new(),
             tokens: 0,
@@ -274,6 +297,20 @@ impl Link {
     /// Whether anything is being brought to the peer: a run, an adoption, a repair.
     pub fn is_sending(&self) -> bool {
         self.shared.values().any(|shared| !shared.runs.is_empty() || shared.serving.is_some() || !shared.repairs.is_empty())
+    }
+
+    /// Whether a section is being adopted from this peer, or is about to be asked for.
+    pub(crate) fn adopts(&self, section: SectionId) -> bool {
+        let asking = self.intents.contains(&Intent::AdoptRequest(section)) && self.shared.contains_key(&section);
+        asking || self.shared.get(&section).is_some_and(|shared| shared.adopting.is_some())
+    }
+
+    /// Whatever still comes of an adoption is ignored from now on.
+    pub(crate) fn give_up_adoption(&mut self, section: SectionId) {
+        self.intents.retain(|intent| *intent != Intent::AdoptRequest(section));
+        if let Some(shared) = self.shared.get_mut(&section) {
+            shared.adopting = None;
+        }
     }
 
     pub(crate) fn intend(&mut self, intent: Intent) {

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use mangrove_crdt::{
     frontier::OriginIx,
-    id::{NodeId, Plane, SectionId},
+    id::{NodeId, Origin, Plane, SectionId},
     replica::Replica,
     section::Frontiers,
     time::Instant,
@@ -159,9 +159,26 @@ pub struct Mesh {
     report_due: Instant,
     check_due: Instant,
     lag_due: Instant,
-    adopting: BTreeMap<SectionId, LinkId>,
+    adopting: BTreeMap<SectionId, Adoption>,
     mismatches: u64,
+    /// This node's run as the mesh is told of it, where that differs from the replica's.
+    run: Option<Origin>,
 }
+
+/// From whom a section is being adopted, and since when nothing more has come.
+#[derive(Clone, Copy, Debug)]
+struct Adoption {
+    from: LinkId,
+    done: Option<u16>,
+    since: Instant,
+}
+
+/// How long tree changes may wait for others that they build on before the whole document is asked for.
+const WAITING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long nothing may come of an adoption before another neighbour is asked.
+const ADOPTION_PATIENCE: Duration = Duration::from_secs(30);
+
 
 impl Mesh {
     /// A mesh without links, whose timers begin now.
@@ -177,6 +194,7 @@ impl Mesh {
             lag_due: now.after(pace.graft_after / 2),
             adopting: BTreeMap::new(),
             mismatches: 0,
+            run: None,
         }
     }
 
@@ -208,7 +226,7 @@ impl Mesh {
 
     /// How far a section was brought by an adoption in progress, of all buckets.
     pub fn adopting(&self, section: SectionId) -> Option<u16> {
-        self.links.get(self.adopting.get(&section)?)?.adopting(section)
+        self.links.get(&self.adopting.get(&section)?.from)?.adopting(section)
     }
 
     /// A link to a neighbour came up. TLS has proved who it is.
@@ -222,10 +240,38 @@ impl Mesh {
         for section in link.shared.keys().copied().collect::<Vec<_>>() {
             link.drop_shared(replica, section);
         }
-        let orphaned: Vec<SectionId> = self.adopting.iter().filter(|(_, from)| **from == id).map(|(section, _)| *section).collect();
-        for section in orphaned {
+        self.settle_adoptions(replica);
+    }
+
+    /// Adoptions whose link is gone, or does not share the section any more, are asked of others.
+    fn settle_adoptions(&mut self, replica: &Replica) {
+        let lives = |section: &SectionId, adoption: &Adoption| self.links.get(&adoption.from).is_some_and(|link| link.adopts(*section));
+        let ended: Vec<SectionId> =
+            self.adopting.iter().filter(|(section, adoption)| !lives(section, adoption)).map(|(section, _)| *section).collect();
+        for section in ended {
             self.adopting.remove(&section);
-            self.adopt_from_any(replica, section);
+            self.adopt_from_any(replica, section, None);
+        }
+    }
+
+    /// Adoptions of which nothing has come for long are asked of others, if there are any.
+    fn hurry_adoptions(&mut self, now: Instant, replica: &Replica) {
+        let mut stuck = Vec::new();
+        for (section, adoption) in &mut self.adopting {
+            let done = self.links.get(&adoption.from).and_then(|link| link.adopting(*section));
+            if done != adoption.done || adoption.since == Instant::default() {
+                (adoption.done, adoption.since) = (done, now);
+            } else if now.since(adoption.since) >= ADOPTION_PATIENCE {
+                stuck.push((*section, adoption.from));
+            }
+        }
+        for (section, from) in stuck {
+            let others = self.links.iter().any(|(id, link)| *id != from && link.must_adopt(replica, section));
+            if others {
+                self.links.get_mut(&from).into_iter().for_each(|link| link.give_up_adoption(section));
+                self.adopting.remove(&section);
+                self.adopt_from_any(replica, section, Some(from));
+            }
         }
     }
 
@@ -244,9 +290,9 @@ impl Mesh {
         if let Some(section) = effects.adopt {
             self.adopt(replica, section, id);
         }
+        self.settle_adoptions(replica);
         if let Some(section) = effects.adopted {
-            self.adopting.remove(&section);
-            self.adopt_from_any(replica, section);
+            self.adopt_from_any(replica, section, None);
         }
         if let Some(section) = effects.tree_moved {
             for link in self.links.values_mut() {
@@ -285,15 +331,16 @@ impl Mesh {
         if now >= self.pulse_due {
             self.pulse_due = now.after(self.pace.pulse * crowd);
             self.pulses_sent += 1;
-            let origin = replica.intern(replica.own());
+            let origin = self.own_run(replica);
             self.gossip.pulse(replica.origins(), Pulse { origin, count: self.pulses_sent });
         }
         if now >= self.report_due {
             self.report_due = now.after(self.pace.report * crowd);
             let durable: Vec<(SectionId, Frontiers)> =
                 replica.held().filter_map(|id| Some((id, replica.section(id)?.durable().clone()))).collect();
-            let origin = replica.intern(replica.own());
+            let origin = self.own_run(replica);
             self.gossip.report_own(replica.own().node, origin, &durable);
+            self.recall_reports(replica);
         }
         if now >= self.check_due {
             self.check_due = now.after(self.pace.check);
@@ -309,6 +356,36 @@ impl Mesh {
         if now >= self.lag_due {
             self.lag_due = now.after(self.pace.graft_after / 2);
             self.graft_lagging(now, replica);
+            self.hurry_adoptions(now, replica);
+        }
+    }
+
+    /// This node's run as the mesh is told of it. Runs are ordered by their boot counter, which a restored backup repeats: then later runs
+    /// are remembered out there, and nobody would listen to this one unless it counts beyond them.
+    fn own_run(&mut self, replica: &mut Replica) -> OriginIx {
+        let mut run = self.run.unwrap_or(replica.own());
+        if let Some(boot) = self.gossip.other_run(replica.origins(), run) {
+            run.incarnation.boot = run.incarnation.boot.max(boot.saturating_add(1));
+            self.run = Some(run);
+        }
+        replica.intern(run)
+    }
+
+    /// Reports that came before their member was known as one count from now on.
+    fn recall_reports(&self, replica: &mut Replica) {
+        let held: Vec<SectionId> = replica.held().collect();
+        let mut missing = Vec::new();
+        for (node, _) in replica.members.iter() {
+            let Some(report) = self.gossip.reported(node) else { continue };
+            for section in held.iter().filter(|section| replica.members.reported(node, **section).is_none()) {
+                let frontiers = report.frontiers(*section);
+                if !frontiers.is_zero() {
+                    missing.push((*node, *section, frontiers));
+                }
+            }
+        }
+        for (node, section, frontiers) in missing {
+            replica.members.report(node, section, &frontiers);
         }
     }
 
@@ -326,7 +403,8 @@ impl Mesh {
     }
 
     fn adopt(&mut self, replica: &Replica, section: SectionId, id: LinkId) {
-        if *self.adopting.entry(section).or_insert(id) != id {
+        let adoption = self.adopting.entry(section).or_insert(Adoption { from: id, done: None, since: Instant::default() });
+        if adoption.from != id || self.links.get(&id).is_some_and(|link| link.adopts(section)) {
             return;
         }
         let feeds: Vec<(Plane, OriginIx)> = self
@@ -349,8 +427,9 @@ impl Mesh {
         }
     }
 
-    fn adopt_from_any(&mut self, replica: &Replica, section: SectionId) {
-        let from = self.links.iter().find(|(_, link)| link.shared.contains_key(&section) && link.must_adopt(replica, section));
+    fn adopt_from_any(&mut self, replica: &Replica, section: SectionId, except: Option<LinkId>) {
+        let others = self.links.iter().filter(|(id, _)| Some(**id) != except);
+        let from = others.into_iter().find(|(_, link)| link.shared.contains_key(&section) && link.must_adopt(replica, section));
         if let Some(id) = from.map(|(id, _)| *id) {
             self.adopt(replica, section, id);
         }
@@ -361,8 +440,18 @@ impl Mesh {
         for (id, link) in &mut self.links {
             let mut grafts = Vec::new();
             for (section_id, shared) in &mut link.shared {
+                let waiting = replica.section(*section_id).map(|section| section.waiting_documents()).unwrap_or_default();
+                if waiting.is_empty() {
+                    shared.waiting_since = None;
+                } else if now.since(*shared.waiting_since.get_or_insert(now)) >= WAITING_PATIENCE {
+                    // What they build on does not come by itself: it reached the peer in a document, from somebody who is gone.
+                    shared.waiting_since = Some(now);
+                    grafts.extend(waiting.into_iter().map(|document| Intent::RepairRequest(*section_id, document)));
+                }
+            }
+            for (section_id, shared) in &mut link.shared {
                 let Some(section) = replica.section(*section_id) else { continue };
-                if self.adopting.get(section_id) == Some(id) {
+                if self.adopting.get(section_id).is_some_and(|adoption| adoption.from == *id) {
                     shared.lagging.clear();
                     continue;
                 }

@@ -70,7 +70,7 @@ messages! {
         /// below one of its floors, ask to adopt.
         2 Holds(Holds),
         /// The sender holds a section no more. *Duty*: send nothing of it any more.
-        3 Unholds(OfSection),
+        3 Unholds(Unholds),
         /// Something was missed, or the sender wants a feed from here. *Duty*: push this feed, from this frontier on.
         4 Graft(Graft),
         /// What came of this feed was known already. *Duty*: do not push it, until grafted.
@@ -103,7 +103,8 @@ messages! {
         1 Lane(LaneOf),
         /// A part of a run. *Duty*: see [`Batch`].
         2 Batch(Batch),
-        /// An adoption begins, asked for or not. *Duty*: forget partial runs of this section from this peer; collect.
+        /// An adoption begins. *Duty*: if this is the answer to the newest request, forget partial runs of this section from this peer, and collect; otherwise
+        /// ignore it and what follows of it.
         3 AdoptBegin(AdoptBegin),
         /// Some buckets. *Duty*: take them over by R6.
         4 AdoptBuckets(Images),
@@ -151,6 +152,21 @@ pub struct Holds {
     /// The highest epoch known in this section.
     #[n(4)]
     pub epoch: u64,
+    /// Which holding of the section this is: a greater number than before if it was given up and is held again.
+    #[n(5)]
+    pub holding: u64,
+}
+
+/// See [`Control::Unholds`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Unholds {
+    /// The section.
+    #[n(0)]
+    pub section: SectionId,
+    /// Which holding of it has ended.
+    #[n(1)]
+    pub holding: u64,
 }
 
 /// A message about a section.
@@ -238,6 +254,9 @@ pub struct AdoptRequest {
     /// Bucket and digest of each bucket that holds anything here (packed).
     #[cbor(n(1), with = "minicbor::bytes")]
     pub digests: Vec<u8>,
+    /// Names this request, for the answer to name it.
+    #[n(2)]
+    pub request: u64,
 }
 
 /// See [`Control::Check`].
@@ -295,6 +314,9 @@ pub struct LaneOf {
     /// The plane; none for the section's bulk: adoptions and repairs.
     #[n(1)]
     pub plane: Option<Plane>,
+    /// Which of the sender's holdings of the section it is: see [`Holds`].
+    #[n(2)]
+    pub holding: u64,
 }
 
 /// See [`Content::AdoptBegin`].
@@ -310,6 +332,9 @@ pub struct AdoptBegin {
     /// The sender's Lamport clock.
     #[n(2)]
     pub clock: u64,
+    /// Which request this answers.
+    #[n(3)]
+    pub request: u64,
 }
 
 /// See [`Content::AdoptBuckets`].
@@ -378,6 +403,10 @@ pub fn pack_image(w: &mut Writer, names: &mut NamesOut, origins: &Origins, image
         w.bytes(document);
     }
     w.dots(names, origins, &image.tree_dots);
+    if !image.whole {
+        w.dots(names, origins, &image.value_dots);
+        w.dots(names, origins, &image.standing_dots);
+    }
     pack_entries(w, names, origins, &image.values);
     pack_entries(w, names, origins, &image.standing);
 }
@@ -388,9 +417,14 @@ pub fn unpack_image(r: &mut Reader<'_>, names: &mut NamesIn, intern: &mut Intern
     let flags = r.u64()?;
     let document = if flags & 2 != 0 { Some(r.bytes(crate::FRAME_BYTES_MAX * 8)?.to_vec()) } else { None };
     let tree_dots = r.dots(names, intern)?;
+    let (mut value_dots, mut standing_dots) = Default::default();
+    if flags & 1 == 0 {
+        value_dots = r.dots(names, intern)?;
+        standing_dots = r.dots(names, intern)?;
+    }
     let values = unpack_entries(r, names, intern)?;
     let standing = unpack_entries(r, names, intern)?;
-    Ok(BucketImage { bucket, whole: flags & 1 != 0, document, tree_dots, values, standing })
+    Ok(BucketImage { bucket, whole: flags & 1 != 0, document, tree_dots, value_dots, standing_dots, values, standing })
 }
 
 fn pack_entries<K: PackKey>(w: &mut Writer, names: &mut NamesOut, origins: &Origins, entries: &[ImageEntry<K>]) {

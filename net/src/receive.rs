@@ -5,7 +5,7 @@ use mangrove_crdt::{
     id::{Plane, SectionId},
     path::BUCKETS,
     replica::Replica,
-    section::{BucketImage, Frontiers, Positions, StandingKey},
+    section::{BucketImage, Frontiers, StandingKey},
     time::Instant,
     tree::TreeError,
 };
@@ -15,7 +15,7 @@ use crate::{
     batch::{Batch, Unpacker, unpack_tree},
     codec::{Malformed, NamesIn, Reader},
     gossip::{Gossip, Pulse},
-    link::{Adopting, Arriving, HeldEnd, Intent, Link, Serving, Shared},
+    link::{Adopting, Arriving, HeldEnd, Intent, LaneIn, Link, Serving, Shared},
     message::{AdoptBegin, Content, Control, Images, LaneOf, Report, WIRE, WIRE_MIN, unpack_frontiers, unpack_image},
     send::{buckets_of, frontiers_hash, short},
 };
@@ -59,6 +59,7 @@ impl Link {
     ) -> Result<Effects, Violation> {
         self.stats.frames_in += 1;
         self.stats.bytes_in += frame.len() as u64;
+        self.refresh(replica);
         if lane != 0 {
             return self.handle_lane(replica, lane, frame);
         }
@@ -75,9 +76,14 @@ impl Link {
     /// A frame of a section's lane. Lanes are streams of their own, so it may have overtaken the control message that it builds
     /// on; then it waits here.
     fn handle_lane(&mut self, replica: &mut Replica, lane: u32, frame: &[u8]) -> Result<Effects, Violation> {
-        let section = self.lanes_in.get(&lane).and_then(|lane| lane.of).map(|of| of.section);
-        let unannounced = |section| replica.section(section).is_some() && !self.peer_holds.contains_key(&section);
-        let early = self.origin.is_none() || section.is_some_and(unannounced) || self.early.iter().any(|(waiting, _)| *waiting == lane);
+        let of = self.lanes_in.get(&lane).and_then(|lane| lane.of);
+        let known = of.and_then(|of| self.peer_holdings.get(&of.section)).copied().unwrap_or(0);
+        let ended = |of: LaneOf| known > of.holding || (known == of.holding && !self.peer_holds.contains_key(&of.section));
+        if of.is_some_and(|of| known > 0 && ended(of)) {
+            return Ok(Effects::default()); // the peer has given the section up since
+        }
+        let unannounced = of.is_some_and(|of| replica.section(of.section).is_some() && known < of.holding);
+        let early = self.origin.is_none() || unannounced || self.early.iter().any(|(waiting, _)| *waiting == lane);
         if early {
             let waiting: usize = self.early.iter().map(|(_, frame)| frame.len()).sum();
             if waiting + frame.len() > EARLY_BYTES_MAX {
@@ -123,11 +129,13 @@ impl Link {
                     section.raise_clock(holds.clock);
                 }
                 self.peer_holds.insert(holds.section, (frontiers, floors));
+                self.peer_holdings.insert(holds.section, holds.holding);
                 effects.adopt = self.share(replica, holds.section);
             }
             Control::Unholds(of) => {
                 self.drop_shared(replica, of.section);
                 self.peer_holds.remove(&of.section);
+                self.peer_holdings.insert(of.section, of.holding);
             }
             Control::Graft(graft) => {
                 let mut r = Reader::new("graft", &graft.dot);
@@ -182,7 +190,7 @@ impl Link {
                 }
                 if let (Some(shared), Some((section, _))) = (self.shared.get_mut(&request.section), replica.parts(request.section)) {
                     close_runs(shared, section);
-                    shared.serving = Some(Serving { theirs, next: 0, begun: false, start: Frontiers::default() });
+                    shared.serving = Some(Serving { theirs, request: request.request, next: 0, begun: false, start: Frontiers::default() });
                 }
             }
             Control::Check(check) => {
@@ -227,7 +235,10 @@ impl Link {
                 if buckets.group >= BUCKETS / GROUP_BUCKETS {
                     return Err(r.bad(format!("group {}", buckets.group)).into());
                 }
-                let mut differ = None;
+                // Who is to adopt differs without fault.
+                let adopts = self.shared.get(&buckets.section).is_none_or(|shared| shared.adopting.is_some())
+                    || replica.section(buckets.section).is_none_or(|section| section.is_below_floor(&theirs));
+                let (mut differ, mut remains) = (None, Vec::new());
                 for bucket in buckets_of(buckets.group) {
                     let digest = digest(&mut r)?;
                     let mut dots = Vec::new();
@@ -237,11 +248,31 @@ impl Link {
                     }
                     let Some((section, cx)) = replica.parts(buckets.section) else { continue };
                     let ours = section.digest(cx.origins, bucket);
-                    let we_cover = dots.iter().all(|(plane, dot)| section.frontier(*plane).covers(*dot));
-                    let they_cover = Plane::ALL.iter().all(|plane| ours.dots[*plane as usize].iter().all(|dot| theirs[*plane].covers(*dot)));
-                    if short(&ours.digest) != digest && we_cover && they_cover {
-                        differ = differ.or(Some(bucket));
+                    let suspects = self.shared.get_mut(&buckets.section).map(|shared| &mut shared.suspects);
+                    let before = suspects.and_then(|suspects| suspects.remove(&bucket));
+                    if short(&ours.digest) == digest || adopts {
+                        continue;
                     }
+                    let our_dots = Plane::ALL.iter().flat_map(|plane| ours.dots[*plane as usize].iter().map(move |dot| (*plane, *dot)));
+                    let our_dots: Vec<_> = our_dots.collect();
+                    let covered = |(plane, dot): &(Plane, DotIx)| (section.frontier(*plane).covers(*dot), theirs[*plane].covers(*dot));
+                    let we_cover = dots.iter().all(|dot| covered(dot).0);
+                    let they_cover = our_dots.iter().all(|dot| covered(dot).1);
+                    if we_cover && they_cover {
+                        differ = differ.or(Some(bucket));
+                    } else if dots.iter().chain(&our_dots).map(covered).all(|(ours, theirs)| ours == theirs) {
+                        // Beyond both frontiers: it is on its way, or the remains of a run whose sender is gone. If nothing has moved by the
+                        // next comparison, it is mended like these.
+                        let seen = (short(&ours.digest), digest);
+                        if before == Some(seen) {
+                            remains.push(bucket);
+                        } else if let Some(shared) = self.shared.get_mut(&buckets.section) {
+                            shared.suspects.insert(bucket, seen);
+                        }
+                    }
+                }
+                for bucket in remains {
+                    self.intend(Intent::RepairRequest(buckets.section, bucket));
                 }
                 if let Some(bucket) = differ {
                     effects.mismatch = Some((buckets.section, bucket));
@@ -279,6 +310,9 @@ impl Link {
                 if let Some(shared) = self.shared.get_mut(section) {
                     shared.peer[*plane].raise(dot.origin, dot.number);
                 }
+                if let Some((frontiers, _)) = self.peer_holds.get_mut(section) {
+                    frontiers[*plane].raise(dot.origin, dot.number);
+                }
             }
         }
         let mut sections: Vec<SectionId> = moved.iter().map(|(section, ..)| *section).collect();
@@ -308,25 +342,24 @@ impl Link {
             (None, _) => return Err(Malformed::new("lane", "content before it is said what it is of").into()),
         };
         // Names are read even where nothing is shared, or later frames could not be.
-        let mut names = std::mem::take(&mut entry.names);
-        let effects = self.handle_of(replica, of, content, &mut names);
-        if let Some(entry) = self.lanes_in.get_mut(&lane) {
-            entry.names = names;
-        }
+        let mut said = std::mem::take(entry);
+        let effects = self.handle_of(replica, of, content, &mut said);
+        self.lanes_in.insert(lane, said);
         effects
     }
 
-    fn handle_of(&mut self, replica: &mut Replica, of: LaneOf, content: Content, names: &mut NamesIn) -> Result<Effects, Violation> {
+    fn handle_of(&mut self, replica: &mut Replica, of: LaneOf, content: Content, lane: &mut LaneIn) -> Result<Effects, Violation> {
+        let names = &mut lane.names;
         match content {
             Content::Lane(_) => Err(Malformed::new("lane", "it was said before what this is of").into()),
             Content::Batch(batch) => match of.plane {
                 Some(Plane::Tree) => self.tree_batch(replica, of.section, &batch, names),
-                Some(plane) => self.register_batch(replica, of.section, plane, &batch, names),
+                Some(plane) => self.register_batch(replica, of.section, plane, &batch, lane),
                 None => Err(Malformed::new("lane", "a batch among the bulk").into()),
             },
             Content::AdoptBegin(begin) => self.adopt_begin(replica, of.section, &begin, names),
             Content::AdoptBuckets(images) => self.adopt_buckets(replica, of.section, &images, names),
-            Content::AdoptEnd(_) => Ok(self.adopt_end(replica, of.section)),
+            Content::AdoptEnd(_) => self.adopt_end(replica, of.section),
             Content::Repair(repair) => {
                 let (images, covered) = read_images(replica, &repair.images, names)?;
                 let Some((section, mut cx)) = replica.parts(of.section) else { return Ok(Effects::default()) };
@@ -372,7 +405,7 @@ impl Link {
         id: SectionId,
         plane: Plane,
         batch: &Batch,
-        names: &mut NamesIn,
+        LaneIn { names, tree_heard, .. }: &mut LaneIn,
     ) -> Result<Effects, Violation> {
         let origin = Reader::new("origin", &batch.origin).origin(names, &mut |origin| intern(replica, origin))?;
         if batch.upto < batch.from {
@@ -399,12 +432,12 @@ impl Link {
         } else {
             Reader::new("tree frontier", &batch.tree).dots(names, &mut |origin| intern(replica, origin))?
         };
+        for dot in tree {
+            tree_heard.raise(dot.origin, dot.number);
+        }
         self.stats.records_in += (values.len() + standing.len()) as u64;
         let Some(shared) = self.shared.get_mut(&id) else { return Ok(Effects::default()) };
         let Some((section, mut cx)) = replica.parts(id) else { return Ok(Effects::default()) };
-        for dot in tree {
-            shared.tree_heard.raise(dot.origin, dot.number);
-        }
         let feed = (plane, origin);
         let frontier = section.frontier(plane).get(origin);
         let held = shared.held.iter().filter(|held| held.origin == origin && plane == Plane::Values).map(|held| held.upto).max();
@@ -413,7 +446,13 @@ impl Link {
             if batch.from > frontier.max(held.unwrap_or(0)) {
                 // Something between was missed (a graft crossed a run, or the section was dropped and held again).
                 shared.arriving.remove(&feed);
-                self.intend(Intent::Graft(id, plane, origin));
+                match &mut shared.adopting {
+                    // It may build on what the adoption brings, and have overtaken its end.
+                    Some(adopting) => {
+                        adopting.missed.insert(feed);
+                    }
+                    None => self.intend(Intent::Graft(id, plane, origin)),
+                }
                 return Ok(Effects::default());
             }
             shared.arriving.insert(feed, Arriving::default());
@@ -435,7 +474,7 @@ impl Link {
             let arriving = shared.arriving.remove(&feed).unwrap_or_default();
             match plane {
                 Plane::Values => {
-                    let tree = shared.tree_heard.clone();
+                    let tree = tree_heard.clone();
                     shared.held.push_back(HeldEnd { origin, upto: batch.upto, values: arriving.values, tree });
                     release_held(shared, section);
                 }
@@ -453,34 +492,58 @@ impl Link {
         let floors = unpack_frontiers(&begin.floors, names, &mut |origin| intern(replica, origin))?;
         let Some(shared) = self.shared.get_mut(&id) else { return Ok(Effects::default()) };
         let Some((section, _)) = replica.parts(id) else { return Ok(Effects::default()) };
+        let Some(adopting) = shared.adopting.as_mut().filter(|adopting| adopting.request == begin.request) else {
+            return Ok(Effects::default());
+        };
         section.raise_clock(begin.clock);
         shared.arriving.clear();
         shared.held.clear();
-        shared.adopting = Some(Adopting { start, floors, positions: Positions::default(), done: 0 });
+        (adopting.begun, adopting.start, adopting.floors) = (true, start, floors);
         Ok(Effects::default())
     }
 
     fn adopt_buckets(&mut self, replica: &mut Replica, id: SectionId, images: &Images, names: &mut NamesIn) -> Result<Effects, Violation> {
         let (buckets, covered) = read_images(replica, images, names)?;
         let Some(shared) = self.shared.get_mut(&id) else { return Ok(Effects::default()) };
-        let Some(adopting) = shared.adopting.as_mut() else { return Ok(Effects::default()) };
+        let Some(adopting) = shared.adopting.as_mut().filter(|adopting| adopting.begun) else { return Ok(Effects::default()) };
         let Some((section, mut cx)) = replica.parts(id) else { return Ok(Effects::default()) };
         for image in &buckets {
-            section.adopt_bucket(&mut cx, image, &covered, &mut adopting.positions)?;
+            let told = adopting.told.get(&image.bucket).copied().unwrap_or(0);
+            let changed = !image.whole && short(&section.digest(cx.origins, image.bucket).digest) != told;
+            section.adopt_bucket(&mut cx, image, &covered, changed, &mut adopting.positions)?;
         }
         adopting.done = images.done;
         Ok(Effects::default())
     }
 
-    fn adopt_end(&mut self, replica: &mut Replica, id: SectionId) -> Effects {
-        let Some(shared) = self.shared.get_mut(&id) else { return Effects::default() };
-        let Some(Adopting { start, floors, positions, .. }) = shared.adopting.take() else { return Effects::default() };
-        let Some((section, mut cx)) = replica.parts(id) else { return Effects::default() };
-        section.end_adoption(&mut cx, &start, &floors, positions);
+    fn adopt_end(&mut self, replica: &mut Replica, id: SectionId) -> Result<Effects, Violation> {
+        let Some(shared) = self.shared.get_mut(&id) else { return Ok(Effects::default()) };
+        let Some(adopting) = shared.adopting.take_if(|adopting| adopting.begun) else { return Ok(Effects::default()) };
+        let Adopting { start, floors, positions, missed, .. } = adopting;
+        let Some((section, mut cx)) = replica.parts(id) else { return Ok(Effects::default()) };
+        section.end_adoption(&mut cx, &start, &floors, positions)?;
         shared.peer.join(&start);
         shared.pruned.clear();
+        for (plane, origin) in missed {
+            self.intend(Intent::Graft(id, plane, origin));
+        }
         self.stats.adoptions_in += 1;
-        Effects { tree_moved: Some(id), adopted: Some(id), ..Effects::default() }
+        Ok(Effects { tree_moved: Some(id), adopted: Some(id), ..Effects::default() })
+    }
+
+    /// Begins anew with sections that were given up, or held again, since this link last looked.
+    pub(crate) fn refresh(&mut self, replica: &Replica) {
+        let stale = |id: &SectionId, shared: &Shared| replica.holding(*id) != Some(shared.holding);
+        if self.shared.iter().any(|(id, shared)| stale(id, shared)) {
+            self.shared.retain(|id, shared| !stale(id, shared));
+            self.lanes_out.retain(|of, _| replica.holding(of.section) == Some(of.holding));
+        }
+        if self.shared.len() < self.peer_holds.len() {
+            let both = self.peer_holds.keys().filter(|id| !self.shared.contains_key(id) && replica.holding(**id).is_some());
+            for id in both.copied().collect::<Vec<_>>() {
+                self.share(replica, id);
+            }
+        }
     }
 
     /// Begins to exchange a section that both ends hold. Says whether it must be adopted from this peer.
@@ -488,7 +551,8 @@ impl Link {
         let (frontiers, _) = self.peer_holds.get(&id)?;
         replica.section(id)?;
         if !self.shared.contains_key(&id) {
-            self.shared.insert(id, Shared { peer: frontiers.clone(), ..Shared::default() });
+            let holding = replica.holding(id)?;
+            self.shared.insert(id, Shared { peer: frontiers.clone(), holding, ..Shared::default() });
         }
         self.must_adopt(replica, id).then_some(id)
     }

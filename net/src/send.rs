@@ -3,6 +3,8 @@
 //! Nothing is queued: each frame is made from the replica's state of the moment in which the link can take it. First comes what keeps the mesh
 //! together (lane 0), then, over all sections, standing records, tree, values, and last the bulk of adoptions and repairs.
 
+use std::{collections::btree_map::Entry, time::Duration};
+
 use bytes::Bytes;
 use mangrove_crdt::{
     frontier::{Frontier, OriginIx, Origins},
@@ -19,13 +21,16 @@ use crate::{
     batch::{Batch, PackKey, Packer, frontier_delta, pack_tree},
     codec::{NamesOut, Writer},
     gossip::Gossip,
-    link::{Intent, LaneOut, Link, METERED_GAP, RunOut, Serving, Shared},
+    link::{Adopting, Intent, LaneOut, Link, METERED_GAP, RunOut, Serving, Shared},
     mesh::Limits,
     message::{
         AdoptBegin, AdoptEnd, AdoptRequest, Buckets, Check, Content, Control, Graft, Groups, Hello, Holds, Images, LaneOf, OfBucket, OfFeed,
-        OfSection, Packed, Repair, Report, WIRE, WIRE_MIN, pack_frontiers, pack_image, pack_origin,
+        OfSection, Packed, Repair, Report, Unholds, WIRE, WIRE_MIN, pack_frontiers, pack_image, pack_origin,
     },
 };
+
+/// How long a peer may seem to be below a floor before it is told so: often it only lags, and a report is on its way.
+const BEHIND_AFTER: Duration = Duration::from_secs(1);
 
 impl Link {
     /// The next frame, for lanes that `blocked` does not name.
@@ -49,27 +54,35 @@ impl Link {
     }
 
     fn next_frame(&mut self, now: Instant, replica: &mut Replica, gossip: &Gossip, blocked: &dyn Fn(u32) -> bool) -> Option<Frame> {
-        if !blocked(0) {
-            if let Some(control) = self.next_control(now, replica, gossip) {
-                return Some(Frame { lane: 0, priority: 100, bytes: control.encode().into() });
-            }
+        self.refresh(replica);
+        if let Some(frame) = self.control_frame(now, replica, gossip, blocked) {
+            return Some(frame);
         }
         // Until the peer has said hello, it is not known what it lacks.
         self.origin?;
         let lanes = Plane::ALL.map(Some).into_iter().chain([None]);
         for plane in lanes {
-            let sections: Vec<SectionId> = self.shared.keys().copied().collect();
-            for section in sections {
-                let of = LaneOf { section, plane };
+            let sections: Vec<(SectionId, u64)> = self.shared.iter().map(|(section, shared)| (*section, shared.holding)).collect();
+            for (section, holding) in sections {
+                let of = LaneOf { section, plane, holding };
                 if self.lanes_out.get(&of).is_some_and(|lane| blocked(lane.number)) {
                     continue;
                 }
-                if let Some(content) = self.next_content(now, replica, of) {
+                if let Some(content) = self.next_content(now, replica, gossip, of) {
                     return Some(self.on_lane(of, content));
                 }
             }
         }
-        None
+        // Looking for content may have found something to say.
+        if self.intents.is_empty() { None } else { self.control_frame(now, replica, gossip, blocked) }
+    }
+
+    fn control_frame(&mut self, now: Instant, replica: &mut Replica, gossip: &Gossip, blocked: &dyn Fn(u32) -> bool) -> Option<Frame> {
+        if blocked(0) {
+            return None;
+        }
+        let control = self.next_control(now, replica, gossip)?;
+        Some(Frame { lane: 0, priority: 100, bytes: control.encode().into() })
     }
 
     /// Puts content on its lane; a new lane opens with what it is, and brings its first content next time.
@@ -84,10 +97,10 @@ impl Link {
         Frame { lane: lane.number, priority, bytes: Bytes::from(content) }
     }
 
-    fn next_content(&mut self, now: Instant, replica: &mut Replica, of: LaneOf) -> Option<Vec<u8>> {
-        let next_number = self.lanes_out.values().map(|lane| lane.number).max().unwrap_or(0) + 1;
+    fn next_content(&mut self, now: Instant, replica: &mut Replica, gossip: &Gossip, of: LaneOf) -> Option<Vec<u8>> {
         let limits = Limits { batch_bytes: self.batch_bytes(), ..self.limits };
         let metered = self.options.metered || self.peer_metered;
+        let reported = self.origin.and_then(|run| gossip.reported_in_run(replica.origins(), run));
         let shared = self.shared.get_mut(&of.section)?;
         let (section, cx) = replica.parts(of.section)?;
         let pending = match of.plane {
@@ -98,16 +111,32 @@ impl Link {
             return None;
         }
         if of.plane.is_some() && section.is_below_floor(&shared.peer) {
-            if !std::mem::replace(&mut shared.behind_told, true) {
-                self.intents.push_back(Intent::Behind(of.section));
+            // Others may have brought it further than this link has heard.
+            if let Some(reported) = reported {
+                shared.peer.join(&reported.frontiers(of.section));
             }
-            return None;
+            if section.is_below_floor(&shared.peer) {
+                let since = shared.behind_since.get_or_insert(now);
+                if now.since(*since) >= BEHIND_AFTER {
+                    *since = now;
+                    self.intend(Intent::Behind(of.section));
+                }
+                return None;
+            }
+            shared.behind_since = None;
         }
-        let lane = self.lanes_out.entry(of).or_insert_with(|| LaneOut { number: next_number, names: NamesOut::default(), opened: false });
+        let lane = match self.lanes_out.entry(of) {
+            Entry::Occupied(lane) => lane.into_mut(),
+            Entry::Vacant(free) => {
+                self.lanes_opened += 1;
+                let number = self.lanes_opened;
+                free.insert(LaneOut { number, names: NamesOut::default(), opened: false, tree_told: Frontier::default() })
+            }
+        };
         if !std::mem::replace(&mut lane.opened, true) {
             return Some(Content::Lane(of).encode());
         }
-        let names = &mut lane.names;
+        let (names, tree_told) = (&mut lane.names, &mut lane.tree_told);
         match of.plane {
             None => bulk(shared, section, cx.origins, names, limits, &mut self.stats),
             Some(plane) => {
@@ -127,8 +156,8 @@ impl Link {
                                 // R9: as the tree is now, when the run's last batch is built, not when the run began.
                                 let now_at = section.tree.frontier();
                                 let mut w = Writer::default();
-                                frontier_delta(&mut w, names, cx.origins, &shared.tree_told, now_at);
-                                shared.tree_told = now_at.clone();
+                                frontier_delta(&mut w, names, cx.origins, tree_told, now_at);
+                                *tree_told = now_at.clone();
                                 batch.tree = w.out;
                                 if metered && shared.runs.is_empty() {
                                     shared.values_due = now.after(METERED_GAP);
@@ -149,16 +178,13 @@ impl Link {
             let (version, version_min, metered) = (WIRE, WIRE_MIN, self.options.metered);
             return Some(Control::Hello(Hello { version, version_min, origin: replica.own(), metered }));
         }
-        let held: Vec<SectionId> = replica.held().collect();
-        let new = held.iter().find(|section| !self.announced.contains(section)).copied();
-        let gone = self.announced.iter().find(|section| !held.contains(section)).copied();
-        if let Some(section) = new {
-            self.announced.insert(section);
-            self.intents.push_front(Intent::Holds(section));
-        } else if let Some(section) = gone {
+        let ended = self.announced.iter().find(|(section, holding)| replica.holding(**section) != Some(**holding));
+        if let Some((section, holding)) = ended.map(|(section, holding)| (*section, *holding)) {
             self.announced.remove(&section);
-            self.shared.remove(&section);
-            self.intents.push_front(Intent::Unholds(section));
+            self.intents.push_front(Intent::Unholds(section, holding));
+        } else if let Some(section) = replica.held().find(|section| !self.announced.contains_key(section)) {
+            self.announced.insert(section, replica.holding(section).unwrap_or(0));
+            self.intents.push_front(Intent::Holds(section));
         }
         while let Some(intent) = self.intents.pop_front() {
             if let Some(control) = self.say(replica, intent) {
@@ -201,7 +227,7 @@ impl Link {
         let names = &mut self.names_out;
         Some(match intent {
             Intent::Hello => return None,
-            Intent::Unholds(section) => Control::Unholds(OfSection { section }),
+            Intent::Unholds(section, holding) => Control::Unholds(Unholds { section, holding }),
             Intent::Behind(section) => Control::Behind(OfSection { section }),
             Intent::Checked(section) => Control::Checked(OfSection { section }),
             Intent::RepairRequest(section, bucket) => Control::RepairRequest(OfBucket { section, bucket }),
@@ -209,7 +235,8 @@ impl Link {
                 let section = replica.section(id)?;
                 let frontiers = pack_frontiers(names, replica.origins(), &section.frontiers());
                 let floors = pack_frontiers(names, replica.origins(), &section.floors());
-                Control::Holds(Holds { section: id, frontiers, floors, clock: section.clock(), epoch: 0 })
+                let holding = replica.holding(id)?;
+                Control::Holds(Holds { section: id, frontiers, floors, clock: section.clock(), epoch: 0, holding })
             }
             Intent::Graft(id, plane, origin) => {
                 let dot = mangrove_crdt::frontier::DotIx { origin, number: replica.section(id)?.frontier(plane).get(origin) };
@@ -229,11 +256,15 @@ impl Link {
                     (0..BUCKETS).map(|bucket| (bucket, short(&section.digest(cx.origins, bucket).digest))).filter(|held| held.1 != 0).collect()
                 };
                 w.u64(held.len() as u64);
-                for (bucket, digest) in held {
-                    w.u64(u64::from(bucket));
+                for (bucket, digest) in &held {
+                    w.u64(u64::from(*bucket));
                     w.out.extend_from_slice(&digest.to_be_bytes());
                 }
-                Control::AdoptRequest(AdoptRequest { section: id, digests: w.out })
+                let shared = self.shared.get_mut(&id)?;
+                self.requests += 1;
+                let request = self.requests;
+                shared.adopting = Some(Adopting { request, told: held.into_iter().collect(), ..Adopting::default() });
+                Control::AdoptRequest(AdoptRequest { section: id, digests: w.out, request })
             }
             Intent::Check(id) => {
                 let shared = self.shared.get_mut(&id)?;
@@ -253,6 +284,8 @@ impl Link {
             }
             Intent::Buckets(id, group) => {
                 let (section, cx) = replica.parts(id)?;
+                // Who is to adopt differs without fault.
+                self.shared.get(&id).filter(|shared| shared.serving.is_none() && !section.is_below_floor(&shared.peer))?;
                 let mut w = Writer::default();
                 for plane in Plane::ALL {
                     w.frontier(names, cx.origins, section.frontier(plane));
@@ -403,12 +436,12 @@ fn bulk(
         stats.repairs += 1;
         return Some(Content::Repair(Repair { images, reply }).encode());
     }
-    let Serving { theirs, next, begun, start } = shared.serving.as_mut()?;
+    let Serving { theirs, request, next, begun, start } = shared.serving.as_mut()?;
     if !std::mem::replace(begun, true) {
         *start = section.frontiers();
         let frontiers = pack_frontiers(names, origins, start);
         let floors = pack_frontiers(names, origins, &section.floors());
-        return Some(Content::AdoptBegin(AdoptBegin { frontiers, floors, clock: section.clock() }).encode());
+        return Some(Content::AdoptBegin(AdoptBegin { frontiers, floors, clock: section.clock(), request: *request }).encode());
     }
     if *next < BUCKETS {
         let mut w = Writer::default();
@@ -428,7 +461,7 @@ fn bulk(
     }
     shared.peer.join(start);
     shared.serving = None;
-    shared.behind_told = false;
+    shared.behind_since = None;
     stats.adoptions_out += 1;
     Some(Content::AdoptEnd(AdoptEnd {}).encode())
 }

@@ -700,6 +700,17 @@ impl World {
         let mesh = replica.section(SectionId::MESH).expect("the mesh section is held");
         let find = |dot: &Dot| replica.origins().find(&dot.origin).map(|origin| DotIx { origin, number: dot.number });
         let rank = |write: &Write| (write.stamp.seq, replica.dot(write.dot));
+        // The topics whose removal the tree frontier covers.
+        let mut gone = BTreeSet::new();
+        if let Some(section) = replica.section(TOPICS) {
+            for record in &self.history {
+                if let Record::Removed { ids, dot } = record {
+                    if find(dot).is_some_and(|dot| section.tree.frontier().covers(dot)) {
+                        gone.extend(ids.iter().copied());
+                    }
+                }
+            }
+        }
         for record in &self.history {
             match record {
                 Record::Standing { key, dot, seq, .. } => {
@@ -714,8 +725,11 @@ impl World {
                     let covered = find(dot).is_some_and(|dot| section.values.frontier().covers(dot));
                     if covered {
                         let topic = find(id).expect("the value's topic is known");
-                        if section.tree.frontier().covers(topic) && section.tree.path_of(topic).is_none() {
+                        if section.tree.frontier().covers(topic) && section.tree.path_of(topic).is_none() && section.tree.is_settled() {
                             assert!(self.removed_ids.contains(id), "node {at}: topic {id:?} is gone though nobody removed it");
+                            continue;
+                        }
+                        if gone.contains(id) {
                             continue;
                         }
                         let held = section.values.get(&topic).map(rank);
