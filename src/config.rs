@@ -76,7 +76,7 @@ pub struct Config {
     /// `[link.NAME]`, by name or id of the node at the other end.
     pub links: BTreeMap<String, Link>,
     /// Where each value came from that is not the default, by key (`link.NAME.key` for a link's).
-    origins: BTreeMap<String, Origin>,
+    pub origins: BTreeMap<String, Origin>,
 }
 
 /// Which sections a node holds, beside the built-in one that every node holds.

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mangrove_crdt::definition::Durability;
-use mangrove_crdt::path::Path;
 
 use super::session::{Answer, Session};
 use super::{ClientError, Refusal, Request, SetBatch, SetItem, TopicSpec, write_report};
@@ -39,10 +38,27 @@ pub struct Publisher {
     session: Arc<Session>,
     add: Option<TopicSpec>,
     durability: Option<Durability>,
-    batch: Vec<(Box<str>, Vec<u8>)>,
-    batch_bytes: usize,
+    batch: Batch,
     in_flight: VecDeque<InFlight>,
     report: PublishReport,
+}
+
+/// Values that have not been sent.
+#[derive(Default)]
+struct Batch {
+    /// Their paths, one after the other.
+    paths: String,
+    /// Where each value's path ends, and the value.
+    items: Vec<(usize, Vec<u8>)>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn push(&mut self, path: &str, value: Vec<u8>) {
+        self.paths.push_str(path);
+        self.bytes += path.len() + value.len();
+        self.items.push((self.paths.len(), value));
+    }
 }
 
 struct InFlight {
@@ -57,8 +73,7 @@ impl Publisher {
             session,
             add,
             durability: None,
-            batch: Vec::new(),
-            batch_bytes: 0,
+            batch: Batch::default(),
             in_flight: VecDeque::new(),
             report: PublishReport::default(),
         }
@@ -74,11 +89,6 @@ impl Publisher {
     ///
     /// A refusal of one value is not an error here: it is counted and kept in the report, and the others go on.
     pub async fn set(&mut self, path: &str, value: Vec<u8>) -> Result<(), ClientError> {
-        if let Err(error) = Path::parse(path) {
-            // The node would have to give a number to what is no path.
-            self.refuse(Refusal::new(Code::InvalidPath, format!("{path:?}"), error.to_string()));
-            return Ok(());
-        }
         if value.len() > VALUE_MAX {
             let why = format!("a value has at most {VALUE_MAX} bytes, this one has {}", value.len());
             self.refuse(Refusal::new(Code::TooLarge, path, why));
@@ -86,27 +96,41 @@ impl Publisher {
         }
         let bytes = path.len() + value.len();
         // A batch is within the aim or a single value, so that no batch can be too long for a frame.
-        if self.batch.len() == BATCH_ITEMS_MAX || self.batch_bytes + bytes > FRAME_AIM {
+        if self.batch.items.len() == BATCH_ITEMS_MAX || self.batch.bytes + bytes > FRAME_AIM {
             self.send().await?;
         }
-        self.batch_bytes += bytes;
-        self.batch.push((path.into(), value));
+        self.batch.push(path, value);
         Ok(())
     }
 
     /// Sends what has been given so far, without waiting for its answer.
     pub async fn send(&mut self) -> Result<(), ClientError> {
-        if self.batch.is_empty() {
+        if self.batch.items.is_empty() {
             return Ok(());
         }
         while self.in_flight.len() >= BATCHES_IN_FLIGHT_MAX {
             self.settle_oldest().await?;
         }
         let batch = std::mem::take(&mut self.batch);
-        self.batch_bytes = 0;
-        let lengths = batch.iter().map(|(_, value)| value.len() as u32).collect();
-        let mut numbers = self.session.numbers.lock().await;
-        let items = batch.into_iter().map(|(path, value)| SetItem { target: numbers.target(&path), value }).collect();
+        let mut items = Vec::with_capacity(batch.items.len());
+        let mut lengths = Vec::with_capacity(batch.items.len());
+        let session = Arc::clone(&self.session);
+        let mut numbers = session.numbers.lock().await;
+        let mut begin = 0;
+        for (end, value) in batch.items {
+            let path = &batch.paths[begin..end];
+            begin = end;
+            match numbers.target(path) {
+                Ok(target) => {
+                    lengths.push(value.len() as u32);
+                    items.push(SetItem { target, value });
+                }
+                Err(error) => self.refuse(Refusal::new(Code::InvalidPath, format!("{path:?}"), error.to_string())),
+            }
+        }
+        if items.is_empty() {
+            return Ok(());
+        }
         let request = Request::Set(SetBatch { items, add: self.add.clone(), durability: self.durability });
         let answer = self.session.ask(request).await?;
         drop(numbers);

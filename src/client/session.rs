@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mangrove_crdt::id::MeshId;
+use mangrove_crdt::path::{Path, PathError};
 use mangrove_net::quic::{ClientEndpoint, CloseCode, Options};
 use minicbor::Encode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
@@ -119,16 +120,19 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    pub(super) fn target(&mut self, path: &str) -> Target {
+    /// How to name a path. What is no path is found out here, where it costs something only once: the node would have to give it a
+    /// number.
+    pub(super) fn target(&mut self, path: &str) -> Result<Target, PathError> {
         if let Some(alias) = self.given.get(path) {
-            return Target::Alias(*alias);
+            return Ok(Target::Alias(*alias));
         }
+        Path::parse(path)?;
         let alias = self.given.len() as u32;
         if alias >= self.count_max {
-            return Target::Path(path.into());
+            return Ok(Target::Path(path.into()));
         }
         self.given.insert(path.into(), alias);
-        Target::Named { alias, path: path.into() }
+        Ok(Target::Named { alias, path: path.into() })
     }
 }
 

@@ -340,19 +340,10 @@ impl Node {
                 return Err(Refusal::new(Code::Unspread, root, why).hint("wait until they are, or use --force to lose them"));
             }
             self.replica.set_released(section, true);
-            let paths = self.section_paths(section);
             self.replica.unhold(section);
-            for session in self.sessions.values_mut() {
-                paths.iter().for_each(|path| session.topic_changed(path));
-            }
             self.announce(now);
         }
         self.done_mesh()
-    }
-
-    fn section_paths(&self, section: SectionId) -> Vec<Path> {
-        let section = self.replica.section(section);
-        section.into_iter().flat_map(|section| section.tree.topics_from("")).map(|topic| topic.path.clone()).collect()
     }
 
     // Topics and values.
@@ -441,14 +432,18 @@ impl Node {
         for (item, set) in batch.items.into_iter().enumerate() {
             let resolved = match set.target {
                 Target::Path(text) => parse_topic_path(&text),
-                Target::Named { alias, path } => parse_topic_path(&path).and_then(|path| {
-                    let bound = client.aliases.bind(alias, path).cloned();
-                    bound.map_err(|error| Refusal::new(Code::TooMany, alias.to_string(), error.to_string()))
-                }),
-                Target::Alias(alias) => {
-                    let bound = client.aliases.get(alias).cloned();
-                    bound.map_err(|error| Refusal::new(Code::InvalidRequest, alias.to_string(), error.to_string()))
+                Target::Named { alias, path } => {
+                    let parsed = parse_topic_path(&path);
+                    match client.aliases.bind(alias, parsed.as_ref().ok().cloned()) {
+                        Ok(_) => parsed,
+                        Err(error) => Err(Refusal::new(Code::TooMany, alias.to_string(), error.to_string())),
+                    }
                 }
+                Target::Alias(alias) => match client.aliases.get(alias) {
+                    Ok(Some(path)) => Ok(path.clone()),
+                    Ok(None) => Err(Refusal::new(Code::InvalidPath, alias.to_string(), "the alias was given to an invalid path")),
+                    Err(error) => Err(Refusal::new(Code::InvalidRequest, alias.to_string(), error.to_string())),
+                },
             };
             match resolved {
                 Ok(path) => writes.push((item as u32, path, set.value)),

@@ -3,7 +3,7 @@
 //! **Subscribers pull.** A subscription holds a set of changed topics, each at most once, and never a queue of values: whoever is slow
 //! gets the newest state when it comes round, and costs no more for it.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use mangrove_crdt::{
@@ -29,8 +29,8 @@ const SCAN_MAX: usize = 10_000;
 /// A client.
 #[derive(Debug)]
 pub struct Session {
-    /// The paths that it has given numbers.
-    pub aliases: Aliases<Path>,
+    /// The paths that it has given numbers; none for a number given to what is no path that it may use.
+    pub aliases: Aliases<Option<Path>>,
     subscriptions: BTreeMap<u32, Subscription>,
     next_subscription: u32,
     named: HashMap<Path, u32>,
@@ -47,9 +47,17 @@ struct Subscription {
     synced_told: bool,
     /// Topics that have changed since they were last told, oldest first, each once.
     changed: VecDeque<Path>,
-    waiting: HashSet<Path>,
+    /// Topics that the client knows to be there, and those that have changed.
+    topics: HashMap<Path, Known>,
+}
+
+/// A topic, as one subscription knows it.
+#[derive(Debug, Default)]
+struct Known {
     /// What the client knows to be there.
-    told: HashMap<Path, Arc<Definition>>,
+    told: Option<Arc<Definition>>,
+    /// Whether it stands among the changed ones.
+    waiting: bool,
 }
 
 impl Session {
@@ -79,8 +87,7 @@ impl Session {
             scan: Some(first),
             synced_told: false,
             changed: VecDeque::new(),
-            waiting: HashSet::new(),
-            told: HashMap::new(),
+            topics: HashMap::new(),
         };
         self.subscriptions.insert(self.next_subscription, subscription);
         Ok(self.next_subscription)
@@ -106,7 +113,7 @@ impl Session {
     /// A topic came, went, or got another definition.
     pub fn topic_changed(&mut self, path: &Path) {
         for subscription in self.subscriptions.values_mut() {
-            if subscription.is_seen(path) && (subscription.told.contains_key(path) || subscription.selector.matches(path)) {
+            if subscription.is_seen(path) && (subscription.is_told(path) || subscription.selector.matches(path)) {
                 subscription.mark(path);
             }
         }
@@ -115,8 +122,10 @@ impl Session {
     /// A topic has another value.
     pub fn value_changed(&mut self, path: &Path) {
         for subscription in self.subscriptions.values_mut() {
-            if subscription.told.contains_key(path) {
-                subscription.mark(path);
+            if let Some(topic) = subscription.topics.get_mut(path).filter(|topic| topic.told.is_some())
+                && !std::mem::replace(&mut topic.waiting, true)
+            {
+                subscription.changed.push_back(path.clone());
             }
         }
     }
@@ -128,11 +137,10 @@ impl Session {
         for (id, subscription) in &mut self.subscriptions {
             subscription.look(replica);
             while subscription.credit > 0 && bytes < FRAME_AIM {
-                let Some(path) = subscription.changed.front().cloned() else { break };
+                let Some(path) = subscription.changed.pop_front() else { break };
                 let (event, more) = subscription.step(replica, &path);
-                if !more {
-                    subscription.changed.pop_front();
-                    subscription.waiting.remove(&path);
+                if more {
+                    subscription.changed.push_front(path.clone());
                 }
                 let Some(event) = event else { continue };
                 if let Event::Value { value, .. } = &event {
@@ -166,8 +174,13 @@ impl Subscription {
         self.scan.as_ref().is_none_or(|scan| path.as_str() < scan.as_str())
     }
 
+    fn is_told(&self, path: &Path) -> bool {
+        self.topics.get(path).is_some_and(|topic| topic.told.is_some())
+    }
+
     fn mark(&mut self, path: &Path) {
-        if self.waiting.insert(path.clone()) {
+        let topic = self.topics.entry(path.clone()).or_default();
+        if !std::mem::replace(&mut topic.waiting, true) {
             self.changed.push_back(path.clone());
         }
     }
@@ -196,24 +209,36 @@ impl Subscription {
         }
     }
 
-    /// The next thing that a client is to be told of a path, and whether there is more after it.
+    /// The next thing that a client is to be told of a path that has changed, and whether there is more after it.
     fn step(&mut self, replica: &Replica, path: &Path) -> (Option<Event>, bool) {
         let now = replica.topic(path);
-        let definition = now.as_ref().map(|(_, topic)| &topic.definition);
-        if self.told.get(path).is_some_and(|told| Some(told) != definition) {
-            let held = replica.section(replica.section_of(path)).is_some();
-            self.told.remove(path);
-            return (Some(Event::Removed { reason: if held { Gone::Removed } else { Gone::Dropped } }), now.is_some());
+        let Some(known) = self.topics.get_mut(path) else { return (None, false) };
+        let definition = now.map(|(_, topic)| &topic.definition);
+        let (event, more) = match (&known.told, now) {
+            (Some(told), _) if Some(told) != definition => {
+                let held = replica.section(replica.section_of(path)).is_some();
+                known.told = None;
+                (Some(Event::Removed { reason: if held { Gone::Removed } else { Gone::Dropped } }), now.is_some())
+            }
+            (_, None) => (None, false),
+            (told, Some((section, topic))) => {
+                let write = replica.section(section).and_then(|section| section.value_of(replica.origins(), topic));
+                let value = write.and_then(|write| Some((write.value.as_ref()?, write.time_ms)));
+                if told.is_none() {
+                    known.told = Some(topic.definition.clone());
+                    (Some(Event::Added { topic: topic_spec(&topic.definition) }), value.is_some())
+                } else {
+                    let stamp = self.stamps.then(|| stamp_text(replica, section, path)).flatten();
+                    let unix_ms = |time_ms| self.stamps.then_some(time_ms);
+                    (value.map(|(value, time_ms)| Event::Value { value: value.to_vec(), unix_ms: unix_ms(time_ms), stamp }), false)
+                }
+            }
+        };
+        known.waiting = more;
+        if known.told.is_none() && !more {
+            self.topics.remove(path);
         }
-        let Some((section, topic)) = now else { return (None, false) };
-        let value = replica.value(section, path).and_then(|write| Some((write.value.clone()?, write.time_ms)));
-        if !self.told.contains_key(path) {
-            self.told.insert(path.clone(), topic.definition.clone());
-            return (Some(Event::Added { topic: topic_spec(&topic.definition) }), value.is_some());
-        }
-        let Some((value, time_ms)) = value else { return (None, false) };
-        let stamp = self.stamps.then(|| stamp_text(replica, section, path)).flatten();
-        (Some(Event::Value { value: value.to_vec(), unix_ms: self.stamps.then_some(time_ms), stamp }), false)
+        (event, more)
     }
 }
 

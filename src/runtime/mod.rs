@@ -328,6 +328,9 @@ fn open_data(dir: &DataDir, config: &Config, origin: Origin) -> Result<(Replica,
     if let Opened::Quarantined { path, reason } = &opened {
         tracing::error!(path = %path.display(), reason, "the data were damaged and set aside; learning them again from peers");
     }
+    if let Opened::Existing { torn_bytes: bytes @ 1.. } = opened {
+        tracing::info!(bytes, "the last run ended in the middle of a batch, which was cut off; nothing in it was acknowledged as on the disk");
+    }
     let loaded = load_rows(&store).map(|rows| Replica::load(origin, rows));
     let why = match loaded {
         Ok(Ok(replica)) => return Ok((replica, store)),

@@ -315,8 +315,10 @@ fn full<S: Subject>(subject: &mut S) {
     };
     assert!(matches!(refused, StoreError::Full { .. }), "{refused}");
     assert!(batches.len() > 100, "it was refused after {} batches", batches.len());
-    assert!(store.bytes() <= limit.bytes_max, "refused before full, not after: {} bytes", store.bytes());
-    assert!(store.room() < 128 << 10);
+    // While files are merged there are old and new ones for a moment, for which the reserve is there too.
+    assert!(store.bytes() <= limit.bytes_max + limit.reserve_bytes, "refused before full, not after: {} bytes", store.bytes());
+    // Not nothing: what works in the background may just have given some back.
+    assert!(store.room() < 8 << 20, "{} bytes of room", store.room());
     assert!(contents(&store) == expected(&batches), "what was refused left nothing behind");
 
     // A small write is refused as well: the reserve is for what removes.

@@ -30,7 +30,7 @@ use super::{Effect, FORMAT_VERSION, Limit, SEAL_BYTES, Store, StoreError, Sync, 
 /// How to open a [`DiskStore`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DiskOptions {
-    /// What the store may take on the disk.
+    /// What the store may take on the disk. Merging files has old and new ones at once, and may go over it for a moment by what it merges.
     pub limit: Limit,
     /// What it leaves free on the file system for others, in bytes, as far as a file system of its size allows: at most a sixteenth of it.
     pub free_bytes_min: u64,

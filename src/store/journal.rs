@@ -22,8 +22,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{SEAL_BYTES, checksum};
@@ -189,7 +192,6 @@ struct JournalReader<R> {
 }
 
 const TRAILER: &[u8; 4] = b"FJL\x03";
-const END_BYTES: usize = 1 + 8 + TRAILER.len();
 
 impl<R: Read> JournalReader<R> {
     fn batch(&mut self) -> io::Result<Step> {
@@ -288,19 +290,40 @@ impl From<io::Error> for Broken {
     }
 }
 
+/// Where the last byte that is not zero ends, at or after `from`.
+fn used_len(file: &File, from: u64) -> io::Result<u64> {
+    const CHUNK_BYTES: usize = 64 << 10;
+    let (mut used, mut at) = (from, from);
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        // Holes are skipped where the file system knows of them; elsewhere all is data.
+        at = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            Err(Errno::NXIO) => return Ok(used),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => at,
+            Err(error) => return Err(error.into()),
+        };
+        let len = file.read_at(&mut chunk, at)?;
+        if len == 0 {
+            return Ok(used);
+        }
+        if let Some(last) = chunk[..len].iter().rposition(|&byte| byte != 0) {
+            used = at + last as u64 + 1;
+        }
+        at += len as u64;
+    }
+}
+
 /// What a journal holds from where reading stopped.
 struct Rest(Vec<u8>);
 
 impl Rest {
     fn read(path: &Path, from: u64) -> io::Result<Rest> {
-        use std::io::{Seek, SeekFrom};
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(from))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        // fjall sets a journal's length ahead of what it writes: the zeros at the end are no content.
-        let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-        bytes.truncate(used);
+        let file = File::open(path)?;
+        // fjall sets a journal's length 64 MiB ahead of what it writes: the zeros at the end are no content.
+        let used = used_len(&file, from)?;
+        let mut bytes = vec![0; (used - from) as usize];
+        file.read_exact_at(&mut bytes, from)?;
         Ok(Rest(bytes))
     }
 
@@ -315,11 +338,12 @@ impl Rest {
     /// A whole batch further on that was written when batch `number`, with which reading stopped, was known to be synced. Where the
     /// number is unknown, for want of a batch before it, that of the batch just before the first whole one will do: it lies in what could not be read.
     fn batch_that_knew(&self, number: Option<u64>) -> Option<u64> {
-        // Batches are found by the end of the one before them.
-        let ends = self.0.windows(END_BYTES).enumerate().filter(|(_, end)| end[0] == 3 && &end[9..] == TRAILER);
+        const START_BYTES: usize = 1 + 4 + 8;
+        // Found by how they begin: the end of the one before may be the very thing that is damaged. The first byte begins the one that stopped us.
+        let starts = self.0.windows(START_BYTES + 1).enumerate().skip(1).filter(|(_, start)| start[0] == 1 && start[START_BYTES] == 2);
         let mut wanted = number;
-        for (at, _) in ends {
-            let bytes = &self.0[at + END_BYTES..];
+        for (at, _) in starts {
+            let bytes = &self.0[at..];
             let mut reader = JournalReader { input: bytes, at: 0, left: bytes.len() as u64 };
             let Ok(Step::Batch { commit, .. }) = reader.batch() else { continue };
             if commit.synced >= *wanted.get_or_insert(commit.number.saturating_sub(1).max(1)) {
@@ -327,5 +351,147 @@ impl Rest {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const END_BYTES: usize = 1 + 8 + TRAILER.len();
+
+    /// A batch as fjall writes it.
+    fn batch(seqno: u64, commit: Commit, value: &[u8]) -> Vec<u8> {
+        let item = |key: &[u8], value: &[u8]| {
+            let mut bytes = vec![2, 0, 0];
+            bytes.extend(1u64.to_le_bytes());
+            bytes.extend((key.len() as u16).to_le_bytes());
+            bytes.extend([(value.len() as u32).to_le_bytes(), (value.len() as u32).to_le_bytes()].concat());
+            [&bytes[..], key, value].concat()
+        };
+        let items = [item(b"key", value), item(COMMIT_KEY, &commit.encode())].concat();
+        let sum = xxhash_rust::xxh3::xxh3_64(&items);
+        [&[1][..], &2u32.to_le_bytes(), &seqno.to_le_bytes(), &items, &[3], &sum.to_le_bytes(), TRAILER].concat()
+    }
+
+    /// Batch number `n` of a store that syncs each.
+    fn synced(n: u64) -> Vec<u8> {
+        batch(10 * n, Commit { number: n, synced: n - 1, seqno_before: 10 * n }, b"value")
+    }
+
+    /// Batch number `n` of a store that synced the first three.
+    fn buffered(n: u64) -> Vec<u8> {
+        batch(10 * n, Commit { number: n, synced: 3, seqno_before: 10 * n }, b"value")
+    }
+
+    fn look(journals: &[Vec<u8>]) -> Result<Inspection, String> {
+        let dir = tempfile::tempdir().unwrap();
+        for (number, bytes) in journals.iter().enumerate() {
+            fs::write(dir.path().join(format!("{}.jnl", number + 8)), bytes).unwrap();
+        }
+        inspect(dir.path()).map_err(|fault| match fault {
+            Fault::Damaged(what) => what.rsplit_once(": ").unwrap().1.to_owned(),
+            Fault::Io(path, error) => panic!("{}: {error}", path.display()),
+        })
+    }
+
+    #[test]
+    fn whole_journals_are_sound_with_zeros_behind_them() {
+        let first = [synced(1), synced(2), vec![0; 100_000]].concat();
+        let second = [synced(3), synced(4), vec![0; 100_000]].concat();
+        assert_eq!(look(&[first, second]), Ok(Inspection { batches: 4, torn_bytes: 0 }));
+        assert_eq!(look(&[Vec::new()]), Ok(Inspection::default()));
+        assert_eq!(look(&[]), Ok(Inspection::default()));
+    }
+
+    #[test]
+    fn names_are_compared_as_numbers() {
+        // 9.jnl comes before 10.jnl.
+        let journals = [vec![synced(1)], vec![synced(2)], vec![synced(3)]].map(|batches| batches.concat());
+        assert_eq!(look(&journals), Ok(Inspection { batches: 3, torn_bytes: 0 }));
+    }
+
+    #[test]
+    fn what_was_being_written_is_torn_at_any_byte() {
+        let last = synced(3);
+        for cut in 1..last.len() {
+            let bytes = [&synced(1)[..], &synced(2), &last[..cut], &[0; 500]].concat();
+            let torn = last[..cut].iter().rposition(|&byte| byte != 0).unwrap() as u64 + 1;
+            assert_eq!(look(&[bytes]), Ok(Inspection { batches: 2, torn_bytes: torn }), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_journal_that_is_not_the_last_cannot_be_torn() {
+        let bytes = [&synced(1)[..], &synced(2)[..20]].concat();
+        assert_eq!(look(&[bytes, synced(3)]), Err("the journal ends within a batch, in a journal that was complete".into()));
+        assert_eq!(look(&[synced(1), synced(3)]), Err("batch 3 follows batch 1".into()));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_batch_known_to_be_synced_is_damage() {
+        let sound = [synced(1), synced(2), synced(3)];
+        let [first, second] = [sound[0].len(), sound[1].len()];
+        for bit in 0..(first + second) * 8 {
+            let mut bytes = sound.concat();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let found = look(&[bytes]);
+            // A sequence number may rise a little and still be in order, which is the same history.
+            let in_seqno = |batch: usize| (batch + 5..batch + 13).contains(&(bit / 8));
+            let is_harmless = (in_seqno(0) || in_seqno(first)) && found == Ok(Inspection { batches: 3, torn_bytes: 0 });
+            assert!(found.is_err() || is_harmless, "bit {bit}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_hole_among_batches_that_nobody_knew_synced_is_torn() {
+        let mut bytes = [synced(1), synced(2), synced(3), buffered(4), buffered(5), buffered(6)].concat();
+        let at = synced(1).len() * 3 + 40;
+        bytes[at..at + 20].fill(0);
+        let torn = (bytes.len() - synced(1).len() * 3) as u64;
+        assert_eq!(look(&[bytes.clone()]), Ok(Inspection { batches: 3, torn_bytes: torn }));
+        // One later batch that knew changes that.
+        bytes.extend(synced(7));
+        assert_eq!(look(&[bytes]), Err("an entry has an unknown tag, and batch 7 behind it knew it to be synced".into()));
+    }
+
+    #[test]
+    fn damage_to_the_first_batch_of_all_is_found_by_what_follows() {
+        let mut bytes = [synced(7), synced(8), synced(9)].concat();
+        bytes[30] ^= 1;
+        // Batch 8 knew 7 to be synced.
+        assert!(look(&[bytes]).is_err());
+        let mut bytes = [buffered(7), buffered(8)].concat();
+        bytes[30] ^= 1;
+        assert_eq!(look(&[bytes]).map(|found| found.batches), Ok(0));
+    }
+
+    #[test]
+    fn a_batch_of_someone_else_is_no_batch_of_ours() {
+        let mut foreign = batch(10, Commit { number: 1, synced: 0, seqno_before: 10 }, b"x");
+        let at = foreign.windows(COMMIT_KEY.len()).position(|bytes| bytes == COMMIT_KEY).unwrap();
+        foreign[at] = b'M';
+        let items = foreign.len() - END_BYTES;
+        let sum = xxhash_rust::xxh3::xxh3_64(&foreign[13..items]);
+        foreign[items + 1..items + 9].copy_from_slice(&sum.to_le_bytes());
+        assert_eq!(
+            look(&[[foreign, synced(2), synced(3)].concat()]),
+            Err("a batch has no commit row, and batch 2 behind it knew it to be synced".into())
+        );
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_torn_or_damaged_and_never_a_panic() {
+        let mut word = 5u64;
+        for round in 0..200 {
+            let mut bytes = [synced(1), synced(2), synced(3), synced(4)].concat();
+            for _ in 0..=round % 7 {
+                word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let at = (word >> 33) as usize % bytes.len();
+                bytes[at] = (word >> 24) as u8;
+            }
+            bytes.truncate(bytes.len() - (word >> 40) as usize % 50);
+            let _ = look(&[bytes]);
+        }
     }
 }
