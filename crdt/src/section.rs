@@ -19,7 +19,7 @@ use crate::{
     path::{BUCKETS, Path},
     registers::{Merged, Registers, Write},
     stamp::{Stamp, newer},
-    tree::{Kind, Removal, TopicChange, Tree, TreeError, TreeRecord},
+    tree::{Kind, Removal, Topic, TopicChange, Tree, TreeError, TreeRecord},
 };
 
 /// The key of a standing record: a kind byte, then what names it within its kind.
@@ -161,6 +161,19 @@ pub struct Positions {
     standing: BTreeMap<OriginIx, Vec<(u64, StandingKey)>>,
 }
 
+/// A value feed that has come up to a number, as a run or as a part of an adoption.
+#[derive(Debug)]
+pub struct ValueRun {
+    /// The feed's origin.
+    pub origin: OriginIx,
+    /// Up to where everything has come.
+    pub upto: u64,
+    /// Where the keys stand.
+    pub positions: Vec<(u64, DotIx)>,
+    /// The feed's floor.
+    pub floor: u64,
+}
+
 /// How many tree changes may wait for others that they build on.
 const WAITING_MAX: usize = 65_536;
 
@@ -275,7 +288,11 @@ impl Section {
 
     /// A topic's newest value, over all its concurrent creations.
     pub fn value(&self, origins: &Origins, path: &str) -> Option<&Write> {
-        let topic = self.tree.topic(path)?;
+        self.value_of(origins, self.tree.topic(path)?)
+    }
+
+    /// The same of a topic at hand.
+    pub fn value_of(&self, origins: &Origins, topic: &Topic) -> Option<&Write> {
         let writes = topic.ids.iter().filter_map(|id| self.values.get(id));
         writes.max_by(|a, b| newer(origins, (&a.stamp, a.dot), (&b.stamp, b.dot)))
     }
@@ -592,30 +609,33 @@ impl Section {
         }
     }
 
-    /// Ends an adoption: positions, frontiers and floors become what they were at the peer when it began (R6).
+    /// Ends an adoption: positions, frontiers and floors become what they were at the peer when it began (R6), but for those of the values.
+    /// They are returned, feed by feed, for [`Section::end_value_run`] once the tree has come as far as the peer's had at the end (R9): a topic
+    /// that was removed meanwhile took its value out of the bucket before that was read.
     pub fn end_adoption(
         &mut self,
         cx: &mut Context<'_>,
         start: &Frontiers,
         floors: &Frontiers,
-        positions: Positions,
-    ) -> Result<(), TreeError> {
+        mut positions: Positions,
+    ) -> Result<Vec<ValueRun>, TreeError> {
         fn clamp<K>(placed: Vec<(u64, K)>, upto: u64) -> impl Iterator<Item = (u64, K)> {
             // An entry that has moved on since stays as a pointer at the old frontier.
             placed.into_iter().map(move |(number, key)| (number.min(upto), key)).filter(|(number, _)| *number > 0)
         }
-        for (origin, placed) in positions.values {
-            self.values.take_positions(origin, clamp(placed, start[Plane::Values].get(origin)));
-        }
+        let values = start[Plane::Values].iter().map(|DotIx { origin, number: upto }| {
+            let placed = positions.values.remove(&origin).unwrap_or_default();
+            ValueRun { origin, upto, positions: clamp(placed, upto).collect(), floor: floors[Plane::Values].get(origin) }
+        });
+        let values = values.collect();
         for (origin, placed) in positions.standing {
             self.standing.take_positions(origin, clamp(placed, start[Plane::Standing].get(origin)));
         }
-        for plane in Plane::ALL {
+        for plane in [Plane::Standing, Plane::Tree] {
             for DotIx { origin, number } in start[plane].iter() {
                 match plane {
                     Plane::Standing => self.standing.advance(origin, number),
-                    Plane::Tree => self.tree.advance(origin, number),
-                    Plane::Values => self.values.advance(origin, number),
+                    _ => self.tree.advance(origin, number),
                 }
                 if plane == Plane::Tree {
                     // Changes up to here came inside the documents; the feed does not have them one by one.
@@ -625,16 +645,19 @@ impl Section {
             if plane == Plane::Tree {
                 self.settle_orphans(cx);
             }
-            for DotIx { origin, number } in floors[plane].iter() {
-                match plane {
-                    Plane::Standing => self.standing.raise_floor(origin, number),
-                    Plane::Tree => {}
-                    Plane::Values => self.values.raise_floor(origin, number),
-                }
-            }
+        }
+        for DotIx { origin, number } in floors[Plane::Standing].iter() {
+            self.standing.raise_floor(origin, number);
         }
         self.waiting.retain(|(origin, number), _| start[Plane::Tree].get(*origin) < *number);
-        self.retry_waiting(cx)
+        self.retry_waiting(cx)?;
+        Ok(values)
+    }
+
+    /// Ends a run of a value feed, once the tree allows it (R9).
+    pub fn end_value_run(&mut self, run: ValueRun) {
+        self.values.end_run(run.origin, run.upto, run.positions);
+        self.values.raise_floor(run.origin, run.floor);
     }
 
     /// Repairs a bucket from a peer whose digest of it differs although each covers the other's dots (R7): the newest stands, except where
@@ -705,7 +728,8 @@ impl Section {
         for removal in self.tree.removals() {
             self.graves.insert(removal.topic, (removal.seen.clone(), None));
         }
-        let highest = self.values.iter().map(|(_, write)| write.stamp.seq).chain(self.standing.iter().map(|(_, write)| write.stamp.seq)).max();
+        let highest =
+            self.values.iter().map(|(_, write)| write.stamp.seq).chain(self.standing.iter().map(|(_, write)| write.stamp.seq)).max();
         self.clock = self.clock.max(highest.unwrap_or(0));
         let orphans: Vec<DotIx> = self.values.iter().map(|(id, _)| *id).filter(|id| self.tree.path_of(*id).is_none()).collect();
         for id in orphans {

@@ -21,7 +21,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use crate::{
-    bucket::Bucket,
+    bucket::{Bucket, TOPICS_PER_CHANGE_MAX},
     definition::{Definition, DefinitionHash},
     document::DocumentError,
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins},
@@ -267,7 +267,8 @@ impl Tree {
             buckets.entry(path.bucket()).or_default().push(at);
         }
         let mut changes = Vec::new();
-        for (bucket, members) in buckets {
+        let pieces = buckets.iter().flat_map(|(bucket, members)| members.chunks(TOPICS_PER_CHANGE_MAX).map(|piece| (*bucket, piece)));
+        for (bucket, members) in pieces {
             let first = self.frontier.get(own) + 1;
             let numbered: Vec<(Path, &Definition, u64)> =
                 members.iter().zip(first..).map(|(at, number)| (topics[*at].0.clone(), &topics[*at].1, number)).collect();
@@ -288,7 +289,8 @@ impl Tree {
             buckets.entry(topic.0.bucket()).or_default().push(topic);
         }
         let mut changes = Vec::new();
-        for (bucket, members) in buckets {
+        let pieces = buckets.iter().flat_map(|(bucket, members)| members.chunks(TOPICS_PER_CHANGE_MAX).map(|piece| (*bucket, piece)));
+        for (bucket, members) in pieces {
             let paths: Vec<Path> = members.iter().map(|(path, _)| path.clone()).collect();
             let Ok(Content::Topics(document)) = self.content(bucket) else { continue };
             let Some(change) = document.remove(actor, &paths) else { continue };

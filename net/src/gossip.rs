@@ -147,7 +147,8 @@ impl Gossip {
         moved: impl IntoIterator<Item = (SectionId, Plane, DotIx)>,
     ) -> bool {
         let origin = origins.get(member);
-        let report = self.reports.entry(origin.node).or_insert_with(|| ReportState { origin: member, version: 0, entries: BTreeMap::new() });
+        let report =
+            self.reports.entry(origin.node).or_insert_with(|| ReportState { origin: member, version: 0, entries: BTreeMap::new() });
         if origins.get(report.origin).incarnation < origin.incarnation {
             *report = ReportState { origin: member, version: 0, entries: BTreeMap::new() };
         }

@@ -8,7 +8,7 @@ use std::{
 use mangrove_crdt::{
     frontier::{Frontier, OriginIx},
     id::{NodeId, Origin, Plane, SectionId},
-    section::{Frontiers, Positions, StandingKey},
+    section::{Frontiers, Positions, StandingKey, ValueRun},
     time::Instant,
 };
 
@@ -113,12 +113,11 @@ pub(crate) struct Arriving {
     pub standing: Vec<(u64, StandingKey)>,
 }
 
-/// A value run that is complete but for R9: its end waits for the tree.
+/// Value runs that are complete but for R9: their end waits for the tree.
 #[derive(Debug)]
 pub(crate) struct HeldEnd {
-    pub origin: OriginIx,
-    pub upto: u64,
-    pub values: Vec<(u64, mangrove_crdt::frontier::DotIx)>,
+    /// One feed's, or, at the end of an adoption, those of all.
+    pub runs: Vec<ValueRun>,
     pub tree: Frontier,
 }
 

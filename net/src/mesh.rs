@@ -179,7 +179,6 @@ const WAITING_PATIENCE: Duration = Duration::from_secs(5);
 /// How long nothing may come of an adoption before another neighbour is asked.
 const ADOPTION_PATIENCE: Duration = Duration::from_secs(30);
 
-
 impl Mesh {
     /// A mesh without links, whose timers begin now.
     pub fn new(now: Instant, pace: Pace) -> Self {
@@ -313,12 +312,8 @@ impl Mesh {
 
     /// The next deadline. [`Mesh::handle_timeout`] is due then; for [`Timer::Rate`], polling for frames.
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
-        let own = [
-            (self.pulse_due, Timer::Pulse),
-            (self.report_due, Timer::Report),
-            (self.check_due, Timer::Check),
-            (self.lag_due, Timer::Lag),
-        ];
+        let own =
+            [(self.pulse_due, Timer::Pulse), (self.report_due, Timer::Report), (self.check_due, Timer::Check), (self.lag_due, Timer::Lag)];
         let rates = self.links.values().filter_map(Link::send_due).map(|due| (due, Timer::Rate));
         let meters = self.links.values().filter(|link| link.options.metered).map(|link| (link.pulses_due, Timer::Rate));
         let meters = meters.filter(|(due, _)| *due > self.pulse_due);
@@ -459,8 +454,8 @@ impl Mesh {
                 for plane in Plane::ALL {
                     for dot in shared.peer[plane].iter() {
                         let feed = (plane, dot.origin);
-                        let coming = shared.arriving.contains_key(&feed)
-                            || (plane == Plane::Values && shared.held.iter().any(|held| held.origin == dot.origin));
+                        let held = || shared.held.iter().flat_map(|held| &held.runs).any(|run| run.origin == dot.origin);
+                        let coming = shared.arriving.contains_key(&feed) || (plane == Plane::Values && held());
                         if section.frontier(plane).covers(dot) || coming {
                             continue;
                         }

@@ -108,7 +108,7 @@ messages! {
         3 AdoptBegin(AdoptBegin),
         /// Some buckets. *Duty*: take them over by R6.
         4 AdoptBuckets(Images),
-        /// All buckets were sent. *Duty*: take over positions, frontiers and floors.
+        /// All buckets were sent. *Duty*: take over positions, frontiers and floors; those of the values once the tree frontier covers this one (R9).
         5 AdoptEnd(AdoptEnd),
         /// A bucket that was found to differ. *Duty*: repair it by R7; answer with one's own if `reply` is set.
         6 Repair(Repair),
@@ -355,7 +355,11 @@ pub struct Images {
 /// See [`Content::AdoptEnd`].
 #[derive(Clone, Debug, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(map)]
-pub struct AdoptEnd {}
+pub struct AdoptEnd {
+    /// The sender's tree frontier at the end (R9; packed).
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub tree: Vec<u8>,
+}
 
 /// See [`Content::Repair`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -5,7 +5,7 @@ use mangrove_crdt::{
     id::{Plane, SectionId},
     path::BUCKETS,
     replica::Replica,
-    section::{BucketImage, Frontiers, StandingKey},
+    section::{BucketImage, Frontiers, StandingKey, ValueRun},
     time::Instant,
     tree::TreeError,
 };
@@ -16,7 +16,7 @@ use crate::{
     codec::{Malformed, NamesIn, Reader},
     gossip::{Gossip, Pulse},
     link::{Adopting, Arriving, HeldEnd, Intent, LaneIn, Link, Serving, Shared},
-    message::{AdoptBegin, Content, Control, Images, LaneOf, Report, WIRE, WIRE_MIN, unpack_frontiers, unpack_image},
+    message::{AdoptBegin, AdoptEnd, Content, Control, Images, LaneOf, Report, WIRE, WIRE_MIN, unpack_frontiers, unpack_image},
     send::{buckets_of, frontiers_hash, short},
 };
 
@@ -98,13 +98,7 @@ impl Link {
         }
     }
 
-    fn handle_control(
-        &mut self,
-        now: Instant,
-        replica: &mut Replica,
-        gossip: &mut Gossip,
-        control: Control,
-    ) -> Result<Effects, Violation> {
+    fn handle_control(&mut self, now: Instant, replica: &mut Replica, gossip: &mut Gossip, control: Control) -> Result<Effects, Violation> {
         let mut effects = Effects::default();
         if self.origin.is_none() && !matches!(control, Control::Hello(_)) {
             return Err(Violation::NoHello);
@@ -359,7 +353,7 @@ impl Link {
             },
             Content::AdoptBegin(begin) => self.adopt_begin(replica, of.section, &begin, names),
             Content::AdoptBuckets(images) => self.adopt_buckets(replica, of.section, &images, names),
-            Content::AdoptEnd(_) => self.adopt_end(replica, of.section),
+            Content::AdoptEnd(end) => self.adopt_end(replica, of.section, &end, names),
             Content::Repair(repair) => {
                 let (images, covered) = read_images(replica, &repair.images, names)?;
                 let Some((section, mut cx)) = replica.parts(of.section) else { return Ok(Effects::default()) };
@@ -370,7 +364,8 @@ impl Link {
                         shared.repairs.push_back((image.bucket, false));
                     }
                 }
-                Ok(Effects::default())
+                // Changes that waited for what came may have been applied.
+                Ok(Effects { tree_moved: Some(of.section), ..Effects::default() })
             }
         }
     }
@@ -440,7 +435,8 @@ impl Link {
         let Some((section, mut cx)) = replica.parts(id) else { return Ok(Effects::default()) };
         let feed = (plane, origin);
         let frontier = section.frontier(plane).get(origin);
-        let held = shared.held.iter().filter(|held| held.origin == origin && plane == Plane::Values).map(|held| held.upto).max();
+        let held = shared.held.iter().flat_map(|held| &held.runs).filter(|run| run.origin == origin && plane == Plane::Values);
+        let held = held.map(|run| run.upto).max();
         let continues = shared.arriving.get(&feed).is_some_and(|arriving| arriving.upto == batch.from);
         if !continues {
             if batch.from > frontier.max(held.unwrap_or(0)) {
@@ -475,7 +471,8 @@ impl Link {
             match plane {
                 Plane::Values => {
                     let tree = tree_heard.clone();
-                    shared.held.push_back(HeldEnd { origin, upto: batch.upto, values: arriving.values, tree });
+                    let run = ValueRun { origin, upto: batch.upto, positions: arriving.values, floor: 0 };
+                    shared.held.push_back(HeldEnd { runs: vec![run], tree });
                     release_held(shared, section);
                 }
                 _ => section.standing.end_run(origin, batch.upto, arriving.standing),
@@ -516,12 +513,15 @@ impl Link {
         Ok(Effects::default())
     }
 
-    fn adopt_end(&mut self, replica: &mut Replica, id: SectionId) -> Result<Effects, Violation> {
+    fn adopt_end(&mut self, replica: &mut Replica, id: SectionId, end: &AdoptEnd, names: &mut NamesIn) -> Result<Effects, Violation> {
+        let tree = Reader::new("tree frontier", &end.tree).frontier(names, &mut |origin| intern(replica, origin))?;
         let Some(shared) = self.shared.get_mut(&id) else { return Ok(Effects::default()) };
         let Some(adopting) = shared.adopting.take_if(|adopting| adopting.begun) else { return Ok(Effects::default()) };
         let Adopting { start, floors, positions, missed, .. } = adopting;
         let Some((section, mut cx)) = replica.parts(id) else { return Ok(Effects::default()) };
-        section.end_adoption(&mut cx, &start, &floors, positions)?;
+        let runs = section.end_adoption(&mut cx, &start, &floors, positions)?;
+        shared.held.push_back(HeldEnd { runs, tree });
+        release_held(shared, section);
         shared.peer.join(&start);
         shared.pruned.clear();
         for (plane, origin) in missed {
@@ -560,7 +560,10 @@ impl Link {
     /// Whether a section must be adopted from this peer: this node is below one of its floors, or has nothing yet.
     pub(crate) fn must_adopt(&self, replica: &Replica, id: SectionId) -> bool {
         let (Some(section), Some((frontiers, floors))) = (replica.section(id), self.peer_holds.get(&id)) else { return false };
-        let ours = section.frontiers();
+        let mut ours = section.frontiers();
+        for run in self.shared.get(&id).into_iter().flat_map(|shared| &shared.held).flat_map(|held| &held.runs) {
+            ours[Plane::Values].raise(run.origin, run.upto);
+        }
         !ours.covers_all(floors) || (id != SectionId::MESH && ours.is_zero() && !frontiers.is_zero())
     }
 
@@ -582,8 +585,8 @@ impl Link {
 fn release_held(shared: &mut Shared, section: &mut mangrove_crdt::section::Section) {
     // In order: a later run of a feed builds on the earlier one's end.
     while shared.held.front().is_some_and(|held| section.tree.frontier().covers_all(&held.tree)) {
-        if let Some(HeldEnd { origin, upto, values, .. }) = shared.held.pop_front() {
-            section.values.end_run(origin, upto, values);
+        for run in shared.held.pop_front().into_iter().flat_map(|held| held.runs) {
+            section.end_value_run(run);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{collections::btree_map::Entry, time::Duration};
 
 use bytes::Bytes;
 use mangrove_crdt::{
-    frontier::{Frontier, OriginIx, Origins},
+    frontier::{DotIx, Frontier, OriginIx, Origins},
     id::{Plane, SectionId},
     path::BUCKETS,
     registers::Registers,
@@ -24,8 +24,8 @@ use crate::{
     link::{Adopting, Intent, LaneOut, Link, METERED_GAP, RunOut, Serving, Shared},
     mesh::Limits,
     message::{
-        AdoptBegin, AdoptEnd, AdoptRequest, Buckets, Check, Content, Control, Graft, Groups, Hello, Holds, Images, LaneOf, OfBucket, OfFeed,
-        OfSection, Packed, Repair, Report, Unholds, WIRE, WIRE_MIN, pack_frontiers, pack_image, pack_origin,
+        AdoptBegin, AdoptEnd, AdoptRequest, Buckets, Check, Content, Control, Graft, Groups, Hello, Holds, Images, LaneOf, OfBucket,
+        OfFeed, OfSection, Packed, Repair, Report, Unholds, WIRE, WIRE_MIN, pack_frontiers, pack_image, pack_origin,
     },
 };
 
@@ -113,7 +113,10 @@ impl Link {
         if of.plane.is_some() && section.is_below_floor(&shared.peer) {
             // Others may have brought it further than this link has heard.
             if let Some(reported) = reported {
-                shared.peer.join(&reported.frontiers(of.section));
+                // No further than this node itself: a report may be of what the peer has given up since.
+                let mut reported = reported.frontiers(of.section);
+                reported.meet(&section.frontiers());
+                shared.peer.join(&reported);
             }
             if section.is_below_floor(&shared.peer) {
                 let since = shared.behind_since.get_or_insert(now);
@@ -207,7 +210,12 @@ impl Link {
             let (node, report, told) = gossip.untold_report(&self.told)?;
             self.told.reports.insert(node, (report.origin, report.version));
             let origins = replica.origins();
-            let moved: Vec<_> = report.moved_after(told).collect();
+            // Of a section given up, perhaps to be held anew, the own report still tells until it is made again.
+            let stands = |section: &SectionId, plane: Plane, dot: &DotIx| {
+                node != replica.own().node || replica.section(*section).is_some_and(|section| section.durable()[plane].covers(*dot))
+            };
+            let moved = report.moved_after(told).filter(|(section, plane, dot)| stands(section, *plane, dot));
+            let moved: Vec<_> = moved.collect();
             let mut w = Writer::default();
             w.u64(moved.len() as u64);
             for (section, plane, dot) in moved {
@@ -239,7 +247,7 @@ impl Link {
                 Control::Holds(Holds { section: id, frontiers, floors, clock: section.clock(), epoch: 0, holding })
             }
             Intent::Graft(id, plane, origin) => {
-                let dot = mangrove_crdt::frontier::DotIx { origin, number: replica.section(id)?.frontier(plane).get(origin) };
+                let dot = DotIx { origin, number: replica.section(id)?.frontier(plane).get(origin) };
                 let mut w = Writer::default();
                 w.dot(names, replica.origins(), dot);
                 Control::Graft(Graft { section: id, plane, dot: w.out })
@@ -253,7 +261,10 @@ impl Link {
                 let held: Vec<(u16, u64)> = if section.frontiers().is_zero() && section.tree.is_empty() {
                     Vec::new()
                 } else {
-                    (0..BUCKETS).map(|bucket| (bucket, short(&section.digest(cx.origins, bucket).digest))).filter(|held| held.1 != 0).collect()
+                    (0..BUCKETS)
+                        .map(|bucket| (bucket, short(&section.digest(cx.origins, bucket).digest)))
+                        .filter(|held| held.1 != 0)
+                        .collect()
                 };
                 w.u64(held.len() as u64);
                 for (bucket, digest) in &held {
@@ -463,5 +474,7 @@ fn bulk(
     shared.serving = None;
     shared.behind_since = None;
     stats.adoptions_out += 1;
-    Some(Content::AdoptEnd(AdoptEnd {}).encode())
+    let mut w = Writer::default();
+    w.frontier(names, origins, section.tree.frontier());
+    Some(Content::AdoptEnd(AdoptEnd { tree: w.out }).encode())
 }

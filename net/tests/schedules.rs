@@ -26,5 +26,10 @@ fn sections_are_given_up_and_taken_again() {
 #[test]
 #[ignore = "long: give it a range, as MANGROVE_SEEDS=0-10000"]
 fn many_more_seeds() {
-    play_all("many_more_seeds", 2_000, |seed| Plan { holds: seed % 3 == 0, absences: seed % 4 != 0, crashes: seed % 5 != 0, ..Plan::default() });
+    play_all("many_more_seeds", 2_000, |seed| Plan {
+        holds: seed % 3 == 0,
+        absences: seed % 4 != 0,
+        crashes: seed % 5 != 0,
+        ..Plan::default()
+    });
 }

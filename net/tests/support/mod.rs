@@ -649,7 +649,8 @@ impl World {
             }
             25..45 if self.plan.topics => {
                 let count = self.dice.pick(&[1, 1, 3]);
-                let paths: Vec<Path> = (0..count).map(|_| self.dice.pick(&self.paths.clone())).collect::<BTreeSet<_>>().into_iter().collect();
+                let paths: Vec<Path> =
+                    (0..count).map(|_| self.dice.pick(&self.paths.clone())).collect::<BTreeSet<_>>().into_iter().collect();
                 let topic_type = if self.dice.chance(150) { TopicType::Int64 } else { TopicType::Json };
                 self.add_topics(at, &paths, topic_type);
             }
