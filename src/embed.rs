@@ -4,7 +4,8 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use mangrove::{config::Config, embed::Node};
 //!
-//! let node = Node::open("mangrove-data".as_ref(), &Config::default(), "turbine-7").await?;
+//! let config = Config::load("mangrove.toml".as_ref(), &[])?;
+//! let node = Node::open("mangrove-data".as_ref(), &config, "turbine-7").await?;
 //! let client = node.client().await?;
 //! let spec = mangrove::protocol::TopicSpec::of("int64");
 //! client.set("plant/turbine-7/rpm", vec![0x19, 0x05, 0xdc], Some(spec)).await?;
@@ -78,9 +79,8 @@ mod tests {
     use crate::protocol::{Code, Page, TopicSpec};
 
     fn config() -> Config {
-        let mut config = Config::default();
-        config.listen = "127.0.0.1:0".parse().expect("an address");
-        config
+        let settings = [("listen".to_owned(), "127.0.0.1:0".to_owned())];
+        Config::from_parts(Path::new(""), "", [], &settings).expect("a configuration")
     }
 
     #[tokio::test]

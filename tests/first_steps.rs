@@ -177,3 +177,18 @@ fn a_watcher_hears_what_is_and_what_comes() {
     assert_eq!((heard()["event"].clone(), heard()["value"].clone()), ("added".into(), 3.into()));
     assert!(watcher.wait().expect("it ends").success());
 }
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_watcher_ends_well_and_its_session_with_it() {
+    let node = Node::up();
+    node.told(&["set", "news/a", "1", "--type", "json"]);
+    let mut watcher = mangrove(&node.data).args(["watch", "news/a"]).stdout(Stdio::piped()).spawn().expect("the program runs");
+    let mut lines = BufReader::new(watcher.stdout.take().expect("a pipe")).lines();
+    let heard: Vec<String> = lines.by_ref().take(2).map(|line| line.expect("text")).collect();
+    assert_eq!(heard, ["+ news/a\tjson", "= news/a\t1"]);
+    let interrupted = Command::new("kill").args(["-INT", &watcher.id().to_string()]).status().expect("there is a kill");
+    assert!(interrupted.success());
+    assert!(watcher.wait().expect("it ends").success());
+    assert_eq!(node.json(&["status"])["sessions"], 1, "only the session that asks is left");
+}

@@ -12,7 +12,6 @@ use std::time::Duration;
 use mangrove::node::{Hold, Input, Node, NodeConfig, Now, SessionId};
 use mangrove::protocol::{Request, SetBatch, SetItem, Target, TopicSpec};
 use mangrove_crdt::id::{Incarnation, MeshId, NodeId, Origin, Plane, SectionId};
-use mangrove_crdt::path::Path;
 use mangrove_crdt::replica::Replica;
 use mangrove_crdt::time::Instant;
 use mangrove_net::link::LinkId;
@@ -59,7 +58,7 @@ fn controls() -> Vec<Control> {
     let packed = vec![1, 2, 3];
     vec![
         Control::Hello(message::Hello { version: 1, version_min: 1, origin: origin(b"a"), metered: true }),
-        Control::Unholds(of_section.clone()),
+        Control::Checked(of_section.clone()),
         Control::Prune(message::OfFeed { section, plane: Plane::Values, origin: packed.clone() }),
         Control::Graft(message::Graft { section, plane: Plane::Standing, dot: packed.clone() }),
         Control::Pulses(message::Packed { packed: packed.clone() }),
@@ -94,11 +93,11 @@ fn fields_and_kinds_of_later_versions_are_skipped() {
     assert_eq!(Control::decode(&later), Ok(None));
     assert_eq!(Content::decode(&later), Ok(None));
 
-    // Version 1's `Unholds`, with a field that version 1 does not have.
-    let mut later = vec![3];
+    // Version 1's `Checked`, with a field that version 1 does not have.
+    let mut later = vec![11];
     let mut encoder = minicbor::Encoder::new(&mut later);
     encoder.map(2).and_then(|e| e.u8(0)).and_then(|e| e.u64(7)).and_then(|e| e.u8(99)).and_then(|e| e.str("new")).expect("encoding to memory");
-    assert_eq!(Control::decode(&later), Ok(Some(Control::Unholds(message::OfSection { section: SectionId(7) }))));
+    assert_eq!(Control::decode(&later), Ok(Some(Control::Checked(message::OfSection { section: SectionId(7) }))));
 }
 
 /// A node without a driver.
@@ -261,8 +260,8 @@ async fn a_data_directory_of_version_1_is_read() {
     use mangrove::embed::Node;
     use mangrove::protocol::Page;
 
-    let mut config = Config::default();
-    config.listen = "127.0.0.1:0".parse().expect("an address");
+    let settings = [("listen".to_owned(), "127.0.0.1:0".to_owned())];
+    let config = Config::from_parts(FilePath::new(""), "", [], &settings).expect("a configuration");
     let frozen = fixtures().join("data");
     if freezing() {
         let dir = tempfile::tempdir().expect("a directory");

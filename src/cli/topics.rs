@@ -262,9 +262,12 @@ pub(super) async fn watch(context: &mut Context, watch: &Watch) -> Result<(), Fa
     };
     let mut types: HashMap<Arc<str>, String> = HashMap::new();
     let mut left = watch.count.unwrap_or(u64::MAX);
+    // Listened for from the start: whoever interrupts a long listing need not wait for its end.
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     while left > 0 {
         let waiting = tokio::select! {
             biased;
+            _ = &mut interrupted => break,
             heard = subscription.next() => Some(heard?),
             () = std::future::ready(()) => None,
         };
@@ -274,8 +277,8 @@ pub(super) async fn watch(context: &mut Context, watch: &Watch) -> Result<(), Fa
             None => {
                 context.output.flush()?;
                 tokio::select! {
+                    _ = &mut interrupted => break,
                     heard = subscription.next() => heard?,
-                    _ = tokio::signal::ctrl_c() => break,
                 }
             }
         };

@@ -96,10 +96,8 @@ impl Node {
             }
             Request::Set(batch) => self.set(now, session, batch),
             Request::Values { selector, page } => {
-                if let Ok(selector) = Selector::parse(&selector) {
-                    if let Some(path) = selector.as_path() {
-                        self.locate(path)?;
-                    }
+                if let Some(path) = Selector::parse(&selector).ok().as_ref().and_then(Selector::as_path) {
+                    self.locate(path)?;
                 }
                 let (paths, next) = self.page(&selector, &page)?;
                 let (rows, cut) = self.value_rows(&paths);
@@ -502,7 +500,7 @@ impl Node {
             let definition = entry.definition.as_ref().and_then(|bytes| Definition::from_bytes(bytes).ok());
             let definition = definition.ok_or_else(|| no_such_topic(&entry.path))?;
             let added = self.replica.add_topics(&[(entry.path.clone(), definition)]);
-            for error in added.into_iter().filter_map(Result::err) {
+            if let Some(error) = added.into_iter().find_map(Result::err) {
                 return Err(self.add_refusal(&entry.path, error));
             }
             self.need_tree(&mut needs, std::iter::once(&entry.path), None);

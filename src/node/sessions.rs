@@ -191,8 +191,7 @@ impl Subscription {
             let Some(from) = self.scan.take() else { return };
             let prefix = self.selector.literal_prefix();
             let mut found = Vec::new();
-            let mut looked = 0;
-            for (_, topic) in replica.topics_from(&from) {
+            for (looked, (_, topic)) in replica.topics_from(&from).enumerate() {
                 if prefix.as_ref().is_some_and(|prefix| !topic.path.as_str().starts_with(prefix.as_str())) {
                     break;
                 }
@@ -200,7 +199,6 @@ impl Subscription {
                     self.scan = Some(topic.path.to_string());
                     break;
                 }
-                looked += 1;
                 if self.selector.matches(&topic.path) {
                     found.push(topic.path.clone());
                 }

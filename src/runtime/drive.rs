@@ -239,10 +239,9 @@ impl Drive {
                 });
             }
             Output::Stop { left } => {
-                if left {
-                    if let Err(error) = self.vault.put(LEFT, &[]) {
-                        tracing::error!(%error, "it could not be noted that this node has left its mesh: do not start it again");
-                    }
+                let noted = if left { self.vault.put(LEFT, &[]) } else { Ok(()) };
+                if let Err(error) = noted {
+                    tracing::error!(%error, "it could not be noted that this node has left its mesh: do not start it again");
                 }
                 self.stop = true;
             }

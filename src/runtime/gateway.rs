@@ -157,12 +157,11 @@ async fn write_all<W: AsyncWrite + Unpin>(
 }
 
 fn put(message: &FromNode, buffer: &mut Vec<u8>) {
-    if protocol::put_frame(message, buffer).is_err() {
-        if let FromNode::Response { id, .. } = message {
-            let refusal = Refusal::new(Code::TooLarge, "answer", "the answer is longer than a frame may be").hint("ask for smaller pages");
-            let refused = FromNode::Response { id: *id, response: protocol::Response::Refused(refusal) };
-            protocol::put_frame(&refused, buffer).expect("a refusal is short");
-        }
+    let put = protocol::put_frame(message, buffer);
+    if let (Err(_), FromNode::Response { id, .. }) = (put, message) {
+        let refusal = Refusal::new(Code::TooLarge, "answer", "the answer is longer than a frame may be").hint("ask for smaller pages");
+        let refused = FromNode::Response { id: *id, response: protocol::Response::Refused(refusal) };
+        protocol::put_frame(&refused, buffer).expect("a refusal is short");
     }
 }
 

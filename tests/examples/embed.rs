@@ -19,8 +19,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         eprintln!("usage: embed DATA-DIRECTORY [TICKET]");
         std::process::exit(2);
     };
-    let mut config = Config::default();
-    config.listen = "[::]:0".parse()?;
+    let any_port = [("listen".to_owned(), "[::]:0".to_owned())];
+    let config = Config::load("mangrove.toml".as_ref(), &any_port)?;
     let name = data.replace('/', "-");
     let node = match &ticket {
         Some(ticket) => Node::join(data.as_ref(), &config, &name, ticket).await?,
