@@ -132,7 +132,7 @@ struct Held {
     /// For each origin, the greatest number of a change applied here.
     dots: Dots,
     heads: Vec<[u8; 32]>,
-    /// When it was last touched, on the tree's own count of touches.
+    /// In which round of [`Tree::cool`] it was last touched.
     touched: u64,
     /// Changes since it was last written to the store as a whole.
     unsaved: u32,
@@ -157,15 +157,18 @@ pub struct Tree {
     frontier: Frontier,
     /// Documents that hold changes beyond the frontier: they came as a whole, in an adoption that is not complete, or in a repair.
     beyond: BTreeSet<u16>,
-    touches: u64,
-    live_documents: usize,
+    round: u64,
     dirty_documents: BTreeSet<u16>,
     dirty_records: BTreeSet<DotIx>,
     dirty_feeds: BTreeSet<OriginIx>,
 }
 
-/// How many documents of a section stay decoded; the least recently touched are kept as bytes beyond it.
-const LIVE_DOCUMENTS_MAX: usize = 512;
+/// For how many rounds of [`Tree::cool`] a document stays decoded that nobody touches. Decoding one costs ten times what a change costs, so
+/// documents that are in use should stay.
+const WARM_ROUNDS: u64 = 10;
+
+/// How many documents are cooled in one round, so that it stays short.
+const COOLED_AT_ONCE_MAX: usize = 256;
 
 /// How many changes of a document may stand in the store beside it before it is written anew.
 const UNSAVED_CHANGES_MAX: u32 = 32;
@@ -182,8 +185,7 @@ impl Tree {
             feeds: BTreeMap::new(),
             frontier: Frontier::default(),
             beyond: BTreeSet::new(),
-            touches: 0,
-            live_documents: 0,
+            round: 0,
             dirty_documents: BTreeSet::new(),
             dirty_records: BTreeSet::new(),
             dirty_feeds: BTreeSet::new(),
@@ -455,26 +457,23 @@ impl Tree {
         self.feeds.values().map(|feed| feed.records.len()).sum()
     }
 
-    /// Keeps documents that have not been touched lately as bytes only.
+    /// Keeps documents that have not been touched for [`WARM_ROUNDS`] of these calls as bytes only, and lets them be stored as a whole, so that
+    /// a restart has few changes to apply. To be called about once a second.
     pub fn cool(&mut self) {
-        if self.live_documents <= LIVE_DOCUMENTS_MAX {
-            return;
-        }
-        let mut live: Vec<(u64, usize)> = self
-            .documents
-            .iter()
-            .enumerate()
-            .filter_map(|(at, held)| Some((held.as_ref()?.touched, at, matches!(held.as_ref()?.state, State::Live(_)))))
-            .filter_map(|(touched, at, live)| live.then_some((touched, at)))
-            .collect();
-        live.sort_unstable();
-        let surplus = live.len().saturating_sub(LIVE_DOCUMENTS_MAX / 2);
-        for (_, at) in live.into_iter().take(surplus) {
-            if let Some(held) = self.documents[at].as_mut() {
-                if let State::Live(content) = &mut held.state {
-                    held.state = State::Saved(content.save());
-                    self.live_documents -= 1;
+        self.round += 1;
+        let mut cooled = 0;
+        for (number, held) in self.documents.iter_mut().enumerate() {
+            let Some(held) = held.as_mut().filter(|held| held.touched + WARM_ROUNDS < self.round) else { continue };
+            if let State::Live(content) = &mut held.state {
+                held.state = State::Saved(content.save());
+                if held.unsaved > 0 {
+                    held.unsaved = UNSAVED_CHANGES_MAX;
+                    self.dirty_documents.insert(number as u16);
                 }
+                cooled += 1;
+            }
+            if cooled == COOLED_AT_ONCE_MAX {
+                return;
             }
         }
     }
@@ -488,15 +487,14 @@ impl Tree {
             Content::Topics(bucket) => bucket.paths(),
             Content::Policy(_) => Vec::new(),
         };
-        self.touches += 1;
-        let held =
-            Held { state: State::Live(content), dots, heads, touched: self.touches, unsaved: 0, topics: BTreeSet::new() };
+        let held = Held { state: State::Live(content), dots, heads, touched: self.round, unsaved: 0, topics: BTreeSet::new() };
         self.slot(document).replace(Box::new(held));
-        self.live_documents += 1;
         for path in &paths {
             self.refresh(origins, path);
         }
-        self.cool();
+        if let Some(held) = self.slot(document) {
+            held.state = State::Saved(saved);
+        }
         Ok(())
     }
 
@@ -603,11 +601,8 @@ impl Tree {
     /// A document, decoded; an empty one if it does not exist yet.
     fn content(&mut self, document: u16) -> Result<&mut Content, TreeError> {
         self.check(document)?;
-        let (kind, touched) = (self.kind, self.touches + 1);
-        self.touches = touched;
-        let mut woken = 0;
+        let (kind, touched) = (self.kind, self.round);
         let held = self.slot(document).get_or_insert_with(|| {
-            woken += 1;
             let mut content = match kind {
                 Kind::Topics => Content::Topics(Box::new(Bucket::new())),
                 Kind::Policy => Content::Policy(Box::new(Policy::new())),
@@ -625,9 +620,7 @@ impl Tree {
         held.touched = touched;
         if let State::Saved(bytes) = &held.state {
             held.state = State::Live(load(kind, bytes)?);
-            woken += 1;
         }
-        self.live_documents += woken;
         match self.documents[document as usize].as_mut().map(|held| &mut held.state) {
             Some(State::Live(content)) => Ok(content),
             _ => Err(TreeError::Invalid("a document just decoded is not".into())),

@@ -1,3 +1,5 @@
+//! Tests of the client protocol.
+
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
