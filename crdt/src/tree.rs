@@ -170,6 +170,9 @@ const WARM_ROUNDS: u64 = 10;
 /// How many documents are cooled in one round, so that it stays short.
 const COOLED_AT_ONCE_MAX: usize = 256;
 
+/// About how many bytes of paths and definitions one change may hold: with what automerge adds, it still fits a frame.
+const CHANGE_BYTES_MAX: usize = 1 << 20;
+
 /// How many changes of a document may stand in the store beside it before it is written anew.
 const UNSAVED_CHANGES_MAX: u32 = 32;
 
@@ -269,7 +272,8 @@ impl Tree {
             buckets.entry(path.bucket()).or_default().push(at);
         }
         let mut changes = Vec::new();
-        let pieces = buckets.iter().flat_map(|(bucket, members)| members.chunks(TOPICS_PER_CHANGE_MAX).map(|piece| (*bucket, piece)));
+        let bytes = |at: usize| topics[at].0.as_str().len() + topics[at].1.to_bytes().len();
+        let pieces = buckets.iter().flat_map(|(bucket, members)| pieces(members, bytes).map(|piece| (*bucket, piece)));
         for (bucket, members) in pieces {
             let first = self.frontier.get(own) + 1;
             let numbered: Vec<(Path, &Definition, u64)> =
@@ -608,14 +612,7 @@ impl Tree {
                 Kind::Policy => Content::Policy(Box::new(Policy::new())),
             };
             let heads = content.heads();
-            Box::new(Held {
-                state: State::Live(content),
-                dots: Dots::new(),
-                heads,
-                touched,
-                unsaved: 0,
-                topics: BTreeSet::new(),
-            })
+            Box::new(Held { state: State::Live(content), dots: Dots::new(), heads, touched, unsaved: 0, topics: BTreeSet::new() })
         });
         held.touched = touched;
         if let State::Saved(bytes) = &held.state {
@@ -708,6 +705,20 @@ impl Tree {
         let redefined = before.filter(|before| after.as_ref().is_none_or(|after| after.definition != before.definition));
         Some(TopicChange { path: path.clone(), gone, born, lived, before: redefined.map(|before| before.definition) })
     }
+}
+
+/// Splits what would make too large a change for one frame.
+fn pieces<'a>(mut members: &'a [usize], bytes: impl Fn(usize) -> usize + 'a) -> impl Iterator<Item = &'a [usize]> {
+    std::iter::from_fn(move || {
+        let mut sum = 0;
+        let fits = members.iter().take(TOPICS_PER_CHANGE_MAX).take_while(|at| {
+            sum += bytes(**at);
+            sum <= CHANGE_BYTES_MAX
+        });
+        let (piece, rest) = members.split_at(fits.count().max(1).min(members.len()));
+        members = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 fn raise(dots: &mut Dots, dot: DotIx) {

@@ -104,10 +104,9 @@ impl Closed {
                 let (code, reason) = here.cloned().unwrap_or((CloseCode::Done, String::new()));
                 Closed::Here { code, reason }
             }
-            ConnectionError::ApplicationClosed(close) => Closed::Peer {
-                code: CloseCode::from_number(close.error_code.into_inner()),
-                reason: readable(&close.reason),
-            },
+            ConnectionError::ApplicationClosed(close) => {
+                Closed::Peer { code: CloseCode::from_number(close.error_code.into_inner()), reason: readable(&close.reason) }
+            }
             ConnectionError::ConnectionClosed(close) if !close.reason.is_empty() => Closed::transport(&close.reason),
             ConnectionError::ConnectionClosed(close) => Closed::Transport(close.error_code.to_string()),
             ConnectionError::TransportError(error) if !error.reason.is_empty() => Closed::transport(error.reason.as_bytes()),

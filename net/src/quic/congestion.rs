@@ -18,10 +18,6 @@ use quinn::{
     congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig},
 };
 
-/// What may be sent before the path is known: 32 full packets as large content networks begin with, paced; enough that a probe for jumbo
-/// datagrams does not hold back the first frames.
-const FIRST_WINDOW_BYTES: u64 = 32 * 1_200;
-
 /// Above what pacing counts in, so that the last packet is not paced either.
 const UNBOUNDED_BYTES: u64 = 1 << 40;
 
@@ -48,10 +44,8 @@ pub(super) fn close(connection: &Connection, code: super::close::CloseCode, reas
 
 impl ControllerFactory for LastWord {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        let mut config = CubicConfig::default();
-        config.initial_window(FIRST_WINDOW_BYTES);
         Box::new(Bounded {
-            inner: Arc::new(config).build(now, current_mtu),
+            inner: Arc::new(CubicConfig::default()).build(now, current_mtu),
             closing: Arc::default(),
             endpoint_closing: self.endpoint_closing.clone(),
         })
@@ -99,11 +93,7 @@ impl Controller for Bounded {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Bounded {
-            inner: self.inner.clone_box(),
-            closing: self.closing.clone(),
-            endpoint_closing: self.endpoint_closing.clone(),
-        })
+        Box::new(Bounded { inner: self.inner.clone_box(), closing: self.closing.clone(), endpoint_closing: self.endpoint_closing.clone() })
     }
 
     fn initial_window(&self) -> u64 {

@@ -19,7 +19,7 @@ use std::{
 
 use mangrove_crdt::id::{MeshId, NodeId};
 use quinn::{
-    ClientConfig, Connection, ConnectionError, ServerConfig, VarInt,
+    ClientConfig, Connection, ConnectionError, EndpointConfig, ServerConfig, VarInt,
     crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
 };
 use rustls::pki_types::CertificateDer;
@@ -35,7 +35,7 @@ use super::{
     join::JoinRequest,
     lanes::{LANES_MAX, MeshConnection},
     tls::{self, ALPN_CLIENT, ALPN_JOIN, ALPN_MESH, Refusal, Revocations, Trust, TrustError},
-    transport::{self, CLIENT_STREAMS_MAX, Purpose},
+    transport::{self, CLIENT_STREAMS_MAX, Purpose, SEND_WINDOW_BYTES_CLIENT},
 };
 
 /// How an endpoint behaves; the defaults suit a node.
@@ -170,13 +170,24 @@ impl Endpoint {
         let socket = transport::bind(listen, options.socket_buffer_bytes)?;
         let congestion = LastWord::default();
         let server = server_config(identity, &revocations, &options, &congestion).map_err(io::Error::other)?;
-        let quinn = quinn::Endpoint::new(transport::endpoint_config(), Some(server), socket, Arc::new(quinn::TokioRuntime))?;
+        let quinn = quinn::Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(quinn::TokioRuntime))?;
         let counters = Arc::new(Counters::default());
         // A slow consumer holds back the handshakes that wait to be handed over, which then count against their bound.
         let (arrived, arrivals) = mpsc::channel(16);
         let accepting = tokio::spawn(accept_all(quinn.clone(), options.clone(), counters.clone(), arrived)).abort_handle();
         let identity = RwLock::new(Arc::new(identity.clone()));
-        Ok(Endpoint { inner: Arc::new(Inner { quinn, identity, revocations, options, congestion, counters, arrivals: Mutex::new(arrivals), accepting }) })
+        Ok(Endpoint {
+            inner: Arc::new(Inner {
+                quinn,
+                identity,
+                revocations,
+                options,
+                congestion,
+                counters,
+                arrivals: Mutex::new(arrivals),
+                accepting,
+            }),
+        })
     }
 
     /// The next arrival; `None` once the endpoint is closed. One caller at a time.
@@ -214,7 +225,8 @@ impl Endpoint {
 
     /// Shows another certificate from now on. Connections that stand are not touched.
     pub fn set_identity(&self, identity: &Identity) -> io::Result<()> {
-        let server = server_config(identity, &self.inner.revocations, &self.inner.options, &self.inner.congestion).map_err(io::Error::other)?;
+        let server =
+            server_config(identity, &self.inner.revocations, &self.inner.options, &self.inner.congestion).map_err(io::Error::other)?;
         self.inner.quinn.set_server_config(Some(server));
         *self.inner.identity.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(identity.clone());
         Ok(())
@@ -273,8 +285,9 @@ impl ClientEndpoint {
     /// Binds a socket of its own, on a free port, for IPv6 and IPv4 or whichever there is. Must be called inside a tokio runtime.
     pub fn bind(options: Options) -> io::Result<Self> {
         let any: [SocketAddr; 2] = [(std::net::Ipv6Addr::UNSPECIFIED, 0).into(), (std::net::Ipv4Addr::UNSPECIFIED, 0).into()];
-        let socket = transport::bind(any[0], options.socket_buffer_bytes).or_else(|_| transport::bind(any[1], options.socket_buffer_bytes))?;
-        let quinn = quinn::Endpoint::new(transport::endpoint_config(), None, socket, Arc::new(quinn::TokioRuntime))?;
+        let socket =
+            transport::bind(any[0], options.socket_buffer_bytes).or_else(|_| transport::bind(any[1], options.socket_buffer_bytes))?;
+        let quinn = quinn::Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(quinn::TokioRuntime))?;
         Ok(ClientEndpoint { quinn, options, congestion: LastWord::default() })
     }
 
@@ -359,12 +372,7 @@ impl Dialling<'_> {
     }
 }
 
-fn server_config(
-    identity: &Identity,
-    revocations: &Revocations,
-    options: &Options,
-    congestion: &LastWord,
-) -> Result<ServerConfig, String> {
+fn server_config(identity: &Identity, revocations: &Revocations, options: &Options, congestion: &LastWord) -> Result<ServerConfig, String> {
     let tls = tls::server_config(identity, revocations).map_err(|error| error.to_string())?;
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).map_err(|error| error.to_string())?));
     config
@@ -439,6 +447,7 @@ async fn handshake(incoming: quinn::Incoming) -> Result<Incoming, Closed> {
         Some(ALPN_CLIENT) => {
             connection.set_max_concurrent_uni_streams(VarInt::from_u32(CLIENT_STREAMS_MAX));
             connection.set_max_concurrent_bi_streams(VarInt::from_u32(CLIENT_STREAMS_MAX));
+            connection.set_send_window(SEND_WINDOW_BYTES_CLIENT);
             Ok(Incoming::Client(connection))
         }
         Some(ALPN_JOIN) => {

@@ -180,8 +180,8 @@ impl JoinRequest {
         if question.name.len() > NAME_BYTES_MAX {
             return Err("the node's name is too long");
         }
-        let proved = challenge.holds(&question.node, NODE)
-            && question.authority.as_ref().is_none_or(|proof| challenge.holds(proof, AUTHORITY));
+        let proved =
+            challenge.holds(&question.node, NODE) && question.authority.as_ref().is_none_or(|proof| challenge.holds(proof, AUTHORITY));
         if !proved {
             return Err("the proof of a key does not hold");
         }
@@ -207,7 +207,11 @@ impl JoinRequest {
 
 impl fmt::Debug for JoinRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JoinRequest").field("ask", &self.ask).field("name", &self.name).field("node", &self.node_key).finish_non_exhaustive()
+        f.debug_struct("JoinRequest")
+            .field("ask", &self.ask)
+            .field("name", &self.name)
+            .field("node", &self.node_key)
+            .finish_non_exhaustive()
     }
 }
 

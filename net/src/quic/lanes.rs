@@ -15,7 +15,7 @@
 //!
 //! The sending side is pulled: a frame is only asked of the state machine when its lane has room, so that what is sent is the newest there is
 //! to send. Room is therefore kept *small*: about what the path carries in a round trip, never a constant that would be seconds on a slow
-//! one. See [`Pace`].
+//! one: see `Pace` below.
 //!
 //! **The driver's law:** after `send` has answered [`Room::Blocked`] for a lane, give it nothing until `Writable` names it.
 
@@ -43,11 +43,10 @@ use super::{
     close::{CloseCode, Closed},
     congestion,
     inbox::{self, Fault, Frame, Inbox},
-    transport::SEND_WINDOW_BYTES_FIRST,
 };
 
 /// The largest frame. State machines aim for far less, so that lanes take turns; this is where a peer is taken for broken.
-pub const FRAME_MAX: usize = 1 << 20;
+pub const FRAME_MAX: usize = crate::FRAME_BYTES_MAX;
 
 /// How many lanes a connection may have in each direction, over its whole life: more sections than a node would hold, times three planes.
 pub const LANES_MAX: usize = 4096;
@@ -427,25 +426,37 @@ impl Queue {
 /// How much may be under way, learned from the path.
 ///
 /// QUIC takes from us whatever its send window allows, far more than the path carries at once. On a slow link those would be frames built
-/// seconds before they leave, where the state machine could have built newer ones. So the send window follows the congestion window, which
-/// is what the path has been seen to carry in a round trip, with half as much again so that the path never idles; and so do the lanes' queues.
+/// seconds before they leave, where the state machine could have built newer ones. (The congestion window is no measure of it: on a path that never
+/// loses a packet it grows without end.) So the send window is what the path has lately been seen to move in `AHEAD` and two round
+/// trips, and a lane's queue is half of the former; both grow as fast as more is moved.
 struct Pace {
     queue_bytes: AtomicUsize,
-    /// When it was last looked at, so that it costs nothing to ask often.
-    looked: Mutex<Option<Instant>>,
+    seen: Mutex<Option<Seen>>,
+}
+
+/// What the last look saw.
+struct Seen {
+    at: Instant,
+    sent_bytes: u64,
+    bytes_per_second: f64,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Pace { queue_bytes: AtomicUsize::new(LANE_QUEUE_BYTES_MAX / 4), looked: Mutex::new(None) }
+        Pace { queue_bytes: AtomicUsize::new(LANE_QUEUE_BYTES_MAX / 4), seen: Mutex::new(None) }
     }
 }
 
 impl Pace {
+    /// How often it looks, so that it costs nothing to ask for it with every write.
     const EVERY: Duration = Duration::from_millis(20);
-    /// Added to the send window, so that a path that was idle, and one that has lost much, can still take a write.
-    const SLACK_BYTES: u64 = 64 << 10;
-    /// The largest send window: 160 MB/s at 100 ms.
+    /// How much a rate seen earlier still counts at the next look: a link that got slower is known for it within a second.
+    const REMEMBERED: f64 = 0.97;
+    /// For how long there may be something to send beyond the round trip: above what a busy machine takes to come back to us.
+    const AHEAD: Duration = Duration::from_millis(50);
+    /// Always allowed: a path that was idle has to begin with something.
+    const SEND_WINDOW_BYTES_MIN: u64 = 32 << 10;
+    /// 160 MB/s at 100 ms.
     const SEND_WINDOW_BYTES_MAX: u64 = 16 << 20;
 
     fn queue_bytes(&self) -> usize {
@@ -453,16 +464,31 @@ impl Pace {
     }
 
     fn look(&self, connection: &Connection) {
-        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        if looked.is_some_and(|before| before.elapsed() < Self::EVERY) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = seen.as_ref().map(|seen| seen.at.elapsed());
+        if passed.is_some_and(|passed| passed < Self::EVERY) {
             return;
         }
-        *looked = Some(Instant::now());
-        let window = connection.stats().path.cwnd;
-        let send = (window + window / 2 + Self::SLACK_BYTES).min(Self::SEND_WINDOW_BYTES_MAX);
-        connection.set_send_window(send.max(SEND_WINDOW_BYTES_FIRST / 4));
-        let queue = usize::try_from(window).unwrap_or(usize::MAX).clamp(LANE_QUEUE_BYTES_MIN, LANE_QUEUE_BYTES_MAX);
-        self.queue_bytes.store(queue, Ordering::Relaxed);
+        let sent_bytes = connection.stats().udp_tx.bytes;
+        let bytes_per_second = match (&*seen, passed) {
+            (Some(before), Some(passed)) => {
+                let measured = sent_bytes.saturating_sub(before.sent_bytes) as f64 / passed.as_secs_f64();
+                let rate = measured.max(before.bytes_per_second * Self::REMEMBERED);
+                self.allow(connection, rate);
+                rate
+            }
+            _ => 0.0,
+        };
+        *seen = Some(Seen { at: Instant::now(), sent_bytes, bytes_per_second });
+    }
+
+    fn allow(&self, connection: &Connection, bytes_per_second: f64) {
+        let ahead = Self::AHEAD.as_secs_f64();
+        let under_way = connection.min_rtt().as_secs_f64() * 2.0 + ahead;
+        let window = (bytes_per_second * under_way) as u64 + Self::SEND_WINDOW_BYTES_MIN;
+        connection.set_send_window(window.min(Self::SEND_WINDOW_BYTES_MAX));
+        let queue = (bytes_per_second * ahead / 2.0) as usize;
+        self.queue_bytes.store(queue.clamp(LANE_QUEUE_BYTES_MIN, LANE_QUEUE_BYTES_MAX), Ordering::Relaxed);
     }
 }
 

@@ -1,8 +1,9 @@
-//! How QUIC is set up, with a reason beside each number.
+//! How QUIC is set up, with a reason beside each number. What is not named here is quinn's default: among them the discovery of paths that carry
+//! more than 1,200 bytes up to Ethernet's 1,452 (jumbo datagrams gained nothing measurable on loopback: encryption dominates), and Cubic.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use quinn::{EndpointConfig, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{congestion::LastWord, lanes::LANES_MAX};
@@ -14,15 +15,11 @@ const LANE_WINDOW_BYTES: u32 = 2 << 20;
 /// can stall before the others feel it.
 const CONNECTION_WINDOW_BYTES: u32 = 48 << 20;
 
-/// What a connection may hold unacknowledged before its lanes know the path; see `Pace` in [`super::lanes`].
-pub(super) const SEND_WINDOW_BYTES_FIRST: u64 = 256 << 10;
+/// What a connection may hold unacknowledged before its lanes know the path; see `Pace` in `lanes`.
+pub(super) const SEND_WINDOW_BYTES_FIRST: u64 = 128 << 10;
 
-/// The largest datagram: jumbo frames of 9,000 bytes less IP and UDP headers, which also is what loopback gains most from. Reached by probing
-/// from [`MTU_FIRST_BYTES`], so ordinary paths settle at theirs.
-const MTU_LAST_BYTES: u16 = 8_952;
-
-/// What every path that QUIC works on can carry.
-const MTU_FIRST_BYTES: u16 = 1_200;
+/// The same for clients, which have no lanes to learn it: 10 MB/s at 100 ms of round trip.
+pub(super) const SEND_WINDOW_BYTES_CLIENT: u64 = 1 << 20;
 
 /// How many streams either side of a client connection may have open.
 pub(super) const CLIENT_STREAMS_MAX: u32 = 256;
@@ -43,33 +40,23 @@ pub(super) enum Purpose {
 
 pub(super) fn config(purpose: Purpose, keep_alive: Duration, idle_timeout: Duration, congestion: &LastWord) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
-    let (uni, bidi) = match purpose {
-        Purpose::Unknown => (0, FIRST_STREAMS),
-        Purpose::Mesh => (LANES_MAX as u32, 0),
-        Purpose::Client => (CLIENT_STREAMS_MAX, CLIENT_STREAMS_MAX),
+    let (uni, bidi, send_window) = match purpose {
+        Purpose::Unknown => (0, FIRST_STREAMS, SEND_WINDOW_BYTES_FIRST),
+        Purpose::Mesh => (LANES_MAX as u32, 0, SEND_WINDOW_BYTES_FIRST),
+        Purpose::Client => (CLIENT_STREAMS_MAX, CLIENT_STREAMS_MAX, SEND_WINDOW_BYTES_CLIENT),
     };
-    let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(MTU_LAST_BYTES);
     config
         .max_concurrent_uni_streams(VarInt::from_u32(uni))
         .max_concurrent_bidi_streams(VarInt::from_u32(bidi))
         .stream_receive_window(VarInt::from_u32(LANE_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
-        .send_window(SEND_WINDOW_BYTES_FIRST)
+        .send_window(send_window)
         .congestion_controller_factory(Arc::new(congestion.clone()))
-        .initial_mtu(MTU_FIRST_BYTES)
-        .mtu_discovery_config(Some(mtu))
         // Lanes only: no datagrams, so none are buffered.
         .datagram_receive_buffer_size(None)
         .keep_alive_interval(Some(keep_alive))
         .max_idle_timeout(Some(VarInt::from_u32(idle_timeout.as_millis().min(u128::from(u32::MAX)) as u32).into()));
     Arc::new(config)
-}
-
-pub(super) fn endpoint_config() -> EndpointConfig {
-    let mut config = EndpointConfig::default();
-    config.max_udp_payload_size(MTU_LAST_BYTES).expect("between 1,200 and 65,527");
-    config
 }
 
 /// A UDP socket with large buffers; an IPv6 wildcard also serves IPv4.

@@ -1,6 +1,14 @@
 //! Addresses that change, datagrams that are garbage, and floods.
 
-use std::net::UdpSocket;
+use std::{
+    net::UdpSocket,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+        mpsc::sync_channel,
+    },
+    time::Instant,
+};
 
 use super::*;
 
@@ -18,6 +26,119 @@ async fn a_link_survives_the_diallers_change_of_address() {
     assert_eq!(&here.frame().await.1[..], b"welcome back");
     assert_ne!(there.sender.remote_address(), seen);
     assert_eq!(there.sender.remote_address(), dialler.local_address().unwrap());
+}
+
+/// A path like a bad radio's between one dialler and an acceptor.
+#[derive(Clone)]
+struct Path {
+    bytes_per_second: u64,
+    /// Whether every tenth datagram gets lost; those beyond a queue of 32 KiB do so in any case.
+    lossy: Arc<AtomicBool>,
+}
+
+/// Opens the path to `acceptor`; its entrance is where to dial.
+fn slow_path(acceptor: SocketAddr, path: Path) -> SocketAddr {
+    let (near, far) = (UdpSocket::bind(loopback()).unwrap(), UdpSocket::bind(loopback()).unwrap());
+    let entrance = near.local_addr().unwrap();
+    far.connect(acceptor).unwrap();
+    let dialler = Arc::new(OnceLock::new());
+    let (near_out, far_out) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+    let back_to = dialler.clone();
+    let learn = move |sender| {
+        dialler.get_or_init(|| sender);
+    };
+    relay(near, path.clone(), learn, move |datagram| drop(far_out.send(datagram)));
+    let back = move |datagram: &[u8]| drop(back_to.get().map(|to| near_out.send_to(datagram, to)));
+    relay(far, path, drop, back);
+    entrance
+}
+
+/// One direction of a slow path, until nothing has come for a while.
+fn relay(from: UdpSocket, path: Path, learn: impl Fn(SocketAddr) + Send + 'static, forward: impl Fn(&[u8]) + Send + 'static) {
+    let (queue, queued) = sync_channel::<Vec<u8>>(22);
+    let lossy = path.lossy.clone();
+    from.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+    std::thread::spawn(move || {
+        let mut datagram = [0; 2000];
+        let mut count = 0u32;
+        while let Ok((length, sender)) = from.recv_from(&mut datagram) {
+            learn(sender);
+            count += 1;
+            if !count.is_multiple_of(10) || !lossy.load(Ordering::Relaxed) {
+                let _ = queue.try_send(datagram[..length].to_vec());
+            }
+        }
+    });
+    std::thread::spawn(move || {
+        let mut free_at = Instant::now();
+        while let Ok(datagram) = queued.recv() {
+            free_at = free_at.max(Instant::now()) + Duration::from_micros(datagram.len() as u64 * 1_000_000 / path.bytes_per_second);
+            std::thread::sleep(free_at.saturating_duration_since(Instant::now()));
+            forward(&datagram);
+        }
+    });
+}
+
+#[tokio::test]
+async fn the_last_word_arrives_over_a_path_that_is_full() {
+    for by_endpoint in [false, true] {
+        let first = founder();
+        let (dialler, acceptor) = (endpoint(&member(&first)), endpoint(&first));
+        let lossy = Arc::new(AtomicBool::new(true));
+        let path = slow_path(acceptor.local_address().unwrap(), Path { bytes_per_second: 125_000, lossy: lossy.clone() });
+        let (here, there) = tokio::join!(dialler.connect_mesh(path, None), next_mesh(&acceptor));
+        let (here, mut there) = (End::start(here.unwrap(), 1), End::start(there, 2));
+        for lane in 1..=10 {
+            let _ = here.sender.send(lane, 0, frame_of(1, 200_000)).unwrap();
+        }
+        // Sixteen seconds' worth for this path; by the losses its congestion window is small, and full from now on.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // The last word is one packet, which QUIC does not repeat of itself.
+        lossy.store(false, Ordering::Relaxed);
+        match by_endpoint {
+            true => dialler.close(CloseCode::Done, "enough"),
+            false => here.sender.close(CloseCode::Blocked, "enough"),
+        }
+        match there.closed().await {
+            Closed::Peer { reason, .. } => assert_eq!(reason, "enough"),
+            other => panic!("the reason got lost: {other}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slow_link_carries_what_is_new() {
+    let first = founder();
+    let (dialler, acceptor) = (endpoint(&member(&first)), endpoint(&first));
+    let path = slow_path(acceptor.local_address().unwrap(), Path { bytes_per_second: 125_000, lossy: Arc::default() });
+    let (here, there) = tokio::join!(dialler.connect_mesh(path, None), next_mesh(&acceptor));
+    let (mut here, mut there) = (End::start(here.unwrap(), 1), End::start(there, 2));
+    // A state machine with ever newer values on three lanes: it builds a frame, with the time in it, whenever it is asked for one.
+    let begun = Instant::now();
+    let millis = || begun.elapsed().as_millis() as u64;
+    let build = || Bytes::from([millis().to_le_bytes().to_vec(), vec![0; 4000]].concat());
+    for lane in 1..=3 {
+        while here.sender.send(lane, 0, build()).unwrap() == Room::Open {}
+    }
+    let (mut ages, mut carried) = (Vec::new(), 0);
+    while begun.elapsed() < Duration::from_secs(8) {
+        tokio::select! {
+            event = here.event() => match event {
+                LinkEvent::Writable { lane, .. } => while here.sender.send(lane, 0, build()).unwrap() == Room::Open {},
+                other => panic!("{other:?}"),
+            },
+            (_, frame) = there.frame() => if begun.elapsed() > Duration::from_secs(4) {
+                let built = u64::from_le_bytes(*frame.first_chunk().unwrap());
+                ages.push(millis() - built);
+                carried += frame.len();
+            },
+        }
+    }
+    ages.sort_unstable();
+    let (half, most) = (ages[ages.len() / 2], ages[ages.len() * 95 / 100]);
+    assert!(carried > 250_000, "the path is used: {carried} bytes in 4 s of 500,000");
+    // A quarter of a second lies in the path's own queue. With a constant of 256 KiB a lane the median is five seconds.
+    assert!(half < 2000 && most < 4000, "frames arrived {half} ms (median) and {most} ms (95 %) after they were built");
 }
 
 #[tokio::test]
@@ -79,7 +200,7 @@ async fn nobody_there_is_told_in_time() {
     let unused = UdpSocket::bind(loopback()).unwrap();
     let options = Options { handshake_timeout: Duration::from_millis(300), ..Options::default() };
     let dialler = Endpoint::bind(loopback(), &founder(), Revocations::default(), options).unwrap();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     assert_eq!(dialler.connect_mesh(unused.local_addr().unwrap(), None).await.unwrap_err(), ConnectError::TimedOut);
     assert!(begun.elapsed() < Duration::from_secs(5));
 }
@@ -102,7 +223,7 @@ async fn a_silent_peer_is_given_up_after_the_idle_timeout() {
             tokio::time::sleep(Duration::from_millis(1500)).await;
             (dialler, link)
         });
-        gone.send(std::time::Instant::now()).unwrap();
+        gone.send(Instant::now()).unwrap();
         std::thread::sleep(Duration::from_secs(3));
         drop((link, runtime));
     });

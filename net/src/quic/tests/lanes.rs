@@ -139,30 +139,6 @@ async fn a_closed_link_says_why_at_both_ends_once() {
 }
 
 #[tokio::test]
-async fn the_reason_arrives_on_a_link_that_is_full() {
-    for by_endpoint in [false, true] {
-        let Pair { mut here, mut there, dialler, acceptor: _a } = pair().await;
-        let mut held = Vec::new();
-        // More than the path takes at once, on lanes that go on being full.
-        for lane in 0..40 {
-            while here.sender.room(lane) == Room::Open {
-                let _ = here.sender.send(lane, 0, frame_of(1, 60_000)).unwrap();
-            }
-        }
-        while held.len() < 20 {
-            held.push(there.frame().await);
-        }
-        match by_endpoint {
-            true => dialler.close(CloseCode::Done, "enough"),
-            false => here.sender.close(CloseCode::Blocked, "enough"),
-        }
-        let Closed::Peer { reason, .. } = there.closed().await else { panic!("the reason got lost") };
-        assert_eq!(reason, "enough");
-        here.closed().await;
-    }
-}
-
-#[tokio::test]
 async fn dropping_the_last_sender_closes_the_link() {
     let Pair { here, mut there, dialler: _d, acceptor: _a } = pair().await;
     let clone = here.sender.clone();

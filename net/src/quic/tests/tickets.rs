@@ -14,12 +14,7 @@ struct Issuer {
 
 impl Issuer {
     fn start(identity: &Identity) -> Self {
-        let issuer = Issuer {
-            identity: identity.clone(),
-            endpoint: endpoint(identity),
-            book: Arc::default(),
-            names: Arc::default(),
-        };
+        let issuer = Issuer { identity: identity.clone(), endpoint: endpoint(identity), book: Arc::default(), names: Arc::default() };
         let (endpoint, identity) = (issuer.endpoint.clone(), identity.clone());
         let (book, names) = (issuer.book.clone(), issuer.names.clone());
         tokio::spawn(async move {

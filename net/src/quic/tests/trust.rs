@@ -161,11 +161,8 @@ fn a_revoked_authority_bars_strangers_and_keeps_the_known() {
     let below = member(&sub_authority);
     let second_authority = second.authority().unwrap().id().unwrap();
     let sub_authority = sub_authority.authority().unwrap().id().unwrap();
-    let revocations = Revocations::new(Revoked {
-        authorities: [second_authority].into(),
-        known_nodes: [known.node()].into(),
-        ..Revoked::default()
-    });
+    let revocations =
+        Revocations::new(Revoked { authorities: [second_authority].into(), known_nodes: [known.node()].into(), ..Revoked::default() });
     let check = |identity: &Identity| {
         let chain = identity.chain().certificates();
         super::tls::Trust::new(first.mesh(), revocations.clone()).check(&chain[0], &chain[1..], now())
@@ -193,7 +190,7 @@ fn a_certificate_by_a_false_authority_of_the_same_name_is_refused() {
     let stolen_root = ours.chain().certificates().pop().unwrap();
     let chain = member(&theirs).chain().certificates();
     let trust = super::tls::Trust::of_mesh(ours.mesh());
-    assert_eq!(trust.check(&chain[0], &[stolen_root.clone()], now()), Err(TrustError::WrongMesh { expected: ours.mesh() }));
+    assert_eq!(trust.check(&chain[0], std::slice::from_ref(&stolen_root), now()), Err(TrustError::WrongMesh { expected: ours.mesh() }));
     // A member's certificate is no authority's.
     let member = member(&ours);
     let mut chain = member.chain().certificates();
