@@ -78,6 +78,8 @@ pub mod policy;
 pub mod registers;
 pub mod replica;
 pub mod rows;
+#[doc(hidden)]
+pub mod sabotage;
 pub mod section;
 pub mod stability;
 pub mod stamp;

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use crate::{
     feed::{Feed, Run, RunId, Slot},
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins},
+    sabotage::{Sabotage, is},
     stamp::{Stamp, newer},
 };
 
@@ -183,9 +184,16 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
 
     /// A write of this node's own. It overtakes whatever is known of the key.
     pub fn write(&mut self, own: OriginIx, key: K, stamp: Stamp, time_ms: u64, value: Option<Arc<[u8]>>) -> DotIx {
+        self.write_over(own, key, &[], stamp, time_ms, value)
+    }
+
+    /// The same, where it overtakes these writes of other keys too.
+    pub fn write_over(&mut self, own: OriginIx, key: K, others: &[DotIx], stamp: Stamp, time_ms: u64, value: Option<Arc<[u8]>>) -> DotIx {
         let dot = DotIx { origin: own, number: self.frontier.get(own) + 1 };
-        let seen = self.index.get(&key).and_then(|slot| self.at(*slot)).map(|register| register.known_to(own)).unwrap_or_default();
-        let slot = self.put(key, Write { dot, stamp, seen, time_ms, value });
+        let mut seen = self.index.get(&key).and_then(|slot| self.at(*slot)).map(|register| register.known_to(own)).unwrap_or_default();
+        others.iter().filter(|dot| dot.origin != own).for_each(|dot| note(&mut seen, *dot));
+        // Its entry in this feed is not overtaken for longer than until the next line.
+        let slot = self.put(key, Write { dot, stamp, seen, time_ms, value }, Some(own));
         self.place(own, [(dot.number, slot)]);
         self.advance(own, dot.number);
         dot
@@ -194,13 +202,13 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     /// Takes in a write from elsewhere. Where it stands in feeds is told apart, at the end of the run (R4: [`Registers::end_run`]).
     pub fn merge(&mut self, origins: &Origins, key: &K, write: Write) -> Merged {
         let Some(held) = self.get(key) else {
-            self.put(key.clone(), write);
+            self.put(key.clone(), write, None);
             return Merged::Won { displaced: None };
         };
         match newer(origins, (&write.stamp, write.dot), (&held.stamp, held.dot)) {
             Ordering::Greater => {
                 let displaced = (!write.knew(held.dot)).then(|| held.clone());
-                self.put(key.clone(), write);
+                self.put(key.clone(), write, None);
                 Merged::Won { displaced }
             }
             Ordering::Less if !held.knew(write.dot) => Merged::Displaced,
@@ -243,7 +251,9 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
             }
             let Some(register) = self.at(slot) else { continue };
             let Some(stands) = register.entry(origin) else { continue };
-            if stands.number == number || stands.number > run.target {
+            let skipped =
+                (is(Sabotage::MovedSkip) && stands.number > run.target) || (is(Sabotage::NoPointer) && register.write.dot.origin != origin);
+            if (stands.number == number || stands.number > run.target) && !skipped {
                 read.upto = number;
                 bytes += register.write.value.as_ref().map_or(0, |value| value.len()) + 16;
                 read.writes.push((number, register.key.clone(), register.write.clone()));
@@ -321,7 +331,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
             if !stable.covers(register.write.dot) {
                 continue;
             }
-            if removal && !register.write.seen.iter().all(|seen| self.frontier.covers(*seen)) {
+            if removal && !is(Sabotage::ForgetFast) && !register.write.seen.iter().all(|seen| self.frontier.covers(*seen)) {
                 continue; // it overtook writes that have not come here yet
             }
             self.passing.remove(&(origin, number, slot));
@@ -330,7 +340,9 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
             let key = register.key.clone();
             let bare = register.entries.is_empty();
             self.feeds[origin.0 as usize].vacate(entry.index);
-            self.raise_floor(origin, number);
+            if !is(Sabotage::NoFloor) {
+                self.raise_floor(origin, number);
+            }
             if removal && bare {
                 self.drop_key(&key);
                 gone.push(key);
@@ -343,7 +355,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
 
     /// Restores a stored register. Entries are put in order by [`Registers::restore_feed`], which must follow.
     pub fn restore(&mut self, key: K, stored: Stored) {
-        let slot = self.put(key, stored.write);
+        let slot = self.put(key, stored.write, None);
         if let Some(register) = self.slots[slot as usize].as_mut() {
             register.entries = stored.entries.iter().map(|dot| Entry { origin: dot.origin, index: 0, number: dot.number }).collect();
         }
@@ -418,8 +430,8 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
         &mut self.feeds[at]
     }
 
-    /// Makes a write the key's newest; its entries stay, and now are overtaken.
-    fn put(&mut self, key: K, write: Write) -> Slot {
+    /// Makes a write the key's newest; its entries stay, and now are overtaken, but for one that is about to be `moved`.
+    fn put(&mut self, key: K, write: Write, moved: Option<OriginIx>) -> Slot {
         let slot = match self.index.get(&key) {
             Some(slot) => *slot,
             None => {
@@ -436,7 +448,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
         };
         if let Some(register) = self.slots[slot as usize].as_mut() {
             register.write = write;
-            for entry in &register.entries {
+            for entry in register.entries.iter().filter(|entry| Some(entry.origin) != moved) {
                 self.passing.insert((entry.origin, entry.number, slot));
             }
         }
@@ -503,7 +515,6 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     }
 }
 
-
 impl<K> Register<K> {
     fn entry(&self, origin: OriginIx) -> Option<Entry> {
         self.entries.iter().find(|entry| entry.origin == origin).copied()
@@ -517,12 +528,15 @@ impl<K> Register<K> {
     fn known_to(&self, own: OriginIx) -> Dots {
         let mut known = Dots::new();
         let all = self.write.seen.iter().copied().chain([self.write.dot]).chain(self.dots());
-        for dot in all.filter(|dot| dot.origin != own) {
-            match known.iter_mut().find(|known| known.origin == dot.origin) {
-                Some(known) => known.number = known.number.max(dot.number),
-                None => known.push(dot),
-            }
-        }
+        all.filter(|dot| dot.origin != own).for_each(|dot| note(&mut known, dot));
         known
+    }
+}
+
+/// Adds a dot to the greatest known of each origin.
+fn note(known: &mut Dots, dot: DotIx) {
+    match known.iter_mut().find(|known| known.origin == dot.origin) {
+        Some(known) => known.number = known.number.max(dot.number),
+        None => known.push(dot),
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     id::{Plane, SectionId},
     path::{BUCKETS, Path},
     registers::{Merged, Registers, Write},
+    sabotage::{Sabotage, is},
     stamp::{Stamp, newer},
     tree::{Kind, Removal, Topic, TopicChange, Tree, TreeError, TreeRecord},
 };
@@ -193,13 +194,26 @@ pub struct Section {
     /// Keys of values whose topic does not live here (yet).
     orphans: BTreeSet<DotIx>,
     /// Topics removed, with what their removers knew of their values, until that is stable.
-    graves: BTreeMap<DotIx, (Dots, Option<Path>)>,
+    graves: BTreeMap<DotIx, Grave>,
+    /// Creations of topics that were created more than once: rare, and to be compared with each other.
+    twins: BTreeSet<DotIx>,
     /// Tree changes that came before those they build on.
     waiting: BTreeMap<(OriginIx, u64), TreeRecord>,
     digests: Vec<Option<BucketDigest>>,
     stale_values: Vec<DotIx>,
     /// The standing records of each bucket.
     standing_index: BTreeMap<u16, BTreeSet<StandingKey>>,
+}
+
+/// A topic removed: what is to be known when a write to it comes that its remover had not seen.
+#[derive(Debug)]
+struct Grave {
+    /// The writes that the remover knew of.
+    seen: Dots,
+    /// Where it was; `None` if that was not known here.
+    path: Option<Path>,
+    /// What it held.
+    definition: Option<Arc<Definition>>,
 }
 
 impl Section {
@@ -215,6 +229,7 @@ impl Section {
             durable: Frontiers::default(),
             orphans: BTreeSet::new(),
             graves: BTreeMap::new(),
+            twins: BTreeSet::new(),
             waiting: BTreeMap::new(),
             digests: Vec::new(),
             stale_values: Vec::new(),
@@ -320,8 +335,10 @@ impl Section {
         };
         let topics: Vec<(Path, Vec<Removal>)> = paths.iter().filter_map(known).collect();
         for (path, removals) in &topics {
+            let definition = self.tree.topic(path.as_str()).map(|topic| topic.definition.clone());
             for removal in removals {
-                self.graves.insert(removal.topic, (removal.seen.clone(), Some(path.clone())));
+                let seen = removal.seen.clone();
+                self.graves.insert(removal.topic, Grave { seen, path: Some(path.clone()), definition: definition.clone() });
             }
         }
         let changes = self.tree.remove(cx.origins, own, &topics);
@@ -330,18 +347,37 @@ impl Section {
 
     /// Writes a topic's value as a plain write. `None` if there is no such topic.
     pub fn set(&mut self, cx: &mut Context<'_>, own: OriginIx, path: &str, time_ms: u64, value: Arc<[u8]>) -> Option<DotIx> {
-        let topic = self.tree.topic(path)?;
-        let held = topic.ids.iter().find(|id| self.values.get(id).is_some());
-        let id = *held.or(topic.ids.first())?;
+        let place = self.place_of(self.tree.topic(path)?)?;
+        Some(self.set_at(cx, own, place, time_ms, value))
+    }
+
+    /// Which of a topic's creations is to be written to (where there is a value already, if there is), and what is known of the others' values:
+    /// since values of concurrent creations join, that is overtaken too.
+    pub(crate) fn place_of(&self, topic: &Topic) -> Option<(DotIx, Dots)> {
+        match topic.ids.as_slice() {
+            [only] => Some((*only, Dots::new())),
+            ids => {
+                let id = *ids.iter().find(|id| self.values.get(id).is_some()).or(ids.first())?;
+                Some((id, ids.iter().filter(|other| **other != id).flat_map(|other| self.known_writes(*other)).collect()))
+            }
+        }
+    }
+
+    /// Writes to a live creation of a topic.
+    pub(crate) fn set_at(&mut self, cx: &mut Context<'_>, own: OriginIx, place: (DotIx, Dots), time_ms: u64, value: Arc<[u8]>) -> DotIx {
+        let (id, others) = place;
         let stamp = Stamp { seq: self.tick(), ..Stamp::default() };
-        let dot = self.values.write(own, id, stamp, time_ms, Some(value));
+        let dot = self.values.write_over(own, id, &others, stamp, time_ms, Some(value));
         self.value_changed(cx, id);
-        Some(dot)
+        dot
     }
 
     /// Writes or removes a standing record.
     pub fn put_standing(&mut self, cx: &mut Context<'_>, own: OriginIx, key: StandingKey, time_ms: u64, value: Option<Arc<[u8]>>) -> DotIx {
-        let stamp = Stamp { seq: self.tick(), ..Stamp::default() };
+        let mut stamp = Stamp { seq: self.tick(), ..Stamp::default() };
+        if is(Sabotage::KeyClock) {
+            stamp.seq = self.standing.get(&key).map_or(1, |write| write.stamp.seq + 1);
+        }
         let dot = self.standing.write(own, key.clone(), stamp, time_ms, value);
         self.standing_changed(cx, key);
         dot
@@ -382,8 +418,11 @@ impl Section {
         }
         let changes = self.tree.apply(cx.origins, origin, record)?;
         for removal in &record.removals {
-            let path = changes.iter().find(|change| change.gone.contains(&removal.topic)).map(|change| change.path.clone());
-            self.graves.insert(removal.topic, (removal.seen.clone(), path));
+            let change = changes.iter().find(|change| change.gone.contains(&removal.topic));
+            let path = change.map(|change| change.path.clone());
+            let now = || self.tree.topic(path.as_ref()?.as_str()).map(|topic| topic.definition.clone());
+            let definition = change.and_then(|change| change.before.clone()).or_else(now);
+            self.graves.insert(removal.topic, Grave { seen: removal.seen.clone(), path, definition });
         }
         if self.id == SectionId::MESH {
             cx.events.push(Event::Policy);
@@ -438,7 +477,24 @@ impl Section {
                 }
             }
         }
+        self.join_creations(cx, id);
         true
+    }
+
+    /// Concurrent creations of one path with equal definitions are one topic: of their values, which stand under different ids, the newest counts, and
+    /// one that its writer had not known of is displaced.
+    fn join_creations(&mut self, cx: &mut Context<'_>, id: DotIx) {
+        if !self.twins.contains(&id) {
+            return;
+        }
+        let topic = self.tree.path_of(id).and_then(|path| self.tree.topic(path.as_str()));
+        let writes = topic.into_iter().flat_map(|topic| &topic.ids).filter_map(|id| Some((*id, self.values.get(id)?)));
+        let mut writes: Vec<(DotIx, Write)> = writes.map(|(id, write)| (id, write.clone())).collect();
+        writes.sort_by(|(_, a), (_, b)| newer(cx.origins, (&a.stamp, a.dot), (&b.stamp, b.dot)));
+        let Some((_, winner)) = writes.pop() else { return };
+        for (id, loser) in writes.into_iter().filter(|(_, loser)| !winner.knew(loser.dot)) {
+            self.displaced_value(cx, id, &loser, Beaten::by_write(cx.origins, winner.dot));
+        }
     }
 
     /// Takes in a standing record.
@@ -462,7 +518,6 @@ impl Section {
         for removal in self.tree.forget(&stable[Plane::Tree]) {
             self.graves.remove(&removal.topic);
         }
-        self.tree.cool();
     }
 
     // Digests, adopting, repairing.
@@ -507,6 +562,11 @@ impl Section {
                     raise(&mut image.value_dots, write.dot);
                 }
             }
+        }
+        if bucket == BUCKETS - 1 {
+            // Values that wait for a removal which the frontier does not cover yet have no path any more, but are claimed by it. Whoever began to
+            // wait, did so before the last bucket.
+            image.values.extend(self.orphans.iter().filter_map(|id| image_entry(&self.values, id, false)));
         }
         if same {
             for (_, write) in self.standing_of(bucket) {
@@ -557,7 +617,7 @@ impl Section {
                 })
                 .map(|(key, _)| key.clone())
                 .collect();
-            for key in removed {
+            for key in removed.into_iter().filter(|_| !is(Sabotage::KeepAll)) {
                 self.standing.drop_key(&key);
                 self.standing_changed(cx, key);
             }
@@ -621,7 +681,11 @@ impl Section {
     ) -> Result<Vec<ValueRun>, TreeError> {
         fn clamp<K>(placed: Vec<(u64, K)>, upto: u64) -> impl Iterator<Item = (u64, K)> {
             // An entry that has moved on since stays as a pointer at the old frontier.
-            placed.into_iter().map(move |(number, key)| (number.min(upto), key)).filter(|(number, _)| *number > 0)
+            placed
+                .into_iter()
+                .filter(move |(number, _)| !is(Sabotage::NoClamp) || *number <= upto)
+                .map(move |(number, key)| (number.min(upto), key))
+                .filter(|(number, _)| *number > 0)
         }
         let values = start[Plane::Values].iter().map(|DotIx { origin, number: upto }| {
             let placed = positions.values.remove(&origin).unwrap_or_default();
@@ -726,11 +790,12 @@ impl Section {
         }
         self.durable = self.frontiers();
         for removal in self.tree.removals() {
-            self.graves.insert(removal.topic, (removal.seen.clone(), None));
+            self.graves.insert(removal.topic, Grave { seen: removal.seen.clone(), path: None, definition: None });
         }
         let highest =
             self.values.iter().map(|(_, write)| write.stamp.seq).chain(self.standing.iter().map(|(_, write)| write.stamp.seq)).max();
         self.clock = self.clock.max(highest.unwrap_or(0));
+        self.twins = self.tree.topics_from("").filter(|topic| topic.ids.len() > 1).flat_map(|topic| topic.ids.iter().copied()).collect();
         let orphans: Vec<DotIx> = self.values.iter().map(|(id, _)| *id).filter(|id| self.tree.path_of(*id).is_none()).collect();
         for id in orphans {
             if self.is_removed(id) {
@@ -771,6 +836,7 @@ impl Section {
         for change in changes {
             self.stale_document(change.path.bucket());
             for id in &change.gone {
+                self.twins.remove(id);
                 // Within what the frontier covers; otherwise it waits for that.
                 let dropped = if self.tree.is_settled() || covered.is_none() {
                     self.values.drop_key(id)
@@ -788,6 +854,11 @@ impl Section {
                     cx.events.push(Event::Value { section: self.id, topic: *id });
                 }
             }
+            if let Some(id) = change.born.first().filter(|_| change.lived.0 || change.born.len() > 1) {
+                let topic = self.tree.topic(change.path.as_str()).filter(|topic| topic.ids.len() > 1);
+                self.twins.extend(topic.into_iter().flat_map(|topic| topic.ids.iter().copied()));
+                self.join_creations(cx, *id);
+            }
             let (lived, lives) = change.lived;
             cx.events.push(Event::Topic { section: self.id, path: change.path, lived, lives });
         }
@@ -804,12 +875,13 @@ impl Section {
     ) {
         let grave = self.graves.get(&id);
         let knew = match grave {
-            Some((seen, _)) => seen.iter().any(|seen| seen.origin == write.dot.origin && seen.number >= write.dot.number),
+            Some(grave) => grave.seen.iter().any(|seen| seen.origin == write.dot.origin && seen.number >= write.dot.number),
             None => covered.is_none_or(|covered| covered.covers(write.dot)),
         };
-        let path = topic.map(|(path, _)| path).or(grave.and_then(|(_, path)| path.as_ref()));
+        let path = topic.map(|(path, _)| path).or(grave.and_then(|grave| grave.path.as_ref()));
         if let (false, Some(path)) = (knew, path) {
-            let definition = topic.and_then(|(_, definition)| definition).map(|definition| definition.to_bytes());
+            let definition = topic.and_then(|(_, definition)| definition).or(grave.and_then(|grave| grave.definition.as_ref()));
+            let definition = definition.map(|definition| definition.to_bytes());
             let displaced = Displaced::new(cx.origins, self.id, path.clone(), definition, id, write, Beaten::ByRemoval);
             cx.events.push(Event::Displaced(Box::new(displaced)));
         }
@@ -936,6 +1008,9 @@ fn image_entry<K: Clone + Eq + std::hash::Hash + Ord>(registers: &Registers<K>, 
 }
 
 fn hash_write(origins: &Origins, hasher: &mut blake3::Hasher, write: &Write) {
+    if is(Sabotage::BlindDigest) {
+        return;
+    }
     hasher.update(&write.stamp.epoch.to_be_bytes());
     if let Some(rank) = &write.stamp.rank {
         hasher.update(&rank.priority.to_be_bytes());

@@ -179,6 +179,8 @@ pub(crate) struct Shared {
     pub suspects: BTreeMap<u16, (u64, u64)>,
     /// Since when tree changes have waited for others.
     pub waiting_since: Option<Instant>,
+    /// The documents that the peer was asked for since, once each.
+    pub waiting_asked: BTreeSet<u16>,
     pub next_group: u16,
 }
 

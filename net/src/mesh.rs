@@ -438,10 +438,12 @@ impl Mesh {
                 let waiting = replica.section(*section_id).map(|section| section.waiting_documents()).unwrap_or_default();
                 if waiting.is_empty() {
                     shared.waiting_since = None;
+                    shared.waiting_asked.clear();
                 } else if now.since(*shared.waiting_since.get_or_insert(now)) >= WAITING_PATIENCE {
                     // What they build on does not come by itself: it reached the peer in a document, from somebody who is gone.
                     shared.waiting_since = Some(now);
-                    grafts.extend(waiting.into_iter().map(|document| Intent::RepairRequest(*section_id, document)));
+                    let asked = waiting.into_iter().filter(|document| shared.waiting_asked.insert(*document));
+                    grafts.extend(asked.map(|document| Intent::RepairRequest(*section_id, document)));
                 }
             }
             for (section_id, shared) in &mut link.shared {

@@ -5,6 +5,7 @@ use mangrove_crdt::{
     id::{Plane, SectionId},
     path::BUCKETS,
     replica::Replica,
+    sabotage::{Sabotage, is},
     section::{BucketImage, Frontiers, StandingKey, ValueRun},
     time::Instant,
     tree::TreeError,
@@ -266,11 +267,11 @@ impl Link {
                     }
                 }
                 for bucket in remains {
-                    self.intend(Intent::RepairRequest(buckets.section, bucket));
+                    self.mend(buckets.section, bucket);
                 }
                 if let Some(bucket) = differ {
                     effects.mismatch = Some((buckets.section, bucket));
-                    self.intend(Intent::RepairRequest(buckets.section, bucket));
+                    self.mend(buckets.section, bucket);
                     // The rest of the group follows once this bucket is mended.
                     self.intend(Intent::Check(buckets.section));
                 }
@@ -285,6 +286,12 @@ impl Link {
             }
         }
         Ok(effects)
+    }
+
+    fn mend(&mut self, section: SectionId, bucket: u16) {
+        if !is(Sabotage::NoRepair) {
+            self.intend(Intent::RepairRequest(section, bucket));
+        }
     }
 
     fn handle_report(&mut self, replica: &mut Replica, gossip: &mut Gossip, report: &Report) -> Result<(), Violation> {
@@ -465,6 +472,22 @@ impl Link {
             section.merge_standing(&mut cx, &key, write);
             arriving.standing.push((number, key));
         }
+        if is(Sabotage::Early) {
+            for (number, key) in std::mem::take(&mut arriving.values) {
+                section.values.take_positions(origin, [(number, key)]);
+                let dot = section.values.get(&key).map(|write| write.dot);
+                dot.into_iter().for_each(|dot| section.values.take_positions(dot.origin, [(dot.number, key)]));
+            }
+            for (number, key) in std::mem::take(&mut arriving.standing) {
+                let dot = section.standing.get(&key).map(|write| write.dot);
+                dot.into_iter().for_each(|dot| section.standing.take_positions(dot.origin, [(dot.number, key.clone())]));
+                section.standing.take_positions(origin, [(number, key)]);
+            }
+        }
+        if is(Sabotage::OpenRun) && !batch.last {
+            section.values.end_run(origin, if plane == Plane::Values { batch.upto } else { 0 }, arriving.values.clone());
+            section.standing.end_run(origin, if plane == Plane::Standing { batch.upto } else { 0 }, arriving.standing.clone());
+        }
         shared.peer[plane].raise(origin, batch.upto);
         if batch.last {
             let arriving = shared.arriving.remove(&feed).unwrap_or_default();
@@ -507,9 +530,13 @@ impl Link {
         for image in &buckets {
             let told = adopting.told.get(&image.bucket).copied().unwrap_or(0);
             let changed = !image.whole && short(&section.digest(cx.origins, image.bucket).digest) != told;
-            section.adopt_bucket(&mut cx, image, &covered, changed, &mut adopting.positions)?;
+            let covered = if is(Sabotage::JudgedAtStart) { &adopting.start } else { &covered };
+            section.adopt_bucket(&mut cx, image, covered, changed, &mut adopting.positions)?;
         }
         adopting.done = images.done;
+        if is(Sabotage::AdoptEnd) {
+            adopting.start = covered;
+        }
         Ok(Effects::default())
     }
 
@@ -584,7 +611,7 @@ impl Link {
 
 fn release_held(shared: &mut Shared, section: &mut mangrove_crdt::section::Section) {
     // In order: a later run of a feed builds on the earlier one's end.
-    while shared.held.front().is_some_and(|held| section.tree.frontier().covers_all(&held.tree)) {
+    while shared.held.front().is_some_and(|held| section.tree.frontier().covers_all(&held.tree) || is(Sabotage::NoTree)) {
         for run in shared.held.pop_front().into_iter().flat_map(|held| held.runs) {
             section.end_value_run(run);
         }

@@ -12,6 +12,7 @@ use mangrove_crdt::{
     path::BUCKETS,
     registers::Registers,
     replica::Replica,
+    sabotage::{Sabotage, is},
     section::{Frontiers, Section},
     time::Instant,
 };
@@ -152,10 +153,12 @@ impl Link {
                     }
                     Plane::Values => {
                         let (registers, peer) = (&mut section.values, &mut shared.peer[plane]);
+                        let began = shared.runs.get(&(plane, origin)).map_or(peer.get(origin), |run| run.above);
                         let batch =
                             register_batch(&mut shared.runs, peer, registers, plane, cx.origins, names, origin, limits, &mut self.stats);
                         batch.map(|mut batch| {
-                            if batch.last {
+                            let tell = if is(Sabotage::TreeAtStart) { batch.from == began } else { batch.last };
+                            if tell {
                                 // R9: as the tree is now, when the run's last batch is built, not when the run began.
                                 let now_at = section.tree.frontier();
                                 let mut w = Writer::default();

@@ -33,3 +33,13 @@ fn many_more_seeds() {
         ..Plan::default()
     });
 }
+
+#[test]
+fn busy_nodes_that_forget_as_early_as_they_may_converge() {
+    play_all("busy_nodes_that_forget_as_early_as_they_may_converge", 8, |seed| Plan {
+        hot: true,
+        steps: 1_000,
+        topics: seed % 2 == 0,
+        ..Plan::default()
+    });
+}

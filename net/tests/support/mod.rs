@@ -84,11 +84,13 @@ pub struct Plan {
     pub topics: bool,
     /// Removals are forgotten.
     pub forgets: bool,
+    /// Much is written, everything is on disk at once, and reports go round: what is rare otherwise is frequent.
+    pub hot: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Plan { steps: 600, absences: true, crashes: true, holds: false, standing: true, topics: true, forgets: true }
+        Plan { steps: 600, absences: true, crashes: true, holds: false, standing: true, topics: true, forgets: true, hot: false }
     }
 }
 
@@ -295,8 +297,9 @@ impl World {
         };
         let written = replica.put_standing(Standing::Node(key), self.now / 1000, value).expect("the mesh section is held");
         let dot = replica.dot(written.dot);
-        let seq = replica.section(SectionId::MESH).expect("held").clock();
         let key: Box<[u8]> = Standing::Node(key).key();
+        let section = replica.section(SectionId::MESH).expect("held");
+        let seq = section.standing.get(&key).expect("it was just written").stamp.seq;
         self.say(|| format!("{at} puts standing {:02x?} {} as {dot:?} at {seq}", key[1], if removal { "GONE" } else { "" }));
         self.note(written, at);
         if removal {
@@ -537,7 +540,7 @@ impl World {
     // The schedule.
 
     pub fn step(&mut self) {
-        self.now += self.dice.next() % (SECOND / 4);
+        self.now += self.dice.next() % if self.plan.hot { SECOND / 2 } else { SECOND / 4 };
         let alive = self.alive();
         for at in &alive {
             self.timers(*at);
@@ -546,6 +549,21 @@ impl World {
         let at = self.dice.pick(&alive);
         let size = alive.len();
         let mut touched = vec![at];
+        if self.plan.hot {
+            for at in &alive {
+                self.flush(*at);
+                self.persist(*at, usize::MAX);
+            }
+            if self.dice.chance(350) {
+                for _ in 0..1 + self.dice.below(4) {
+                    self.write(at);
+                }
+                self.check(at);
+            }
+            if self.dice.chance(300) {
+                self.forget(at);
+            }
+        }
         match dice {
             0..100 => self.write(at),
             100..160 => {
@@ -638,7 +656,7 @@ impl World {
         let path = self.dice.pick(&self.paths.clone());
         let what = self.dice.below(100);
         match what {
-            0..25 if self.plan.standing => {
+            _ if self.plan.standing && (what < 25 || !self.plan.topics) => {
                 let key = self.dice.pick(&self.keys.clone());
                 let held = Standing::Node(key).key();
                 let known = self.hosts[at].replica.section(SectionId::MESH).and_then(|mesh| mesh.standing.get(&held)).is_some();
@@ -734,7 +752,13 @@ impl World {
                             continue;
                         }
                         let held = section.values.get(&topic).map(rank);
-                        assert!(held >= Some((*seq, *dot)), "node {at}: unsound for the value {dot:?} of {id:?}, holds {held:?}");
+                        assert!(
+                            held >= Some((*seq, *dot)),
+                            "node {at}: unsound for the value {dot:?} of {id:?}, holds {held:?}; topic covered {}, lives {}, settled {}",
+                            section.tree.frontier().covers(topic),
+                            section.tree.path_of(topic).is_some(),
+                            section.tree.is_settled(),
+                        );
                     }
                 }
                 Record::Created { id } => {
@@ -759,6 +783,26 @@ impl World {
     pub fn digest(&mut self, at: usize, id: SectionId) -> [u8; 32] {
         let (section, cx) = self.hosts[at].replica.parts(id).expect("held");
         section.digest_over(cx.origins, 0..BUCKETS)
+    }
+
+    /// All live values and standing records of a node, by name.
+    fn state(&self, at: usize) -> Vec<(Vec<u8>, u64, Dot, Option<Vec<u8>>)> {
+        let replica = &self.hosts[at].replica;
+        let mut state = Vec::new();
+        let row =
+            |key: Vec<u8>, write: &Write| (key, write.stamp.seq, replica.dot(write.dot), write.value.as_ref().map(|value| value.to_vec()));
+        if let Some(section) = replica.section(TOPICS) {
+            for topic in section.tree.topics_from("") {
+                for id in topic.ids.iter().filter(|id| section.values.get(id).is_some()) {
+                    let key = format!("{} {:?}", topic.path.as_str(), replica.dot(*id)).into_bytes();
+                    state.extend(section.values.get(id).map(|write| row(key, write)));
+                }
+            }
+        }
+        let mesh = replica.section(SectionId::MESH).expect("held");
+        state.extend(mesh.standing.iter().filter(|(_, write)| write.value.is_some()).map(|(key, write)| row(key.to_vec(), write)));
+        state.sort();
+        state
     }
 
     fn equal(&mut self) -> bool {
@@ -886,6 +930,8 @@ impl World {
         for at in &alive {
             self.check(*at);
         }
+        let states: BTreeSet<_> = alive.iter().map(|at| self.state(*at)).collect();
+        assert!(states.len() == 1, "states differ though digests are equal: {states:?}");
         let mismatches: usize = self.mismatches;
         assert!(mismatches == 0 || self.may_mismatch, "{mismatches} mismatches though nothing was lost");
         self.kept(alive[0], &best, &standing, &born);
@@ -1006,4 +1052,20 @@ pub fn play_all(name: &'static str, count: u64, plan: impl Fn(u64) -> Plan + std
     }
     println!("{name}: {writes} writes, {forgotten} forgotten, {adoptions} adoptions, {mismatches} mismatches");
     assert!(failed.is_empty(), "{} seeds failed: {failed:?}", failed.len());
+}
+
+/// Plays one seed; what went wrong, if anything did, is returned.
+pub fn play_quietly(seed: u64, plan: Plan) -> Result<World, String> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let played = std::panic::catch_unwind(|| {
+        let mut world = World::new(seed, plan);
+        for _ in 0..world.plan.steps {
+            world.step();
+        }
+        world.settle();
+        world
+    });
+    std::panic::set_hook(hook);
+    played.map_err(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "?".into()))
 }

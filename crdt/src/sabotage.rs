@@ -1,0 +1,71 @@
+//! Ways to break the rules, for tests that show that tests would notice.
+//!
+//! Each rule of replication (see the crate's essay) is there because without it some schedule of events loses something, diverges, or
+//! brings something back. So for each there is a switch here that takes it away. Without the feature `sabotage`, [`is`] is `false` for
+//! all of them, and the compiler removes what hangs on it.
+
+/// A rule to break.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sabotage {
+    /// R1: the frontier moves inside a run.
+    OpenRun,
+    /// R2: keys whose entry has moved past the run's target are not sent.
+    MovedSkip,
+    /// R3: an entry overtaken by another origin's write sends nothing.
+    NoPointer,
+    /// R4: positions are taken over before the end of the run, those of winners in place of others too.
+    Early,
+    /// R5: forgetting raises no floor.
+    NoFloor,
+    /// R5: a removal is forgotten although it overtook what has not come here.
+    ForgetFast,
+    /// R6: who adopts keeps what the peer has removed.
+    KeepAll,
+    /// R6: frontiers are those of the adoption's end, not of its beginning.
+    AdoptEnd,
+    /// R6: an entry that moved on during the adoption leaves no pointer.
+    NoClamp,
+    /// R6: buckets are judged by the peer's frontier when the adoption began, not when they were read.
+    JudgedAtStart,
+    /// R7: buckets that differ are left so.
+    NoRepair,
+    /// R8: a stamp comes from the key's own past.
+    KeyClock,
+    /// R9: value runs end without regard to the tree.
+    NoTree,
+    /// R9: value runs wait for the tree as it was when they began.
+    TreeAtStart,
+    /// Digests leave out which write it is that is held.
+    BlindDigest,
+}
+
+#[cfg(feature = "sabotage")]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Sabotage;
+
+    thread_local! {
+        static BROKEN: Cell<Option<Sabotage>> = const { Cell::new(None) };
+    }
+
+    /// Breaks a rule on this thread, or none again.
+    pub fn sabotage(rule: Option<Sabotage>) {
+        BROKEN.set(rule);
+    }
+
+    /// Whether a rule is broken.
+    pub fn is(rule: Sabotage) -> bool {
+        BROKEN.get() == Some(rule)
+    }
+}
+
+#[cfg(feature = "sabotage")]
+pub use switch::{is, sabotage};
+
+/// Whether a rule is broken: never, without the feature.
+#[cfg(not(feature = "sabotage"))]
+#[inline(always)]
+pub const fn is(_: Sabotage) -> bool {
+    false
+}
