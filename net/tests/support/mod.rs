@@ -429,6 +429,8 @@ impl World {
 
     pub fn unhold(&mut self, at: usize) {
         self.say(|| format!("{at} gives the section up"));
+        // What it had sent half is perhaps nowhere else.
+        self.may_mismatch = true;
         self.hosts[at].replica.unhold(TOPICS);
         self.hosts[at].seen.remove(&TOPICS);
     }
