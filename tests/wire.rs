@@ -241,6 +241,28 @@ fn a_conversation_of_today_leaves_both_sides_equal() {
     assert!(said.len() > 10 && shown.len() > 40, "{} frames, {} topics", said.len(), shown.len());
 }
 
+#[test]
+fn a_bucket_too_large_for_one_frame_comes_in_pieces() {
+    let (mut a, mut b) = (Bare::new("a"), Bare::new("b"));
+    a.ask(Request::SectionAdd { root: "plant".into(), properties: BTreeMap::new() });
+    let bucket = |path: &String| mangrove_crdt::path::Path::parse(path).expect("a path").bucket();
+    let paths = (0..).map(|number| format!("plant/{number}")).filter(|path| bucket(path) == 7).take(12);
+    for (number, path) in paths.enumerate() {
+        // Nothing that compression could make small.
+        let mut value = vec![0; 1 << 20];
+        blake3::Hasher::new().update(&[number as u8]).finalize_xof().fill(&mut value);
+        let items = vec![SetItem { target: Target::Path(path), value }];
+        a.ask(Request::Set(SetBatch { items, add: Some(TopicSpec::of("binary")), durability: None }));
+    }
+    a.pass(Duration::from_secs(2));
+    a.link("b");
+    b.link("a");
+    let said = talk(&mut a, &mut b);
+    assert!(said.iter().all(|(_, frame)| frame.len() <= mangrove_net::FRAME_BYTES_MAX));
+    assert!(said.iter().map(|(_, frame)| frame.len()).sum::<usize>() > 12 << 20);
+    assert!(a.shown() == b.shown(), "the two nodes differ");
+}
+
 fn copy_dir(from: &FilePath, to: &FilePath) {
     fs::create_dir_all(to).expect("a directory");
     for entry in fs::read_dir(from).expect("a directory") {

@@ -85,6 +85,8 @@ pub(crate) struct LaneOut {
     pub opened: bool,
     /// The tree frontier as last told on this lane (R9).
     pub tree_told: Frontier,
+    /// Frames that belong to what was sent last, and must follow it.
+    pub rest: VecDeque<Vec<u8>>,
 }
 
 /// The receiver's side of a lane.
@@ -92,6 +94,8 @@ pub(crate) struct LaneOut {
 pub(crate) struct LaneIn {
     pub of: Option<LaneOf>,
     pub names: NamesIn,
+    /// Parts of images whose rest is still to come.
+    pub pieces: Vec<u8>,
     /// The peer's tree frontier as last told on this lane (R9). It belongs to the lane, on which it is told by differences, and outlives
     /// whatever happens to the section here.
     pub tree_heard: Frontier,

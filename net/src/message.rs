@@ -112,7 +112,18 @@ messages! {
         5 AdoptEnd(AdoptEnd),
         /// A bucket that was found to differ. *Duty*: repair it by R7; answer with one's own if `reply` is set.
         6 Repair(Repair),
+        /// A part of the next `AdoptBuckets`' or `Repair`'s images, which are too long for one frame. *Duty*: put the parts in front of it.
+        7 Piece(Piece),
     }
+}
+
+/// See [`Content::Piece`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Piece {
+    /// A part of [`Images::images`].
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub bytes: Vec<u8>,
 }
 
 /// See [`Control::Hello`].
@@ -350,6 +361,17 @@ pub struct Images {
     /// How many of all buckets are done with these.
     #[n(2)]
     pub done: u16,
+}
+
+impl Images {
+    /// With the pieces that came before it.
+    pub(crate) fn after(self, mut pieces: Vec<u8>) -> Images {
+        if pieces.is_empty() {
+            return self;
+        }
+        pieces.extend(self.images);
+        Images { images: pieces, ..self }
+    }
 }
 
 /// See [`Content::AdoptEnd`].

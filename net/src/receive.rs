@@ -359,10 +359,19 @@ impl Link {
                 None => Err(Malformed::new("lane", "a batch among the bulk").into()),
             },
             Content::AdoptBegin(begin) => self.adopt_begin(replica, of.section, &begin, names),
-            Content::AdoptBuckets(images) => self.adopt_buckets(replica, of.section, &images, names),
+            Content::AdoptBuckets(images) => {
+                self.adopt_buckets(replica, of.section, &images.after(std::mem::take(&mut lane.pieces)), names)
+            }
+            Content::Piece(piece) => {
+                if lane.pieces.len() + piece.bytes.len() > crate::BULK_UNPACKED_BYTES_MAX {
+                    return Err(Malformed::new("buckets", "too many pieces").into());
+                }
+                lane.pieces.extend(piece.bytes);
+                Ok(Effects::default())
+            }
             Content::AdoptEnd(end) => self.adopt_end(replica, of.section, &end, names),
             Content::Repair(repair) => {
-                let (images, covered) = read_images(replica, &repair.images, names)?;
+                let (images, covered) = read_images(replica, &repair.images.after(std::mem::take(&mut lane.pieces)), names)?;
                 let Some((section, mut cx)) = replica.parts(of.section) else { return Ok(Effects::default()) };
                 let Some(shared) = self.shared.get_mut(&of.section) else { return Ok(Effects::default()) };
                 for image in &images {
@@ -630,7 +639,8 @@ fn close_runs(shared: &mut Shared, section: &mut mangrove_crdt::section::Section
 
 fn read_images(replica: &mut Replica, images: &Images, names: &mut NamesIn) -> Result<(Vec<BucketImage>, Frontiers), Violation> {
     let claimed = images.images.first_chunk::<4>().map_or(0, |len| u32::from_le_bytes(*len));
-    if claimed as usize > crate::BULK_UNPACKED_BYTES_MAX {
+    // LZ4 makes at most 255 bytes of one: what claims more lies, and is not given the memory.
+    if claimed as usize > crate::BULK_UNPACKED_BYTES_MAX.min(images.images.len().saturating_mul(255)) {
         return Err(Malformed::new("buckets", format!("{claimed} bytes when unpacked")).into());
     }
     let unpacked = lz4_flex::decompress_size_prepended(&images.images).map_err(|error| Malformed::new("buckets", error.to_string()))?;

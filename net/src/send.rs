@@ -3,7 +3,10 @@
 //! Nothing is queued: each frame is made from the replica's state of the moment in which the link can take it. First comes what keeps the mesh
 //! together (lane 0), then, over all sections, standing records, tree, values, and last the bulk of adoptions and repairs.
 
-use std::{collections::btree_map::Entry, time::Duration};
+use std::{
+    collections::{VecDeque, btree_map::Entry},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use mangrove_crdt::{
@@ -26,7 +29,7 @@ use crate::{
     mesh::Limits,
     message::{
         AdoptBegin, AdoptEnd, AdoptRequest, Buckets, Check, Content, Control, Graft, Groups, Hello, Holds, Images, LaneOf, OfBucket,
-        OfFeed, OfSection, Packed, Repair, Report, Unholds, WIRE, WIRE_MIN, pack_frontiers, pack_image, pack_origin,
+        OfFeed, OfSection, Packed, Piece, Repair, Report, Unholds, WIRE, WIRE_MIN, pack_frontiers, pack_image, pack_origin,
     },
 };
 
@@ -102,6 +105,9 @@ impl Link {
         let limits = Limits { batch_bytes: self.batch_bytes(), ..self.limits };
         let metered = self.options.metered || self.peer_metered;
         let reported = self.origin.and_then(|run| gossip.reported_in_run(replica.origins(), run));
+        if let Some(rest) = self.lanes_out.get_mut(&of).and_then(|lane| lane.rest.pop_front()) {
+            return Some(rest);
+        }
         let shared = self.shared.get_mut(&of.section)?;
         let (section, cx) = replica.parts(of.section)?;
         let pending = match of.plane {
@@ -134,7 +140,7 @@ impl Link {
             Entry::Vacant(free) => {
                 self.lanes_opened += 1;
                 let number = self.lanes_opened;
-                free.insert(LaneOut { number, names: NamesOut::default(), opened: false, tree_told: Frontier::default() })
+                free.insert(LaneOut { number, names: NamesOut::default(), opened: false, rest: VecDeque::new(), tree_told: Frontier::default() })
             }
         };
         if !std::mem::replace(&mut lane.opened, true) {
@@ -142,7 +148,7 @@ impl Link {
         }
         let (names, tree_told) = (&mut lane.names, &mut lane.tree_told);
         match of.plane {
-            None => bulk(shared, section, cx.origins, names, limits, &mut self.stats),
+            None => bulk(shared, section, cx.origins, names, &mut lane.rest, limits, &mut self.stats),
             Some(plane) => {
                 let origin = next_feed(shared, section, plane)?;
                 let batch = match plane {
@@ -431,12 +437,22 @@ fn register_batch<K: PackKey + Clone + Eq + std::hash::Hash + Ord>(
     Some(Batch { origin: packed_origin, from, upto: read.upto, last: read.last, records: packer.w.out, tree: Vec::new() })
 }
 
+/// The frame of images, or of their first piece, if they are too long for one; the other frames come to the rest.
+fn in_pieces(images: Vec<u8>, last: impl FnOnce(Vec<u8>) -> Content, rest: &mut VecDeque<Vec<u8>>) -> Vec<u8> {
+    let mut pieces: VecDeque<&[u8]> = images.chunks(crate::PIECE_BYTES).collect();
+    let tail = pieces.pop_back().unwrap_or_default().to_vec();
+    rest.extend(pieces.into_iter().map(|bytes| Content::Piece(Piece { bytes: bytes.to_vec() }).encode()));
+    rest.push_back(last(tail).encode());
+    rest.pop_front().unwrap_or_default()
+}
+
 /// Adoptions and repairs.
 fn bulk(
     shared: &mut Shared,
     section: &mut Section,
     origins: &Origins,
     names: &mut NamesOut,
+    rest: &mut VecDeque<Vec<u8>>,
     limits: Limits,
     stats: &mut crate::link::LinkStats,
 ) -> Option<Vec<u8>> {
@@ -446,9 +462,9 @@ fn bulk(
         pack_image(&mut w, names, origins, &image);
         // Written second, read second.
         let covered = pack_frontiers(names, origins, &section.frontiers());
-        let images = Images { covered, images: lz4_flex::compress_prepend_size(&w.out), done: 1 };
         stats.repairs += 1;
-        return Some(Content::Repair(Repair { images, reply }).encode());
+        let repair = |images| Content::Repair(Repair { images: Images { covered, images, done: 1 }, reply });
+        return Some(in_pieces(lz4_flex::compress_prepend_size(&w.out), repair, rest));
     }
     let Serving { theirs, request, next, begun, start } = shared.serving.as_mut()?;
     if !std::mem::replace(begun, true) {
@@ -470,8 +486,9 @@ fn bulk(
             }
         }
         let covered = pack_frontiers(names, origins, &section.frontiers());
-        let images = lz4_flex::compress_prepend_size(&w.out);
-        return Some(Content::AdoptBuckets(Images { covered, images, done: *next }).encode());
+        let done = *next;
+        let buckets = |images| Content::AdoptBuckets(Images { covered, images, done });
+        return Some(in_pieces(lz4_flex::compress_prepend_size(&w.out), buckets, rest));
     }
     shared.peer.join(start);
     shared.serving = None;
