@@ -67,8 +67,14 @@ impl Raw {
         }
     }
 
-    /// A list of texts; untyped, its items are separated by commas.
+    /// A list of texts; untyped, it is written as in TOML, or its items are separated by commas.
     pub fn texts(&self) -> Result<Vec<String>, Invalid> {
+        if let Raw::Untyped(text) = self
+            && let Ok(value) = DeValue::parse(text)
+            && let DeValue::Array(_) = value.get_ref()
+        {
+            return Raw::from_toml(value.get_ref()).texts();
+        }
         match self {
             Raw::List(values) => values.iter().map(|value| value.text().map(str::to_owned)).collect::<Result<_, _>>(),
             Raw::Untyped(text) => Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()),

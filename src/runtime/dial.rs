@@ -15,6 +15,9 @@ use crate::node::Target;
 /// How often to see whether a link that another has made is still there, besides being told.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// How many different errors of one target are logged until it answers.
+const ERRORS_TOLD_MAX: usize = 8;
+
 /// What all dialling tasks share.
 #[derive(Clone)]
 pub(super) struct Dialling {
@@ -68,6 +71,7 @@ impl Drop for Dialers {
 async fn dial(mut shared: Dialling, target: Target) {
     let Some(mut addresses) = quic::Target::new(target.addresses, shared.seed) else { return };
     let mut node = target.node;
+    let mut told = BTreeSet::new();
     loop {
         // While there is a link, whoever made it, there is nothing to do.
         while node.is_some_and(|node| shared.linked.borrow_and_update().contains(&node)) {
@@ -80,6 +84,7 @@ async fn dial(mut shared: Dialling, target: Target) {
             Ok(connection) => {
                 let peer = connection.peer();
                 node = Some(peer);
+                told.clear();
                 if shared.commands.send(Command::Linked(connection)).is_err() {
                     return;
                 }
@@ -87,7 +92,10 @@ async fn dial(mut shared: Dialling, target: Target) {
                 addresses.disconnected(quic::dialer::LASTED)
             }
             Err(error) => {
-                tracing::debug!(address = addresses.address(), %error, "dialling failed");
+                // The same again and again is no news, nor is it when addresses take turns.
+                if told.len() < ERRORS_TOLD_MAX && told.insert(error.clone()) {
+                    tracing::info!(address = addresses.address(), %error, "dialling fails");
+                }
                 let _ = shared.commands.send(Command::DialFailed { node: target.node, error });
                 addresses.failed()
             }

@@ -94,6 +94,8 @@ pub(super) struct Drive {
     links: BTreeMap<LinkId, LinkHandle>,
     sessions: BTreeMap<SessionId, SessionHandle>,
     dial_errors: BTreeMap<NodeId, String>,
+    /// Why the last dialling of a configured address failed.
+    seed_error: Option<String>,
     next_id: u64,
     store_full: bool,
     store_failed: bool,
@@ -127,6 +129,7 @@ impl Drive {
             links: BTreeMap::new(),
             sessions: BTreeMap::new(),
             dial_errors: BTreeMap::new(),
+            seed_error: None,
             next_id: 0,
             store_full: false,
             store_failed: false,
@@ -298,8 +301,10 @@ impl Drive {
                 self.input(Input::LinkUp { link, peer, address, dialled });
             }
             Command::DialFailed { node, error } => {
-                if let Some(node) = node {
-                    self.dial_errors.insert(node, error);
+                match node {
+                    Some(node) => drop(self.dial_errors.insert(node, error)),
+                    // Until its address has answered once, nobody knows which node it is.
+                    None => self.seed_error = Some(error),
                 }
             }
             Command::Join(request) => self.join(request),
@@ -436,8 +441,8 @@ impl Drive {
             _ => found(Severity::Ok, "certificate", format!("good for {days} days"), ""),
         }
         let status = self.node.status(now());
-        if status.nodes > 1 && status.links == 0 {
-            let errors: Vec<String> = self.dial_errors.values().cloned().collect();
+        if status.links == 0 && (status.nodes > 1 || self.seed_error.is_some()) {
+            let errors: Vec<String> = self.dial_errors.values().chain(&self.seed_error).cloned().collect();
             found(Severity::Warning, "links", format!("no neighbour is linked; {}", errors.join("; ")), "check addresses and the UDP port of the others");
         } else {
             found(Severity::Ok, "links", format!("{} links, {} of {} nodes reachable", status.links, status.reachable, status.nodes), "");

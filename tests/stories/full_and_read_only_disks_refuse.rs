@@ -1,0 +1,135 @@
+//! On a full disk, at `disk_max_bytes` and on a read-only disk, writes are refused clearly; reads and removals go on, and nothing acknowledged
+//! is lost.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::{Node, World, until};
+
+/// A file system of its own, which only root can have.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(path: PathBuf, size: &str) -> Option<Mount> {
+        std::fs::create_dir_all(&path).expect("a directory");
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&path).output();
+        match output {
+            Ok(output) if output.status.success() => Some(Mount(path)),
+            Ok(output) => skipped(&String::from_utf8_lossy(&output.stderr)),
+            Err(error) => skipped(&error.to_string()),
+        }
+    }
+
+    fn read_only(&self) {
+        let status = Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status().expect("it runs");
+        assert!(status.success());
+    }
+}
+
+fn skipped(why: &str) -> Option<Mount> {
+    eprintln!("skipped: no file system can be mounted here: {}", why.trim());
+    None
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Fills a node until it refuses; how many values were written.
+fn fill(node: &Node, value_bytes: usize, values_max: usize) -> usize {
+    // What does not compress.
+    let filler = |n: usize| -> String {
+        let mut hash = n as u64 + 1;
+        let mut next = || {
+            hash = hash.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'!' + ((hash >> 33) % 90) as u8)
+        };
+        std::iter::repeat_with(&mut next).filter(|c| *c != '"' && *c != '\\').take(value_bytes).collect()
+    };
+    let mut written = 0;
+    while written < values_max {
+        let lines: String =
+            (written..written + 20).map(|n| format!("{}\n", json!({ "path": format!("fill/{n}"), "value": filler(n) }))).collect();
+        let output = node.piped(&["--json", "publish", "-"], &lines);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !output.status.success() {
+            assert_eq!(output.status.code(), Some(1), "{error}");
+            assert!(error.contains("[full]"), "{error}");
+            return written;
+        }
+        written += 20;
+    }
+    panic!("{values_max} values of {value_bytes} bytes fit");
+}
+
+fn full_then_emptied(world: &World, data: PathBuf, flags: &[&str], value_bytes: usize, values_max: usize) {
+    let mut node = world.node_at("A", data, flags);
+    node.told(&["init", "--name", "A"]);
+    node.up();
+    node.set("kept", "1");
+    let written = fill(&node, value_bytes, values_max);
+    assert!(written > 20, "only {written} values fit");
+    node.refused(&["set", "kept", "2"]).says(1, &["[full]", "hint: "]);
+    node.refused(&["topic", "add", "another", "--type", "json"]).says(1, &["[full]"]);
+    assert_eq!(node.get("kept"), 1);
+    let length = |node: &Node| node.get(&format!("fill/{}", written - 1)).as_str().map(str::len);
+    assert_eq!(length(&node), Some(value_bytes));
+    let warned = node.json(&["status"])["warnings"].to_string();
+    assert!(warned.contains("writes are refused"), "{warned}");
+
+    // All that was acknowledged survives a crash in this state, and the node starts.
+    node.kill();
+    node.up();
+    assert_eq!((node.get("kept"), length(&node)), (json!(1), Some(value_bytes)));
+
+    // Removals go on, and make room.
+    node.told(&["topic", "rm", "?fill//"]);
+    until("there is room again", || node.run(&["set", "kept", "3"]).status.success());
+    assert_eq!(node.get("kept"), 3);
+    assert_eq!(node.get("fill/0"), Value::Null);
+    node.terminate();
+    node.up();
+    assert_eq!((node.get("kept"), node.paths()), (json!(3), vec!["kept".to_owned()]));
+}
+
+#[test]
+fn a_full_disk() {
+    let world = World::new();
+    let Some(mount) = Mount::new(world.path("disk"), "160m") else { return };
+    full_then_emptied(&world, mount.0.join("data"), &[], 100_000, 2_000);
+}
+
+#[test]
+fn the_limit_of_the_configuration() {
+    let world = World::new();
+    // On a memory disk where there can be one: this writes much.
+    let mount = Mount::new(world.path("disk"), "1g");
+    let data = mount.as_ref().map_or_else(|| world.path("data"), |mount| mount.0.join("data"));
+    full_then_emptied(&world, data, &["--set", "disk_max_bytes=256MiB"], 500_000, 1_000);
+}
+
+#[test]
+fn a_read_only_disk() {
+    let world = World::new();
+    let Some(mount) = Mount::new(world.path("disk"), "64m") else { return };
+    let mut node = world.node_at("A", mount.0.join("data"), &[]);
+    node.told(&["init", "--name", "A"]);
+    node.up();
+    node.set("kept", "1");
+    node.terminate();
+    mount.read_only();
+    node.try_up().expect_err("it cannot start").says(1, &[&shown(&mount.0), "ead-only"]);
+    world.node_at("B", mount.0.join("other"), &[]).refused(&["init"]).says(1, &["ead-only"]);
+    let status = Command::new("mount").args(["-o", "remount,rw"]).arg(&mount.0).status().expect("it runs");
+    assert!(status.success());
+    node.up();
+    assert_eq!(node.get("kept"), 1);
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

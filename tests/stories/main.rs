@@ -1,0 +1,19 @@
+//! What Mangrove promises, shown by real processes over real QUIC on real disks. Each file tells one promise's stories.
+
+#![cfg(unix)]
+
+mod support;
+
+mod a_chain_carries_what_its_ends_write;
+mod a_mesh_outlives_its_founder;
+mod a_node_holds_only_its_sections;
+mod a_slow_reader_gets_the_newest;
+mod acknowledged_writes_survive;
+mod concurrent_writes_lose_nothing;
+mod damage_is_learned_again;
+mod full_and_read_only_disks_refuse;
+mod nodes_come_and_go_under_load;
+mod sections_change_live;
+mod strangers_are_refused;
+mod topics_merge_after_a_split;
+mod what_cannot_start_says_why;
