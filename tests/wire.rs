@@ -51,6 +51,30 @@ fn origin(name: &[u8]) -> Origin {
     Origin { node: NodeId::of_key(name), incarnation: Incarnation { boot: 1, nonce: 0x5eed } }
 }
 
+/// One frame of every kind of the sections' lanes.
+fn contents() -> Vec<Content> {
+    let packed = vec![1, 2, 3];
+    let images = message::Images { covered: packed.clone(), images: packed.clone(), done: 4_096 };
+    let of = |plane| Content::Lane(message::LaneOf { section: SectionId(9), plane, holding: 3 });
+    vec![
+        of(Some(Plane::Tree)),
+        of(None),
+        Content::Batch(mangrove_net::batch::Batch {
+            origin: packed.clone(),
+            from: 4,
+            upto: 5,
+            last: true,
+            records: packed.clone(),
+            tree: packed.clone(),
+        }),
+        Content::AdoptBegin(message::AdoptBegin { frontiers: packed.clone(), floors: packed.clone(), clock: 6, request: 7 }),
+        Content::AdoptBuckets(images.clone()),
+        Content::AdoptEnd(message::AdoptEnd { tree: packed.clone() }),
+        Content::Repair(message::Repair { images, reply: true }),
+        Content::Piece(message::Piece { bytes: packed }),
+    ]
+}
+
 /// One message of every kind on lane 0.
 fn controls() -> Vec<Control> {
     let section = SectionId(0x1234_5678_9abc_def0);
@@ -58,7 +82,12 @@ fn controls() -> Vec<Control> {
     let packed = vec![1, 2, 3];
     vec![
         Control::Hello(message::Hello { version: 1, version_min: 1, origin: origin(b"a"), metered: true }),
-        Control::Checked(of_section.clone()),
+        Control::Holds(message::Holds { section, frontiers: packed.clone(), floors: packed.clone(), clock: 5, epoch: 6, holding: 7 }),
+        Control::Unholds(message::Unholds { section, holding: 7 }),
+        Control::Report(message::Report { member: packed.clone(), version: 9, moved: packed.clone() }),
+        Control::AdoptRequest(message::AdoptRequest { section, digests: packed.clone(), request: 11 }),
+        Control::Check(message::Check { section, frontiers: 12, root: Some(13), group: 14 }),
+        Control::Check(message::Check { section, frontiers: 12, root: None, group: 14 }),
         Control::Prune(message::OfFeed { section, plane: Plane::Values, origin: packed.clone() }),
         Control::Graft(message::Graft { section, plane: Plane::Standing, dot: packed.clone() }),
         Control::Pulses(message::Packed { packed: packed.clone() }),
@@ -82,6 +111,21 @@ fn every_control_message_of_version_1_is_understood() {
     assert_eq!(frozen.len(), controls().len());
     for ((_, frame), control) in frozen.iter().zip(controls()) {
         assert_eq!(Control::decode(frame), Ok(Some(control)));
+    }
+}
+
+#[test]
+fn every_frame_of_a_section_of_version_1_is_understood() {
+    let file = fixtures().join("contents.bin");
+    if freezing() {
+        fs::create_dir_all(fixtures()).expect("the fixtures' directory");
+        let frames: Vec<(u32, Vec<u8>)> = contents().iter().map(|content| (1, content.encode())).collect();
+        fs::write(&file, pack(&frames)).expect("the fixture");
+    }
+    let frozen = unpack(&fs::read(&file).expect("the fixture"));
+    assert_eq!(frozen.len(), contents().len());
+    for ((_, frame), content) in frozen.iter().zip(contents()) {
+        assert_eq!(Content::decode(frame), Ok(Some(content)));
     }
 }
 
