@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    definition::Definition,
+    definition::{Definition, Durability},
     displaced::{Displaced, DisplacedLog},
     frontier::{DotIx, OriginIx, Origins},
     id::{Dot, NodeId, Origin, Plane, SectionId},
@@ -109,6 +109,14 @@ const META_CLOCK: u8 = b'c';
 const META_HELD: u8 = b'h';
 const META_RELEASED: u8 = b'r';
 
+/// A holding of a section, and its frontiers when a batch was taken.
+type Held = (SectionId, u64, Frontiers);
+
+/// A topic that moves from one section to another: path, definition, and the time and bytes of its value.
+type Moved = (Path, Definition, Option<(u64, Arc<[u8]>)>);
+
+type Topics<'a> = Box<dyn Iterator<Item = &'a Topic> + 'a>;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Replica {
@@ -133,7 +141,7 @@ pub struct Replica {
     events: Vec<Event>,
     deleted_rows: Vec<Row>,
     meta_dirty: bool,
-    marks: VecDeque<(u64, Vec<(SectionId, u64, Frontiers)>)>,
+    marks: VecDeque<(u64, Vec<Held>)>,
     next_mark: u64,
 }
 
@@ -247,11 +255,11 @@ impl Replica {
 
     /// All live topics whose path is at or after `from`, in path order, over all sections held here.
     pub fn topics_from<'a>(&'a self, from: &'a str) -> impl Iterator<Item = (SectionId, &'a Topic)> {
-        let mut heads: Vec<(SectionId, std::iter::Peekable<Box<dyn Iterator<Item = &'a Topic> + 'a>>)> = self
+        let mut heads: Vec<(SectionId, std::iter::Peekable<Topics<'a>>)> = self
             .sections
             .iter()
             .map(|(id, section)| {
-                let topics: Box<dyn Iterator<Item = &'a Topic> + 'a> = Box::new(section.tree.topics_from(from));
+                let topics: Topics<'a> = Box::new(section.tree.topics_from(from));
                 (*id, topics.peekable())
             })
             .collect();
@@ -401,10 +409,20 @@ impl Replica {
 
     /// Writes a topic's value.
     pub fn set(&mut self, path: &Path, time_ms: u64, value: Arc<[u8]>) -> Result<Written, SetError> {
-        let section = self.locate(path)?;
-        let topic = self.sections[&section].tree.topic(path.as_str()).ok_or(SetError::NoTopic)?;
+        self.set_and_tell(path, time_ms, value).map(|(written, _)| written)
+    }
+
+    /// Writes a topic's value, and tells which durability the topic itself asks for.
+    pub fn set_and_tell(&mut self, path: &Path, time_ms: u64, value: Arc<[u8]>) -> Result<(Written, Option<Durability>), SetError> {
+        let id = self.section_of(path);
+        let own = self.writers.get(&id).copied();
+        let (Some(own), Some((section, mut cx))) = (own, self.parts(id)) else { return Err(NotHeld { section: id }.into()) };
+        let topic = section.tree.topic(path.as_str()).ok_or(SetError::NoTopic)?;
         value::validate(topic.definition.topic_type(), &value)?;
-        self.set_in(section, path, time_ms, value).ok_or(SetError::NoTopic)
+        let durability = topic.definition.properties().durability;
+        let place = section.place_of(topic).ok_or(SetError::NoTopic)?;
+        let dot = section.set_at(&mut cx, own, place, time_ms, value);
+        Ok((Written { section: id, plane: Plane::Values, dot }, durability))
     }
 
     fn set_in(&mut self, id: SectionId, path: &Path, time_ms: u64, value: Arc<[u8]>) -> Option<Written> {
@@ -548,7 +566,7 @@ impl Replica {
         self.sections.get_mut(&SectionId::MESH).map(|mesh| mesh.tree.policies()).unwrap_or_default()
     }
 
-    fn contents(&self, id: SectionId, pick: impl Fn(&Path) -> bool) -> Vec<(Path, Definition, Option<(u64, Arc<[u8]>)>)> {
+    fn contents(&self, id: SectionId, pick: impl Fn(&Path) -> bool) -> Vec<Moved> {
         let Some(section) = self.sections.get(&id) else { return Vec::new() };
         let topics = section.tree.topics_from("").filter(|topic| pick(&topic.path));
         topics
@@ -561,8 +579,8 @@ impl Replica {
     }
 
     /// Makes topics where they belong now, as new writes, unless there is something already.
-    fn take_over(&mut self, topics: Vec<(Path, Definition, Option<(u64, Arc<[u8]>)>)>) {
-        let mut targets: BTreeMap<SectionId, Vec<(Path, Definition, Option<(u64, Arc<[u8]>)>)>> = BTreeMap::new();
+    fn take_over(&mut self, topics: Vec<Moved>) {
+        let mut targets: BTreeMap<SectionId, Vec<Moved>> = BTreeMap::new();
         for topic in topics {
             let target = self.section_of(&topic.0);
             let there = self.sections.get(&target);
@@ -608,6 +626,9 @@ impl Replica {
 
     fn close(&mut self, id: SectionId) {
         let Some(mut section) = self.sections.remove(&id) else { return };
+        for topic in section.tree.topics_from("") {
+            self.events.push(Event::Topic { section: id, path: topic.path.clone(), lived: true, lives: false });
+        }
         let mut delete = |table, key| self.deleted_rows.push(Row { table, key, value: None });
         // What is gone already, though the store was not told yet.
         let mut gone = Vec::new();
@@ -654,6 +675,7 @@ impl Replica {
             if let Some(stable) = stable {
                 section.forget(&stable);
             }
+            section.tree.cool();
         }
     }
 

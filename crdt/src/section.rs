@@ -908,10 +908,9 @@ impl Section {
         let due: Vec<DotIx> = self.orphans.iter().copied().filter(|id| self.tree.frontier().covers(*id)).collect();
         for id in due {
             self.orphans.remove(&id);
-            if self.tree.path_of(id).is_none() {
-                if let Some(write) = self.values.drop_key(&id) {
-                    self.bury(cx, id, None, &write, None);
-                }
+            let gone = self.tree.path_of(id).is_none();
+            if let Some(write) = gone.then(|| self.values.drop_key(&id)).flatten() {
+                self.bury(cx, id, None, &write, None);
             }
         }
     }

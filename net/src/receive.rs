@@ -586,10 +586,8 @@ impl Link {
     pub(crate) fn share(&mut self, replica: &Replica, id: SectionId) -> Option<SectionId> {
         let (frontiers, _) = self.peer_holds.get(&id)?;
         replica.section(id)?;
-        if !self.shared.contains_key(&id) {
-            let holding = replica.holding(id)?;
-            self.shared.insert(id, Shared { peer: frontiers.clone(), holding, ..Shared::default() });
-        }
+        let holding = replica.holding(id)?;
+        self.shared.entry(id).or_insert_with(|| Shared { peer: frontiers.clone(), holding, ..Shared::default() });
         self.must_adopt(replica, id).then_some(id)
     }
 

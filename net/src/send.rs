@@ -481,7 +481,7 @@ fn bulk(
             let same = theirs.get(&bucket).is_some_and(|theirs| *theirs == short(&section.digest(origins, bucket).digest));
             let image = section.read_bucket(bucket, same);
             let empty = image.document.is_none() && image.values.is_empty() && image.standing.is_empty();
-            if !(empty && !theirs.contains_key(&bucket)) {
+            if !empty || theirs.contains_key(&bucket) {
                 pack_image(&mut w, names, origins, &image);
             }
         }

@@ -73,10 +73,10 @@ fn and_a_node_whose_reader_sleeps_does_not_grow() {
                     values.insert(path.to_string(), value);
                 }
                 taken += 1;
-                if taken % 32 == 0 {
+                if taken.is_multiple_of(32) {
                     tokio::time::sleep(Duration::from_millis(30)).await;
                 }
-                if taken % 1_000 == 0 {
+                if taken.is_multiple_of(1_000) {
                     most = most.max(reader.status().await.expect("a status").memory_bytes);
                 }
             }

@@ -1,6 +1,7 @@
 //! What Mangrove promises, shown by real processes over real QUIC on real disks. Each file tells one promise's stories.
 
 #![cfg(unix)]
+#![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
 
 mod support;
 

@@ -725,10 +725,9 @@ impl World {
         let mut gone = BTreeSet::new();
         if let Some(section) = replica.section(TOPICS) {
             for record in &self.history {
-                if let Record::Removed { ids, dot } = record {
-                    if find(dot).is_some_and(|dot| section.tree.frontier().covers(dot)) {
-                        gone.extend(ids.iter().copied());
-                    }
+                let Record::Removed { ids, dot } = record else { continue };
+                if find(dot).is_some_and(|dot| section.tree.frontier().covers(dot)) {
+                    gone.extend(ids.iter().copied());
                 }
             }
         }
@@ -788,6 +787,7 @@ impl World {
     }
 
     /// All live values and standing records of a node, by name.
+    #[allow(clippy::type_complexity, reason = "compared as a whole, never taken apart")]
     fn state(&self, at: usize) -> Vec<(Vec<u8>, u64, Dot, Option<Vec<u8>>)> {
         let replica = &self.hosts[at].replica;
         let mut state = Vec::new();
@@ -838,7 +838,7 @@ impl World {
                 self.timers(*at);
                 self.flush(*at);
                 self.persist(*at, usize::MAX);
-                if self.plan.forgets && round % 8 == 0 {
+                if self.plan.forgets && round.is_multiple_of(8) {
                     self.forget(*at);
                 }
             }
@@ -846,7 +846,7 @@ impl World {
             for at in alive {
                 self.events(at);
             }
-            if round % 4 == 0 && until(self) {
+            if round.is_multiple_of(4) && until(self) {
                 return true;
             }
         }
