@@ -19,6 +19,9 @@ use super::{
 /// After how many missed heartbeats a member counts as not reachable.
 const PULSES_MISSED_MAX: u32 = 5;
 
+/// Two links to one node that come up this close to each other were dialled by both ends at once.
+const BOTH_DIALLED_WITHIN: Duration = Duration::from_secs(2);
+
 impl Node {
     /// What a node does first: it makes itself known, and finds its place.
     pub(super) fn start(&mut self, now: Now) {
@@ -162,10 +165,11 @@ impl Node {
         }
         let other = self.links.iter().find(|(_, other)| other.peer == peer).map(|(id, other)| (*id, other.clone()));
         if let Some((standing, other)) = other {
-            // Both ends dialled at once: both keep the one that the smaller id dialled. One end dialled twice: the newer, as the
-            // older must have died for it.
+            // Both ends dialled at once: both keep the one that the smaller id dialled. Otherwise the newer, as nobody dials over a link
+            // that stands: the older has died, perhaps with the peer's last run, and only this end has not noticed yet.
             let dialled_by = |info: &LinkInfo| if info.dialled { self.id() } else { peer };
-            let keep_standing = dialled_by(&other) < dialled_by(&info);
+            let at_once = now.at.since(other.up_at) <= BOTH_DIALLED_WITHIN;
+            let keep_standing = at_once && dialled_by(&other) < dialled_by(&info);
             let surplus = if keep_standing { link } else { standing };
             self.outputs.push(Output::Hangup { link: surplus, reason: "there is another link to this node".into(), violation: false });
             if keep_standing {
@@ -199,5 +203,65 @@ impl Node {
         let links = &self.config.links;
         let named = name.and_then(|name| links.get(&name)).or_else(|| links.get(&peer.to_string()));
         named.or_else(|| links.get("*")).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mangrove_crdt::{
+        id::{Incarnation, MeshId, Origin},
+        replica::Replica,
+    };
+    use mangrove_net::mesh::Pace;
+
+    use super::super::{Input, NodeConfig};
+    use super::*;
+
+    const OWN: NodeId = NodeId([1; 32]);
+    const PEER: NodeId = NodeId([2; 32]);
+
+    fn at(ms: u64) -> Now {
+        Now { at: Instant(ms * 1_000), unix_ms: ms }
+    }
+
+    fn node() -> Node {
+        let config = NodeConfig {
+            mesh: MeshId([9; 32]),
+            name: "own".into(),
+            addresses: Vec::new(),
+            seeds: Vec::new(),
+            authority: None,
+            expires_s: 0,
+            hold: Hold::All,
+            pace: Pace::default(),
+            retention: Duration::from_secs(1),
+            neighbours_max: 8,
+            links: Default::default(),
+        };
+        let incarnation = Incarnation { boot: 1, nonce: 1 };
+        Node::new(at(0), config, Replica::new(Origin { node: OWN, incarnation }))
+    }
+
+    /// Which link is hung up on when this one comes up.
+    fn up(node: &mut Node, ms: u64, link: u64, dialled: bool) -> Option<u64> {
+        let input = Input::LinkUp { link: LinkId(link), peer: PEER, address: "there:1".into(), dialled };
+        let hangup = |output| if let Output::Hangup { link, .. } = output { Some(link.0) } else { None };
+        node.handle_input(at(ms), input).find_map(hangup)
+    }
+
+    #[test]
+    fn of_two_links_dialled_at_once_the_smaller_ids_stays() {
+        let mut node = node();
+        assert_eq!(up(&mut node, 0, 1, false), None);
+        assert_eq!(up(&mut node, 500, 2, true), Some(1));
+        assert_eq!(up(&mut node, 900, 3, false), Some(3));
+    }
+
+    #[test]
+    fn a_peer_that_dials_again_has_lost_the_link_before() {
+        let mut node = node();
+        assert_eq!(up(&mut node, 0, 1, true), None);
+        assert_eq!(up(&mut node, 3_000, 2, false), Some(1), "it was killed and is back; the old link only has not timed out yet");
+        assert_eq!(up(&mut node, 3_100, 3, false), Some(2), "nobody dials twice at once");
     }
 }

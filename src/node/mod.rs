@@ -153,6 +153,7 @@ struct LinkInfo {
     peer: NodeId,
     address: String,
     dialled: bool,
+    up_at: Instant,
 }
 
 impl Node {
@@ -190,7 +191,9 @@ impl Node {
     /// Takes in what has happened. **Perform the outputs, in order, before the next call.**
     pub fn handle_input(&mut self, now: Now, input: Input<'_>) -> Outputs<'_> {
         match input {
-            Input::LinkUp { link, peer, address, dialled } => self.link_up(now, link, LinkInfo { peer, address, dialled }),
+            Input::LinkUp { link, peer, address, dialled } => {
+                self.link_up(now, link, LinkInfo { peer, address, dialled, up_at: now.at });
+            }
             Input::LinkDown { link, reason } => {
                 tracing::debug!(link = link.0, reason, "link down");
                 self.link_down(link);
