@@ -13,6 +13,11 @@ use crate::embed;
 use crate::protocol::{Code, TopicSpec};
 
 const SECTION: &str = "bench";
+/// All topics.
+pub(super) const ALL: &str = "?bench//";
+/// One in [`MARKER_EVERY`], or more if there are few.
+pub(super) const MARKERS: &str = "?bench/markers//";
+const MARKER_EVERY: usize = 250;
 const POLL: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -51,7 +56,9 @@ impl Pair {
         writer.section_add(SECTION, memory).await?;
         let (ticket, _) = writer.invite("member", Duration::from_secs(600)).await?;
         let b = Node::join(directory, "b", &ticket).await?;
-        let paths = (0..topics).map(|topic| format!("{SECTION}/sensor-{topic:06}")).collect();
+        let every = MARKER_EVERY.min(topics.div_ceil(8));
+        let branch = |topic| if topic % every == 0 { "markers" } else { "sensors" };
+        let paths = (0..topics).map(|topic| format!("{SECTION}/{}/{topic:06}", branch(topic))).collect();
         let pair = Pair { a, b, writer, paths };
         pair.fill(bytes).await?;
         Ok(pair)

@@ -15,8 +15,9 @@
 //! before a value is handed to the publisher until the subscriber has it.
 //!
 //! **What is counted** are *delivered* updates, each once: values that became the newest of their topic at node B, or that the subscriber
-//! heard. Values that were overwritten before they left were *conflated*; they are told apart and count for nothing. The cost on the wire
-//! is all that node A sent in UDP to node B, acknowledgements and heartbeats included, over the updates that node B took in.
+//! heard. Values that were overwritten before they left were *conflated*; they are told apart and count for nothing ([`replicate`] says why they are
+//! few). The cost on the wire is all that node A sent in UDP to node B, acknowledgements and heartbeats included, over the updates that
+//! node B took in.
 //!
 //! The section is `durability=memory`: writes are acknowledged at once, and stored behind.
 

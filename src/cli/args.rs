@@ -426,8 +426,8 @@ pub(crate) struct BenchReplicate {
     /// How many rounds; figures are their medians
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) rounds: u32,
-    /// How many topics are written to in turn: the fewer, the more values are overwritten before they leave
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// How many topics are written to in turn; up to half as many values are on their way at once
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) topics: u32,
     /// The length of a value
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..=65_536))]

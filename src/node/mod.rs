@@ -114,8 +114,12 @@ pub enum Timer {
 /// How often to look for what can be forgotten, and for neighbours that have fallen silent.
 const FORGET_EVERY: Duration = Duration::from_secs(1);
 
-/// How long changes may gather that nobody waits for, before they are stored.
+/// How long changes may gather that nobody waits for, before they are stored: at least this, and longer after a large batch, so that
+/// what is overwritten often does not keep the store busy for nothing.
 const STORE_AFTER: Duration = Duration::from_millis(50);
+const STORE_AFTER_MAX: Duration = Duration::from_millis(500);
+/// For each row of the batch before: some ten times what it takes to store one.
+const STORE_AFTER_PER_ROW: Duration = Duration::from_micros(25);
 
 /// How many batches may be on their way to the store at once.
 const BATCHES_MAX: u64 = 2;
@@ -140,6 +144,7 @@ pub struct Node {
     marks: (u64, u64),
     sync_wanted: bool,
     store_due: Option<Instant>,
+    store_after: Duration,
     store_refusal: Option<Refusal>,
     leaving: Option<mangrove_crdt::replica::Written>,
     forget_due: Instant,
@@ -176,6 +181,7 @@ impl Node {
             marks: (0, 0),
             sync_wanted: false,
             store_due: None,
+            store_after: STORE_AFTER,
             store_refusal: None,
             leaving: None,
             forget_due: now.at.after(FORGET_EVERY),
@@ -241,7 +247,8 @@ impl Node {
 
     /// The next deadline; [`Input::Timeout`] is due then.
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
-        let store = self.store_due.map(|due| (due, Timer::Store));
+        // While the store has enough to do, its next report is what is waited for.
+        let store = self.store_due.filter(|_| self.store_takes()).map(|due| (due, Timer::Store));
         let mesh = self.mesh.poll_timeout().map(|(due, timer)| (due, Timer::Mesh(timer)));
         [Some((self.forget_due, Timer::Forget)), store, mesh].into_iter().flatten().min()
     }
@@ -357,20 +364,97 @@ impl Node {
         self.outputs.push(Output::Send { session, message: FromNode::Response { id, response } });
     }
 
+    fn store_takes(&self) -> bool {
+        self.marks.0 - self.marks.1 < BATCHES_MAX
+    }
+
     /// Hands out what has changed: at once if somebody waits for it, otherwise when a little has gathered; and never more batches than
     /// the store works on.
     fn store(&mut self, now: Now) {
         if !self.replica.is_dirty() {
             return;
         }
-        let due = *self.store_due.get_or_insert(now.at.after(STORE_AFTER));
-        if self.marks.0 - self.marks.1 >= BATCHES_MAX || !(self.sync_wanted || now.at >= due) {
+        let due = *self.store_due.get_or_insert(now.at.after(self.store_after));
+        if !(self.store_takes() && (self.sync_wanted || now.at >= due)) {
             return;
         }
         let (rows, mark) = self.replica.take_rows();
+        self.store_after = (STORE_AFTER_PER_ROW * rows.len() as u32).clamp(STORE_AFTER, STORE_AFTER_MAX);
         self.marks.0 = mark;
         self.store_due = None;
         let sync = std::mem::take(&mut self.sync_wanted);
         self.outputs.push(Output::Persist { rows, mark, sync });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mangrove_crdt::id::{Incarnation, Origin};
+
+    use super::*;
+    use crate::protocol::{Request, TopicSpec};
+
+    const SESSION: SessionId = SessionId(1);
+
+    fn at(ms: u64) -> Now {
+        Now { at: Instant(ms * 1_000), unix_ms: ms }
+    }
+
+    fn node() -> Node {
+        let own = Origin { node: NodeId([1; 32]), incarnation: Incarnation { boot: 1, nonce: 1 } };
+        let config = NodeConfig {
+            mesh: MeshId([2; 32]),
+            name: "a".into(),
+            addresses: Vec::new(),
+            seeds: Vec::new(),
+            authority: None,
+            expires_s: 0,
+            hold: Hold::All,
+            pace: Pace::default(),
+            retention: Duration::from_secs(1),
+            neighbours_max: 8,
+            links: BTreeMap::new(),
+        };
+        let mut node = Node::new(at(0), config, Replica::new(own));
+        drop(node.handle_input(at(0), Input::SessionOpened { session: SESSION, client: "test".into(), aliases_max: 0 }));
+        node
+    }
+
+    /// The marks of the batches that come of making a topic, which is to be on the disk before it is answered.
+    fn add(node: &mut Node, now: Now, path: &str) -> Vec<u64> {
+        let request = Request::TopicsAdd { topic: TopicSpec::of("json"), paths: vec![path.into()] };
+        marks(node.handle_input(now, Input::Request { session: SESSION, id: 1, request }))
+    }
+
+    fn marks(outputs: Outputs<'_>) -> Vec<u64> {
+        let mark = |output| if let Output::Persist { mark, .. } = output { Some(mark) } else { None };
+        outputs.filter_map(mark).collect()
+    }
+
+    #[test]
+    fn a_busy_store_gets_no_more_batches_and_no_deadline() {
+        let mut node = node();
+        assert_eq!(add(&mut node, at(1), "a"), [1]);
+        assert_eq!(add(&mut node, at(2), "b"), [2]);
+        assert!(add(&mut node, at(3), "c").is_empty());
+        let store_due = |node: &Node, now: u64| node.poll_timeout().filter(|(due, timer)| *timer == Timer::Store && *due <= at(now).at);
+        assert_eq!(store_due(&node, 10_000), None, "it would be due again and again, with nothing to be done");
+        assert_eq!(marks(node.handle_input(at(4), Input::Persisted { released: 1, synced: 1 })), [3]);
+    }
+
+    #[test]
+    fn after_a_large_batch_changes_gather_for_longer() {
+        let mut node = node();
+        let write = |node: &mut Node, now: Now, paths: std::ops::Range<u32>| {
+            let topic = TopicSpec { topic_type: "json".into(), properties: BTreeMap::from([("durability".into(), "memory".into())]) };
+            let request = Request::TopicsAdd { topic, paths: paths.map(|path| path.to_string()).collect() };
+            marks(node.handle_input(now, Input::Request { session: SESSION, id: 1, request }))
+        };
+        assert!(write(&mut node, at(1), 0..5_000).is_empty());
+        assert_eq!(marks(node.handle_input(at(51), Input::Timeout)), [1]);
+        assert!(marks(node.handle_input(at(52), Input::Persisted { released: 1, synced: 1 })).is_empty());
+        assert!(write(&mut node, at(60), 5_000..5_001).is_empty());
+        assert!(marks(node.handle_input(at(115), Input::Timeout)).is_empty(), "as late as the batch before was large");
+        assert_eq!(marks(node.handle_input(at(560), Input::Timeout)), [2], "and no later than that");
     }
 }

@@ -465,11 +465,10 @@ impl Node {
         }
         let mut written = 0;
         for (item, path, value) in writes {
-            match self.replica.set(&path, now.unix_ms, Arc::from(value)) {
-                Ok(write) => {
+            match self.replica.set_and_tell(&path, now.unix_ms, Arc::from(value)) {
+                Ok((write, own)) => {
                     written += 1;
-                    let own = || self.replica.topic(&path).and_then(|(_, topic)| topic.definition.properties().durability);
-                    let durability = batch.durability.or_else(own).unwrap_or_else(|| self.durability_of(write.section));
+                    let durability = batch.durability.or(own).unwrap_or_else(|| self.durability_of(write.section));
                     needs.add(write, durability);
                 }
                 Err(error) => refused.push(ItemRefusal { item, refusal: self.set_refusal(&path, error) }),

@@ -27,8 +27,9 @@ use crate::node::{ALIASES_MAX, Input, Node, Output, SessionId};
 use crate::protocol::{self, Code, Finding, FromNode, Refusal, Request, Response, Severity, Welcome};
 use crate::store::{Batch, Report, StoreError, Sync, Vault, Writer};
 
-/// How many inputs are taken in before links and sessions are served again.
-const INPUTS_AT_ONCE: usize = 256;
+/// How many inputs are taken in before links and sessions are served again: few, since each may bring thousands of values, and links
+/// would stand idle meanwhile while those values are overwritten.
+const INPUTS_AT_ONCE: usize = 8;
 
 /// Writes are refused when the store takes less than this: what was taken in must still be written.
 const ROOM_MIN_BYTES: u64 = 8 << 20;
