@@ -355,8 +355,13 @@ impl Node {
     // Sessions.
 
     pub async fn connect(&self) -> Client {
+        self.connect_with(|_| {}).await
+    }
+
+    pub async fn connect_with(&self, change: impl FnOnce(&mut ClientOptions)) -> Client {
         let credential = Credential::read(&self.data.join("operator.toml")).expect("a credential");
-        let options = ClientOptions { connect_timeout: Duration::from_secs(20), ..ClientOptions::new(credential) };
+        let mut options = ClientOptions { connect_timeout: Duration::from_secs(20), ..ClientOptions::new(credential) };
+        change(&mut options);
         Client::connect(options).await.unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 
