@@ -213,3 +213,231 @@ pub fn frontier_delta(w: &mut Writer, names: &mut NamesOut, origins: &Origins, t
         w.dots(names, origins, &moved);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt::Debug, sync::Arc};
+
+    use mangrove_crdt::{
+        id::{Incarnation, NodeId, Origin},
+        stamp::Rank,
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const COUNT_MAX: u64 = 1 << 62;
+
+    /// The same on both sides, so that what was read can be compared with what was written.
+    fn origins() -> Origins {
+        let mut origins = Origins::default();
+        for number in 0..5 {
+            origins.intern(Origin { node: NodeId([number; 32]), incarnation: Incarnation { boot: 3, nonce: 9 } });
+        }
+        origins
+    }
+
+    fn dot() -> impl Strategy<Value = DotIx> {
+        (0..5u32, 1..=COUNT_MAX).prop_map(|(origin, number)| DotIx { origin: OriginIx(origin), number })
+    }
+
+    fn few_dots() -> impl Strategy<Value = Dots> {
+        prop::collection::vec(dot(), 0..4).prop_map(Dots::from_vec)
+    }
+
+    fn standing_key() -> impl Strategy<Value = StandingKey> {
+        prop::collection::vec(any::<u8>(), 0..STANDING_KEY_BYTES_MAX + 1).prop_map(Vec::into_boxed_slice)
+    }
+
+    /// A write; its dot is its own position in the feed unless another one is given.
+    #[derive(Clone, Debug)]
+    struct Drawn {
+        gap: u64,
+        other: Option<DotIx>,
+        stamp: Stamp,
+        seen: Dots,
+        time_ms: u64,
+        value: Option<Arc<[u8]>>,
+    }
+
+    fn drawn() -> impl Strategy<Value = Drawn> {
+        let rank = prop::option::of((any::<i32>(), any::<[u8; 16]>()));
+        let stamp = (prop_oneof![Just(0), any::<u64>()], rank, 0..=COUNT_MAX).prop_map(|(epoch, rank, seq)| {
+            let rank = rank.map(|(priority, session)| Box::new(Rank { priority, session }));
+            Stamp { epoch, rank, seq }
+        });
+        let value = prop::option::of(prop::collection::vec(any::<u8>(), 0..80).prop_map(Arc::from));
+        (1..1_000_000u64, prop::option::of(dot()), stamp, few_dots(), any::<u64>(), value)
+            .prop_map(|(gap, other, stamp, seen, time_ms, value)| Drawn { gap, other, stamp, seen, time_ms, value })
+    }
+
+    fn unpack<K: PackKey>(bytes: &[u8], from: u64, origins: &mut Origins) -> Result<Vec<(u64, K, Write)>, Malformed> {
+        let mut unpacker = Unpacker::<K>::new(bytes, Some(OriginIx(0)), from);
+        let mut names = NamesIn::default();
+        let mut records = Vec::new();
+        while !unpacker.r.is_done() {
+            records.push(unpacker.next(&mut names, &mut |origin| Some(origins.intern(origin)))?);
+        }
+        Ok(records)
+    }
+
+    /// Packs records of the feed of origin 0; what was packed, and where each record ends.
+    fn pack<K: PackKey>(from: u64, records: &[(u64, K, Write)]) -> (Vec<u8>, Vec<usize>) {
+        let (origins, mut names) = (origins(), NamesOut::default());
+        let mut packer = Packer::<K>::new(Some(OriginIx(0)), from);
+        let mut ends = vec![0];
+        for (number, key, write) in records {
+            packer.push(&mut names, &origins, *number, key, write);
+            ends.push(packer.w.out.len());
+        }
+        (packer.w.out, ends)
+    }
+
+    /// Whether records survive the wire, and are refused if cut short anywhere but between two.
+    fn check_records<K: PackKey + PartialEq + Debug>(from: u64, drawn: Vec<(K, Drawn)>) -> Result<(), TestCaseError> {
+        let mut number = from;
+        let records = drawn.into_iter().map(|(key, drawn)| {
+            number += drawn.gap;
+            let dot = drawn.other.unwrap_or(DotIx { origin: OriginIx(0), number });
+            let Drawn { stamp, seen, time_ms, value, .. } = drawn;
+            (number, key, Write { dot, stamp, seen, time_ms, value })
+        });
+        let records: Vec<(u64, K, Write)> = records.collect();
+        let (bytes, ends) = pack(from, &records);
+        let mut origins = origins();
+        prop_assert_eq!(&unpack::<K>(&bytes, from, &mut origins).unwrap(), &records);
+        for len in 0..bytes.len() {
+            let read = unpack::<K>(&bytes[..len], from, &mut origins);
+            match ends.iter().position(|end| *end == len) {
+                Some(whole) => prop_assert_eq!(&read.unwrap()[..], &records[..whole]),
+                None => prop_assert!(read.is_err(), "cut to {} of {}", len, bytes.len()),
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_steady_update_costs_at_most_twelve_bytes_beside_its_value() {
+        // A thousand topics of one creator, written in turn at a thousand a second, in a feed that is two years old.
+        let from = 50_000_000_000;
+        let records: Vec<(u64, DotIx, Write)> = (0..1000u64)
+            .map(|at| {
+                let number = from + 1 + at;
+                let write = Write {
+                    dot: DotIx { origin: OriginIx(0), number },
+                    stamp: Stamp { seq: number + 12_345, ..Stamp::default() },
+                    seen: Dots::new(),
+                    time_ms: 1_800_000_000_000 + at,
+                    value: Some(Arc::from([7; 64])),
+                };
+                // In no order, as topics are written.
+                (number, DotIx { origin: OriginIx(1), number: 1 + at * 617 % 1000 }, write)
+            })
+            .collect();
+        let (bytes, _) = pack(from, &records);
+        assert_eq!(unpack::<DotIx>(&bytes, from, &mut origins()).unwrap(), records);
+        let beside = bytes.len() - 64 * 1000;
+        assert!(beside <= 12 * 1000, "{beside} bytes for 1,000 updates");
+        // A lane that is new names the origin once.
+        assert!(beside > Origin::LEN);
+    }
+
+    #[test]
+    fn unknown_flags_and_overflowing_positions_are_refused() {
+        let write = Write {
+            dot: DotIx { origin: OriginIx(0), number: 8 },
+            stamp: Stamp { seq: 1, ..Stamp::default() },
+            seen: Dots::new(),
+            time_ms: 0,
+            value: Some(Arc::from([1])),
+        };
+        let (mut bytes, _) = pack::<StandingKey>(7, &[(8, Box::from([5]), write)]);
+        assert!(unpack::<StandingKey>(&bytes, 7, &mut origins()).is_ok());
+        assert!(unpack::<StandingKey>(&bytes, u64::MAX, &mut origins()).is_err());
+        for bit in 4..8 {
+            bytes[0] = 1 << bit;
+            assert!(unpack::<StandingKey>(&bytes, 7, &mut origins()).unwrap_err().why.contains("flags"));
+        }
+        let mut long = vec![0, 1];
+        let mut w = Writer::default();
+        w.bytes(&[0; STANDING_KEY_BYTES_MAX + 1]);
+        long.extend(w.out);
+        assert!(unpack::<StandingKey>(&long, 7, &mut origins()).unwrap_err().why.contains("at most"));
+    }
+
+    #[test]
+    fn a_tree_record_must_come_after_the_one_before_it() {
+        let (mut w, origins) = (Writer::default(), origins());
+        let record = TreeRecord { number: 5, after: 5, document: 1, change: Arc::from([1]), removals: Vec::new() };
+        pack_tree(&mut w, &mut NamesOut::default(), &origins, &record);
+        let read = unpack_tree(&mut Reader::new("a tree record", &w.out), &mut NamesIn::default(), &mut |_| None);
+        assert!(read.unwrap_err().why.contains("after"));
+    }
+
+    #[test]
+    fn a_delta_tells_only_what_rose() {
+        let (mut w, origins) = (Writer::default(), origins());
+        let at =
+            |numbers: [u64; 3]| -> Frontier { (0..3).map(|ix| DotIx { origin: OriginIx(ix), number: numbers[ix as usize] }).collect() };
+        frontier_delta(&mut w, &mut NamesOut::default(), &origins, &at([5, 6, 7]), &at([5, 6, 7]));
+        assert!(w.out.is_empty());
+        frontier_delta(&mut w, &mut NamesOut::default(), &origins, &at([5, 6, 7]), &at([4, 9, 7]));
+        let mut known = origins.clone();
+        let moved = Reader::new("a delta", &w.out).dots(&mut NamesIn::default(), &mut |origin| Some(known.intern(origin)));
+        assert_eq!(moved.unwrap().as_slice(), [DotIx { origin: OriginIx(1), number: 9 }]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn values_survive_the_wire(from in 0..COUNT_MAX, records in prop::collection::vec((dot(), drawn()), 0..6)) {
+            check_records(from, records)?;
+        }
+
+        #[test]
+        fn standing_records_survive_the_wire(from in 0..COUNT_MAX, records in prop::collection::vec((standing_key(), drawn()), 0..4)) {
+            check_records(from, records)?;
+        }
+
+        #[test]
+        fn tree_records_survive_the_wire(
+            after in 0..COUNT_MAX,
+            gap in 1..1000u64,
+            document in any::<u16>(),
+            change in prop::collection::vec(any::<u8>(), 0..200),
+            removals in prop::collection::vec((dot(), few_dots()), 0..4),
+        ) {
+            let number = (after + gap).min(COUNT_MAX);
+            let removals = removals.into_iter().map(|(topic, seen)| Removal { topic, seen }).collect();
+            let record = TreeRecord { number, after, document, change: change.into(), removals };
+            let mut origins = origins();
+            let mut w = Writer::default();
+            pack_tree(&mut w, &mut NamesOut::default(), &origins, &record);
+            let mut read = |bytes: &[u8]| {
+                let mut r = Reader::new("a tree record", bytes);
+                unpack_tree(&mut r, &mut NamesIn::default(), &mut |origin| Some(origins.intern(origin))).map(|record| (record, r.is_done()))
+            };
+            prop_assert_eq!(read(&w.out).unwrap(), (record, true));
+            for len in 0..w.out.len() {
+                prop_assert!(read(&w.out[..len]).is_err(), "cut to {} of {}", len, w.out.len());
+            }
+        }
+
+        #[test]
+        fn garbage_is_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200), from in any::<u64>()) {
+            // Each record takes some bytes, so reading ends, and makes no more of them than there are bytes.
+            let mut origins = origins();
+            for read in [
+                unpack::<DotIx>(&bytes, from, &mut origins).map(|records| records.len()),
+                unpack::<StandingKey>(&bytes, from, &mut origins).map(|records| records.len()),
+            ] {
+                prop_assert!(read.is_err() || read.is_ok_and(|count| count <= bytes.len()));
+            }
+            let mut r = Reader::new("a tree record", &bytes);
+            if let Ok(record) = unpack_tree(&mut r, &mut NamesIn::default(), &mut |origin| Some(origins.intern(origin))) {
+                prop_assert!(record.change.len() + record.removals.len() <= bytes.len());
+            }
+        }
+    }
+}

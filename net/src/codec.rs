@@ -274,3 +274,222 @@ pub type Intern<'a> = dyn FnMut(Origin) -> Option<OriginIx> + 'a;
 pub fn is_plain(stamp: &Stamp) -> bool {
     stamp.epoch == 0 && stamp.rank.is_none()
 }
+
+#[cfg(test)]
+mod tests {
+    use mangrove_crdt::id::{Incarnation, NodeId};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn origin(number: u8) -> Origin {
+        Origin { node: NodeId([number; 32]), incarnation: Incarnation { boot: 1, nonce: u64::from(number) } }
+    }
+
+    /// A sender's origins.
+    fn ours() -> Origins {
+        let mut origins = Origins::default();
+        (0..6).for_each(|number| {
+            origins.intern(origin(number));
+        });
+        origins
+    }
+
+    /// A receiver's origins, with other indexes for the same.
+    fn theirs() -> Origins {
+        let mut origins = Origins::default();
+        (0..6).rev().for_each(|number| {
+            origins.intern(origin(number));
+        });
+        origins
+    }
+
+    fn dots() -> impl Strategy<Value = Vec<DotIx>> {
+        prop::collection::vec((0..6u32, 1..=SEQ_MAX).prop_map(|(ix, number)| DotIx { origin: OriginIx(ix), number }), 0..12)
+    }
+
+    /// What a reader makes of some bytes, whatever they are.
+    fn read_anything(bytes: &[u8]) -> [bool; 7] {
+        let mut origins = Origins::default();
+        let mut intern = |origin| Some(origins.intern(origin));
+        let reader = || Reader::new("anything", bytes);
+        [
+            reader().u64().is_ok(),
+            reader().delta(u64::MAX).is_ok(),
+            reader().seq(7).is_ok(),
+            reader().value().is_ok(),
+            reader().rank().is_ok(),
+            reader().dots(&mut NamesIn::default(), &mut intern).is_ok(),
+            reader().frontier(&mut NamesIn::default(), &mut intern).is_ok(),
+        ]
+    }
+
+    #[test]
+    fn numbers_take_a_byte_for_each_seven_bits() {
+        for (number, len) in [(0, 1), (0x7f, 1), (0x80, 2), (0x3fff, 2), (0x4000, 3), (u64::MAX >> 1, 9), (u64::MAX, 10)] {
+            let mut w = Writer::default();
+            w.u64(number);
+            assert_eq!(w.out.len(), len, "{number}");
+            let mut r = Reader::new("a number", &w.out);
+            assert_eq!(r.u64(), Ok(number));
+            assert!(r.is_done());
+        }
+        for overlong in [&[0xff; 11][..], &[0x80; 10], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]] {
+            assert!(Reader::new("a number", overlong).u64().is_err());
+        }
+    }
+
+    #[test]
+    fn small_differences_take_a_byte_in_either_direction() {
+        for (from, to, len) in [(1_000_000, 1_000_063, 1), (1_000_000, 999_936, 1), (0, u64::MAX, 1), (u64::MAX, 0, 1), (0, 1 << 63, 10)] {
+            let mut w = Writer::default();
+            w.delta(from, to);
+            assert_eq!(w.out.len(), len, "{from} to {to}");
+            assert_eq!(Reader::new("a difference", &w.out).delta(from), Ok(to));
+        }
+    }
+
+    #[test]
+    fn an_origin_is_named_once_a_lane() {
+        let (ours, mut theirs) = (ours(), theirs());
+        let (mut out, mut names) = (NamesOut::default(), NamesIn::default());
+        let mut w = Writer::default();
+        let sent = [3, 1, 3, 3, 0, 1].map(OriginIx);
+        for ix in sent {
+            w.origin(&mut out, &ours, ix);
+        }
+        assert_eq!(w.out.len(), 6 + 3 * Origin::LEN);
+        let mut r = Reader::new("origins", &w.out);
+        for ix in sent {
+            let read = r.origin(&mut names, &mut |origin| Some(theirs.intern(origin))).unwrap();
+            assert_eq!(theirs.get(read), ours.get(ix));
+        }
+        assert!(r.is_done());
+        // A number that nobody was given, and one origin more than a node names.
+        assert!(Reader::new("an origin", &[9]).origin(&mut names, &mut |_| Some(OriginIx(0))).is_err());
+        let mut more = vec![3];
+        more.extend_from_slice(&origin(77).to_bytes());
+        assert!(Reader::new("an origin", &more).origin(&mut names, &mut |_| None).is_err());
+        assert!(Reader::new("an origin", &more).origin(&mut names, &mut |_| Some(OriginIx(0))).is_ok());
+    }
+
+    #[test]
+    fn limits_hold_to_the_last_unit() {
+        let number = |number: u64| {
+            let mut w = Writer::default();
+            w.u64(number);
+            w.out
+        };
+        assert_eq!(Reader::new("a number", &number(SEQ_MAX)).number(), Ok(SEQ_MAX));
+        assert!(Reader::new("a number", &number(SEQ_MAX + 1)).number().is_err());
+        let clock = |from: u64, to: u64| {
+            let mut w = Writer::default();
+            w.delta(from, to);
+            Reader::new("a clock", &w.out).seq(from)
+        };
+        assert_eq!(clock(5, SEQ_MAX), Ok(SEQ_MAX));
+        assert!(clock(5, SEQ_MAX + 1).is_err());
+        assert!(clock(5, u64::MAX).is_err(), "a clock below zero");
+        // Lists: never more than there are bytes, nor more than the limit even if there are.
+        let list = |count: u64, len: usize| {
+            let mut bytes = number(count);
+            bytes.resize(bytes.len() + len, 0);
+            Reader::new("a list", &bytes).count().is_ok()
+        };
+        assert!(list(10, 10));
+        assert!(!list(11, 10));
+        assert!(list(LIST_MAX, LIST_MAX as usize));
+        assert!(!list(LIST_MAX + 1, LIST_MAX as usize + 1));
+        assert!(!list(u64::MAX, 10));
+        // Values: the length is refused before the bytes are looked at.
+        let value = |len: usize, there: usize| {
+            let mut bytes = number(len as u64);
+            bytes.resize(bytes.len() + there, 7);
+            Reader::new("a value", &bytes).value()
+        };
+        assert_eq!(value(VALUE_BYTES_MAX, VALUE_BYTES_MAX).map(|value| value.len()), Ok(VALUE_BYTES_MAX));
+        assert!(value(VALUE_BYTES_MAX + 1, VALUE_BYTES_MAX + 1).unwrap_err().why.contains("at most"));
+        assert!(value(VALUE_BYTES_MAX, VALUE_BYTES_MAX - 1).unwrap_err().why.contains("ends too early"));
+        // Priorities beyond 32 bits.
+        let rank = |priority: i64| {
+            let mut w = Writer::default();
+            w.delta(0, priority as u64);
+            w.out.extend_from_slice(&[1; 16]);
+            Reader::new("a rank", &w.out).rank().map(|rank| i64::from(rank.priority))
+        };
+        for priority in [i64::from(i32::MIN), -1, 0, i64::from(i32::MAX)] {
+            assert_eq!(rank(priority), Ok(priority));
+        }
+        assert!(rank(i64::from(i32::MIN) - 1).is_err());
+        assert!(rank(i64::from(i32::MAX) + 1).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_written_is_read(
+            number in any::<u64>(),
+            steps in prop::collection::vec(any::<u64>(), 0..9),
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+            list in dots(),
+            raised in dots(),
+            priority in any::<i32>(),
+            session in any::<[u8; 16]>(),
+        ) {
+            let (ours, mut theirs) = (ours(), theirs());
+            let frontier: Frontier = raised.into_iter().collect();
+            let rank = Rank { priority, session };
+            let (mut out, mut names) = (NamesOut::default(), NamesIn::default());
+            let mut w = Writer::default();
+            w.u64(number);
+            steps.iter().fold(number, |from, to| {
+                w.delta(from, *to);
+                *to
+            });
+            w.bytes(&bytes);
+            w.dots(&mut out, &ours, &list);
+            w.frontier(&mut out, &ours, &frontier);
+            w.rank(&rank);
+
+            let mut read = |bytes: &[u8]| -> Result<_, Malformed> {
+                names = NamesIn::default();
+                let mut intern = |origin| Some(theirs.intern(origin));
+                let mut r = Reader::new("all kinds", bytes);
+                let number = r.u64()?;
+                let mut from = number;
+                let mut steps_read = Vec::new();
+                for _ in &steps {
+                    from = r.delta(from)?;
+                    steps_read.push(from);
+                }
+                let bytes = r.bytes(300)?.to_vec();
+                let list = r.dots(&mut names, &mut intern)?;
+                let frontier = r.frontier(&mut names, &mut intern)?;
+                let rank = r.rank()?;
+                Ok((number, steps_read, bytes, list, frontier, rank, r.is_done()))
+            };
+            let (number_read, steps_read, bytes_read, list_read, frontier_read, rank_read, done) = read(&w.out).unwrap();
+            // Cut short anywhere, it is refused.
+            for len in 0..w.out.len() {
+                prop_assert!(read(&w.out[..len]).is_err(), "cut to {len} of {}", w.out.len());
+            }
+            prop_assert_eq!((number_read, steps_read, bytes_read, rank_read, done), (number, steps, bytes, rank, true));
+            let named = |origins: &Origins, dots: &mut dyn Iterator<Item = DotIx>| -> Vec<(Origin, u64)> {
+                dots.map(|dot| (origins.get(dot.origin), dot.number)).collect()
+            };
+            prop_assert_eq!(named(&theirs, &mut list_read.into_iter()), named(&ours, &mut list.into_iter()));
+            let (mut sent, mut came) = (named(&ours, &mut frontier.iter()), named(&theirs, &mut frontier_read.iter()));
+            sent.sort_unstable();
+            came.sort_unstable();
+            prop_assert_eq!(sent, came);
+        }
+
+        #[test]
+        fn garbage_is_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            read_anything(&bytes);
+            // Nothing at all is never anything.
+            prop_assert_eq!(read_anything(&[]), [false; 7]);
+        }
+    }
+}

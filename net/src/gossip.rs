@@ -185,3 +185,129 @@ impl Gossip {
         self.reports.remove(node);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mangrove_crdt::id::Incarnation;
+
+    use super::*;
+
+    const SECTION: SectionId = SectionId(7);
+    const OTHER: SectionId = SectionId(8);
+
+    fn run(origins: &mut Origins, node: u8, boot: u32) -> OriginIx {
+        origins.intern(Origin { node: NodeId([node; 32]), incarnation: Incarnation { boot, nonce: u64::from(boot) * 10 } })
+    }
+
+    fn at(origin: OriginIx, number: u64) -> DotIx {
+        DotIx { origin, number }
+    }
+
+    fn frontiers(dots: &[DotIx]) -> Frontiers {
+        let mut frontiers = Frontiers::default();
+        dots.iter().for_each(|dot| {
+            frontiers[Plane::Values].raise(dot.origin, dot.number);
+        });
+        frontiers
+    }
+
+    #[test]
+    fn the_newest_heartbeat_wins_and_a_later_run_is_newer() {
+        let (mut origins, mut gossip) = (Origins::default(), Gossip::default());
+        let (first, second) = (run(&mut origins, 1, 1), run(&mut origins, 1, 2));
+        let node = NodeId([1; 32]);
+        assert!(gossip.pulse(&origins, Pulse { origin: first, count: 5 }));
+        assert!(!gossip.pulse(&origins, Pulse { origin: first, count: 5 }));
+        assert!(!gossip.pulse(&origins, Pulse { origin: first, count: 4 }));
+        assert!(gossip.pulse(&origins, Pulse { origin: second, count: 1 }));
+        assert!(!gossip.pulse(&origins, Pulse { origin: first, count: 99 }));
+        assert_eq!(gossip.incarnation(&node), Some(second));
+        // Who is still in its first run hears that it goes on elsewhere; who is in the second hears nothing of itself.
+        assert_eq!(gossip.other_run(&origins, origins.get(first)), Some(2));
+        assert_eq!(gossip.other_run(&origins, origins.get(second)), None);
+    }
+
+    #[test]
+    fn a_link_is_told_each_heartbeat_once_and_skips_what_was_outdated() {
+        let (mut origins, mut gossip, mut told) = (Origins::default(), Gossip::default(), Told::default());
+        let (a, b) = (run(&mut origins, 1, 1), run(&mut origins, 2, 1));
+        let pulse = |origin, count| Pulse { origin, count };
+        for count in 1..=3 {
+            gossip.pulse(&origins, pulse(a, count));
+        }
+        gossip.pulse(&origins, pulse(b, 1));
+        assert!(!gossip.pulses_told(&told));
+        assert_eq!(gossip.untold_pulses(&mut told), [pulse(a, 3), pulse(b, 1)]);
+        assert!(gossip.pulses_told(&told) && gossip.untold_pulses(&mut told).is_empty());
+        gossip.pulse(&origins, pulse(b, 2));
+        assert_eq!(gossip.untold_pulses(&mut told), [pulse(b, 2)]);
+        assert_eq!(gossip.untold_pulses(&mut Told::default()).len(), 2);
+    }
+
+    #[test]
+    fn a_report_tells_what_moved_since_the_version_told() {
+        let (mut origins, mut gossip, mut told) = (Origins::default(), Gossip::default(), Told::default());
+        let (a, b) = (run(&mut origins, 1, 1), run(&mut origins, 2, 1));
+        let node = NodeId([1; 32]);
+        assert!(gossip.report_own(node, a, &[(SECTION, frontiers(&[at(a, 3), at(b, 4)])), (OTHER, frontiers(&[at(a, 1)]))]));
+        let (_, report, version) = gossip.untold_report(&told).unwrap();
+        assert_eq!((report.version, version, report.moved_after(0).count()), (1, 0, 3));
+        told.reports.insert(node, (a, 1));
+        assert!(gossip.untold_report(&told).is_none());
+        // Nothing moves: no new version, nothing to tell.
+        assert!(!gossip.report_own(node, a, &[(SECTION, frontiers(&[at(a, 3), at(b, 4)])), (OTHER, frontiers(&[at(a, 1)]))]));
+        assert!(gossip.untold_report(&told).is_none());
+        // One number moves, and one section is given up.
+        assert!(gossip.report_own(node, a, &[(SECTION, frontiers(&[at(a, 3), at(b, 5)]))]));
+        let (_, report, version) = gossip.untold_report(&told).unwrap();
+        let moved: Vec<_> = report.moved_after(version).collect();
+        assert_eq!(moved, [(SECTION, Plane::Values, at(b, 5)), (OTHER, Plane::Values, at(a, 0))]);
+        assert_eq!(report.frontiers(SECTION), frontiers(&[at(a, 3), at(b, 5)]));
+        assert!(report.frontiers(OTHER).is_zero());
+
+        // Another node that was told the two in turn knows the same; out of turn, the newer stands.
+        let mut other = Gossip::default();
+        assert!(other.report(&origins, a, 2, moved.clone()));
+        assert!(!other.report(&origins, a, 2, moved.clone()));
+        assert!(!other.report(&origins, a, 1, [(SECTION, Plane::Values, at(b, 4))]));
+        assert_eq!(other.reported(&node).unwrap().frontiers(SECTION), frontiers(&[at(b, 5)]));
+    }
+
+    #[test]
+    fn a_member_that_restarts_begins_its_report_anew() {
+        let (mut origins, mut gossip, mut told) = (Origins::default(), Gossip::default(), Told::default());
+        let (first, second) = (run(&mut origins, 1, 1), run(&mut origins, 1, 2));
+        let node = NodeId([1; 32]);
+        assert!(gossip.report(&origins, first, 9, [(SECTION, Plane::Values, at(first, 30))]));
+        told.reports.insert(node, (first, 9));
+        assert!(gossip.report(&origins, second, 1, [(SECTION, Plane::Values, at(first, 20))]));
+        // A disk that came back from an image: what it has lost is not counted on any more.
+        assert_eq!(gossip.reported(&node).unwrap().frontiers(SECTION), frontiers(&[at(first, 20)]));
+        assert!(gossip.reported_in_run(&origins, origins.get(second)).is_some());
+        assert!(gossip.reported_in_run(&origins, origins.get(first)).is_none());
+        // What the first run still says comes too late, whatever its version.
+        assert!(!gossip.report(&origins, first, 10, [(SECTION, Plane::Values, at(first, 31))]));
+        assert_eq!(gossip.reported(&node).unwrap().frontiers(SECTION), frontiers(&[at(first, 20)]));
+        // A link that was told of the first run is told all of the second.
+        assert_eq!(gossip.untold_report(&told).map(|(_, report, version)| (report.version, version)), Some((1, 0)));
+        // The same of a node's own.
+        assert!(gossip.report_own(node, second, &[(SECTION, frontiers(&[at(second, 1)]))]));
+        let third = run(&mut origins, 1, 3);
+        assert!(gossip.report_own(node, third, &[(SECTION, frontiers(&[at(third, 1)]))]));
+        assert_eq!(gossip.reported(&node).map(|report| (report.origin, report.version)), Some((third, 1)));
+    }
+
+    #[test]
+    fn who_is_no_member_any_more_is_forgotten() {
+        let (mut origins, mut gossip) = (Origins::default(), Gossip::default());
+        let (a, b) = (run(&mut origins, 1, 1), run(&mut origins, 2, 1));
+        for origin in [a, b] {
+            gossip.pulse(&origins, Pulse { origin, count: 1 });
+            gossip.report(&origins, origin, 1, [(SECTION, Plane::Values, at(a, 1))]);
+        }
+        gossip.forget(&NodeId([1; 32]));
+        assert_eq!((gossip.incarnation(&NodeId([1; 32])), gossip.incarnation(&NodeId([2; 32]))), (None, Some(b)));
+        assert!(gossip.reported(&NodeId([1; 32])).is_none() && gossip.reported(&NodeId([2; 32])).is_some());
+        assert_eq!(gossip.untold_pulses(&mut Told::default()), [Pulse { origin: b, count: 1 }]);
+    }
+}
