@@ -3,6 +3,8 @@
 //!
 //! Records go from replica to replica here without any link: their places in feeds are taken over at the end only, as after a run.
 
+#![allow(clippy::unwrap_used, reason = "a test that goes wrong panics, in its helpers too")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, LazyLock},

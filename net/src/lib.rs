@@ -29,6 +29,9 @@
 //! **Versions.** A message is a kind and a CBOR map with numbered fields; unknown kinds and fields are skipped ([`message`]), and frames of each released
 //! version are kept as fixtures. The bulk of a message is packed ([`codec`], [`batch`]): about ten bytes for an update beside its value.
 //!
+//! **Damage.** What cannot be read closes its link, and nothing else ([`Violation`]). `net/fuzz` looks for frames that do more, with a nightly compiler
+//! and cargo-fuzz: `cargo +nightly fuzz run --fuzz-dir net/fuzz control` (or `content`).
+//!
 //! All of this is pure. Behind the feature `quic` are the endpoint, TLS, tickets and lanes over QUIC streams.
 
 pub mod batch;
