@@ -237,6 +237,48 @@ impl World {
         world
     }
 
+    /// A world for a story that is told step by step: so many nodes, one record a frame, nothing forgotten unless told to, and a retention
+    /// of 20 seconds.
+    pub fn story(size: usize) -> Self {
+        let mut world = World::new(0, Plan { forgets: false, ..Plan::default() });
+        world.pace = Pace { limits: Limits { batch_bytes: 1, batch_records: 1, bulk_bytes: 1 }, ..Pace::default() };
+        world.retention = 20 * SECOND;
+        world.paths = (0..3).map(|at| path(&format!("s/{at}"))).collect();
+        world.keys = (0..8).map(|at| node(100 + at)).collect();
+        world.history.clear();
+        world.hosts.clear();
+        for at in 0..size {
+            let host = world.make(at, 1, FOUNDED.clone(), size);
+            world.hosts.push(host);
+        }
+        for at in 0..size {
+            world.announce(at);
+        }
+        world
+    }
+
+    /// Frames cross a link one by one, from one node to the other, until something is so.
+    pub fn cross(&mut self, from: usize, to: usize, mut until: impl FnMut(&mut World) -> bool) {
+        let id = self.linked(from, to).expect("they are linked");
+        let end = usize::from(self.wires[&id].ends[0].0 != from);
+        for _ in 0..1_000 {
+            if until(self) {
+                return;
+            }
+            self.send(id, end, 1);
+            let lanes: Vec<(usize, u32)> = self.wires[&id].flight.keys().copied().filter(|lane| lane.0 == end).collect();
+            for lane in lanes {
+                self.deliver(id, lane, 1);
+            }
+        }
+        panic!("nothing that crosses from {from} to {to} makes it so");
+    }
+
+    /// The live standing record of a key.
+    pub fn says(&self, at: usize, key: NodeId) -> Option<&[u8]> {
+        self.hosts[at].replica.section(SectionId::MESH)?.standing.get(&Standing::Node(key).key())?.value.as_deref()
+    }
+
     fn make(&mut self, at: usize, boots: u32, disk: Disk, size: usize) -> Host {
         self.nonces += 1;
         let own = Origin { node: node(at), incarnation: Incarnation { boot: boots, nonce: self.nonces << 8 | at as u64 } };
@@ -1058,16 +1100,24 @@ pub fn play_all(name: &'static str, count: u64, plan: impl Fn(u64) -> Plan + std
 
 /// Plays one seed; what went wrong, if anything did, is returned.
 pub fn play_quietly(seed: u64, plan: Plan) -> Result<World, String> {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let played = std::panic::catch_unwind(|| {
+    quietly(|| {
         let mut world = World::new(seed, plan);
         for _ in 0..world.plan.steps {
             world.step();
         }
         world.settle();
         world
-    });
+    })
+}
+
+/// Does something that may panic; what it said then is returned.
+pub fn quietly(does: impl FnOnce() -> World + std::panic::UnwindSafe) -> Result<World, String> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let played = std::panic::catch_unwind(does);
     std::panic::set_hook(hook);
-    played.map_err(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "?".into()))
+    played.map_err(|panic| {
+        let said = panic.downcast_ref::<String>().cloned();
+        said.or_else(|| panic.downcast_ref::<&str>().map(|said| (*said).to_owned())).unwrap_or_else(|| "?".into())
+    })
 }
