@@ -102,6 +102,12 @@ fn every_story_ends_well_with_the_rules_and_badly_without_its_own() {
     }
 }
 
+#[test]
+fn no_switch_is_left_untried() {
+    let tried = |rule: &Sabotage| RULES.iter().any(|tried| tried.0 == *rule) || STORIES.iter().any(|tried| tried.0 == *rule);
+    assert!(ALL.iter().all(tried));
+}
+
 const A: usize = 0;
 const B: usize = 1;
 const C: usize = 2;
