@@ -51,7 +51,8 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_top_level_is_the_architecture() {
-    let allowed = ["Cargo.toml", "Cargo.lock", "LICENSE", "README.md", "clippy.toml", "crdt", "net", "simulations", "src", "target", "tests"];
+    let allowed =
+        ["Cargo.toml", "Cargo.lock", "LICENSE", "README.md", "clippy.toml", "crdt", "net", "simulations", "src", "target", "tests"];
     let found: Vec<String> = fs::read_dir(root())
         .expect("the repository")
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
@@ -70,7 +71,9 @@ fn left_never_imports_right() {
         assert!(dev_only || !crdt.contains(right), "crdt depends on {right}");
     }
     assert!(!dependencies("net/Cargo.toml").contains("mangrove"), "net depends on the root package");
-    for (dir, banned) in [("crdt/src", ["mangrove_net", "mangrove::"].as_slice()), ("net/src", &["mangrove::"]), ("src", &["mangrove_simulations"])] {
+    for (dir, banned) in
+        [("crdt/src", ["mangrove_net", "mangrove::"].as_slice()), ("net/src", &["mangrove::"]), ("src", &["mangrove_simulations"])]
+    {
         for file in rust_files(&root().join(dir)) {
             let code: String = read(&file).lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
             for banned in banned {
@@ -82,9 +85,9 @@ fn left_never_imports_right() {
 
 #[test]
 fn the_pure_parts_name_no_clock_no_randomness_and_no_runtime() {
-    let pure = rust_files(&root().join("crdt/src")).into_iter().chain(
-        rust_files(&root().join("net/src")).into_iter().filter(|file| !shown(file).starts_with("net/src/quic")),
-    );
+    let pure = rust_files(&root().join("crdt/src"))
+        .into_iter()
+        .chain(rust_files(&root().join("net/src")).into_iter().filter(|file| !shown(file).starts_with("net/src/quic")));
     let pure = pure.chain(rust_files(&root().join("src/node")));
     for file in pure {
         for line in read(&file).lines().filter(|line| !line.trim_start().starts_with("//")) {
@@ -120,7 +123,8 @@ fn no_file_is_dead() {
             } else {
                 name
             };
-            let named = ["main", "lib"].contains(&module.as_str()) || sources.iter().any(|source| source.contains(&format!("mod {module};")));
+            let named =
+                ["main", "lib"].contains(&module.as_str()) || sources.iter().any(|source| source.contains(&format!("mod {module};")));
             assert!(named, "{} belongs to no module", shown(&file));
         }
     }
@@ -128,7 +132,8 @@ fn no_file_is_dead() {
 
 #[test]
 fn nothing_is_left_to_do() {
-    let marks = ["TO".to_owned() + "DO", "FIX".to_owned() + "ME", "XX".to_owned() + "X", "un".to_owned() + "implemented!", "to".to_owned() + "do!"];
+    let marks =
+        ["TO".to_owned() + "DO", "FIX".to_owned() + "ME", "XX".to_owned() + "X", "un".to_owned() + "implemented!", "to".to_owned() + "do!"];
     for dir in ["crdt", "net", "src", "simulations", "tests"] {
         for file in rust_files(&root().join(dir)) {
             for mark in &marks {

@@ -140,7 +140,13 @@ fn fields_and_kinds_of_later_versions_are_skipped() {
     // Version 1's `Checked`, with a field that version 1 does not have.
     let mut later = vec![11];
     let mut encoder = minicbor::Encoder::new(&mut later);
-    encoder.map(2).and_then(|e| e.u8(0)).and_then(|e| e.u64(7)).and_then(|e| e.u8(99)).and_then(|e| e.str("new")).expect("encoding to memory");
+    encoder
+        .map(2)
+        .and_then(|e| e.u8(0))
+        .and_then(|e| e.u64(7))
+        .and_then(|e| e.u8(99))
+        .and_then(|e| e.str("new"))
+        .expect("encoding to memory");
     assert_eq!(Control::decode(&later), Ok(Some(Control::Checked(message::OfSection { section: SectionId(7) }))));
 }
 

@@ -63,7 +63,6 @@
 //! Dots and version vectors: Parker et al. 1983; Almeida et al., *Scalable and accurate causality tracking* (dotted version vectors), 2014. Feeds
 //! that hold a key once: log compaction as in Kafka, with the difference that a reader is promised soundness, not every value. The tree: automerge.
 
-
 pub mod bucket;
 pub mod chunk;
 pub mod definition;
@@ -81,10 +80,10 @@ pub mod rows;
 #[doc(hidden)]
 pub mod sabotage;
 pub mod section;
+pub mod selector;
 pub mod stability;
 pub mod stamp;
 pub mod standing;
 pub mod time;
 pub mod tree;
 pub mod value;
-pub mod selector;

@@ -28,8 +28,7 @@ pub enum Table {
 
 impl Table {
     /// All tables, in loading order.
-    pub const ALL: [Table; 6] =
-        [Table::Meta, Table::Feeds, Table::Registers, Table::Changes, Table::Documents, Table::Displaced];
+    pub const ALL: [Table; 6] = [Table::Meta, Table::Feeds, Table::Registers, Table::Changes, Table::Documents, Table::Displaced];
 
     /// The table's name in a store that names them.
     pub fn name(self) -> &'static str {

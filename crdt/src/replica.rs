@@ -290,7 +290,11 @@ impl Replica {
     /// The length of all values of one section, or of all, in bytes.
     pub fn value_bytes(&self, of: Option<SectionId>) -> u64 {
         let sections = self.sections.iter().filter(|(id, _)| of.is_none_or(|of| of == **id)).map(|(_, section)| section);
-        sections.flat_map(|section| section.values.iter()).filter_map(|(_, write)| write.value.as_ref()).map(|value| value.len() as u64).sum()
+        sections
+            .flat_map(|section| section.values.iter())
+            .filter_map(|(_, write)| write.value.as_ref())
+            .map(|value| value.len() as u64)
+            .sum()
     }
 
     /// The displaced log.
@@ -589,8 +593,7 @@ impl Replica {
             }
         }
         for (target, topics) in targets {
-            let created: Vec<(Path, Definition)> =
-                topics.iter().map(|(path, definition, _)| (path.clone(), definition.clone())).collect();
+            let created: Vec<(Path, Definition)> = topics.iter().map(|(path, definition, _)| (path.clone(), definition.clone())).collect();
             self.create_in(target, &created);
             for (path, _, value) in topics {
                 if let Some((time_ms, value)) = value {

@@ -34,10 +34,6 @@ pub struct Stamp {
 /// Compares two writes by stamp, then by origin, then by number.
 pub fn newer(origins: &Origins, a: (&Stamp, DotIx), b: (&Stamp, DotIx)) -> Ordering {
     a.0.cmp(b.0).then_with(|| {
-        if a.1.origin == b.1.origin {
-            a.1.number.cmp(&b.1.number)
-        } else {
-            origins.get(a.1.origin).cmp(&origins.get(b.1.origin))
-        }
+        if a.1.origin == b.1.origin { a.1.number.cmp(&b.1.number) } else { origins.get(a.1.origin).cmp(&origins.get(b.1.origin)) }
     })
 }

@@ -140,7 +140,13 @@ impl Link {
             Entry::Vacant(free) => {
                 self.lanes_opened += 1;
                 let number = self.lanes_opened;
-                free.insert(LaneOut { number, names: NamesOut::default(), opened: false, rest: VecDeque::new(), tree_told: Frontier::default() })
+                free.insert(LaneOut {
+                    number,
+                    names: NamesOut::default(),
+                    opened: false,
+                    rest: VecDeque::new(),
+                    tree_told: Frontier::default(),
+                })
             }
         };
         if !std::mem::replace(&mut lane.opened, true) {

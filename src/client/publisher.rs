@@ -69,14 +69,7 @@ struct InFlight {
 
 impl Publisher {
     pub(super) fn new(session: Arc<Session>, add: Option<TopicSpec>) -> Self {
-        Publisher {
-            session,
-            add,
-            durability: None,
-            batch: Batch::default(),
-            in_flight: VecDeque::new(),
-            report: PublishReport::default(),
-        }
+        Publisher { session, add, durability: None, batch: Batch::default(), in_flight: VecDeque::new(), report: PublishReport::default() }
     }
 
     /// Where values must be before they count as written; `None` leaves it to their topics and sections.

@@ -45,7 +45,8 @@ pub fn choose(view: &View<'_>) -> Vec<Target> {
         chosen.extend(view.members.keys().copied().filter(others));
     } else {
         for section in view.held {
-            let holds = |node: &NodeId, record: &NodeRecord| *section == SectionId::MESH || record.holds.contains(section) || *node == view.own;
+            let holds =
+                |node: &NodeId, record: &NodeRecord| *section == SectionId::MESH || record.holds.contains(section) || *node == view.own;
             let mut ring: Vec<([u8; 32], NodeId)> = view
                 .members
                 .iter()
@@ -71,7 +72,8 @@ pub fn choose(view: &View<'_>) -> Vec<Target> {
         .filter(|(_, record)| !record.addresses.is_empty())
         .map(|(node, record)| Target { node: Some(*node), addresses: record.addresses.clone() })
         .collect();
-    let dialled: BTreeSet<&String> = view.members.iter().filter(|(node, _)| others(node)).flat_map(|(_, record)| &record.addresses).collect();
+    let dialled: BTreeSet<&String> =
+        view.members.iter().filter(|(node, _)| others(node)).flat_map(|(_, record)| &record.addresses).collect();
     let own: BTreeSet<&String> = view.members.get(&view.own).into_iter().flat_map(|record| &record.addresses).collect();
     let avoided: BTreeSet<&String> =
         view.avoided.iter().filter_map(|node| view.members.get(node)).flat_map(|record| &record.addresses).collect();

@@ -180,7 +180,9 @@ impl Node {
         }
         let node = self.find_node(text)?;
         if node == self.id() {
-            return Err(Refusal::new(Code::InvalidRequest, text, "this is the node itself").hint("to take it out of the mesh: mangrove node leave"));
+            return Err(
+                Refusal::new(Code::InvalidRequest, text, "this is the node itself").hint("to take it out of the mesh: mangrove node leave")
+            );
         }
         let revocation = Revocation { by: self.id(), time_ms: now.unix_ms, reason: "revoked by an operator".into() };
         let bytes = minicbor::to_vec(&revocation).expect("encoding to memory");
@@ -240,7 +242,9 @@ impl Node {
 
     pub(super) fn find_section(&self, root: &str) -> Result<SectionId, Refusal> {
         let found = self.replica.policies().find(|policy| policy.root.as_str() == root).map(|policy| policy.id);
-        found.ok_or_else(|| Refusal::new(Code::UnknownSection, root, "no section with this root is declared").hint("see: mangrove section ls"))
+        found.ok_or_else(|| {
+            Refusal::new(Code::UnknownSection, root, "no section with this root is declared").hint("see: mangrove section ls")
+        })
     }
 
     fn section_answer(&mut self, section: SectionId) -> Answer {
@@ -308,8 +312,14 @@ impl Node {
         let invalid = |why: String| Refusal::new(Code::InvalidRequest, format!("{root}: {key}={value}"), why);
         let mut edit = SectionEdit::default();
         match key {
-            "durability" => edit.durability = Some(value.parse().map_err(|error: mangrove_crdt::definition::DefinitionError| invalid(error.to_string()))?),
-            "retention" => edit.retention_ms = Some(parse_duration_ms(value).ok_or_else(|| invalid("a duration is a number with ms, s, m, h or d".into()))?),
+            "durability" => {
+                edit.durability =
+                    Some(value.parse().map_err(|error: mangrove_crdt::definition::DefinitionError| invalid(error.to_string()))?)
+            }
+            "retention" => {
+                edit.retention_ms =
+                    Some(parse_duration_ms(value).ok_or_else(|| invalid("a duration is a number with ms, s, m, h or d".into()))?)
+            }
             "voters" => {
                 let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
                 edit.voters = Some(names.map(|name| self.find_node(name)).collect::<Result<_, _>>()?);
@@ -566,7 +576,8 @@ fn parse_selector(text: &str) -> Result<Selector, Refusal> {
 
 fn parse_definition(spec: &TopicSpec) -> Result<Definition, Refusal> {
     let properties: Vec<(&String, &String)> = spec.properties.iter().collect();
-    Definition::parse(&spec.topic_type, &properties).map_err(|error| Refusal::new(Code::InvalidDefinition, &spec.topic_type, error.to_string()))
+    Definition::parse(&spec.topic_type, &properties)
+        .map_err(|error| Refusal::new(Code::InvalidDefinition, &spec.topic_type, error.to_string()))
 }
 
 fn check_name(name: &str) -> Result<(), Refusal> {

@@ -6,13 +6,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use mangrove_crdt::{
-    definition::Definition,
-    id::SectionId,
-    path::Path,
-    replica::Replica,
-    selector::Selector,
-};
+use mangrove_crdt::{definition::Definition, id::SectionId, path::Path, replica::Replica, selector::Selector};
 
 use super::input::SessionId;
 use crate::protocol::{Aliases, Code, Event, FRAME_AIM, FromNode, Gone, Refusal, Target, TopicSpec, Update};

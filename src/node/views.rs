@@ -9,10 +9,13 @@ use mangrove_crdt::{
     time::Instant,
 };
 
-use super::{Node, Now, sessions::{stamp_text, topic_spec}};
+use super::{
+    Node, Now,
+    sessions::{stamp_text, topic_spec},
+};
 use crate::protocol::{
-    Code, DisplacedRow, FRAME_AIM, LinkRow, LinkState, NodeRow, NodeState, Page, PAGE_MAX, Refusal, SectionRow, Status, TopicDetail, TopicRow,
-    ValueRow,
+    Code, DisplacedRow, FRAME_AIM, LinkRow, LinkState, NodeRow, NodeState, PAGE_MAX, Page, Refusal, SectionRow, Status, TopicDetail,
+    TopicRow, ValueRow,
 };
 
 impl Node {
@@ -243,7 +246,13 @@ impl Node {
         Some(TopicDetail {
             path: path.to_string(),
             topic: topic_spec(&topic.definition),
-            id: topic.ids.iter().map(|id| self.replica.dot(*id)).map(|dot| format!("{}#{}", dot.origin, dot.number)).collect::<Vec<_>>().join(","),
+            id: topic
+                .ids
+                .iter()
+                .map(|id| self.replica.dot(*id))
+                .map(|dot| format!("{}#{}", dot.origin, dot.number))
+                .collect::<Vec<_>>()
+                .join(","),
             section: self.replica.policy(section).map(|policy| policy.root.to_string()),
             value_bytes: write.and_then(|write| Some(write.value.as_ref()?.len() as u64)),
             stamp: stamp_text(&self.replica, section, path),
@@ -297,8 +306,9 @@ impl Node {
     pub(super) fn displaced_value(&self, id: &str) -> Result<(DisplacedRow, Vec<u8>), Refusal> {
         let number: Option<u64> = id.parse().ok();
         let entry = number.and_then(|number| Some((number, self.replica.displaced().get(number)?)));
-        let (number, entry) = entry
-            .ok_or_else(|| Refusal::new(Code::UnknownDisplaced, id, "there is no such displaced value").hint("see: mangrove displaced ls"))?;
+        let (number, entry) = entry.ok_or_else(|| {
+            Refusal::new(Code::UnknownDisplaced, id, "there is no such displaced value").hint("see: mangrove displaced ls")
+        })?;
         Ok((self.displaced_row(number, entry), entry.value.clone()))
     }
 

@@ -437,14 +437,26 @@ impl Drive {
         }
         let days = self.endpoint.identity().expires().saturating_sub(unix_s()) / 86_400;
         match days {
-            0 => found(Severity::Error, "certificate", "expired".into(), "link this node to one with the role authority, or: mangrove node renew"),
-            1..=30 => found(Severity::Warning, "certificate", format!("expires in {days} days"), "it renews itself once an authority is linked"),
+            0 => found(
+                Severity::Error,
+                "certificate",
+                "expired".into(),
+                "link this node to one with the role authority, or: mangrove node renew",
+            ),
+            1..=30 => {
+                found(Severity::Warning, "certificate", format!("expires in {days} days"), "it renews itself once an authority is linked")
+            }
             _ => found(Severity::Ok, "certificate", format!("good for {days} days"), ""),
         }
         let status = self.node.status(now());
         if status.links == 0 && (status.nodes > 1 || self.seed_error.is_some()) {
             let errors: Vec<String> = self.dial_errors.values().chain(&self.seed_error).cloned().collect();
-            found(Severity::Warning, "links", format!("no neighbour is linked; {}", errors.join("; ")), "check addresses and the UDP port of the others");
+            found(
+                Severity::Warning,
+                "links",
+                format!("no neighbour is linked; {}", errors.join("; ")),
+                "check addresses and the UDP port of the others",
+            );
         } else {
             found(Severity::Ok, "links", format!("{} links, {} of {} nodes reachable", status.links, status.reachable, status.nodes), "");
         }
@@ -507,7 +519,9 @@ impl Drive {
         let identity = self.endpoint.identity();
         if identity.authority().is_none() {
             let holders = self.node.replica().nodes().into_values().filter(|record| record.authority).map(|record| record.name);
-            return Err(Refusal::new(Code::NotAuthority, "invite", "this node may not invite").hint("ask a node with the role authority").who(holders));
+            return Err(Refusal::new(Code::NotAuthority, "invite", "this node may not invite")
+                .hint("ask a node with the role authority")
+                .who(holders));
         }
         let addresses = self.node.config().addresses.clone();
         if addresses.is_empty() {
@@ -592,14 +606,8 @@ impl Drive {
             let result = renewed.map(Box::new).map_err(|error| error.to_string());
             return self.renewed(result, asked_by);
         }
-        let addresses: Vec<String> = self
-            .node
-            .replica()
-            .nodes()
-            .into_values()
-            .filter(|record| record.authority)
-            .flat_map(|record| record.addresses)
-            .collect();
+        let addresses: Vec<String> =
+            self.node.replica().nodes().into_values().filter(|record| record.authority).flat_map(|record| record.addresses).collect();
         let (endpoint, name, back) = (self.endpoint.clone(), self.node.config().name.clone(), self.back.clone());
         tokio::spawn(async move {
             let mut result = Err("no node with the role authority is known".to_owned());

@@ -147,7 +147,8 @@ pub async fn join(data: &Path, config: &Config, ticket: &str, name: Option<&str>
         dir.create_vault(&[(APPLICANT, &applicant), (TOKEN, &token), (OPERATOR, blake3::hash(&token).as_bytes())])?
     };
     let stored = vault.get(APPLICANT).ok_or_else(|| StartError::NotAdmitted(data.to_owned()))?;
-    let applicant: Applicant = minicbor::decode(stored).map_err(|error| StartError::System(format!("the stored keys cannot be read: {error}")))?;
+    let applicant: Applicant =
+        minicbor::decode(stored).map_err(|error| StartError::System(format!("the stored keys cannot be read: {error}")))?;
     let name = node_name(name, config, applicant.node().map_err(IdentityError::from)?);
     let endpoint = ClientEndpoint::bind(Options::default()).map_err(|error| StartError::System(error.to_string()))?;
     let identity = mangrove_net::quic::join::join(&endpoint, &ticket, &applicant, &name).await?;
@@ -329,7 +330,10 @@ fn open_data(dir: &DataDir, config: &Config, origin: Origin) -> Result<(Replica,
         tracing::error!(path = %path.display(), reason, "the data were damaged and set aside; learning them again from peers");
     }
     if let Opened::Existing { torn_bytes: bytes @ 1.. } = opened {
-        tracing::info!(bytes, "the last run ended in the middle of a batch, which was cut off; nothing in it was acknowledged as on the disk");
+        tracing::info!(
+            bytes,
+            "the last run ended in the middle of a batch, which was cut off; nothing in it was acknowledged as on the disk"
+        );
     }
     let loaded = load_rows(&store).map(|rows| Replica::load(origin, rows));
     let why = match loaded {
