@@ -77,7 +77,8 @@ impl Pair {
                 if row.topics == self.paths.len() as u64 && row.value_bytes == row.topics * bytes as u64 {
                     return Ok(());
                 }
-                tokio::time::sleep(POLL).await;
+                // Each look has the node compute digests of all that has changed.
+                tokio::time::sleep(POLL * 10).await;
             }
         };
         within(PATIENCE, "node B did not get all topics", arrived).await
