@@ -173,7 +173,7 @@ impl Writing {
                         publisher.send().await?;
                         tokio::time::sleep(LOOK_EVERY).await;
                     }
-                    if number % 64 == 0 {
+                    if number.is_multiple_of(64) {
                         count.store(publisher.report().written, Ordering::Relaxed);
                         if stopped.load(Ordering::Relaxed) {
                             break 'writing;

@@ -200,10 +200,9 @@ async fn a_node_that_overruns_its_credit_is_cut_off() {
     });
     let _subscription = subscription.unwrap();
     let error = loop {
-        if let Err(error) = tokio::time::timeout(Duration::from_millis(20), client.status()).await.unwrap_or(Err(lost())) {
-            if !matches!(error, ClientError::Lost { .. }) {
-                break error;
-            }
+        match tokio::time::timeout(Duration::from_millis(20), client.status()).await.unwrap_or(Err(lost())) {
+            Ok(_) | Err(ClientError::Lost { .. }) => {}
+            Err(error) => break error,
         }
     };
     assert!(matches!(error, ClientError::Protocol(_)), "{error:?}");
