@@ -483,7 +483,9 @@ impl Drive {
         match report {
             Report::Persisted { upto, synced } => {
                 self.input(Input::Persisted { released: upto, synced });
-                let full = self.writer.room() < ROOM_MIN_BYTES;
+                // What a compaction gives back for a moment does not end it: clients would be refused and taken in by turns.
+                let room_min = if self.store_full { 2 * ROOM_MIN_BYTES } else { ROOM_MIN_BYTES };
+                let full = self.writer.room() < room_min;
                 if full && !self.store_full {
                     tracing::warn!("the store is nearly full: new writes are refused");
                     let refusal = Refusal::new(Code::Full, "store", "the disk, or the limit set for it, is nearly full");

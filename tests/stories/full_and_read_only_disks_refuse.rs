@@ -71,15 +71,22 @@ fn full_then_emptied(world: &World, data: PathBuf, flags: &[&str], value_bytes: 
     node.told(&["init", "--name", "A"]);
     node.up();
     node.set("kept", "1");
-    let written = fill(&node, value_bytes, values_max);
+    let mut written = fill(&node, value_bytes, values_max);
     assert!(written > 20, "only {written} values fit");
+    // Merging files may make much room once more, just now: fill that too.
+    let warns = |node: &Node| node.json(&["status"])["warnings"].to_string().contains("writes are refused");
+    for _ in 0..10 {
+        if warns(&node) {
+            break;
+        }
+        written = fill(&node, value_bytes, values_max);
+    }
     node.refused(&["set", "kept", "2"]).says(1, &["[full]", "hint: "]);
     node.refused(&["topic", "add", "another", "--type", "json"]).says(1, &["[full]"]);
     assert_eq!(node.get("kept"), 1);
     let length = |node: &Node| node.get(&format!("fill/{}", written - 1)).as_str().map(str::len);
     assert_eq!(length(&node), Some(value_bytes));
-    let warned = node.json(&["status"])["warnings"].to_string();
-    assert!(warned.contains("writes are refused"), "{warned}");
+    assert!(warns(&node), "{}", node.json(&["status"])["warnings"]);
 
     // All that was acknowledged survives a crash in this state, and the node starts.
     node.kill();

@@ -186,7 +186,7 @@ async fn an_oversized_frame_closes_with_its_reason() {
     let mut stream = connection.open_uni().await.unwrap();
     stream.write_all(&5u32.to_le_bytes()).await.unwrap();
     stream.write_all(&(FRAME_MAX as u32 + 1).to_le_bytes()).await.unwrap();
-    let words = "a frame of 1048577 bytes on lane 5; the limit is 1048576".to_string();
+    let words = format!("a frame of {} bytes on lane 5; the limit is {FRAME_MAX}", FRAME_MAX + 1);
     assert_eq!(peer_words(&connection).await, (Some(CloseCode::FrameTooLarge), words.clone()));
     assert_eq!(node.closed().await, Closed::Here { code: CloseCode::FrameTooLarge, reason: words });
 }
