@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -73,9 +74,10 @@ fn full_then_emptied(world: &World, data: PathBuf, flags: &[&str], value_bytes: 
     node.set("kept", "1");
     let mut written = fill(&node, value_bytes, values_max);
     assert!(written > 20, "only {written} values fit");
-    // Merging files may make much room once more, just now: fill that too.
+    // Merging files may make much room once more, a moment later: fill that too.
     let warns = |node: &Node| node.json(&["status"])["warnings"].to_string().contains("writes are refused");
     for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(1_500));
         if warns(&node) {
             break;
         }
