@@ -81,7 +81,7 @@ fn full_then_emptied(world: &World, data: PathBuf, flags: &[&str], value_bytes: 
         if warns(&node) {
             break;
         }
-        written = fill(&node, value_bytes, values_max);
+        written = written.max(fill(&node, value_bytes, values_max));
     }
     node.refused(&["set", "kept", "2"]).says(1, &["[full]", "hint: "]);
     node.refused(&["topic", "add", "another", "--type", "json"]).says(1, &["[full]"]);
