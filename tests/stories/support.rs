@@ -308,7 +308,9 @@ impl Node {
     pub fn piped(&self, arguments: &[&str], input: &str) -> Output {
         let mut command = self.command(arguments);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs");
-        child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads");
+        // It may be refused, and end, before it has read all.
+        let told = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+        assert!(told.as_ref().err().is_none_or(|error| error.kind() == std::io::ErrorKind::BrokenPipe), "{told:?}");
         child.wait_with_output().expect("it ends")
     }
 
