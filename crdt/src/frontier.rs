@@ -30,6 +30,14 @@ pub struct DotIx {
 /// Some dots, usually none or one.
 pub type Dots = SmallVec<[DotIx; 1]>;
 
+/// Notes a dot among others: each origin stands there once, with its greatest number.
+pub(crate) fn raise(dots: &mut Dots, dot: DotIx) {
+    match dots.iter_mut().find(|known| known.origin == dot.origin) {
+        Some(known) => known.number = known.number.max(dot.number),
+        None => dots.push(dot),
+    }
+}
+
 /// All origins that a node has heard of.
 #[derive(Debug, Default, Clone)]
 pub struct Origins {

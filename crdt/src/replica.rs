@@ -785,13 +785,9 @@ impl Replica {
         // The stored origins keep their indexes, so this run's own comes after them.
         replica.origins = Origins::default();
         let mut clocks = Vec::new();
-        let mut opened = false;
         for row in rows {
             let Row { table, key, value: Some(value) } = row else { continue };
             let bad = |why: &str| BadRow { table, key: key.clone(), why: why.into() };
-            if table != Table::Meta && !std::mem::replace(&mut opened, true) {
-                replica.stored_origins = replica.origins.len();
-            }
             match table {
                 Table::Meta => match key.split_first() {
                     _ if key == META_FORMAT => {

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     definition::Definition,
     displaced::{Beaten, Displaced},
-    frontier::{DotIx, Dots, Frontier, OriginIx, Origins},
+    frontier::{DotIx, Dots, Frontier, OriginIx, Origins, raise},
     id::{Plane, SectionId},
     path::{BUCKETS, Path},
     registers::{Merged, Registers, Write},
@@ -1019,13 +1019,6 @@ fn hash_write(origins: &Origins, hasher: &mut blake3::Hasher, write: &Write) {
     hasher.update(&origins.get(write.dot.origin).to_bytes());
     hasher.update(&write.dot.number.to_be_bytes());
     hasher.update(write.value.as_deref().unwrap_or_default());
-}
-
-fn raise(dots: &mut Dots, dot: DotIx) {
-    match dots.iter_mut().find(|known| known.origin == dot.origin) {
-        Some(known) => known.number = known.number.max(dot.number),
-        None => dots.push(dot),
-    }
 }
 
 /// A sum of hashes, lane by lane: the order of addition does not matter, and what is added twice does not vanish as it would

@@ -24,7 +24,7 @@ use crate::{
     bucket::{Bucket, TOPICS_PER_CHANGE_MAX},
     definition::{Definition, DefinitionHash},
     document::DocumentError,
-    frontier::{DotIx, Dots, Frontier, OriginIx, Origins},
+    frontier::{DotIx, Dots, Frontier, OriginIx, Origins, raise},
     id::{Dot, Origin},
     path::{BUCKETS, Path},
     policy::{Policy, PolicyError, SectionPolicy},
@@ -719,13 +719,6 @@ fn pieces<'a>(mut members: &'a [usize], bytes: impl Fn(usize) -> usize + 'a) -> 
         members = rest;
         (!piece.is_empty()).then_some(piece)
     })
-}
-
-fn raise(dots: &mut Dots, dot: DotIx) {
-    match dots.iter_mut().find(|known| known.origin == dot.origin) {
-        Some(known) => known.number = known.number.max(dot.number),
-        None => dots.push(dot),
-    }
 }
 
 fn load(kind: Kind, saved: &[u8]) -> Result<Content, TreeError> {
