@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use crate::{
     feed::{Feed, Run, RunId, Slot},
-    frontier::{DotIx, Dots, Frontier, OriginIx, Origins},
+    frontier::{DotIx, Dots, Frontier, OriginIx, Origins, raise},
     sabotage::{Sabotage, is},
     stamp::{Stamp, newer},
 };
@@ -191,7 +191,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     pub fn write_over(&mut self, own: OriginIx, key: K, others: &[DotIx], stamp: Stamp, time_ms: u64, value: Option<Arc<[u8]>>) -> DotIx {
         let dot = DotIx { origin: own, number: self.frontier.get(own) + 1 };
         let mut seen = self.index.get(&key).and_then(|slot| self.at(*slot)).map(|register| register.known_to(own)).unwrap_or_default();
-        others.iter().filter(|dot| dot.origin != own).for_each(|dot| note(&mut seen, *dot));
+        others.iter().filter(|dot| dot.origin != own).for_each(|dot| raise(&mut seen, *dot));
         // Its entry in this feed is not overtaken for longer than until the next line.
         let slot = self.put(key, Write { dot, stamp, seen, time_ms, value }, Some(own));
         self.place(own, [(dot.number, slot)]);
@@ -528,15 +528,7 @@ impl<K> Register<K> {
     fn known_to(&self, own: OriginIx) -> Dots {
         let mut known = Dots::new();
         let all = self.write.seen.iter().copied().chain([self.write.dot]).chain(self.dots());
-        all.filter(|dot| dot.origin != own).for_each(|dot| note(&mut known, dot));
+        all.filter(|dot| dot.origin != own).for_each(|dot| raise(&mut known, dot));
         known
-    }
-}
-
-/// Adds a dot to the greatest known of each origin.
-fn note(known: &mut Dots, dot: DotIx) {
-    match known.iter_mut().find(|known| known.origin == dot.origin) {
-        Some(known) => known.number = known.number.max(dot.number),
-        None => known.push(dot),
     }
 }
