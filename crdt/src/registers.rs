@@ -25,7 +25,8 @@ pub struct Write {
     pub dot: DotIx,
     /// What orders it among the writes of its key.
     pub stamp: Stamp,
-    /// The writes of this key, by other origins, that the writer knew of: for each such origin the greatest number.
+    /// The writes of this key, by other origins, that the writer knew of: for each such origin the greatest number. What everybody has had, and has had
+    /// something newer of, is left out.
     pub seen: Dots,
     /// The writer's wall clock, in milliseconds since 1970, for people to read.
     pub time_ms: u64,
@@ -99,6 +100,8 @@ pub struct Registers<K> {
     index: FxHashMap<K, Slot>,
     feeds: Vec<Feed>,
     frontier: Frontier,
+    /// What was stable when [`Registers::forget`] was last called.
+    stable: Frontier,
     /// Entries that may be forgotten once they are stable: overtaken ones, and those of removals.
     passing: BTreeSet<(OriginIx, u64, Slot)>,
     dirty: Vec<Slot>,
@@ -115,6 +118,7 @@ impl<K> Default for Registers<K> {
             index: FxHashMap::default(),
             feeds: Vec::new(),
             frontier: Frontier::default(),
+            stable: Frontier::default(),
             passing: BTreeSet::new(),
             dirty: Vec::new(),
             deleted: Vec::new(),
@@ -150,6 +154,19 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     pub fn entries(&self, key: &K) -> Dots {
         let register = self.index.get(key).and_then(|slot| self.at(*slot));
         register.map(Register::dots).unwrap_or_default()
+    }
+
+    /// What a writer who sees a key knows of its writes: for each origin the greatest number. Without those that are stable and that the newest write,
+    /// stable itself, had overtaken: they are nobody's newest any more, so nobody can send them, and the list does not grow with every
+    /// run of every node that ever wrote the key.
+    pub fn known(&self, key: &K) -> Dots {
+        let Some(Register { write, entries, .. }) = self.index.get(key).and_then(|slot| self.at(*slot)) else { return Dots::new() };
+        let settled = self.stable.covers(write.dot);
+        let mut known = Dots::from_iter([write.dot]);
+        let entries = entries.iter().map(|entry| DotIx { origin: entry.origin, number: entry.number });
+        let overtaken = write.seen.iter().copied().filter(|dot| !(settled && self.stable.covers(*dot)));
+        entries.chain(overtaken).for_each(|dot| raise(&mut known, dot));
+        known
     }
 
     /// All registers, in an order that only depends on what happened here.
@@ -190,8 +207,9 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     /// The same, where it overtakes these writes of other keys too.
     pub fn write_over(&mut self, own: OriginIx, key: K, others: &[DotIx], stamp: Stamp, time_ms: u64, value: Option<Arc<[u8]>>) -> DotIx {
         let dot = DotIx { origin: own, number: self.frontier.get(own) + 1 };
-        let mut seen = self.index.get(&key).and_then(|slot| self.at(*slot)).map(|register| register.known_to(own)).unwrap_or_default();
-        others.iter().filter(|dot| dot.origin != own).for_each(|dot| raise(&mut seen, *dot));
+        let mut seen = self.known(&key);
+        others.iter().for_each(|dot| raise(&mut seen, *dot));
+        seen.retain(|dot| dot.origin != own);
         // Its entry in this feed is not overtaken for longer than until the next line.
         let slot = self.put(key, Write { dot, stamp, seen, time_ms, value }, Some(own));
         self.place(own, [(dot.number, slot)]);
@@ -320,6 +338,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     /// Forgets removals and overtaken entries that are stable (R5), and raises floors accordingly. Returns the keys whose removal is
     /// forgotten altogether. `stable` is what every member heard from is known to hold durably, this node included.
     pub fn forget(&mut self, stable: &Frontier) -> Vec<K> {
+        self.stable.clone_from(stable);
         let due: Vec<(OriginIx, u64, Slot)> = stable
             .iter()
             .flat_map(|dot| self.passing.range((dot.origin, 0, 0)..=(dot.origin, dot.number, Slot::MAX)).copied().collect::<Vec<_>>())
@@ -522,13 +541,5 @@ impl<K> Register<K> {
 
     fn dots(&self) -> Dots {
         self.entries.iter().map(|entry| DotIx { origin: entry.origin, number: entry.number }).collect()
-    }
-
-    /// What a writer who sees this register knows of its key, apart from its own writes.
-    fn known_to(&self, own: OriginIx) -> Dots {
-        let mut known = Dots::new();
-        let all = self.write.seen.iter().copied().chain([self.write.dot]).chain(self.dots());
-        all.filter(|dot| dot.origin != own).for_each(|dot| raise(&mut known, dot));
-        known
     }
 }

@@ -745,13 +745,14 @@ impl Replica {
             section
                 .standing
                 .take_dirty(|key, stored| register(rows::register_key(id, Plane::Standing, key), stored), feed(Plane::Standing));
-            section.tree.take_dirty(
+            let (tree, graves) = section.tree_and_graves();
+            tree.take_dirty(
                 |document, saved, dots| {
                     let row = rows::put(Table::Documents, rows::document_key(id, document), rows::encode_document(&saved, dots));
                     sink.borrow_mut().push(row);
                 },
                 |dot, record| {
-                    let value = record.map(rows::encode_record);
+                    let value = record.map(|record| rows::encode_record(record, graves));
                     sink.borrow_mut().push(Row { table: Table::Changes, key: rows::record_key(id, dot), value });
                 },
                 feed(Plane::Tree),
@@ -885,7 +886,8 @@ fn restore_row(section: &mut Section, origins: &mut Origins, table: Table, key: 
         Table::Changes => {
             let dot = rows::parse_topic(key).ok_or("short key")?;
             known(dot.origin)?;
-            section.tree.restore_record(dot.origin, rows::decode_record(dot.number, &value).map_err(text)?);
+            let (record, buried) = rows::decode_record(dot.number, &value).map_err(text)?;
+            section.restore_record(dot.origin, record, buried);
         }
         Table::Meta | Table::Displaced => return Err("belongs to no section".into()),
     }

@@ -5,10 +5,13 @@
 use minicbor::{Decoder, Encoder, data::Type};
 
 use crate::{
+    definition::Definition,
     frontier::{DotIx, Dots, OriginIx},
     id::{Plane, SectionId},
+    path::Path,
     persist::{Row, Table},
     registers::{Stored, Write},
+    section::Graves,
     stamp::{Rank, Stamp},
     tree::{Removal, TreeRecord},
 };
@@ -150,32 +153,55 @@ pub fn decode_document(bytes: &[u8]) -> Result<(Vec<u8>, Dots)> {
     Ok((d.bytes()?.to_vec(), read_dots(&mut d)?))
 }
 
-/// A tree record's row; its number is in the key.
-pub fn encode_record(record: &TreeRecord) -> Vec<u8> {
+/// A tree record's row; its number is in the key. Beside each removal stands where its topic was and what that held, which its change does
+/// not tell, for a write that comes after a restart and that the remover had not seen.
+pub(crate) fn encode_record(record: &TreeRecord, graves: &Graves) -> Vec<u8> {
     encode(|e| {
         e.array(4)?.u64(record.after)?.u16(record.document)?.bytes(&record.change)?;
         e.array(record.removals.len() as u64)?;
         for removal in &record.removals {
-            e.array(3)?.u32(removal.topic.origin.0)?.u64(removal.topic.number)?;
+            let grave = graves.get(&removal.topic);
+            e.array(5)?.u32(removal.topic.origin.0)?.u64(removal.topic.number)?;
             dots(e, &removal.seen)?;
+            match grave.and_then(|grave| grave.path.as_ref()) {
+                Some(path) => e.encode(path)?,
+                None => e.null()?,
+            };
+            match grave.and_then(|grave| grave.definition.as_ref()) {
+                Some(definition) => e.bytes(&definition.to_bytes())?,
+                None => e.null()?,
+            };
         }
         Ok(())
     })
 }
 
-/// Reads [`encode_record`].
-pub fn decode_record(number: u64, bytes: &[u8]) -> Result<TreeRecord> {
+/// What is known of a topic that was removed: where it was, and what it held.
+pub(crate) type Buried = (Option<Path>, Option<Definition>);
+
+/// Reads [`encode_record`]: the record, and what is known of the topic of each of its removals.
+pub(crate) fn decode_record(number: u64, bytes: &[u8]) -> Result<(TreeRecord, Vec<Buried>)> {
     let mut d = Decoder::new(bytes);
     array(&mut d, 4)?;
     let (after, document, change) = (d.u64()?, d.u16()?, d.bytes()?.into());
     let count = d.array()?.unwrap_or(0);
-    let mut removals = Vec::new();
+    let (mut removals, mut buried) = (Vec::new(), Vec::new());
     for _ in 0..count {
-        array(&mut d, 3)?;
+        let fields = d.array()?;
         let topic = DotIx { origin: OriginIx(d.u32()?), number: d.u64()? };
         removals.push(Removal { topic, seen: read_dots(&mut d)? });
+        buried.push(match fields {
+            Some(3) => (None, None), // as it was first written
+            Some(5) => {
+                let path: Option<Path> = d.decode()?;
+                let definition: Option<&minicbor::bytes::ByteSlice> = d.decode()?;
+                let definition = definition.map(|bytes| Definition::from_bytes(bytes)).transpose();
+                (path, definition.map_err(|error| minicbor::decode::Error::message(error.to_string()))?)
+            }
+            _ => return Err(minicbor::decode::Error::message("a removal of another length")),
+        });
     }
-    Ok(TreeRecord { number, after, document, change, removals })
+    Ok((TreeRecord { number, after, document, change, removals }, buried))
 }
 
 type EncodeResult = std::result::Result<(), minicbor::encode::Error<std::convert::Infallible>>;

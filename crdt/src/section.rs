@@ -18,6 +18,7 @@ use crate::{
     id::{Plane, SectionId},
     path::{BUCKETS, Path},
     registers::{Merged, Registers, Write},
+    rows::Buried,
     sabotage::{Sabotage, is},
     stamp::{Stamp, newer},
     tree::{Kind, Removal, Topic, TopicChange, Tree, TreeError, TreeRecord},
@@ -194,7 +195,7 @@ pub struct Section {
     /// Keys of values whose topic does not live here (yet).
     orphans: BTreeSet<DotIx>,
     /// Topics removed, with what their removers knew of their values, until that is stable.
-    graves: BTreeMap<DotIx, Grave>,
+    graves: Graves,
     /// Creations of topics that were created more than once: rare, and to be compared with each other.
     twins: BTreeSet<DotIx>,
     /// Tree changes that came before those they build on.
@@ -207,14 +208,19 @@ pub struct Section {
 
 /// A topic removed: what is to be known when a write to it comes that its remover had not seen.
 #[derive(Debug)]
-struct Grave {
+pub(crate) struct Grave {
+    /// The removal.
+    by: DotIx,
     /// The writes that the remover knew of.
     seen: Dots,
     /// Where it was; `None` if that was not known here.
-    path: Option<Path>,
+    pub(crate) path: Option<Path>,
     /// What it held.
-    definition: Option<Arc<Definition>>,
+    pub(crate) definition: Option<Arc<Definition>>,
 }
+
+/// Graves by topic.
+pub(crate) type Graves = BTreeMap<DotIx, Grave>;
 
 impl Section {
     /// An empty section.
@@ -330,18 +336,18 @@ impl Section {
         let known = |path: &Path| {
             let topic = self.tree.topic(path.as_str())?;
             let ids = topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0));
-            let removals = ids.map(|id| Removal { topic: *id, seen: self.known_writes(*id) }).collect();
+            let removals = ids.map(|id| Removal { topic: *id, seen: self.values.known(id) }).collect();
             Some((path.clone(), removals))
         };
         let topics: Vec<(Path, Vec<Removal>)> = paths.iter().filter_map(known).collect();
-        for (path, removals) in &topics {
-            let definition = self.tree.topic(path.as_str()).map(|topic| topic.definition.clone());
-            for removal in removals {
-                let seen = removal.seen.clone();
-                self.graves.insert(removal.topic, Grave { seen, path: Some(path.clone()), definition: definition.clone() });
+        let definitions: Vec<_> = topics.iter().map(|(path, _)| Some(self.tree.topic(path.as_str())?.definition.clone())).collect();
+        let changes = self.tree.remove(cx.origins, own, &topics);
+        let by = DotIx { origin: own, number: self.tree.frontier().get(own) };
+        for ((path, removals), definition) in topics.into_iter().zip(definitions) {
+            for Removal { topic, seen } in removals {
+                self.graves.insert(topic, Grave { by, seen, path: Some(path.clone()), definition: definition.clone() });
             }
         }
-        let changes = self.tree.remove(cx.origins, own, &topics);
         self.topics_changed(cx, changes, None);
     }
 
@@ -358,7 +364,7 @@ impl Section {
             [only] => Some((*only, Dots::new())),
             ids => {
                 let id = *ids.iter().find(|id| self.values.get(id).is_some()).or(ids.first())?;
-                Some((id, ids.iter().filter(|other| **other != id).flat_map(|other| self.known_writes(*other)).collect()))
+                Some((id, ids.iter().filter(|other| **other != id).flat_map(|other| self.values.known(other)).collect()))
             }
         }
     }
@@ -422,7 +428,8 @@ impl Section {
             let path = change.map(|change| change.path.clone());
             let now = || self.tree.topic(path.as_ref()?.as_str()).map(|topic| topic.definition.clone());
             let definition = change.and_then(|change| change.before.clone()).or_else(now);
-            self.graves.insert(removal.topic, Grave { seen: removal.seen.clone(), path, definition });
+            let by = DotIx { origin, number: record.number };
+            self.graves.insert(removal.topic, Grave { by, seen: removal.seen.clone(), path, definition });
         }
         if self.id == SectionId::MESH {
             cx.events.push(Event::Policy);
@@ -452,6 +459,12 @@ impl Section {
 
     /// Takes in a value. Says whether the topic can still be alive, so that its position is worth noting.
     pub fn merge_value(&mut self, cx: &mut Context<'_>, id: DotIx, write: Write) -> bool {
+        self.merge_value_of(cx, id, write, None)
+    }
+
+    /// `judged`: what a peer had seen whose whole bucket this comes from. Of two writes that it had, it has logged the loser if they were concurrent;
+    /// here that cannot be told, since a write does not name what everybody has long had.
+    fn merge_value_of(&mut self, cx: &mut Context<'_>, id: DotIx, write: Write, judged: Option<&Frontier>) -> bool {
         self.raise_clock(write.stamp.seq);
         let fresh = !self.values.frontier().covers(write.dot);
         if self.values.get(&id).is_none() && self.tree.path_of(id).is_none() {
@@ -466,6 +479,7 @@ impl Section {
         match self.values.merge(cx.origins, &id, write) {
             Merged::Nothing => {}
             Merged::Won { displaced } => {
+                let displaced = displaced.filter(|loser| !judged.is_some_and(|judged| judged.covers(loser.dot)));
                 if let (Some(loser), Some(winner)) = (displaced, self.values.get(&id).map(|held| held.dot)) {
                     self.displaced_value(cx, id, &loser, Beaten::by_write(cx.origins, winner));
                 }
@@ -477,13 +491,13 @@ impl Section {
                 }
             }
         }
-        self.join_creations(cx, id);
+        self.join_creations(cx, id, judged);
         true
     }
 
     /// Concurrent creations of one path with equal definitions are one topic: of their values, which stand under different ids, the newest counts, and
     /// one that its writer had not known of is displaced.
-    fn join_creations(&mut self, cx: &mut Context<'_>, id: DotIx) {
+    fn join_creations(&mut self, cx: &mut Context<'_>, id: DotIx, judged: Option<&Frontier>) {
         if !self.twins.contains(&id) {
             return;
         }
@@ -492,7 +506,8 @@ impl Section {
         let mut writes: Vec<(DotIx, Write)> = writes.map(|(id, write)| (id, write.clone())).collect();
         writes.sort_by(|(_, a), (_, b)| newer(cx.origins, (&a.stamp, a.dot), (&b.stamp, b.dot)));
         let Some((_, winner)) = writes.pop() else { return };
-        for (id, loser) in writes.into_iter().filter(|(_, loser)| !winner.knew(loser.dot)) {
+        let unknown = |loser: &Write| !winner.knew(loser.dot) && !judged.is_some_and(|judged| judged.covers(loser.dot));
+        for (id, loser) in writes.into_iter().filter(|(_, loser)| unknown(loser)) {
             self.displaced_value(cx, id, &loser, Beaten::by_write(cx.origins, winner.dot));
         }
     }
@@ -515,9 +530,8 @@ impl Section {
             }
         }
         self.values.forget(&stable[Plane::Values]);
-        for removal in self.tree.forget(&stable[Plane::Tree]) {
-            self.graves.remove(&removal.topic);
-        }
+        self.tree.forget(&stable[Plane::Tree]);
+        self.graves.retain(|_, grave| !stable[Plane::Tree].covers(grave.by));
     }
 
     // Digests, adopting, repairing.
@@ -599,7 +613,7 @@ impl Section {
         }
         for ImageEntry { key, write, entries } in &image.values {
             if let Some(write) = write {
-                self.merge_value(cx, *key, write.clone());
+                self.merge_value_of(cx, *key, write.clone(), Some(&covered[Plane::Values]));
             }
             for dot in entries {
                 positions.values.entry(dot.origin).or_default().push((dot.number, *key));
@@ -780,6 +794,21 @@ impl Section {
         self.clock = self.clock.max(clock);
     }
 
+    /// Restores a stored tree record, with where each topic was that it removes, and what that held.
+    pub(crate) fn restore_record(&mut self, origin: OriginIx, record: TreeRecord, buried: Vec<Buried>) {
+        let by = DotIx { origin, number: record.number };
+        for (removal, (path, definition)) in record.removals.iter().zip(buried) {
+            let definition = definition.map(Arc::new);
+            self.graves.insert(removal.topic, Grave { by, seen: removal.seen.clone(), path, definition });
+        }
+        self.tree.restore_record(origin, record);
+    }
+
+    /// The tree, to hand out what is to be stored, and what is to be stored beside its removals.
+    pub(crate) fn tree_and_graves(&mut self) -> (&mut Tree, &Graves) {
+        (&mut self.tree, &self.graves)
+    }
+
     /// Ends the restoring.
     pub fn restored(&mut self, origins: &mut Origins) -> Result<(), TreeError> {
         self.tree.restored(origins)?;
@@ -789,9 +818,6 @@ impl Section {
             self.standing_index.entry(standing_bucket(key)).or_default().insert(key.clone());
         }
         self.durable = self.frontiers();
-        for removal in self.tree.removals() {
-            self.graves.insert(removal.topic, Grave { seen: removal.seen.clone(), path: None, definition: None });
-        }
         let highest =
             self.values.iter().map(|(_, write)| write.stamp.seq).chain(self.standing.iter().map(|(_, write)| write.stamp.seq)).max();
         self.clock = self.clock.max(highest.unwrap_or(0));
@@ -812,23 +838,6 @@ impl Section {
     fn standing_of(&self, bucket: u16) -> impl Iterator<Item = (&StandingKey, &Write)> {
         let keys = self.standing_index.get(&bucket).into_iter().flatten();
         keys.filter_map(|key| Some((key, self.standing.get(key)?)))
-    }
-
-    fn known_writes(&self, id: DotIx) -> Dots {
-        let mut known = self.values.entries(&id);
-        if let Some(write) = self.values.get(&id) {
-            known.push(write.dot);
-            known.extend(write.seen.iter().copied());
-        }
-        known.sort_unstable();
-        let mut greatest = Dots::new();
-        for dot in known {
-            match greatest.last_mut().filter(|last| last.origin == dot.origin) {
-                Some(last) => last.number = last.number.max(dot.number),
-                None => greatest.push(dot),
-            }
-        }
-        greatest
     }
 
     /// `covered`: what whoever told of the change had seen of the values, if it came as a whole document.
@@ -857,7 +866,7 @@ impl Section {
             if let Some(id) = change.born.first().filter(|_| change.lived.0 || change.born.len() > 1) {
                 let topic = self.tree.topic(change.path.as_str()).filter(|topic| topic.ids.len() > 1);
                 self.twins.extend(topic.into_iter().flat_map(|topic| topic.ids.iter().copied()));
-                self.join_creations(cx, *id);
+                self.join_creations(cx, *id, covered);
             }
             let (lived, lives) = change.lived;
             cx.events.push(Event::Topic { section: self.id, path: change.path, lived, lives });

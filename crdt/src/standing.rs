@@ -47,7 +47,7 @@ impl Standing {
     }
 }
 
-/// What a node says of itself to the mesh.
+/// What a node says of itself to the mesh. It tells nothing that differs from run to run, so that a start alone writes nothing. (Field 3 was once the boot counter.)
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct NodeRecord {
     /// Its name, for people.
@@ -59,9 +59,6 @@ pub struct NodeRecord {
     /// Whether it may invite, renew and revoke.
     #[n(2)]
     pub authority: bool,
-    /// Its boot counter.
-    #[n(3)]
-    pub boot: u32,
     /// The sections that it holds.
     #[n(4)]
     pub holds: Vec<SectionId>,

@@ -420,22 +420,13 @@ impl Tree {
         self.dirty_feeds.insert(origin);
     }
 
-    /// Drops records that are stable from the feeds (R5). Returns the removals that they carried.
-    pub fn forget(&mut self, stable: &Frontier) -> Vec<Removal> {
-        let mut removals = Vec::new();
+    /// Drops records that are stable from the feeds (R5).
+    pub fn forget(&mut self, stable: &Frontier) {
         for dot in stable.iter() {
             let Some(feed) = self.feeds.get(&dot.origin) else { continue };
             let Some((last, _)) = feed.records.range(..=dot.number).next_back() else { continue };
-            let last = *last;
-            removals.extend(feed.records.range(..=last).flat_map(|(_, record)| record.removals.clone()));
-            self.raise_floor(dot.origin, last);
+            self.raise_floor(dot.origin, *last);
         }
-        removals
-    }
-
-    /// All removals that are still in feeds.
-    pub fn removals(&self) -> impl Iterator<Item = &Removal> {
-        self.feeds.values().flat_map(|feed| feed.records.values()).flat_map(|record| &record.removals)
     }
 
     /// The changes above a number of a feed: how many, and their bytes.

@@ -467,6 +467,24 @@ fn a_value_of_a_removed_topic_is_dropped_and_logged_if_its_remover_had_not_seen_
 // The displaced log.
 
 #[test]
+fn what_a_remover_had_not_seen_is_logged_by_who_restarted_since() {
+    let (mut a, mut b, mut c) = (Node::new(1), Node::new(2), Node::new(3));
+    let base = a.create("s/x", "int64");
+    b.hear_all(&base);
+    c.hear_all(&base);
+    let removed = b.remove("s/x");
+    c.hear_all(&removed);
+    let unseen = a.set("s/x", 2);
+    for listener in [&mut b, &mut c] {
+        listener.restart();
+        listener.hear(&unseen);
+        assert_eq!(listener.displaced_values(), [(2, false)]);
+        let [entry] = &listener.displaced()[..] else { panic!("one entry") };
+        assert_eq!((entry.path.as_str(), entry.definition.as_deref()), ("s/x", Some(&definition("int64").to_bytes()[..])));
+    }
+}
+
+#[test]
 fn of_concurrent_writes_every_loser_is_logged_once() {
     let (mut a, mut b, mut c) = (Node::new(1), Node::new(2), Node::new(3));
     let base = a.create("s/x", "int64");
@@ -521,6 +539,28 @@ fn a_writer_that_restarts_overwrites_itself() {
         assert!(listener.displaced().is_empty());
     });
     assert!(a.displaced().is_empty());
+}
+
+#[test]
+fn what_is_stable_is_not_named_for_ever() {
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    let base = a.create("s/x", "int64");
+    b.hear_all(&base);
+    let mut listeners = [b, Node::new(3)];
+    listeners[1].hear_all(&base);
+    for run in 0..8 {
+        let written = a.set("s/x", run);
+        let Record::Value { write, .. } = &written else { panic!("a value") };
+        // Every run is another origin, and so would be named in every later write.
+        assert!(write.seen.len() <= 1, "{:?}", write.seen);
+        a.restart();
+        // Nobody else is a member, so all that is on the disk is stable.
+        a.replica.forget(0, |_| u64::MAX);
+        for listener in &mut listeners {
+            listener.hear(&written);
+            assert_eq!((listener.value("s/x"), listener.displaced().len()), (Some(run), 0));
+        }
+    }
 }
 
 // Any schedule.

@@ -40,7 +40,6 @@ impl Node {
             addresses: self.config.addresses.clone(),
             authority: self.config.authority.is_some(),
             authority_id: self.config.authority.map(|id| id.to_vec()).unwrap_or_default(),
-            boot: self.replica.own().incarnation.boot,
             holds: self.replica.held().filter(|section| *section != SectionId::MESH).collect(),
             wire: mangrove_net::message::WIRE,
             expires_s: self.config.expires_s,

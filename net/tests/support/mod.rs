@@ -316,10 +316,12 @@ impl World {
     pub fn announce(&mut self, at: usize) {
         let host = &mut self.hosts[at];
         let holds: Vec<SectionId> = host.replica.held().filter(|id| *id != SectionId::MESH).collect();
-        if host.replica.node(host.id).is_some_and(|record| record.holds == holds && record.boot == host.boots) {
+        // Every run has something to say, so that every origin has a feed.
+        let name = format!("n{at} in run {}", host.boots);
+        if host.replica.node(host.id).is_some_and(|record| record.holds == holds && record.name == name) {
             return;
         }
-        let record = NodeRecord { name: format!("n{at}"), holds, boot: host.boots, ..NodeRecord::default() };
+        let record = NodeRecord { name, holds, ..NodeRecord::default() };
         let value = minicbor::to_vec(record).expect("encoding to memory");
         self.put_standing(at, node(at), Some(value));
     }
