@@ -37,6 +37,7 @@
 pub mod batch;
 pub mod codec;
 pub mod gossip;
+mod lag;
 pub mod link;
 pub mod mesh;
 pub mod message;

@@ -28,11 +28,12 @@ pub struct LinkId(pub u64);
 pub struct LinkOptions {
     /// At most so many bytes a second are sent; none for as fast as it goes.
     pub rate_max_bytes_per_s: Option<u64>,
-    /// Bytes cost money: heartbeats go at a tenth of their rate, and values in runs at least [`METERED_GAP`] apart.
+    /// Bytes cost money, in both directions: control, standing records and the tree go at once as ever, but heartbeats at most every
+    /// [`METERED_GAP`], and values in runs at least that far apart, each topic's newest only. Either end may ask for it.
     pub metered: bool,
 }
 
-/// The least time between two value runs of a feed, and between heartbeats, on a metered link.
+/// The least time between two rounds of value runs in a section, and between heartbeats, on a metered link.
 pub const METERED_GAP: Duration = Duration::from_secs(10);
 
 /// What a link has carried since it came up.
@@ -167,8 +168,12 @@ pub(crate) struct Shared {
     pub turn: [u32; 3],
     /// Since when the peer has seemed to be below a floor here, or when it was told so last.
     pub behind_since: Option<Instant>,
-    /// When the next value run may begin, on a metered link.
+    /// On a metered link, the round of value runs that is going on: how far it brings each feed.
+    pub values_round: Option<Frontier>,
+    /// When the next round may begin.
     pub values_due: Instant,
+    /// Whether there are values for the peer that wait for that.
+    pub values_wait: bool,
     pub serving: Option<Serving>,
     /// Buckets to be sent for repair, and whether the peer is to answer with its own.
     pub repairs: VecDeque<(u16, bool)>,
@@ -343,6 +348,23 @@ impl Link {
         }
         let wait_us = (1 - self.tokens) as u128 * 1_000_000 / u128::from(rate.max(1)) + 1;
         Some(self.tokens_at.after(Duration::from_micros(wait_us.min(u128::from(u64::MAX)) as u64)))
+    }
+
+    /// Whether bytes cost money at either end.
+    pub(crate) fn is_metered(&self) -> bool {
+        self.options.metered || self.peer_metered
+    }
+
+    /// When the meter allows values again that wait for it.
+    pub(crate) fn values_due(&self) -> Option<Instant> {
+        self.shared.values().filter(|shared| shared.values_wait).map(|shared| shared.values_due).min()
+    }
+
+    /// Values whose time has come wait no more: they go as soon as the link takes them.
+    pub(crate) fn release_values(&mut self, now: Instant) {
+        for shared in self.shared.values_mut().filter(|shared| shared.values_due <= now) {
+            shared.values_wait = false;
+        }
     }
 
     /// About how many bytes of values the next batch may hold.

@@ -22,6 +22,7 @@ use mangrove_crdt::{
 use crate::{
     codec::Malformed,
     gossip::{Gossip, Pulse},
+    lag::History,
     link::{Intent, Link, LinkId, LinkOptions},
 };
 
@@ -91,8 +92,12 @@ pub enum Timer {
     Check,
     /// When to look for feeds that a neighbour has more of.
     Lag,
-    /// When a link's rate, or its meter, allows something again.
+    /// When a link's rate allows another frame.
     Rate,
+    /// When a metered link may carry heartbeats again.
+    MeteredPulse,
+    /// When a metered link may carry values again that wait for it.
+    MeteredValues,
 }
 
 /// A neighbour broke the protocol. Its link is to be closed, with this as the reason; what it had brought before stands.
@@ -160,6 +165,8 @@ pub struct Mesh {
     check_due: Instant,
     lag_due: Instant,
     adopting: BTreeMap<SectionId, Adoption>,
+    /// What each section has held since when.
+    histories: BTreeMap<SectionId, History>,
     mismatches: u64,
     /// This node's run as the mesh is told of it, where that differs from the replica's.
     run: Option<Origin>,
@@ -192,6 +199,7 @@ impl Mesh {
             check_due: now.after(pace.check),
             lag_due: now.after(pace.graft_after / 2),
             adopting: BTreeMap::new(),
+            histories: BTreeMap::new(),
             mismatches: 0,
             run: None,
         }
@@ -221,6 +229,20 @@ impl Mesh {
     /// The run that a member's newest heartbeat is of.
     pub fn incarnation(&self, node: &NodeId) -> Option<OriginIx> {
         self.gossip.incarnation(node)
+    }
+
+    /// For how long the neighbour at a link has lacked something that this node holds, in a section that both hold: zero if it is known to have
+    /// everything, `None` while it has said of no section that it holds it. What is known of it are the frontiers that it told, what it
+    /// sent, and what was sent to it; what it got from others counts from its next report. Counted from this node's start, or from when it took
+    /// the section, at most; good to about a quarter.
+    pub fn lag(&self, now: Instant, replica: &Replica, id: LinkId) -> Option<Duration> {
+        let link = self.links.get(&id).filter(|link| !link.shared.is_empty())?;
+        let lag_of = |section: &SectionId| {
+            let (history, peer) = (self.histories.get(section)?, link.peer_frontiers(*section)?);
+            // One microsecond at least, so that lacking something never looks like lacking nothing.
+            Some(history.lag(now, replica.section(*section)?, peer)?.max(Duration::from_micros(1)))
+        };
+        Some(link.shared.keys().filter_map(lag_of).max().unwrap_or_default())
     }
 
     /// How far a section was brought by an adoption in progress, of all buckets.
@@ -310,14 +332,15 @@ impl Mesh {
         self.links.get_mut(&id)?.poll_transmit(now, replica, &self.gossip, blocked)
     }
 
-    /// The next deadline. [`Mesh::handle_timeout`] is due then; for [`Timer::Rate`], polling for frames.
+    /// The next deadline. [`Mesh::handle_timeout`] is due then; and polling for frames.
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let own =
             [(self.pulse_due, Timer::Pulse), (self.report_due, Timer::Report), (self.check_due, Timer::Check), (self.lag_due, Timer::Lag)];
         let rates = self.links.values().filter_map(Link::send_due).map(|due| (due, Timer::Rate));
-        let meters = self.links.values().filter(|link| link.options.metered).map(|link| (link.pulses_due, Timer::Rate));
-        let meters = meters.filter(|(due, _)| *due > self.pulse_due);
-        own.into_iter().chain(rates).chain(meters).min()
+        let pulses = self.links.values().filter(|link| link.is_metered()).map(|link| (link.pulses_due, Timer::MeteredPulse));
+        let pulses = pulses.filter(|(due, _)| *due > self.pulse_due);
+        let values = self.links.values().filter_map(Link::values_due).map(|due| (due, Timer::MeteredValues));
+        own.into_iter().chain(rates).chain(pulses).chain(values).min()
     }
 
     /// Does what is due.
@@ -336,6 +359,7 @@ impl Mesh {
             let origin = self.own_run(replica);
             self.gossip.report_own(replica.own().node, origin, &durable);
             self.recall_reports(replica);
+            self.look(now, replica);
         }
         if now >= self.check_due {
             self.check_due = now.after(self.pace.check);
@@ -348,10 +372,20 @@ impl Mesh {
                 }
             }
         }
+        self.links.values_mut().for_each(|link| link.release_values(now));
         if now >= self.lag_due {
             self.lag_due = now.after(self.pace.graft_after / 2);
             self.graft_lagging(now, replica);
             self.hurry_adoptions(now, replica);
+        }
+    }
+
+    /// Notes what each section holds now.
+    fn look(&mut self, now: Instant, replica: &Replica) {
+        self.histories.retain(|id, history| replica.holding(*id) == Some(history.holding));
+        for id in replica.held() {
+            let (Some(section), Some(holding)) = (replica.section(id), replica.holding(id)) else { continue };
+            self.histories.entry(id).or_insert_with(|| History::new(now, holding)).look(now, section);
         }
     }
 

@@ -103,7 +103,7 @@ impl Link {
 
     fn next_content(&mut self, now: Instant, replica: &mut Replica, gossip: &Gossip, of: LaneOf) -> Option<Vec<u8>> {
         let limits = Limits { batch_bytes: self.batch_bytes(), ..self.limits };
-        let metered = self.options.metered || self.peer_metered;
+        let metered = self.is_metered();
         let reported = self.origin.and_then(|run| gossip.reported_in_run(replica.origins(), run));
         if let Some(rest) = self.lanes_out.get_mut(&of).and_then(|lane| lane.rest.pop_front()) {
             return Some(rest);
@@ -112,7 +112,8 @@ impl Link {
         let (section, cx) = replica.parts(of.section)?;
         let pending = match of.plane {
             None => !shared.repairs.is_empty() || shared.serving.is_some(),
-            Some(plane) => shared.serving.is_none() && has_work(shared, section, plane) && !(metered && waits(shared, plane, now)),
+            Some(Plane::Values) => shared.serving.is_none() && values_may_go(shared, section, metered, now),
+            Some(plane) => shared.serving.is_none() && has_work(shared, section, plane),
         };
         if !pending {
             return None;
@@ -177,9 +178,6 @@ impl Link {
                                 frontier_delta(&mut w, names, cx.origins, tree_told, now_at);
                                 *tree_told = now_at.clone();
                                 batch.tree = w.out;
-                                if metered && shared.runs.is_empty() {
-                                    shared.values_due = now.after(METERED_GAP);
-                                }
                             }
                             batch
                         })
@@ -209,7 +207,7 @@ impl Link {
                 return Some(control);
             }
         }
-        let metered = self.options.metered || self.peer_metered;
+        let metered = self.is_metered();
         if self.origin.is_some() && (!metered || now >= self.pulses_due) && !gossip.pulses_told(&self.told) {
             self.pulses_due = now.after(METERED_GAP);
             let mut w = Writer::default();
@@ -355,8 +353,19 @@ pub(crate) fn frontiers_hash(origins: &Origins, frontiers: &Frontiers) -> u64 {
     short(hasher.finalize().as_bytes())
 }
 
-fn waits(shared: &Shared, plane: Plane, now: Instant) -> bool {
-    plane == Plane::Values && now < shared.values_due && !shared.runs.keys().any(|(of, _)| *of == Plane::Values)
+/// Whether there are values for the peer that may go now. On a metered link they go in rounds: each brings every feed as far as it was when the
+/// round began, and begins [`METERED_GAP`] after the end of the one before.
+fn values_may_go(shared: &mut Shared, section: &Section, metered: bool, now: Instant) -> bool {
+    if shared.values_round.is_some() && !(metered && has_work(shared, section, Plane::Values)) {
+        shared.values_round = None;
+        shared.values_due = now.after(METERED_GAP);
+    }
+    let work = has_work(shared, section, Plane::Values);
+    shared.values_wait = work && metered && shared.values_round.is_none() && now < shared.values_due;
+    if work && metered && !shared.values_wait && shared.values_round.is_none() {
+        shared.values_round = Some(section.values.frontier().clone());
+    }
+    work && !shared.values_wait
 }
 
 fn has_work(shared: &Shared, section: &Section, plane: Plane) -> bool {
@@ -367,10 +376,12 @@ fn has_work(shared: &Shared, section: &Section, plane: Plane) -> bool {
 fn feeds<'a>(shared: &'a Shared, section: &'a Section, plane: Plane) -> impl Iterator<Item = OriginIx> + 'a {
     let ahead = move |origin: OriginIx, number: u64| shared.peer[plane].get(origin) < number;
     let wanted = move |origin: OriginIx| !shared.lazy.contains(&(plane, origin));
+    let round = shared.values_round.as_ref().filter(|_| plane == Plane::Values);
+    let upto = move |dot: &DotIx| round.map_or(dot.number, |round| round.get(dot.origin).min(dot.number));
     section
         .frontier(plane)
         .iter()
-        .filter(move |dot| shared.runs.contains_key(&(plane, dot.origin)) || (ahead(dot.origin, dot.number) && wanted(dot.origin)))
+        .filter(move |dot| shared.runs.contains_key(&(plane, dot.origin)) || (ahead(dot.origin, upto(dot)) && wanted(dot.origin)))
         .map(|dot| dot.origin)
 }
 

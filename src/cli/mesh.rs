@@ -124,9 +124,10 @@ pub(super) async fn links(context: &mut Context, command: Option<LinksCommand>) 
 fn link_cells(row: &LinkRow) -> Vec<String> {
     let dash = || "-".to_owned();
     let lag = match (row.lag_changes, row.lag_ms) {
-        (None, _) => dash(),
-        (Some(0), _) => "none".into(),
-        (Some(changes), None) => plural(changes, "change"),
+        (_, None) => dash(),
+        (_, Some(0)) => "none".into(),
+        // What it lacks is of others, who may bring it themselves.
+        (None | Some(0), Some(ms)) => duration_text(ms),
         (Some(changes), Some(ms)) => format!("{}, {}", plural(changes, "change"), duration_text(ms)),
     };
     let mut notes: Vec<String> = row.error.iter().cloned().collect();
@@ -269,10 +270,13 @@ mod tests {
     fn a_link_says_how_it_is() {
         let up = ["JFK", "abababab", "up", "[::1]:4747", "1.2 ms", "1.50 kB", "0 B", "2 changes, 1.5 s", "3.0 s ago", ""];
         assert_eq!(link_cells(&link()), up);
+        let lag = |changes, ms| link_cells(&LinkRow { lag_changes: changes, lag_ms: ms, ..link() })[7].clone();
+        assert_eq!([lag(Some(0), Some(0)), lag(Some(0), Some(2_000)), lag(Some(0), None)], ["none", "2.0 s", "-"]);
         let down = LinkRow {
             state: LinkState::Down,
             rtt_us: None,
             lag_changes: None,
+            lag_ms: None,
             equal_ms_ago: None,
             error: Some("nothing answered in time".into()),
             ..link()

@@ -203,7 +203,7 @@ pub const LINK_KEYS: &[LinkKey] = &[
     LinkKey {
         name: "metered",
         default: "false",
-        doc: "Bytes cost money here: fewer pulses, and nothing of low priority unless asked for.",
+        doc: "Bytes cost money here, both ways: pulses at most every 10 s, and values at most every 10 s, of each topic the newest. Everything else goes at once.",
         set: |link, raw| raw.bool().map(|metered| link.metered = metered),
         get: |link| json!(link.metered),
     },

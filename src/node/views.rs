@@ -135,15 +135,14 @@ impl Node {
         let mut rows: Vec<LinkRow> = self
             .links
             .iter()
-            .filter_map(|(id, info)| Some((info, self.mesh.link(*id)?)))
-            .map(|(info, link)| {
+            .filter_map(|(id, info)| Some((id, info, self.mesh.link(*id)?)))
+            .map(|(id, info, link)| {
                 let stats = link.stats();
-                let mut lag = (0, 0);
+                let mut lag_changes = 0;
                 let mut equal: Option<Option<u64>> = None;
                 for section in link.sections() {
                     if let Some(peer) = link.peer_frontiers(section) {
-                        let part = self.replica.own_writes_above(section, peer);
-                        lag = (lag.0 + part.0, lag.1 + part.1);
+                        lag_changes += self.replica.own_writes_above(section, peer).0;
                     }
                     let ago = link.proved_equal(section).map(|at| now.at.since(at).as_millis() as u64);
                     // Only as recent as the section that was proved longest ago.
@@ -163,8 +162,8 @@ impl Node {
                     sent_records: stats.records_out,
                     received_records: stats.records_in,
                     runs: stats.runs_out,
-                    lag_changes: Some(lag.0),
-                    lag_ms: None,
+                    lag_changes: equal.is_some().then_some(lag_changes),
+                    lag_ms: self.mesh.lag(now.at, &self.replica, *id).map(|lag| lag.as_micros().div_ceil(1_000) as u64),
                     equal_ms_ago: equal.flatten(),
                     mismatches: self.mismatches.get(&info.peer).copied().unwrap_or(0),
                     sections: self.roots(link.sections()),

@@ -197,7 +197,9 @@ pub struct LinkRow {
     /// How many of this node's changes the neighbour is not known to have; `None` while nothing is known.
     #[n(10)]
     pub lag_changes: Option<u64>,
-    /// How old the oldest of them is, in milliseconds.
+    /// For how long the neighbour has lacked something that this node holds, its own changes or others', in milliseconds: 0 when it is known to
+    /// have everything, at least 1 when not; `None` while nothing is known. What it got from others is known once it reports
+    /// that as being on its disk, a second or two later. Counted from this node's start at most, and good to about a quarter.
     #[n(11)]
     pub lag_ms: Option<u64>,
     /// How long ago both were last proved equal in all common sections, in milliseconds.
