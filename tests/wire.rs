@@ -82,9 +82,17 @@ fn controls() -> Vec<Control> {
     let packed = vec![1, 2, 3];
     vec![
         Control::Hello(message::Hello { version: 1, version_min: 1, origin: origin(b"a"), metered: true }),
-        Control::Holds(message::Holds { section, frontiers: packed.clone(), floors: packed.clone(), clock: 5, epoch: 6, holding: 7 }),
-        Control::Unholds(message::Unholds { section, holding: 7 }),
-        Control::Report(message::Report { member: packed.clone(), version: 9, moved: packed.clone() }),
+        Control::Holds(message::Holds {
+            section,
+            frontiers: packed.clone(),
+            floors: packed.clone(),
+            clock: 5,
+            epoch: 6,
+            holding: 7,
+            retired: packed.clone(),
+        }),
+        Control::Unholds(message::OfHolding { section, holding: 7 }),
+        Control::Report(message::Report { member: packed.clone(), version: 9, moved: packed.clone(), retired: packed.clone() }),
         Control::AdoptRequest(message::AdoptRequest { section, digests: packed.clone(), request: 11 }),
         Control::Check(message::Check { section, frontiers: 12, root: Some(13), group: 14 }),
         Control::Check(message::Check { section, frontiers: 12, root: None, group: 14 }),
@@ -96,6 +104,7 @@ fn controls() -> Vec<Control> {
         Control::Groups(message::Groups { section, digests: (0..64).collect() }),
         Control::Buckets(message::Buckets { section, group: 63, buckets: packed }),
         Control::RepairRequest(message::OfBucket { section, bucket: 4_095 }),
+        Control::Unfold(message::OfHolding { section, holding: 8 }),
     ]
 }
 

@@ -51,6 +51,11 @@
 //!
 //! # Names, bytes, memory
 //!
+//! Every run of a node that writes is an origin, and its numbers are kept for ever, about a hundred bytes: dropping them would leave nothing to judge one by
+//! who comes back after any absence, and a counter of runs in their place would not tell apart those of a disk image that was restored. A start
+//! alone writes nothing; what a node's older runs have come to is told between neighbours as one hash (`mangrove_net`); and a write
+//! names what it overtook only as far as somebody may still hold that.
+//!
 //! Inside a node an origin is a small number ([`frontier::OriginIx`]); what travels or is stored names it in full once. Values are bytes here,
 //! checked against their type where they enter ([`value`]). What must reach the disk comes out as rows, each key's newest state
 //! ([`persist`], [`rows`]); a batch of rows is a consistent cut, because it is taken between two inputs.

@@ -37,6 +37,8 @@ pub enum Sabotage {
     TreeAtStart,
     /// Digests leave out which write it is that is held.
     BlindDigest,
+    /// A neighbour's retired runs are taken to be what they are here, without comparing.
+    BlindRetired,
 }
 
 #[cfg(feature = "sabotage")]

@@ -116,8 +116,13 @@ impl Writer {
 
     /// A frontier.
     pub fn frontier(&mut self, names: &mut NamesOut, origins: &Origins, frontier: &Frontier) {
-        let dots: Vec<DotIx> = frontier.iter().collect();
-        self.dots(names, origins, &dots);
+        self.frontier_above(names, origins, &Frontier::default(), frontier);
+    }
+
+    /// The entries of a frontier that are above another's.
+    pub fn frontier_above(&mut self, names: &mut NamesOut, origins: &Origins, told: &Frontier, now: &Frontier) {
+        let risen: Vec<DotIx> = now.iter().filter(|dot| !told.covers(*dot)).collect();
+        self.dots(names, origins, &risen);
     }
 
     /// A rank.

@@ -4,13 +4,16 @@
 //! link that can take a frame gets what it was not told yet. So a slow link skips what is outdated, nothing queues, and whoever can
 //! reach a node by any chain of links knows that it lives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mangrove_crdt::{
     frontier::{DotIx, OriginIx, Origins},
     id::{NodeId, Origin, Plane, SectionId},
+    replica::Replica,
     section::Frontiers,
 };
+
+use crate::retired::Retired;
 
 /// The newest heartbeat of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +32,37 @@ pub struct ReportState {
     /// How often it has reported in this run.
     pub version: u64,
     entries: BTreeMap<(SectionId, Plane, OriginIx), (u64, u64)>,
+    /// The retired runs of each section, of which there are no entries.
+    retired: BTreeMap<SectionId, (Retired, u64)>,
 }
 
 impl ReportState {
+    fn new(origin: OriginIx) -> Self {
+        ReportState { origin, version: 0, entries: BTreeMap::new(), retired: BTreeMap::new() }
+    }
+
+    /// Takes in which runs of a section are retired. Says whether that is another state than before.
+    fn retire(&mut self, origins: &Origins, section: SectionId, retired: Retired, version: u64) -> bool {
+        if self.retired.get(&section).map_or(retired.is_empty(), |(known, _)| *known == retired) {
+            return false;
+        }
+        self.entries.retain(|(of, _, origin), _| *of != section || !retired.covers(origins, *origin));
+        self.retired.insert(section, (retired, version));
+        true
+    }
+
+    /// The retired runs of each section in which they changed after a version.
+    pub fn retired_after(&self, version: u64) -> impl Iterator<Item = (SectionId, &Retired)> {
+        self.retired.iter().filter(move |(_, (_, moved))| *moved > version).map(|(section, (retired, _))| (*section, retired))
+    }
+
+    /// Whether anything is reported in a section.
+    pub fn tells_of(&self, section: SectionId) -> bool {
+        let range = (section, Plane::Standing, OriginIx(0))..=(section, Plane::Values, OriginIx(u32::MAX));
+        self.retired.get(&section).is_some_and(|(retired, _)| !retired.is_empty())
+            || self.entries.range(range).any(|(_, entry)| entry.0 > 0)
+    }
+
     /// The entries that moved after a version.
     pub fn moved_after(&self, version: u64) -> impl Iterator<Item = (SectionId, Plane, DotIx)> + '_ {
         self.entries
@@ -40,14 +71,19 @@ impl ReportState {
             .map(|(&(section, plane, origin), &(number, _))| (section, plane, DotIx { origin, number }))
     }
 
-    /// The frontiers reported in a section.
-    pub fn frontiers(&self, section: SectionId) -> Frontiers {
+    /// The frontiers reported in a section, seen by one who has `ours`; and whether they are all: of retired runs nothing counts that is not the
+    /// same here.
+    pub fn frontiers(&self, origins: &Origins, section: SectionId, ours: &Frontiers) -> (Frontiers, bool) {
         let mut frontiers = Frontiers::default();
         let range = (section, Plane::Standing, OriginIx(0))..=(section, Plane::Values, OriginIx(u32::MAX));
         for (&(_, plane, origin), &(number, _)) in self.entries.range(range) {
             frontiers[plane].raise(origin, number);
         }
-        frontiers
+        match self.retired.get(&section).map(|(retired, _)| retired.join(origins, frontiers.clone(), ours)) {
+            Some(Some(all)) => (all, true),
+            Some(None) => (frontiers, false),
+            None => (frontiers, true),
+        }
     }
 }
 
@@ -65,6 +101,8 @@ pub struct Told {
 pub struct Gossip {
     pulses: BTreeMap<NodeId, Pulse>,
     reports: BTreeMap<NodeId, ReportState>,
+    /// Members' reports of sections that do not count in full, since the member has something else of the retired runs than this node.
+    unclear: BTreeSet<(NodeId, SectionId)>,
 }
 
 impl Gossip {
@@ -105,15 +143,24 @@ impl Gossip {
         })
     }
 
-    /// This node's own durable frontiers. Says whether anything moved.
-    pub fn report_own(&mut self, node: NodeId, origin: OriginIx, durable: &[(SectionId, Frontiers)]) -> bool {
-        let report = self.reports.entry(node).or_insert_with(|| ReportState { origin, version: 0, entries: BTreeMap::new() });
+    /// This node's own durable frontiers, with so many of each node's runs told by number. Says whether anything moved.
+    pub fn report_own(
+        &mut self,
+        origins: &Origins,
+        node: NodeId,
+        origin: OriginIx,
+        durable: &[(SectionId, Frontiers)],
+        runs_told: usize,
+    ) -> bool {
+        let report = self.reports.entry(node).or_insert_with(|| ReportState::new(origin));
         if report.origin != origin {
-            *report = ReportState { origin, version: 0, entries: BTreeMap::new() };
+            *report = ReportState::new(origin);
         }
         let version = report.version + 1;
         let mut moved = false;
         for (section, frontiers) in durable {
+            let (retired, frontiers) = Retired::part(origins, frontiers, runs_told);
+            moved |= report.retire(origins, *section, retired, version);
             for plane in Plane::ALL {
                 for dot in frontiers[plane].iter() {
                     let entry = report.entries.entry((*section, plane, dot.origin)).or_insert((0, 0));
@@ -125,6 +172,10 @@ impl Gossip {
             }
         }
         // What is no longer held, or was given up and is being held anew, must not be counted on: it is told as nothing.
+        let given_up: Vec<_> = report.retired.iter().filter(|(section, _)| durable.iter().all(|(held, _)| held != *section)).collect();
+        for (section, retired) in given_up.into_iter().map(|(section, (retired, _))| (*section, retired.given_up())).collect::<Vec<_>>() {
+            moved |= report.retire(origins, section, retired, version);
+        }
         for ((section, plane, origin), entry) in &mut report.entries {
             let held = durable.iter().find(|(held, _)| held == section);
             if entry.0 > 0 && held.is_none_or(|(_, frontiers)| frontiers[*plane].get(*origin) == 0) {
@@ -145,21 +196,46 @@ impl Gossip {
         member: OriginIx,
         version: u64,
         moved: impl IntoIterator<Item = (SectionId, Plane, DotIx)>,
+        retired: impl IntoIterator<Item = (SectionId, Retired)>,
     ) -> bool {
         let origin = origins.get(member);
-        let report =
-            self.reports.entry(origin.node).or_insert_with(|| ReportState { origin: member, version: 0, entries: BTreeMap::new() });
+        let report = self.reports.entry(origin.node).or_insert_with(|| ReportState::new(member));
         if origins.get(report.origin).incarnation < origin.incarnation {
-            *report = ReportState { origin: member, version: 0, entries: BTreeMap::new() };
+            *report = ReportState::new(member);
         }
         if report.origin != member || report.version >= version {
             return false;
+        }
+        for (section, retired) in retired {
+            report.retire(origins, section, retired, version);
         }
         for (section, plane, dot) in moved {
             report.entries.insert((section, plane, dot.origin), (dot.number, version));
         }
         report.version = version;
         true
+    }
+
+    /// Counts what a member has reported of a section, as far as it can be made out here.
+    pub fn count_report(&mut self, replica: &mut Replica, node: NodeId, section: SectionId) {
+        let Some(report) = self.reports.get(&node) else { return };
+        let ours = replica.section(section).map(|section| section.frontiers()).unwrap_or_default();
+        let (frontiers, all) = report.frontiers(replica.origins(), section, &ours);
+        if all {
+            self.unclear.remove(&(node, section));
+        } else {
+            self.unclear.insert((node, section));
+        }
+        replica.members.report(node, section, &frontiers);
+    }
+
+    /// Counts again what could not be made out.
+    pub fn count_unclear(&mut self, replica: &mut Replica) {
+        for (node, section) in self.unclear.clone() {
+            if replica.section(section).is_some() {
+                self.count_report(replica, node, section);
+            }
+        }
     }
 
     /// The greatest boot counter with which a node was heard in another run than this.
@@ -183,6 +259,7 @@ impl Gossip {
     pub fn forget(&mut self, node: &NodeId) {
         self.pulses.remove(node);
         self.reports.remove(node);
+        self.unclear.retain(|(of, _)| of != node);
     }
 }
 
@@ -249,28 +326,28 @@ mod tests {
         let (mut origins, mut gossip, mut told) = (Origins::default(), Gossip::default(), Told::default());
         let (a, b) = (run(&mut origins, 1, 1), run(&mut origins, 2, 1));
         let node = NodeId([1; 32]);
-        assert!(gossip.report_own(node, a, &[(SECTION, frontiers(&[at(a, 3), at(b, 4)])), (OTHER, frontiers(&[at(a, 1)]))]));
+        assert!(gossip.report_own(&origins, node, a, &[(SECTION, frontiers(&[at(a, 3), at(b, 4)])), (OTHER, frontiers(&[at(a, 1)]))], 2));
         let (_, report, version) = gossip.untold_report(&told).unwrap();
         assert_eq!((report.version, version, report.moved_after(0).count()), (1, 0, 3));
         told.reports.insert(node, (a, 1));
         assert!(gossip.untold_report(&told).is_none());
         // Nothing moves: no new version, nothing to tell.
-        assert!(!gossip.report_own(node, a, &[(SECTION, frontiers(&[at(a, 3), at(b, 4)])), (OTHER, frontiers(&[at(a, 1)]))]));
+        assert!(!gossip.report_own(&origins, node, a, &[(SECTION, frontiers(&[at(a, 3), at(b, 4)])), (OTHER, frontiers(&[at(a, 1)]))], 2));
         assert!(gossip.untold_report(&told).is_none());
         // One number moves, and one section is given up.
-        assert!(gossip.report_own(node, a, &[(SECTION, frontiers(&[at(a, 3), at(b, 5)]))]));
+        assert!(gossip.report_own(&origins, node, a, &[(SECTION, frontiers(&[at(a, 3), at(b, 5)]))], 2));
         let (_, report, version) = gossip.untold_report(&told).unwrap();
         let moved: Vec<_> = report.moved_after(version).collect();
         assert_eq!(moved, [(SECTION, Plane::Values, at(b, 5)), (OTHER, Plane::Values, at(a, 0))]);
-        assert_eq!(report.frontiers(SECTION), frontiers(&[at(a, 3), at(b, 5)]));
-        assert!(report.frontiers(OTHER).is_zero());
+        assert_eq!(report.frontiers(&origins, SECTION, &Frontiers::default()).0, frontiers(&[at(a, 3), at(b, 5)]));
+        assert!(report.frontiers(&origins, OTHER, &Frontiers::default()).0.is_zero());
 
         // Another node that was told the two in turn knows the same; out of turn, the newer stands.
         let mut other = Gossip::default();
-        assert!(other.report(&origins, a, 2, moved.clone()));
-        assert!(!other.report(&origins, a, 2, moved.clone()));
-        assert!(!other.report(&origins, a, 1, [(SECTION, Plane::Values, at(b, 4))]));
-        assert_eq!(other.reported(&node).unwrap().frontiers(SECTION), frontiers(&[at(b, 5)]));
+        assert!(other.report(&origins, a, 2, moved.clone(), []));
+        assert!(!other.report(&origins, a, 2, moved.clone(), []));
+        assert!(!other.report(&origins, a, 1, [(SECTION, Plane::Values, at(b, 4))], []));
+        assert_eq!(other.reported(&node).unwrap().frontiers(&origins, SECTION, &Frontiers::default()).0, frontiers(&[at(b, 5)]));
     }
 
     #[test]
@@ -278,22 +355,22 @@ mod tests {
         let (mut origins, mut gossip, mut told) = (Origins::default(), Gossip::default(), Told::default());
         let (first, second) = (run(&mut origins, 1, 1), run(&mut origins, 1, 2));
         let node = NodeId([1; 32]);
-        assert!(gossip.report(&origins, first, 9, [(SECTION, Plane::Values, at(first, 30))]));
+        assert!(gossip.report(&origins, first, 9, [(SECTION, Plane::Values, at(first, 30))], []));
         told.reports.insert(node, (first, 9));
-        assert!(gossip.report(&origins, second, 1, [(SECTION, Plane::Values, at(first, 20))]));
+        assert!(gossip.report(&origins, second, 1, [(SECTION, Plane::Values, at(first, 20))], []));
         // A disk that came back from an image: what it has lost is not counted on any more.
-        assert_eq!(gossip.reported(&node).unwrap().frontiers(SECTION), frontiers(&[at(first, 20)]));
+        assert_eq!(gossip.reported(&node).unwrap().frontiers(&origins, SECTION, &Frontiers::default()).0, frontiers(&[at(first, 20)]));
         assert!(gossip.reported_in_run(&origins, origins.get(second)).is_some());
         assert!(gossip.reported_in_run(&origins, origins.get(first)).is_none());
         // What the first run still says comes too late, whatever its version.
-        assert!(!gossip.report(&origins, first, 10, [(SECTION, Plane::Values, at(first, 31))]));
-        assert_eq!(gossip.reported(&node).unwrap().frontiers(SECTION), frontiers(&[at(first, 20)]));
+        assert!(!gossip.report(&origins, first, 10, [(SECTION, Plane::Values, at(first, 31))], []));
+        assert_eq!(gossip.reported(&node).unwrap().frontiers(&origins, SECTION, &Frontiers::default()).0, frontiers(&[at(first, 20)]));
         // A link that was told of the first run is told all of the second.
         assert_eq!(gossip.untold_report(&told).map(|(_, report, version)| (report.version, version)), Some((1, 0)));
         // The same of a node's own.
-        assert!(gossip.report_own(node, second, &[(SECTION, frontiers(&[at(second, 1)]))]));
+        assert!(gossip.report_own(&origins, node, second, &[(SECTION, frontiers(&[at(second, 1)]))], 2));
         let third = run(&mut origins, 1, 3);
-        assert!(gossip.report_own(node, third, &[(SECTION, frontiers(&[at(third, 1)]))]));
+        assert!(gossip.report_own(&origins, node, third, &[(SECTION, frontiers(&[at(third, 1)]))], 2));
         assert_eq!(gossip.reported(&node).map(|report| (report.origin, report.version)), Some((third, 1)));
     }
 
@@ -303,7 +380,7 @@ mod tests {
         let (a, b) = (run(&mut origins, 1, 1), run(&mut origins, 2, 1));
         for origin in [a, b] {
             gossip.pulse(&origins, Pulse { origin, count: 1 });
-            gossip.report(&origins, origin, 1, [(SECTION, Plane::Values, at(a, 1))]);
+            gossip.report(&origins, origin, 1, [(SECTION, Plane::Values, at(a, 1))], []);
         }
         gossip.forget(&NodeId([1; 32]));
         assert_eq!((gossip.incarnation(&NodeId([1; 32])), gossip.incarnation(&NodeId([2; 32]))), (None, Some(b)));

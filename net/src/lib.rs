@@ -14,7 +14,8 @@
 //!
 //! **Frontiers, then what lies above.** On connecting, both ends announce each section that they hold with its frontiers and floors, and each runs
 //! what the other lacks: one round trip, bytes by difference. Whoever is below a floor asks to adopt instead. The rules (R1 to R9)
-//! are argued in [`mangrove_crdt`]; which part of them lives here is said in [`link`].
+//! are argued in [`mangrove_crdt`]; which part of them lives here is said in [`link`]. Runs of nodes that are over are told as one hash, however
+//! many there were (`retired`), and later frontiers on a link tell only what has moved since it was announced.
 //!
 //! **A tree out of a mesh.** For each feed a link is *eager* or *lazy*, as in Plumtree (Leitão, Pereira, Rodrigues 2007). It begins eager; a run
 //! that brought nothing new is answered with `Prune`, and the link turns lazy for that feed. If a neighbour is known to have more of a feed for a
@@ -42,6 +43,7 @@ pub mod link;
 pub mod mesh;
 pub mod message;
 mod receive;
+mod retired;
 mod send;
 
 #[cfg(feature = "quic")]

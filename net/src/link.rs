@@ -66,6 +66,10 @@ pub struct LinkStats {
 pub(crate) enum Intent {
     Hello,
     Holds(SectionId),
+    /// The same again, with every run told by number.
+    HoldsUnfolded(SectionId),
+    /// The section's `Holds` of this holding could not be made out.
+    Unfold(SectionId, u64),
     Unholds(SectionId, u64),
     Graft(SectionId, Plane, OriginIx),
     Prune(SectionId, Plane, OriginIx),
@@ -100,6 +104,8 @@ pub(crate) struct LaneIn {
     /// The peer's tree frontier as last told on this lane (R9). It belongs to the lane, on which it is told by differences, and outlives
     /// whatever happens to the section here.
     pub tree_heard: Frontier,
+    /// Whether what was announced of the tree is in that.
+    pub told: bool,
 }
 
 /// A run being sent.
@@ -193,6 +199,17 @@ pub(crate) struct Shared {
     pub next_group: u16,
 }
 
+/// A section as one end of a link announced it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Said {
+    /// Which holding of it.
+    pub holding: u64,
+    pub frontiers: Frontiers,
+    /// Without those of retired runs.
+    pub floors: Frontiers,
+    pub clock: u64,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Link {
@@ -209,8 +226,14 @@ pub struct Link {
     pub(crate) pulses_due: Instant,
     /// The sections that the peer was told of, each with its holding.
     pub(crate) announced: BTreeMap<SectionId, u64>,
-    /// What the peer holds, with the frontiers and floors that it announced.
+    /// What was said of each: later frontiers tell what has risen above.
+    pub(crate) said: BTreeMap<SectionId, Said>,
+    /// What the peer holds, with the frontiers and floors that it announced, the frontiers raised by what it has reported since.
     pub(crate) peer_holds: BTreeMap<SectionId, (Frontiers, Frontiers)>,
+    /// What it said of each: its later frontiers tell what has risen above.
+    pub(crate) heard: BTreeMap<SectionId, Said>,
+    /// Sections that the peer announced, each with the holding, but what it has of retired runs is something else than here.
+    pub(crate) unclear: BTreeMap<SectionId, u64>,
     pub(crate) shared: BTreeMap<SectionId, Shared>,
     /// The newest holding of each section that the peer told of, ended or not.
     pub(crate) peer_holdings: BTreeMap<SectionId, u64>,
@@ -240,7 +263,10 @@ impl Link {
             told: Told::default(),
             pulses_due: now,
             announced: BTreeMap::new(),
+            said: BTreeMap::new(),
             peer_holds: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            unclear: BTreeMap::new(),
             shared: BTreeMap::new(),
             peer_holdings: BTreeMap::new(),
             lanes_out: BTreeMap::new(),

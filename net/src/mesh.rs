@@ -50,11 +50,14 @@ pub struct Limits {
     pub batch_records: usize,
     /// About how many bytes of buckets a frame of an adoption holds, before compression.
     pub bulk_bytes: usize,
+    /// How many of each node's runs, the newest, are told by number; older ones are retired. What is over moves no more, but the last run before the
+    /// present one may be known here and not yet there.
+    pub runs_told: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { batch_bytes: 64 * 1024, batch_records: 4096, bulk_bytes: 256 * 1024 }
+        Limits { batch_bytes: 64 * 1024, batch_records: 4096, bulk_bytes: 256 * 1024, runs_told: 2 }
     }
 }
 
@@ -357,7 +360,7 @@ impl Mesh {
             let durable: Vec<(SectionId, Frontiers)> =
                 replica.held().filter_map(|id| Some((id, replica.section(id)?.durable().clone()))).collect();
             let origin = self.own_run(replica);
-            self.gossip.report_own(replica.own().node, origin, &durable);
+            self.gossip.report_own(replica.origins(), replica.own().node, origin, &durable, self.pace.limits.runs_told);
             self.recall_reports(replica);
             self.look(now, replica);
         }
@@ -401,21 +404,18 @@ impl Mesh {
     }
 
     /// Reports that came before their member was known as one count from now on.
-    fn recall_reports(&self, replica: &mut Replica) {
+    fn recall_reports(&mut self, replica: &mut Replica) {
         let held: Vec<SectionId> = replica.held().collect();
         let mut missing = Vec::new();
         for (node, _) in replica.members.iter() {
             let Some(report) = self.gossip.reported(node) else { continue };
-            for section in held.iter().filter(|section| replica.members.reported(node, **section).is_none()) {
-                let frontiers = report.frontiers(*section);
-                if !frontiers.is_zero() {
-                    missing.push((*node, *section, frontiers));
-                }
-            }
+            let uncounted = held.iter().filter(|section| replica.members.reported(node, **section).is_none() && report.tells_of(**section));
+            missing.extend(uncounted.map(|section| (*node, *section)));
         }
-        for (node, section, frontiers) in missing {
-            replica.members.report(node, section, &frontiers);
+        for (node, section) in missing {
+            self.gossip.count_report(replica, node, section);
         }
+        self.gossip.count_unclear(replica);
     }
 
     /// A member has left or was revoked.

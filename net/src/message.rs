@@ -70,7 +70,7 @@ messages! {
         /// below one of its floors, ask to adopt.
         2 Holds(Holds),
         /// The sender holds a section no more. *Duty*: send nothing of it any more.
-        3 Unholds(Unholds),
+        3 Unholds(OfHolding),
         /// Something was missed, or the sender wants a feed from here. *Duty*: push this feed, from this frontier on.
         4 Graft(Graft),
         /// What came of this feed was known already. *Duty*: do not push it, until grafted.
@@ -93,6 +93,9 @@ messages! {
         13 Buckets(Buckets),
         /// A bucket was found to differ. *Duty*: send it as a `Repair`.
         14 RepairRequest(OfBucket),
+        /// The receiver's [`Holds`] of this holding cannot be made out, since the sender has something else of the retired runs. *Duty*: say it
+        /// again with every run told by number.
+        15 Unfold(OfHolding),
     }
 }
 
@@ -151,10 +154,10 @@ pub struct Holds {
     /// The section.
     #[n(0)]
     pub section: SectionId,
-    /// The frontiers, plane by plane (packed).
+    /// The frontiers, plane by plane, without retired runs (packed). Further frontiers on this link tell what is above these.
     #[cbor(n(1), with = "minicbor::bytes")]
     pub frontiers: Vec<u8>,
-    /// The floors (packed).
+    /// The floors, without those of retired runs, which are no higher than the frontiers (packed).
     #[cbor(n(2), with = "minicbor::bytes")]
     pub floors: Vec<u8>,
     /// The sender's Lamport clock.
@@ -166,16 +169,19 @@ pub struct Holds {
     /// Which holding of the section this is: a greater number than before if it was given up and is held again.
     #[n(5)]
     pub holding: u64,
+    /// The retired runs, and a hash of what the sender has of them (packed).
+    #[cbor(n(6), with = "minicbor::bytes", default)]
+    pub retired: Vec<u8>,
 }
 
-/// See [`Control::Unholds`].
+/// A message about a holding of a section.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-pub struct Unholds {
+pub struct OfHolding {
     /// The section.
     #[n(0)]
     pub section: SectionId,
-    /// Which holding of it has ended.
+    /// Which holding of it: see [`Holds`].
     #[n(1)]
     pub holding: u64,
 }
@@ -253,6 +259,10 @@ pub struct Report {
     /// For each section, the entries that moved (packed).
     #[cbor(n(2), with = "minicbor::bytes")]
     pub moved: Vec<u8>,
+    /// For each section in which they have changed, the retired runs, of which there are no entries, and a hash of what the member has of
+    /// them (packed).
+    #[cbor(n(3), with = "minicbor::bytes", default)]
+    pub retired: Vec<u8>,
 }
 
 /// See [`Control::AdoptRequest`].
@@ -334,10 +344,10 @@ pub struct LaneOf {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct AdoptBegin {
-    /// The frontiers as the adoption begins (packed).
+    /// The frontiers as the adoption begins, where above those announced (packed).
     #[cbor(n(0), with = "minicbor::bytes")]
     pub frontiers: Vec<u8>,
-    /// The floors as it begins (packed).
+    /// The floors as it begins, where above those announced (packed).
     #[cbor(n(1), with = "minicbor::bytes")]
     pub floors: Vec<u8>,
     /// The sender's Lamport clock.
@@ -352,7 +362,7 @@ pub struct AdoptBegin {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Images {
-    /// The sender's frontiers when these buckets were read (packed).
+    /// The sender's frontiers when these buckets were read, where above those announced (packed).
     #[cbor(n(0), with = "minicbor::bytes")]
     pub covered: Vec<u8>,
     /// The buckets: packed, then compressed by LZ4 with its length in front.
@@ -378,7 +388,7 @@ impl Images {
 #[derive(Clone, Debug, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(map)]
 pub struct AdoptEnd {
-    /// The sender's tree frontier at the end (R9; packed).
+    /// The sender's tree frontier at the end, where above that announced (R9; packed).
     #[cbor(n(0), with = "minicbor::bytes")]
     pub tree: Vec<u8>,
 }
@@ -397,9 +407,14 @@ pub struct Repair {
 
 /// Packs frontiers of all planes.
 pub fn pack_frontiers(names: &mut NamesOut, origins: &Origins, frontiers: &Frontiers) -> Vec<u8> {
+    pack_frontiers_above(names, origins, &Frontiers::default(), frontiers)
+}
+
+/// Packs what frontiers have risen above some others.
+pub fn pack_frontiers_above(names: &mut NamesOut, origins: &Origins, told: &Frontiers, now: &Frontiers) -> Vec<u8> {
     let mut w = Writer::default();
     for plane in Plane::ALL {
-        w.frontier(names, origins, &frontiers[plane]);
+        w.frontier_above(names, origins, &told[plane], &now[plane]);
     }
     w.out
 }

@@ -1,5 +1,7 @@
 //! The receiver's side of a link: what a frame does here.
 
+use std::collections::BTreeSet;
+
 use mangrove_crdt::{
     frontier::{DotIx, OriginIx, Origins},
     id::{Plane, SectionId},
@@ -16,8 +18,9 @@ use crate::{
     batch::{Batch, Unpacker, unpack_tree},
     codec::{Malformed, NamesIn, Reader},
     gossip::{Gossip, Pulse},
-    link::{Adopting, Arriving, HeldEnd, Intent, LaneIn, Link, Serving, Shared},
+    link::{Adopting, Arriving, HeldEnd, Intent, LaneIn, Link, Said, Serving, Shared},
     message::{AdoptBegin, AdoptEnd, Content, Control, Images, LaneOf, Report, WIRE, WIRE_MIN, unpack_frontiers, unpack_image},
+    retired::Retired,
     send::{buckets_of, frontiers_hash, short},
 };
 
@@ -119,16 +122,37 @@ impl Link {
             Control::Holds(holds) => {
                 let frontiers = unpack_frontiers(&holds.frontiers, names, &mut |origin| intern(replica, origin))?;
                 let floors = unpack_frontiers(&holds.floors, names, &mut |origin| intern(replica, origin))?;
+                let retired = Retired::unpack(&holds.retired, names, &mut |origin| intern(replica, origin))?;
                 self.drop_shared(replica, holds.section);
+                self.peer_holds.remove(&holds.section);
+                self.unclear.remove(&holds.section);
+                let ours = replica.section(holds.section).map(|section| section.frontiers()).unwrap_or_default();
+                let Some(frontiers) = retired.join(replica.origins(), frontiers, &ours) else {
+                    // To be asked for at once if the section is held here, otherwise once it is.
+                    self.unclear.insert(holds.section, holds.holding);
+                    return Ok(effects);
+                };
                 if let Some((section, _)) = replica.parts(holds.section) {
                     section.raise_clock(holds.clock);
                 }
+                let said = Said { holding: holds.holding, frontiers: frontiers.clone(), floors: floors.clone(), clock: holds.clock };
+                self.heard.insert(holds.section, said);
                 self.peer_holds.insert(holds.section, (frontiers, floors));
                 self.peer_holdings.insert(holds.section, holds.holding);
                 effects.adopt = self.share(replica, holds.section);
             }
+            Control::Unfold(of) => {
+                if self.said.get(&of.section).is_some_and(|said| said.holding == of.holding) {
+                    self.intend(Intent::HoldsUnfolded(of.section));
+                    // What was asked for meanwhile was not understood.
+                    if self.shared.get(&of.section).and_then(|shared| shared.adopting.as_ref()).is_some_and(|adopting| !adopting.begun) {
+                        self.intend(Intent::AdoptRequest(of.section));
+                    }
+                }
+            }
             Control::Unholds(of) => {
                 self.drop_shared(replica, of.section);
+                self.unclear.remove(&of.section);
                 self.peer_holds.remove(&of.section);
                 self.peer_holdings.insert(of.section, of.holding);
             }
@@ -227,6 +251,9 @@ impl Link {
                 for plane in Plane::ALL {
                     theirs[plane] = r.frontier(names, &mut |origin| intern(replica, origin))?;
                 }
+                if let Some(heard) = self.heard.get(&buckets.section) {
+                    theirs.join(&heard.frontiers);
+                }
                 if buckets.group >= BUCKETS / GROUP_BUCKETS {
                     return Err(r.bad(format!("group {}", buckets.group)).into());
                 }
@@ -306,6 +333,12 @@ impl Link {
         let mut r = Reader::new("report", &report.member);
         let member = r.origin(&mut self.names_in, &mut |origin| intern(replica, origin))?;
         let node = replica.origins().get(member).node;
+        let mut r = Reader::new("retired runs", &report.retired);
+        let mut retired = Vec::new();
+        while !r.is_done() {
+            let section = SectionId(r.u64()?);
+            retired.push((section, Retired::read(&mut r, &mut self.names_in, &mut |origin| intern(replica, origin))?));
+        }
         if node == self.peer {
             for (section, plane, dot) in &moved {
                 if let Some(shared) = self.shared.get_mut(section) {
@@ -316,14 +349,12 @@ impl Link {
                 }
             }
         }
-        let mut sections: Vec<SectionId> = moved.iter().map(|(section, ..)| *section).collect();
-        sections.dedup();
-        if node != replica.own().node && gossip.report(replica.origins(), member, report.version, moved) {
+        let sections = moved.iter().map(|(section, ..)| *section).chain(retired.iter().map(|(section, _)| *section));
+        let sections: BTreeSet<SectionId> = sections.collect();
+        if node != replica.own().node && gossip.report(replica.origins(), member, report.version, moved, retired) {
             self.told.reports.insert(node, (member, report.version));
-            if let Some(state) = gossip.reported(&node) {
-                for section in sections {
-                    replica.members.report(node, section, &state.frontiers(section));
-                }
+            for section in sections {
+                gossip.count_report(replica, node, section);
             }
         }
         Ok(())
@@ -371,9 +402,12 @@ impl Link {
             }
             Content::AdoptEnd(end) => self.adopt_end(replica, of.section, &end, names),
             Content::Repair(repair) => {
-                let (images, covered) = read_images(replica, &repair.images.after(std::mem::take(&mut lane.pieces)), names)?;
+                let (images, mut covered) = read_images(replica, &repair.images.after(std::mem::take(&mut lane.pieces)), names)?;
                 let Some((section, mut cx)) = replica.parts(of.section) else { return Ok(Effects::default()) };
                 let Some(shared) = self.shared.get_mut(&of.section) else { return Ok(Effects::default()) };
+                if let Some(heard) = self.heard.get(&of.section) {
+                    covered.join(&heard.frontiers);
+                }
                 for image in &images {
                     section.repair_bucket(&mut cx, image, &covered)?;
                     if repair.reply && !shared.repairs.contains(&(image.bucket, false)) {
@@ -416,7 +450,7 @@ impl Link {
         id: SectionId,
         plane: Plane,
         batch: &Batch,
-        LaneIn { names, tree_heard, .. }: &mut LaneIn,
+        LaneIn { names, tree_heard, told, .. }: &mut LaneIn,
     ) -> Result<Effects, Violation> {
         let origin = Reader::new("origin", &batch.origin).origin(names, &mut |origin| intern(replica, origin))?;
         if batch.upto < batch.from {
@@ -443,6 +477,9 @@ impl Link {
         } else {
             Reader::new("tree frontier", &batch.tree).dots(names, &mut |origin| intern(replica, origin))?
         };
+        if let Some(heard) = self.heard.get(&id).filter(|_| !std::mem::replace(told, true)) {
+            tree_heard.join(&heard.frontiers[Plane::Tree]);
+        }
         for dot in tree {
             tree_heard.raise(dot.origin, dot.number);
         }
@@ -517,8 +554,12 @@ impl Link {
     }
 
     fn adopt_begin(&mut self, replica: &mut Replica, id: SectionId, begin: &AdoptBegin, names: &mut NamesIn) -> Result<Effects, Violation> {
-        let start = unpack_frontiers(&begin.frontiers, names, &mut |origin| intern(replica, origin))?;
-        let floors = unpack_frontiers(&begin.floors, names, &mut |origin| intern(replica, origin))?;
+        let mut start = unpack_frontiers(&begin.frontiers, names, &mut |origin| intern(replica, origin))?;
+        let mut floors = unpack_frontiers(&begin.floors, names, &mut |origin| intern(replica, origin))?;
+        if let Some(heard) = self.heard.get(&id) {
+            start.join(&heard.frontiers);
+            floors.join(&heard.floors);
+        }
         let Some(shared) = self.shared.get_mut(&id) else { return Ok(Effects::default()) };
         let Some((section, _)) = replica.parts(id) else { return Ok(Effects::default()) };
         let Some(adopting) = shared.adopting.as_mut().filter(|adopting| adopting.request == begin.request) else {
@@ -532,7 +573,10 @@ impl Link {
     }
 
     fn adopt_buckets(&mut self, replica: &mut Replica, id: SectionId, images: &Images, names: &mut NamesIn) -> Result<Effects, Violation> {
-        let (buckets, covered) = read_images(replica, images, names)?;
+        let (buckets, mut covered) = read_images(replica, images, names)?;
+        if let Some(heard) = self.heard.get(&id) {
+            covered.join(&heard.frontiers);
+        }
         let Some(shared) = self.shared.get_mut(&id) else { return Ok(Effects::default()) };
         let Some(adopting) = shared.adopting.as_mut().filter(|adopting| adopting.begun) else { return Ok(Effects::default()) };
         let Some((section, mut cx)) = replica.parts(id) else { return Ok(Effects::default()) };
@@ -550,7 +594,10 @@ impl Link {
     }
 
     fn adopt_end(&mut self, replica: &mut Replica, id: SectionId, end: &AdoptEnd, names: &mut NamesIn) -> Result<Effects, Violation> {
-        let tree = Reader::new("tree frontier", &end.tree).frontier(names, &mut |origin| intern(replica, origin))?;
+        let mut tree = Reader::new("tree frontier", &end.tree).frontier(names, &mut |origin| intern(replica, origin))?;
+        if let Some(heard) = self.heard.get(&id) {
+            tree.join(&heard.frontiers[Plane::Tree]);
+        }
         let Some(shared) = self.shared.get_mut(&id) else { return Ok(Effects::default()) };
         let Some(adopting) = shared.adopting.take_if(|adopting| adopting.begun) else { return Ok(Effects::default()) };
         let Adopting { start, floors, positions, missed, .. } = adopting;
@@ -573,6 +620,9 @@ impl Link {
         if self.shared.iter().any(|(id, shared)| stale(id, shared)) {
             self.shared.retain(|id, shared| !stale(id, shared));
             self.lanes_out.retain(|of, _| replica.holding(of.section) == Some(of.holding));
+        }
+        for (id, holding) in self.unclear.extract_if(.., |id, _| replica.holding(*id).is_some()).collect::<Vec<_>>() {
+            self.intend(Intent::Unfold(id, holding));
         }
         if self.shared.len() < self.peer_holds.len() {
             let both = self.peer_holds.keys().filter(|id| !self.shared.contains_key(id) && replica.holding(**id).is_some());

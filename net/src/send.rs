@@ -25,12 +25,14 @@ use crate::{
     batch::{Batch, PackKey, Packer, frontier_delta, pack_tree},
     codec::{NamesOut, Writer},
     gossip::Gossip,
-    link::{Adopting, Intent, LaneOut, Link, METERED_GAP, RunOut, Serving, Shared},
+    link::{Adopting, Intent, LaneOut, Link, METERED_GAP, RunOut, Said, Serving, Shared},
     mesh::Limits,
     message::{
         AdoptBegin, AdoptEnd, AdoptRequest, Buckets, Check, Content, Control, Graft, Groups, Hello, Holds, Images, LaneOf, OfBucket,
-        OfFeed, OfSection, Packed, Piece, Repair, Report, Unholds, WIRE, WIRE_MIN, pack_frontiers, pack_image, pack_origin,
+        OfFeed, OfHolding, OfSection, Packed, Piece, Repair, Report, WIRE, WIRE_MIN, pack_frontiers, pack_frontiers_above, pack_image,
+        pack_origin,
     },
+    retired::Retired,
 };
 
 /// How long a peer may seem to be below a floor before it is told so: often it only lags, and a report is on its way.
@@ -108,6 +110,7 @@ impl Link {
         if let Some(rest) = self.lanes_out.get_mut(&of).and_then(|lane| lane.rest.pop_front()) {
             return Some(rest);
         }
+        let said = self.said.get(&of.section).filter(|said| said.holding == of.holding)?;
         let shared = self.shared.get_mut(&of.section)?;
         let (section, cx) = replica.parts(of.section)?;
         let pending = match of.plane {
@@ -122,8 +125,9 @@ impl Link {
             // Others may have brought it further than this link has heard.
             if let Some(reported) = reported {
                 // No further than this node itself: a report may be of what the peer has given up since.
-                let mut reported = reported.frontiers(of.section);
-                reported.meet(&section.frontiers());
+                let ours = section.frontiers();
+                let (mut reported, _) = reported.frontiers(cx.origins, of.section, &ours);
+                reported.meet(&ours);
                 shared.peer.join(&reported);
             }
             if section.is_below_floor(&shared.peer) {
@@ -146,7 +150,7 @@ impl Link {
                     names: NamesOut::default(),
                     opened: false,
                     rest: VecDeque::new(),
-                    tree_told: Frontier::default(),
+                    tree_told: said.frontiers[Plane::Tree].clone(),
                 })
             }
         };
@@ -155,7 +159,7 @@ impl Link {
         }
         let (names, tree_told) = (&mut lane.names, &mut lane.tree_told);
         match of.plane {
-            None => bulk(shared, section, cx.origins, names, &mut lane.rest, limits, &mut self.stats),
+            None => bulk(shared, said, section, cx.origins, names, &mut lane.rest, limits, &mut self.stats),
             Some(plane) => {
                 let origin = next_feed(shared, section, plane)?;
                 let batch = match plane {
@@ -229,6 +233,11 @@ impl Link {
             };
             let moved = report.moved_after(told).filter(|(section, plane, dot)| stands(section, *plane, dot));
             let moved: Vec<_> = moved.collect();
+            let stands = |section: &SectionId, retired: &Retired| {
+                let durable = || Some(Retired::part(origins, replica.section(*section)?.durable(), self.limits.runs_told).0);
+                node != replica.own().node || durable().as_ref() == Some(retired) || *retired == retired.given_up()
+            };
+            let retired: Vec<_> = report.retired_after(told).filter(|(section, retired)| stands(section, retired)).collect();
             let mut w = Writer::default();
             w.u64(moved.len() as u64);
             for (section, plane, dot) in moved {
@@ -236,9 +245,14 @@ impl Link {
                 w.u64(plane as u64);
                 w.dot(&mut self.names_out, origins, dot);
             }
-            // The member is packed second, so it must be read second: names count in the order of writing.
+            // The member is packed second, and the retired runs third, so they must be read so: names count in the order of writing.
             let member = pack_origin(&mut self.names_out, origins, report.origin);
-            return Some(Control::Report(Report { member, version: report.version, moved: w.out }));
+            let mut of_retired = Writer::default();
+            for (section, retired) in retired {
+                of_retired.u64(section.0);
+                retired.pack_onto(&mut of_retired, &mut self.names_out, origins);
+            }
+            return Some(Control::Report(Report { member, version: report.version, moved: w.out, retired: of_retired.out }));
         }
         None
     }
@@ -248,17 +262,26 @@ impl Link {
         let names = &mut self.names_out;
         Some(match intent {
             Intent::Hello => return None,
-            Intent::Unholds(section, holding) => Control::Unholds(Unholds { section, holding }),
+            Intent::Unholds(section, holding) => Control::Unholds(OfHolding { section, holding }),
             Intent::Behind(section) => Control::Behind(OfSection { section }),
             Intent::Checked(section) => Control::Checked(OfSection { section }),
             Intent::RepairRequest(section, bucket) => Control::RepairRequest(OfBucket { section, bucket }),
             Intent::Holds(id) => {
                 let section = replica.section(id)?;
-                let frontiers = pack_frontiers(names, replica.origins(), &section.frontiers());
-                let floors = pack_frontiers(names, replica.origins(), &section.floors());
-                let holding = replica.holding(id)?;
-                Control::Holds(Holds { section: id, frontiers, floors, clock: section.clock(), epoch: 0, holding })
+                let (frontiers, clock, holding) = (section.frontiers(), section.clock(), replica.holding(id)?);
+                let (retired, rest) = Retired::part(replica.origins(), &frontiers, self.limits.runs_told);
+                let mut floors = section.floors();
+                floors.meet(&rest);
+                let said = Said { holding, frontiers, floors, clock };
+                let holds = holds(names, replica.origins(), id, &said, &rest, &retired);
+                self.said.insert(id, said);
+                Control::Holds(holds)
             }
+            Intent::HoldsUnfolded(id) => {
+                let said = self.said.get(&id)?;
+                Control::Holds(holds(names, replica.origins(), id, said, &said.frontiers, &Retired::default()))
+            }
+            Intent::Unfold(section, holding) => Control::Unfold(OfHolding { section, holding }),
             Intent::Graft(id, plane, origin) => {
                 let dot = DotIx { origin, number: replica.section(id)?.frontier(plane).get(origin) };
                 let mut w = Writer::default();
@@ -308,11 +331,12 @@ impl Link {
             }
             Intent::Buckets(id, group) => {
                 let (section, cx) = replica.parts(id)?;
+                let said = self.said.get(&id)?;
                 // Who is to adopt differs without fault.
                 self.shared.get(&id).filter(|shared| shared.serving.is_none() && !section.is_below_floor(&shared.peer))?;
                 let mut w = Writer::default();
                 for plane in Plane::ALL {
-                    w.frontier(names, cx.origins, section.frontier(plane));
+                    w.frontier_above(names, cx.origins, &said.frontiers[plane], section.frontier(plane));
                 }
                 for bucket in buckets_of(group) {
                     let digest = section.digest(cx.origins, bucket);
@@ -324,6 +348,18 @@ impl Link {
                 Control::Buckets(Buckets { section: id, group, buckets: w.out })
             }
         })
+    }
+}
+
+fn holds(names: &mut NamesOut, origins: &Origins, section: SectionId, said: &Said, told: &Frontiers, retired: &Retired) -> Holds {
+    Holds {
+        section,
+        frontiers: pack_frontiers(names, origins, told),
+        floors: pack_frontiers(names, origins, &said.floors),
+        clock: said.clock,
+        epoch: 0,
+        holding: said.holding,
+        retired: retired.pack(names, origins),
     }
 }
 
@@ -464,8 +500,10 @@ fn in_pieces(images: Vec<u8>, last: impl FnOnce(Vec<u8>) -> Content, rest: &mut 
 }
 
 /// Adoptions and repairs.
+#[allow(clippy::too_many_arguments, reason = "parts of one link, borrowed apart")]
 fn bulk(
     shared: &mut Shared,
+    said: &Said,
     section: &mut Section,
     origins: &Origins,
     names: &mut NamesOut,
@@ -478,7 +516,7 @@ fn bulk(
         let mut w = Writer::default();
         pack_image(&mut w, names, origins, &image);
         // Written second, read second.
-        let covered = pack_frontiers(names, origins, &section.frontiers());
+        let covered = pack_frontiers_above(names, origins, &said.frontiers, &section.frontiers());
         stats.repairs += 1;
         let repair = |images| Content::Repair(Repair { images: Images { covered, images, done: 1 }, reply });
         return Some(in_pieces(lz4_flex::compress_prepend_size(&w.out), repair, rest));
@@ -486,8 +524,8 @@ fn bulk(
     let Serving { theirs, request, next, begun, start } = shared.serving.as_mut()?;
     if !std::mem::replace(begun, true) {
         *start = section.frontiers();
-        let frontiers = pack_frontiers(names, origins, start);
-        let floors = pack_frontiers(names, origins, &section.floors());
+        let frontiers = pack_frontiers_above(names, origins, &said.frontiers, start);
+        let floors = pack_frontiers_above(names, origins, &said.floors, &section.floors());
         return Some(Content::AdoptBegin(AdoptBegin { frontiers, floors, clock: section.clock(), request: *request }).encode());
     }
     if *next < BUCKETS {
@@ -502,7 +540,7 @@ fn bulk(
                 pack_image(&mut w, names, origins, &image);
             }
         }
-        let covered = pack_frontiers(names, origins, &section.frontiers());
+        let covered = pack_frontiers_above(names, origins, &said.frontiers, &section.frontiers());
         let done = *next;
         let buckets = |images| Content::AdoptBuckets(Images { covered, images, done });
         return Some(in_pieces(lz4_flex::compress_prepend_size(&w.out), buckets, rest));
@@ -512,6 +550,6 @@ fn bulk(
     shared.behind_since = None;
     stats.adoptions_out += 1;
     let mut w = Writer::default();
-    w.frontier(names, origins, section.tree.frontier());
+    w.frontier_above(names, origins, &said.frontiers[Plane::Tree], section.tree.frontier());
     Some(Content::AdoptEnd(AdoptEnd { tree: w.out }).encode())
 }

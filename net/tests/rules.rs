@@ -1,6 +1,6 @@
 //! Each rule of replication is needed: with it broken, some schedule goes wrong, and the checks of the schedules notice.
 //!
-//! Seven of the fifteen ways to break a rule are noticed by random schedules; what the other eight harm needs a rarer meeting of events, so
+//! Eight of the sixteen ways to break a rule are noticed by random schedules; what the other eight harm needs a rarer meeting of events, so
 //! each has a story of its own, told step by step, that ends well with the rule in force.
 //!
 //! The schedules of a rule begin at a seed after which one of the next few is known to notice. What changes the course of schedules (other
@@ -25,9 +25,10 @@ const RULES: &[(Sabotage, u64, u64)] = &[
     (Sabotage::NoRepair, 3, 8),
     (Sabotage::NoTree, 0, 8),
     (Sabotage::BlindDigest, 1, 8),
+    (Sabotage::BlindRetired, 1, 8),
 ];
 
-const ALL: [Sabotage; 15] = [
+const ALL: [Sabotage; 16] = [
     Sabotage::OpenRun,
     Sabotage::MovedSkip,
     Sabotage::NoPointer,
@@ -43,6 +44,7 @@ const ALL: [Sabotage; 15] = [
     Sabotage::NoTree,
     Sabotage::TreeAtStart,
     Sabotage::BlindDigest,
+    Sabotage::BlindRetired,
 ];
 
 fn plan(rule: Sabotage) -> Plan {

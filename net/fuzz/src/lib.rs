@@ -53,7 +53,7 @@ impl Node {
         assert!(node.hear(0, &Control::Hello(hello).encode()), "a hello is welcome");
         for section in [SectionId::MESH, SECTION] {
             let nothing = pack_frontiers(&mut NamesOut::default(), &Origins::default(), &Frontiers::default());
-            let holds = Holds { section, frontiers: nothing.clone(), floors: nothing, clock: 0, epoch: 0, holding: 1 };
+            let holds = Holds { section, frontiers: nothing.clone(), floors: nothing, clock: 0, epoch: 0, holding: 1, retired: Vec::new() };
             assert!(node.hear(0, &Control::Holds(holds).encode()), "a section may be announced");
         }
         for (at, (section, plane)) in LANES.into_iter().enumerate() {

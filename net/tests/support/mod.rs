@@ -188,15 +188,17 @@ pub fn rows_of(disk: &Disk) -> Vec<Row> {
     disk.iter().map(|((table, key), value)| Row { table: *table, key: key.clone(), value: Some(value.clone()) }).collect()
 }
 
+/// One record a frame.
+const ONE_BY_ONE: Limits = Limits { batch_bytes: 1, batch_records: 1, bulk_bytes: 1, runs_told: 1 };
+
 impl World {
     pub fn new(seed: u64, plan: Plan) -> Self {
         let mut dice = Dice::new(seed);
         let size = 2 + dice.below(4);
-        let limits = dice.pick(&[
-            Limits { batch_bytes: 1, batch_records: 1, bulk_bytes: 1 },
-            Limits { batch_bytes: 256, batch_records: 2, bulk_bytes: 200 },
-            Limits::default(),
-        ]);
+        let limits =
+            dice.pick(&[ONE_BY_ONE, Limits { batch_bytes: 256, batch_records: 2, bulk_bytes: 200, ..ONE_BY_ONE }, Limits::default()]);
+        // From the oldest to the present one, all of a node's runs may count as retired.
+        let limits = Limits { runs_told: [2, 0, 1, 2][seed as usize % 4], ..limits };
         let pace = Pace { limits, ..Pace::default() };
         let retention = if plan.absences { dice.pick(&[20 * SECOND, 60 * SECOND, FOREVER]) } else { FOREVER };
         let paths = (0..1 + dice.below(6)).map(|at| path(&format!("s/{at}"))).collect();
@@ -241,7 +243,7 @@ impl World {
     /// of 20 seconds.
     pub fn story(size: usize) -> Self {
         let mut world = World::new(0, Plan { forgets: false, ..Plan::default() });
-        world.pace = Pace { limits: Limits { batch_bytes: 1, batch_records: 1, bulk_bytes: 1 }, ..Pace::default() };
+        world.pace = Pace { limits: ONE_BY_ONE, ..Pace::default() };
         world.retention = 20 * SECOND;
         world.paths = (0..3).map(|at| path(&format!("s/{at}"))).collect();
         world.keys = (0..8).map(|at| node(100 + at)).collect();
