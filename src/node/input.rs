@@ -48,6 +48,13 @@ pub enum Input<'a> {
         /// What.
         bytes: &'a [u8],
     },
+    /// A node of the mesh, which has proved who it is, will not be linked to this one, since this one was revoked.
+    Outcast {
+        /// Which, if that is known.
+        by: Option<NodeId>,
+        /// In its words: by whom this node was revoked, and why.
+        said: String,
+    },
     /// A client has shown a credential.
     SessionOpened {
         /// Its name from now on.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mangrove_crdt::{
     id::{NodeId, SectionId},
-    standing::{NodeRecord, Standing},
+    standing::{NodeRecord, Revocation, Standing},
     time::Instant,
 };
 use mangrove_net::link::{LinkId, LinkOptions};
@@ -13,7 +13,7 @@ use mangrove_net::link::{LinkId, LinkOptions};
 use super::{
     Hold, LinkInfo, Node, Now,
     neighbours::{View, choose},
-    output::Output,
+    output::{Output, Parting, Revoked},
 };
 
 /// After how many missed heartbeats a member counts as not reachable.
@@ -21,6 +21,10 @@ const PULSES_MISSED_MAX: u32 = 5;
 
 /// Two links to one node that come up this close to each other were dialled by both ends at once.
 const BOTH_DIALLED_WITHIN: Duration = Duration::from_secs(2);
+
+/// What the operator of a revoked node can do.
+pub(super) const OUTCAST_HINT: &str =
+    "it keeps what it has; take that along with `mangrove export`, and to come back join the mesh anew in an empty directory";
 
 impl Node {
     /// What a node does first: it makes itself known, and finds its place.
@@ -83,26 +87,26 @@ impl Node {
     }
 
     pub(super) fn members_changed(&mut self, now: Now) {
-        let revoked = self.replica.revoked();
-        for node in revoked.keys() {
+        let revoked = self.revocations();
+        for (node, said) in &revoked {
             if self.revoked.insert(*node) {
                 tracing::info!(node = %node.short(), "a node was revoked");
-                self.hang_up_on(*node, "revoked");
+                self.hang_up_on(*node, Parting::Revoked, said);
             }
         }
         let own = self.id();
-        if revoked.contains_key(&own) && self.leaving.is_none() {
-            tracing::error!("this node was revoked: it has no place in the mesh any more");
-            self.outputs.push(Output::Stop { left: true });
+        if let Some(said) = revoked.get(&own) {
+            self.outcast(said.clone());
         }
         let records = self.replica.nodes();
         let authority = |record: &NodeRecord| <[u8; 32]>::try_from(record.authority_id.as_slice()).ok();
         let trusted: BTreeMap<NodeId, Option<[u8; 32]>> = records.iter().map(|(node, record)| (*node, authority(record))).collect();
         let trusted = (trusted, revoked.len());
         if trusted != self.trusted {
-            let all = trusted.0.iter().map(|(node, key)| (*node, *key));
-            let (out, within): (Vec<_>, Vec<_>) = all.partition(|(node, _)| revoked.contains_key(node));
-            self.outputs.push(Output::Trust { nodes: within, revoked: out });
+            let within = trusted.0.iter().map(|(node, key)| (*node, *key)).filter(|(node, _)| !revoked.contains_key(node));
+            let authority = |node: &NodeId| trusted.0.get(node).copied().flatten();
+            let out = revoked.iter().map(|(node, said)| Revoked { node: *node, authority: authority(node), said: said.clone() });
+            self.outputs.push(Output::Trust { nodes: within.collect(), revoked: out.collect() });
             self.trusted = trusted;
         }
         let members: BTreeSet<NodeId> = records.keys().copied().filter(|node| *node != own && !revoked.contains_key(node)).collect();
@@ -125,6 +129,26 @@ impl Node {
         self.redial(now);
     }
 
+    /// A neighbour says that this node was revoked. The record itself may never come, since nobody is linked to it any more.
+    pub(super) fn told_outcast(&mut self, by: Option<NodeId>, said: &str) {
+        let by = by.map_or_else(|| "a node of the mesh".into(), |by| self.name_of(by));
+        self.outcast(format!("{said}, says {by}"));
+    }
+
+    /// This node is out of its mesh. It goes on alone: what it has and takes in stays here, served to its clients.
+    fn outcast(&mut self, said: String) {
+        if self.outcast.is_none() {
+            tracing::error!("this node was {said}; it goes on alone: {OUTCAST_HINT}");
+            self.outcast = Some(said);
+        }
+    }
+
+    /// The revoked nodes, each with what it is told: by whom it was revoked, and why.
+    fn revocations(&self) -> BTreeMap<NodeId, String> {
+        let said = |revocation: Revocation| format!("revoked by {}: {}", self.name_of(revocation.by), revocation.reason);
+        self.replica.revoked().into_iter().map(|(node, revocation)| (node, said(revocation))).collect()
+    }
+
     /// Sees anew which nodes to be linked to.
     pub(super) fn redial(&mut self, now: Now) {
         let mut members = self.replica.nodes();
@@ -141,6 +165,8 @@ impl Node {
             seeds: &self.config.seeds,
             full_mesh_max: self.config.neighbours_max,
         });
+        // Nobody would have it.
+        let targets = if self.revoked.contains(&self.id()) { Vec::new() } else { targets };
         if self.dialled.as_ref() != Some(&targets) {
             self.dialled = Some(targets.clone());
             self.outputs.push(Output::Dial(targets));
@@ -158,8 +184,12 @@ impl Node {
     pub(super) fn link_up(&mut self, now: Now, link: LinkId, info: LinkInfo) {
         let peer = info.peer;
         if self.blocked.contains(&peer) || self.revoked.contains(&peer) || peer == self.id() {
-            let reason = if peer == self.id() { "this is the same node" } else { "this node keeps away from you" };
-            self.outputs.push(Output::Hangup { link, reason: reason.into(), violation: false });
+            let (why, reason) = match self.revocations().remove(&peer) {
+                _ if peer == self.id() => (Parting::Superseded, "this is the same node".into()),
+                Some(said) => (Parting::Revoked, said),
+                None => (Parting::Blocked, "an operator keeps the nodes apart".into()),
+            };
+            self.outputs.push(Output::Hangup { link, why, reason });
             return;
         }
         let other = self.links.iter().find(|(_, other)| other.peer == peer).map(|(id, other)| (*id, other.clone()));
@@ -170,7 +200,8 @@ impl Node {
             let at_once = now.at.since(other.up_at) <= BOTH_DIALLED_WITHIN;
             let keep_standing = at_once && dialled_by(&other) < dialled_by(&info);
             let surplus = if keep_standing { link } else { standing };
-            self.outputs.push(Output::Hangup { link: surplus, reason: "there is another link to this node".into(), violation: false });
+            let reason = "there is another link to this node".into();
+            self.outputs.push(Output::Hangup { link: surplus, why: Parting::Superseded, reason });
             if keep_standing {
                 return;
             }
@@ -189,10 +220,10 @@ impl Node {
     }
 
     /// Closes links to a node.
-    pub(super) fn hang_up_on(&mut self, node: NodeId, reason: &str) {
+    pub(super) fn hang_up_on(&mut self, node: NodeId, why: Parting, reason: &str) {
         let links: Vec<LinkId> = self.links.iter().filter(|(_, info)| info.peer == node).map(|(link, _)| *link).collect();
         for link in links {
-            self.outputs.push(Output::Hangup { link, reason: reason.into(), violation: false });
+            self.outputs.push(Output::Hangup { link, why, reason: reason.into() });
             self.link_down(link);
         }
     }
@@ -262,5 +293,48 @@ mod tests {
         assert_eq!(up(&mut node, 0, 1, true), None);
         assert_eq!(up(&mut node, 3_000, 2, false), Some(1), "it was killed and is back; the old link only has not timed out yet");
         assert_eq!(up(&mut node, 3_100, 3, false), Some(2), "nobody dials twice at once");
+    }
+
+    /// Another node's word, by its own records, that a node is revoked.
+    fn revoke(node: &mut Node, ms: u64, revoked: NodeId) -> Vec<Output> {
+        let record = NodeRecord { name: "peer".into(), addresses: vec!["there:1".into()], ..NodeRecord::default() };
+        let revocation = Revocation { by: PEER, time_ms: 0, reason: "it was stolen".into() };
+        node.replica.put_standing(Standing::Node(PEER), 0, minicbor::to_vec(record).ok());
+        node.replica.put_standing(Standing::Revoked(revoked), 0, minicbor::to_vec(revocation).ok());
+        node.handle_input(at(ms), Input::Timeout).collect()
+    }
+
+    #[test]
+    fn a_revoked_node_goes_on_alone_and_says_so() {
+        let mut node = node();
+        let outputs = revoke(&mut node, 1, OWN);
+        assert!(!outputs.iter().any(|output| matches!(output, Output::Stop { .. })), "{outputs:?}");
+        assert_eq!(node.dialled, Some(Vec::new()), "nobody would have it");
+        let found = "this node was revoked by peer: it was stolen";
+        assert_eq!(node.concerns().iter().map(|concern| concern.found.as_str()).collect::<Vec<_>>(), [found]);
+        drop(node.handle_input(at(2), Input::Outcast { by: Some(PEER), said: "revoked by peer: it was stolen".into() }));
+        assert_eq!(node.concerns().len(), 1, "hearing it again is no news");
+        assert_eq!(node.status(at(3)).warnings.len(), 1);
+    }
+
+    #[test]
+    fn who_is_hung_up_on_since_it_was_revoked_says_who_said_so() {
+        let mut node = node();
+        drop(node.handle_input(at(1), Input::Outcast { by: Some(PEER), said: "revoked by A: it was stolen".into() }));
+        let found = format!("this node was revoked by A: it was stolen, says {}", PEER.short());
+        assert_eq!(node.concerns().first().map(|concern| concern.found.clone()), Some(found));
+    }
+
+    #[test]
+    fn a_revoked_neighbour_is_told_by_whom_and_why() {
+        let mut node = node();
+        assert_eq!(up(&mut node, 0, 1, false), None);
+        let outputs = revoke(&mut node, 1, PEER);
+        let reason = "revoked by peer: it was stolen".to_owned();
+        assert!(outputs.contains(&Output::Hangup { link: LinkId(1), why: Parting::Revoked, reason: reason.clone() }), "{outputs:?}");
+        let out = vec![Revoked { node: PEER, authority: None, said: reason }];
+        let trusts = |output: &Output| matches!(output, Output::Trust { revoked, .. } if *revoked == out);
+        assert!(outputs.iter().any(trusts), "{outputs:?}");
+        assert_eq!(up(&mut node, 5_000, 2, false), Some(2), "nor is it let in again");
     }
 }

@@ -55,7 +55,7 @@ use mangrove_net::{
 };
 
 pub use input::{Input, Now, SessionId};
-pub use output::{Output, Outputs, Target};
+pub use output::{Output, Outputs, Parting, Revoked, Target};
 pub use sessions::{ALIASES_MAX, stamp_text, topic_spec};
 
 use self::{
@@ -137,6 +137,8 @@ pub struct Node {
     blocked: BTreeSet<NodeId>,
     dialled: Option<Vec<Target>>,
     revoked: BTreeSet<NodeId>,
+    /// By whom and why this node was revoked, if it has heard that it was.
+    outcast: Option<String>,
     /// The members as last told, each with the id of its authority key, and how many are revoked.
     trusted: (BTreeMap<NodeId, Option<[u8; 32]>>, usize),
     mismatches: BTreeMap<NodeId, u64>,
@@ -176,6 +178,7 @@ impl Node {
             blocked: BTreeSet::new(),
             dialled: None,
             revoked: BTreeSet::new(),
+            outcast: None,
             trusted: Default::default(),
             mismatches: BTreeMap::new(),
             marks: (0, 0),
@@ -205,6 +208,7 @@ impl Node {
                 self.link_down(link);
             }
             Input::Frame { link, lane, bytes } => self.frame(now, link, lane, bytes),
+            Input::Outcast { by, said } => self.told_outcast(by, &said),
             Input::SessionOpened { session, client, aliases_max } => {
                 tracing::debug!(session = session.0, client, "a client has come");
                 self.sessions.insert(session, Session::new(aliases_max));
@@ -292,7 +296,7 @@ impl Node {
             Ok(Some(Notice::Adopted { section, peer })) => tracing::info!(%section, peer = %peer.short(), "took over a section's state"),
             Err(violation) => {
                 tracing::warn!(link = link.0, %violation, "closing a link: the peer broke the protocol");
-                self.outputs.push(Output::Hangup { link, reason: violation.to_string(), violation: true });
+                self.outputs.push(Output::Hangup { link, why: Parting::Violation, reason: violation.to_string() });
                 self.link_down(link);
             }
         }

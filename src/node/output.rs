@@ -31,26 +31,50 @@ pub enum Output {
     Hangup {
         /// Which.
         link: LinkId,
-        /// Why, for the peer and the log.
+        /// Why.
+        why: Parting,
+        /// The same in words, for the peer and the log.
         reason: String,
-        /// Whether the peer broke the protocol.
-        violation: bool,
     },
     /// Keep trying to be linked to exactly these: dial those that are not, stop dialling others.
     Dial(Vec<Target>),
-    /// Who belongs to the mesh and who was revoked, each with the id of its authority key, if it has one. Connections from the
-    /// revoked are not taken any more, nor from those whom they certify from now on.
+    /// Who belongs to the mesh and who was revoked. Connections from the revoked are not taken any more, nor from those whom they certify
+    /// from now on.
     Trust {
-        /// The members.
+        /// The members, each with the id of its authority key, if it has one.
         nodes: Vec<(NodeId, Option<[u8; 32]>)>,
         /// The revoked.
-        revoked: Vec<(NodeId, Option<[u8; 32]>)>,
+        revoked: Vec<Revoked>,
     },
     /// Stop.
     Stop {
-        /// Whether this node is out of its mesh, so that it must not start again.
+        /// Whether this node has left its mesh, so that it must not start again.
         left: bool,
     },
+}
+
+/// Why a link is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parting {
+    /// The peer broke the protocol.
+    Violation,
+    /// The link is not needed: there is another one to this peer, or the peer is this node itself.
+    Superseded,
+    /// An operator keeps the two nodes apart.
+    Blocked,
+    /// The peer was revoked.
+    Revoked,
+}
+
+/// A node that was revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revoked {
+    /// Which.
+    pub node: NodeId,
+    /// The id of its authority key, if it has one.
+    pub authority: Option<[u8; 32]>,
+    /// What it is told if it comes: by whom it was revoked, and why.
+    pub said: String,
 }
 
 /// A node to be dialled.

@@ -14,7 +14,7 @@ use mangrove_crdt::{
     value,
 };
 
-use super::{Node, Now, SessionId, acks::Needs};
+use super::{Node, Now, Parting, SessionId, acks::Needs};
 use crate::protocol::{Code, ItemRefusal, Page, Refusal, Request, Response, SetBatch, Target, TopicSpec};
 
 type Answer = Result<(Response, Needs), Refusal>;
@@ -51,7 +51,7 @@ impl Node {
                 let node = self.find_node(&node)?;
                 if blocked {
                     self.blocked.insert(node);
-                    self.hang_up_on(node, "blocked by an operator");
+                    self.hang_up_on(node, Parting::Blocked, "blocked by an operator");
                 } else {
                     self.blocked.remove(&node);
                 }
@@ -184,7 +184,7 @@ impl Node {
                 Refusal::new(Code::InvalidRequest, text, "this is the node itself").hint("to take it out of the mesh: mangrove node leave")
             );
         }
-        let revocation = Revocation { by: self.id(), time_ms: now.unix_ms, reason: "revoked by an operator".into() };
+        let revocation = Revocation { by: self.id(), time_ms: now.unix_ms, reason: "an operator wanted it so".into() };
         let bytes = minicbor::to_vec(&revocation).expect("encoding to memory");
         let written = self.replica.put_standing(Standing::Revoked(node), now.unix_ms, Some(bytes));
         let mut needs = Needs::default();

@@ -11,11 +11,12 @@ use mangrove_crdt::{
 
 use super::{
     Node, Now,
+    membership::OUTCAST_HINT,
     sessions::{stamp_text, topic_spec},
 };
 use crate::protocol::{
-    Code, DisplacedRow, FRAME_AIM, LinkRow, LinkState, NodeRow, NodeState, PAGE_MAX, Page, Refusal, SectionRow, Status, TopicDetail,
-    TopicRow, ValueRow,
+    Code, DisplacedRow, FRAME_AIM, Finding, LinkRow, LinkState, NodeRow, NodeState, PAGE_MAX, Page, Refusal, SectionRow, Severity, Status,
+    TopicDetail, TopicRow, ValueRow,
 };
 
 impl Node {
@@ -24,17 +25,10 @@ impl Node {
         let (unspread_changes, unspread_bytes) = self.unspread();
         let members = self.replica.members.iter().map(|(node, _)| *node).collect::<Vec<_>>();
         let reachable = members.iter().filter(|node| self.is_heard(now.at, node)).count();
-        let mut warnings = Vec::new();
-        if let Some(refusal) = &self.store_refusal {
-            warnings.push(format!("writes are refused: {refusal}"));
-        }
-        let mismatches: u64 = self.mismatches.values().sum();
-        if mismatches > 0 {
-            warnings.push(format!("{mismatches} buckets were found to differ from a neighbour's and were repaired"));
-        }
-        for contested in self.replica.contested() {
-            warnings.push(format!("section {} was declared twice in a split; declaration {} lost", contested.root, contested.id));
-        }
+        let warnings = self.concerns().into_iter().map(|concern| match concern.hint.as_str() {
+            "" => concern.found,
+            hint => format!("{}; {hint}", concern.found),
+        });
         Status {
             node: self.id(),
             name: self.config.name.clone(),
@@ -59,9 +53,33 @@ impl Node {
             memory_bytes: 0,
             certificate_expires_unix_ms: self.config.expires_s * 1_000,
             digest: self.digest(),
-            warnings,
+            warnings: warnings.collect(),
             updates: self.updates,
         }
+    }
+
+    /// What the node knows of itself that an operator should look at.
+    pub fn concerns(&self) -> Vec<Finding> {
+        let mut concerns = Vec::new();
+        let mut concern = |severity, check: &str, found: String, hint: &str| {
+            concerns.push(Finding { severity, check: check.into(), found, hint: hint.into() });
+        };
+        if let Some(said) = &self.outcast {
+            concern(Severity::Error, "membership", format!("this node was {said}"), OUTCAST_HINT);
+        }
+        if let Some(refusal) = &self.store_refusal {
+            concern(Severity::Error, "store", format!("writes are refused: {refusal}"), &refusal.hint);
+        }
+        let mismatches: u64 = self.mismatches.values().sum();
+        if mismatches > 0 {
+            let found = format!("{mismatches} buckets were found to differ from a neighbour's and were repaired");
+            concern(Severity::Warning, "equality", found, "if there are more and more, a disk or a memory is failing");
+        }
+        for contested in self.replica.contested() {
+            let found = format!("section {} was declared twice in a split; declaration {} lost", contested.root, contested.id);
+            concern(Severity::Warning, "sections", found, "");
+        }
+        concerns
     }
 
     /// A digest of every replicated section held here but the built-in one.
@@ -241,7 +259,7 @@ impl Node {
     pub(super) fn topic_detail(&self, path: &Path) -> Option<TopicDetail> {
         let (section, topic) = self.replica.topic(path)?;
         let write = self.replica.value(section, path);
-        let writer = write.map(|write| self.writer_name(self.replica.dot(write.dot).origin.node));
+        let writer = write.map(|write| self.name_of(self.replica.dot(write.dot).origin.node));
         Some(TopicDetail {
             path: path.to_string(),
             topic: topic_spec(&topic.definition),
@@ -261,7 +279,8 @@ impl Node {
         })
     }
 
-    fn writer_name(&self, node: NodeId) -> String {
+    /// A node's name, or the beginning of its id where that is not known.
+    pub(super) fn name_of(&self, node: NodeId) -> String {
         self.replica.node(node).map_or_else(|| node.short(), |record| record.name)
     }
 
@@ -327,7 +346,7 @@ impl Node {
             value_bytes: entry.value.len() as u64,
             stamp: dot(&entry.dot),
             unix_ms: entry.time_ms,
-            writer: self.writer_name(entry.dot.origin.node),
+            writer: self.name_of(entry.dot.origin.node),
             winner,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mangrove_crdt::id::NodeId;
-use mangrove_net::quic::{self, Endpoint, MeshConnection, endpoint::resolve};
+use mangrove_net::quic::{self, ConnectError, Endpoint, MeshConnection, endpoint::resolve};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -14,6 +14,9 @@ use crate::node::Target;
 
 /// How often to see whether a link that another has made is still there, besides being told.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How long to wait before asking a node again that says that this one was revoked: that is for good, but whoever says so may be mistaken.
+const OUTCAST_WAIT: Duration = Duration::from_secs(600);
 
 /// How many different errors of one target are logged until it answers.
 const ERRORS_TOLD_MAX: usize = 8;
@@ -93,24 +96,43 @@ async fn dial(mut shared: Dialling, target: Target) {
             }
             Err(error) => {
                 // The same again and again is no news, nor is it when addresses take turns.
-                if told.len() < ERRORS_TOLD_MAX && told.insert(error.clone()) {
+                if told.len() < ERRORS_TOLD_MAX && told.insert(error.to_string()) {
                     tracing::info!(address = addresses.address(), %error, "dialling fails");
                 }
-                let _ = shared.commands.send(Command::DialFailed { node: target.node, error });
-                addresses.failed()
+                let revoked = if let Failed::Revoked(said) = &error { Some(said.clone()) } else { None };
+                let _ = shared.commands.send(Command::DialFailed { node: target.node, error: error.to_string() });
+                match revoked {
+                    Some(said) => {
+                        let _ = shared.commands.send(Command::Outcast { by: target.node, said });
+                        OUTCAST_WAIT
+                    }
+                    None => addresses.failed(),
+                }
             }
         };
         tokio::time::sleep(wait).await;
     }
 }
 
-async fn attempt(shared: &Dialling, address: &str, expected: Option<NodeId>) -> Result<MeshConnection, String> {
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    /// Some address may answer later.
+    #[error("{0}")]
+    Unreached(String),
+    /// The node answered, and says that this one was revoked.
+    #[error("the peer refuses this node: {0}")]
+    Revoked(String),
+}
+
+async fn attempt(shared: &Dialling, address: &str, expected: Option<NodeId>) -> Result<MeshConnection, Failed> {
     let mut last = format!("{address} has no address");
-    for address in resolve(address).await.map_err(|error| error.to_string())? {
+    for address in resolve(address).await.map_err(|error| Failed::Unreached(error.to_string()))? {
         match shared.endpoint.connect_mesh(address, expected).await {
             Ok(connection) => return Ok(connection),
+            Err(ConnectError::Revoked(said)) => return Err(Failed::Revoked(said)),
             Err(error) => last = format!("{address}: {error}"),
         }
     }
-    Err(last)
+    Err(Failed::Unreached(last))
 }

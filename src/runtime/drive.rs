@@ -14,7 +14,7 @@ use std::time::Duration;
 use mangrove_crdt::id::NodeId;
 use mangrove_net::link::LinkId;
 use mangrove_net::quic::{
-    self, Ask, CloseCode, Endpoint, Identity, JoinRequest, LaneSender, LinkEvent, MeshConnection, Role, Room, SendError, TicketBook,
+    self, Ask, CloseCode, Closed, Endpoint, Identity, JoinRequest, LaneSender, LinkEvent, MeshConnection, Role, Room, SendError, TicketBook,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
@@ -23,7 +23,7 @@ use super::dial::Dialers;
 use super::gateway::{Admitted, Outbox};
 use super::vault_names::{IDENTITY, LEFT, NAME, OPERATOR, TICKETS};
 use crate::config::Config;
-use crate::node::{ALIASES_MAX, Input, Node, Output, SessionId};
+use crate::node::{ALIASES_MAX, Input, Node, Output, Parting, SessionId};
 use crate::protocol::{self, Code, Finding, FromNode, Refusal, Request, Response, Severity, Welcome};
 use crate::store::{Batch, Report, StoreError, Sync, Vault, Writer};
 
@@ -43,6 +43,8 @@ pub(super) enum Command {
     Linked(MeshConnection),
     /// Dialling failed.
     DialFailed { node: Option<NodeId>, error: String },
+    /// A node of the mesh will not be dialled by this one, since this one was revoked.
+    Outcast { by: Option<NodeId>, said: String },
     /// Somebody wants certificates.
     Join(JoinRequest),
     /// A client wants a session.
@@ -228,9 +230,15 @@ impl Drive {
                 self.writer.send(Batch { number: mark, rows, sync });
             }
             Output::Send { session, message } => self.send(session, message),
-            Output::Hangup { link, reason, violation } => {
+            Output::Hangup { link, why, reason } => {
                 if let Some(link) = self.links.get(&link) {
-                    link.lanes.close(if violation { CloseCode::Protocol } else { CloseCode::Superseded }, &reason);
+                    let code = match why {
+                        Parting::Violation => CloseCode::Protocol,
+                        Parting::Superseded => CloseCode::Superseded,
+                        Parting::Blocked => CloseCode::Blocked,
+                        Parting::Revoked => CloseCode::Revoked,
+                    };
+                    link.lanes.close(code, &reason);
                 }
             }
             Output::Dial(targets) => self.dialers.set(targets),
@@ -238,8 +246,8 @@ impl Drive {
                 self.endpoint.revocations().update(|known| {
                     known.known_nodes = nodes.iter().map(|(node, _)| *node).collect();
                     known.known_authorities = nodes.iter().filter_map(|(_, authority)| authority.map(quic::AuthorityId)).collect();
-                    known.nodes = revoked.iter().map(|(node, _)| *node).collect();
-                    known.authorities = revoked.iter().filter_map(|(_, authority)| authority.map(quic::AuthorityId)).collect();
+                    known.authorities = revoked.iter().filter_map(|revoked| revoked.authority.map(quic::AuthorityId)).collect();
+                    known.nodes = revoked.into_iter().map(|revoked| (revoked.node, revoked.said)).collect();
                 });
             }
             Output::Stop { left } => {
@@ -277,7 +285,11 @@ impl Drive {
             LinkEvent::Closed { link, reason } => {
                 let id = LinkId(link);
                 if let Some(handle) = self.links.remove(&id) {
-                    self.dial_errors.insert(handle.lanes.peer(), reason.to_string());
+                    let peer = handle.lanes.peer();
+                    self.dial_errors.insert(peer, reason.to_string());
+                    if let Closed::Peer { code: Some(CloseCode::Revoked), reason } = &reason {
+                        self.input(Input::Outcast { by: Some(peer), said: reason.clone() });
+                    }
                 }
                 self.input(Input::LinkDown { link: id, reason: reason.to_string() });
                 self.tell_linked();
@@ -308,6 +320,7 @@ impl Drive {
                     None => self.seed_error = Some(error),
                 }
             }
+            Command::Outcast { by, said } => self.input(Input::Outcast { by, said }),
             Command::Join(request) => self.join(request),
             Command::SessionAsked { version, token, client, aliases_max, outbox, answer } => {
                 let admitted = self.admit(version, token, client, aliases_max, outbox);
@@ -426,14 +439,16 @@ impl Drive {
         self.respond(session, id, response);
     }
 
+    /// What the node is concerned about, and beside it what is seen only from here, good and bad.
     fn findings(&mut self) -> Vec<Finding> {
-        let mut findings = Vec::new();
+        let mut findings = self.node.concerns();
+        let concerned = |check: &str| findings.iter().any(|finding| finding.check == check);
+        let (store_takes, outcast) = (!concerned("store"), concerned("membership"));
         let mut found = |severity, check: &str, found: String, hint: &str| {
             findings.push(Finding { severity, check: check.into(), found, hint: hint.into() });
         };
-        match self.writer.error() {
-            None => found(Severity::Ok, "store", format!("takes {} bytes", self.writer.bytes()), ""),
-            Some(error) => found(Severity::Error, "store", error.to_string(), "writes are refused until this is mended"),
+        if store_takes {
+            found(Severity::Ok, "store", format!("takes {} bytes", self.writer.bytes()), "");
         }
         let days = self.endpoint.identity().expires().saturating_sub(unix_s()) / 86_400;
         match days {
@@ -449,7 +464,9 @@ impl Drive {
             _ => found(Severity::Ok, "certificate", format!("good for {days} days"), ""),
         }
         let status = self.node.status(now());
-        if status.links == 0 && (status.nodes > 1 || self.seed_error.is_some()) {
+        if outcast {
+            // It has no links, and need not look for any.
+        } else if status.links == 0 && (status.nodes > 1 || self.seed_error.is_some()) {
             let errors: Vec<String> = self.dial_errors.values().chain(&self.seed_error).cloned().collect();
             found(
                 Severity::Warning,
@@ -470,9 +487,6 @@ impl Drive {
                 let hint = "invite another with: mangrove invite --role authority";
                 found(Severity::Warning, "authorities", "only one node can invite, renew and revoke".into(), hint);
             }
-        }
-        for warning in status.warnings {
-            found(Severity::Warning, "node", warning, "");
         }
         findings
     }

@@ -49,7 +49,7 @@ mod vault_names {
     pub const TICKETS: &str = "tickets";
     /// The node's name.
     pub const NAME: &str = "name";
-    /// There if the node has left its mesh, or was revoked.
+    /// There if the node has left its mesh.
     pub const LEFT: &str = "left";
 }
 use vault_names::{APPLICANT, IDENTITY, LEFT, NAME, OPERATOR, TOKEN};
@@ -78,7 +78,7 @@ pub enum StartError {
     #[error("{0} holds a node that was never admitted; join again with the same ticket")]
     NotAdmitted(PathBuf),
     /// The node is out of its mesh for good.
-    #[error("the node in {0} has left its mesh, or was revoked; to come back, join anew in an empty directory")]
+    #[error("the node in {0} has left its mesh; to come back, join anew in an empty directory")]
     Left(PathBuf),
     /// Disk and directory.
     #[error(transparent)]
@@ -283,7 +283,7 @@ impl Running {
         outside
     }
 
-    /// Waits until the node has ended by itself: it left its mesh, was revoked, or was told to.
+    /// Waits until the node has ended by itself: it left its mesh, or was told to.
     pub async fn finished(&self) -> Result<(), StoreError> {
         let mut ended = self.ended.clone();
         match ended.wait_for(Option::is_some).await {

@@ -1,6 +1,12 @@
 //! Delete the founder of a mesh: the rest invite, revoke, renew and go on.
 
-use crate::support::{World, equal, eventually, until};
+use std::time::Duration;
+
+use mangrove::protocol::LinkState;
+use mangrove_net::quic::{ConnectError, Endpoint, Options, Revocations};
+use serde_json::{Value, json};
+
+use crate::support::{Node, World, block, equal, eventually, stored_identity, until};
 
 #[test]
 fn when_another_has_the_role_authority() {
@@ -35,21 +41,52 @@ fn when_another_has_the_role_authority() {
         rows.as_array().expect("a list").iter().any(|row| row["name"] == of && row["state"] == "revoked")
     };
     assert!(revoked("D") && !revoked("C"));
+    until("C knows it too", || c.json(&["node", "ls"]).to_string().contains("revoked"));
     until("nobody talks to D", || !b.is_linked_to("D") && !c.is_linked_to("D"));
 
-    // D may have heard of it before it was cut off, and have stopped; if not, every door says so.
-    if d.is_running() {
-        d.set("demo/of-the-outcast", "3");
-        until("D is told why it is alone", || d.told(&["doctor"]).contains("is revoked"));
-        d.kill();
-    }
-    if d.try_up().is_ok() {
-        d.run(&["set", "demo/of-the-outcast", "3", "--type", "json"]);
-        until("D is told again", || !d.is_running() || String::from_utf8_lossy(&d.run(&["doctor"]).stdout).contains("is revoked"));
+    // D goes on alone, and says so: to its operator, in its log, once. What it takes in stays with it.
+    let alone = |d: &Node| {
+        until("D says that it was revoked", || d.status().warnings.iter().any(|warning| warning.contains("revoked by B")));
+        let doctor = d.run(&["--json", "doctor"]);
+        assert_eq!(doctor.status.code(), Some(1), "something is wrong");
+        let findings: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+        let found = findings.as_array().expect("a list").iter().find(|finding| finding["check"] == "membership").expect("a finding");
+        assert_eq!(found["severity"], "error", "{found}");
+        assert!(found["hint"].as_str().is_some_and(|hint| hint.contains("mangrove export")), "{found}");
+        assert!(d.links().iter().all(|row| row.state != LinkState::Up), "{:?}", d.links());
+    };
+    alone(&d);
+    d.set("demo/of-the-outcast", "3");
+    let told = |log: String| log.lines().filter(|line| line.contains("ERROR") && line.contains("revoked by B")).count();
+    assert_eq!(told(d.logged()), 1, "{}", d.logged());
+    d.terminate();
+    d.up();
+    alone(&d);
+    assert_eq!((d.get("demo/of-the-founder"), d.get("demo/of-the-outcast")), (json!(1), json!(3)));
+    assert_eq!(told(d.logged()), 2, "once a start");
+    // It does not knock at every door again and again.
+    let knocks = || b.logged().lines().chain(c.logged().lines()).filter(|line| line.contains("not accepted")).count();
+    std::thread::sleep(Duration::from_secs(1));
+    let before = knocks();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(knocks(), before, "{}", b.logged());
+
+    // Whoever runs with D's keys is shut out by all that remain.
+    d.terminate();
+    let identity = stored_identity(&d);
+    for node in [&b, &c] {
+        let refused = block(async {
+            let here = "127.0.0.1:0".parse().expect("an address");
+            let endpoint = Endpoint::bind(here, &identity, Revocations::default(), Options::default()).expect("a socket");
+            endpoint.connect_mesh(node.address().parse().expect("an address"), None).await.map(|_| ()).expect_err("D is out")
+        });
+        assert!(matches!(&refused, ConnectError::Revoked(said) if said.contains("revoked by B")), "{}: {refused}", node.name);
     }
     c.set("demo/after", "4");
     b.shows("demo/after", 4);
     equal(&[&b, &c]);
-    assert!(!b.paths().contains(&"demo/of-the-outcast".to_owned()));
-    assert!(!b.is_linked_to("D") && !c.is_linked_to("D"));
+    for node in [&b, &c] {
+        assert!(!node.paths().contains(&"demo/of-the-outcast".to_owned()));
+        assert!(!node.is_linked_to("D"));
+    }
 }

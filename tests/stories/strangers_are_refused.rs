@@ -3,11 +3,10 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use mangrove::store::DataDir;
-use mangrove_net::quic::{ClientEndpoint, Closed, Endpoint, Identity, LinkEvent, Options, Revocations};
+use mangrove_net::quic::{ClientEndpoint, Closed, Endpoint, LinkEvent, Options, Revocations};
 use tokio::sync::mpsc;
 
-use crate::support::{World, block, until};
+use crate::support::{World, block, stored_identity, until};
 
 /// Bytes that look like nothing, always the same.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
@@ -131,11 +130,7 @@ fn members_that_break_the_protocol() {
     b.terminate();
     let address: SocketAddr = a.address().parse().expect("an address");
     // Someone else runs with B's keys.
-    let identity = {
-        let dir = DataDir::open(&b.data).expect("B's directory");
-        let (vault, _) = dir.open_vault().expect("a vault");
-        Identity::from_bytes(vault.get("identity").expect("B is a member")).expect("an identity")
-    };
+    let identity = stored_identity(&b);
     block(async {
         let here = "127.0.0.1:0".parse().expect("an address");
         let endpoint = Endpoint::bind(here, &identity, Revocations::default(), Options::default()).expect("a socket");

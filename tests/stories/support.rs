@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use mangrove::client::{Client, ClientError, ClientOptions, Credential};
 use mangrove::protocol::{LinkRow, LinkState, SetBatch, SetItem, Status, Target, TopicSpec};
+use mangrove::store::DataDir;
 use mangrove_crdt::definition::{Durability, TopicType};
+use mangrove_net::quic::Identity;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -236,10 +238,6 @@ impl Node {
         self.process.as_ref().expect("it runs").id()
     }
 
-    pub fn is_running(&mut self) -> bool {
-        self.process.as_mut().is_some_and(|process| process.try_wait().expect("a child").is_none())
-    }
-
     /// Ends it in the middle of whatever it does, like a power cut that leaves the disk's cache alone.
     pub fn kill(&mut self) {
         let mut process = self.process.take().expect("it runs");
@@ -439,6 +437,13 @@ pub fn equal(nodes: &[&Node]) {
     for (node, says) in nodes.iter().zip(&said) {
         assert_eq!(says, &said[0], "{} and {} have one digest and say different values", node.name, nodes[0].name);
     }
+}
+
+/// The keys and certificates of a node that does not run, for somebody else to run with.
+pub fn stored_identity(node: &Node) -> Identity {
+    let dir = DataDir::open(&node.data).expect("the node's directory");
+    let (vault, _) = dir.open_vault().expect("a vault");
+    Identity::from_bytes(vault.get("identity").expect("it is a member")).expect("an identity")
 }
 
 /// Whether any file below a directory has these bytes.

@@ -79,6 +79,9 @@ pub enum ConnectError {
     /// The other side refused, in its words.
     #[error("the peer refused: {0}")]
     Refused(String),
+    /// The other side, a node of this mesh, says that this node was revoked, in its words. Dialling again changes nothing.
+    #[error("the peer refused this node: {0}")]
+    Revoked(String),
     /// Nothing answered.
     #[error("nothing answered in time")]
     TimedOut,
@@ -93,6 +96,7 @@ pub enum ConnectError {
 impl ConnectError {
     pub(super) fn of_connection(error: &ConnectionError) -> Self {
         match Closed::from_error(error, None) {
+            Closed::Peer { code: Some(CloseCode::Revoked), reason } => ConnectError::Revoked(reason),
             Closed::Peer { code, reason } if reason.is_empty() => ConnectError::Refused(format!("{code:?}")),
             Closed::Peer { reason, .. } | Closed::Transport(reason) => ConnectError::Refused(reason),
             Closed::TimedOut => ConnectError::TimedOut,
@@ -174,7 +178,8 @@ impl Endpoint {
         let counters = Arc::new(Counters::default());
         // A slow consumer holds back the handshakes that wait to be handed over, which then count against their bound.
         let (arrived, arrivals) = mpsc::channel(16);
-        let accepting = tokio::spawn(accept_all(quinn.clone(), options.clone(), counters.clone(), arrived)).abort_handle();
+        let accepting =
+            tokio::spawn(accept_all(quinn.clone(), options.clone(), revocations.clone(), counters.clone(), arrived)).abort_handle();
         let identity = RwLock::new(Arc::new(identity.clone()));
         Ok(Endpoint {
             inner: Arc::new(Inner {
@@ -385,7 +390,13 @@ fn server_config(identity: &Identity, revocations: &Revocations, options: &Optio
     Ok(config)
 }
 
-async fn accept_all(endpoint: quinn::Endpoint, options: Options, counters: Arc<Counters>, arrived: mpsc::Sender<Incoming>) {
+async fn accept_all(
+    endpoint: quinn::Endpoint,
+    options: Options,
+    revocations: Revocations,
+    counters: Arc<Counters>,
+    arrived: mpsc::Sender<Incoming>,
+) {
     let slots = Arc::new(Semaphore::new(options.handshakes_max));
     while let Some(incoming) = endpoint.accept().await {
         let under_way = options.handshakes_max - slots.available_permits();
@@ -400,19 +411,20 @@ async fn accept_all(endpoint: quinn::Endpoint, options: Options, counters: Arc<C
             incoming.refuse();
             continue;
         };
-        tokio::spawn(take_up(incoming, options.handshake_timeout, counters.clone(), arrived.clone(), slot));
+        tokio::spawn(take_up(incoming, options.handshake_timeout, revocations.clone(), counters.clone(), arrived.clone(), slot));
     }
 }
 
 async fn take_up(
     incoming: quinn::Incoming,
     timeout: Duration,
+    revocations: Revocations,
     counters: Arc<Counters>,
     arrived: mpsc::Sender<Incoming>,
     slot: OwnedSemaphorePermit,
 ) {
     let from = incoming.remote_address();
-    let taken = tokio::time::timeout(timeout, handshake(incoming)).await.unwrap_or(Err(Closed::TimedOut));
+    let taken = tokio::time::timeout(timeout, handshake(incoming, &revocations)).await.unwrap_or(Err(Closed::TimedOut));
     match taken {
         Ok(incoming) => {
             counters.accepted.fetch_add(1, Ordering::Relaxed);
@@ -427,9 +439,13 @@ async fn take_up(
     drop(slot);
 }
 
-async fn handshake(incoming: quinn::Incoming) -> Result<Incoming, Closed> {
+async fn handshake(incoming: quinn::Incoming, revocations: &Revocations) -> Result<Incoming, Closed> {
     let ended = |error: ConnectionError| Closed::from_error(&error, None);
     let connection = incoming.accept().map_err(ended)?.await.map_err(ended)?;
+    if let Some(reason) = peer_of(&connection).and_then(|peer| revocations.said_to(peer)) {
+        congestion::close(&connection, CloseCode::Revoked, &reason);
+        return Err(Closed::Here { code: CloseCode::Revoked, reason });
+    }
     let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
     match data.and_then(|data| data.protocol).as_deref() {
         Some(ALPN_MESH) => match peer_of(&connection) {

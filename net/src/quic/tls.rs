@@ -11,7 +11,7 @@
 //! Sessions are not resumed: a resumed handshake shows no certificate, so a revoked node would still get in by it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
@@ -91,8 +91,8 @@ pub enum TrustError {
 /// invited, until another authority renews them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revoked {
-    /// Nodes that no handshake accepts.
-    pub nodes: BTreeSet<NodeId>,
+    /// Nodes that are let in no more, each with what it is told: by whom it was revoked, and why.
+    pub nodes: BTreeMap<NodeId, String>,
     /// Authorities whose new certificates are not accepted.
     pub authorities: BTreeSet<AuthorityId>,
     /// Nodes known to be members, whoever certified them.
@@ -119,7 +119,12 @@ impl Revocations {
 
     /// Whether a node is revoked.
     pub fn is_revoked(&self, node: NodeId) -> bool {
-        self.read(|revoked| revoked.nodes.contains(&node))
+        self.read(|revoked| revoked.nodes.contains_key(&node))
+    }
+
+    /// What a revoked node is told.
+    pub(super) fn said_to(&self, node: NodeId) -> Option<String> {
+        self.read(|revoked| revoked.nodes.get(&node).cloned())
     }
 
     fn read<T>(&self, look: impl FnOnce(&Revoked) -> T) -> T {
@@ -149,17 +154,25 @@ pub(super) fn not_after(certificate: &[u8]) -> Option<u64> {
 pub struct Trust {
     mesh: MeshId,
     revocations: Revocations,
+    /// Whether a revoked node passes here, since it is turned away after the handshake.
+    told_later: bool,
 }
 
 impl Trust {
     /// Any node of the mesh, whatever has been revoked: for one who is not in it yet.
     pub fn of_mesh(mesh: MeshId) -> Self {
-        Trust { mesh, revocations: Revocations::default() }
+        Trust { mesh, revocations: Revocations::default(), told_later: false }
     }
 
     /// Any node of the mesh that is not revoked.
     pub fn new(mesh: MeshId, revocations: Revocations) -> Self {
-        Trust { mesh, revocations }
+        Trust { mesh, revocations, told_later: false }
+    }
+
+    /// The same for the accepting side, which lets a revoked node finish its handshake, only to be told so and turned away: what TLS can say of a
+    /// refusal, nobody could believe.
+    fn at_the_door(mesh: MeshId, revocations: Revocations) -> Self {
+        Trust { told_later: true, ..Trust::new(mesh, revocations) }
     }
 
     pub(super) fn mesh(&self) -> MeshId {
@@ -185,7 +198,7 @@ impl Trust {
             .ok_or(TrustError::WrongMesh { expected: self.mesh })?;
         let path = self.verify(&parsed, node, root, issuers, now)?;
         self.check_issuers(node, &path)?;
-        match self.revocations.is_revoked(node) {
+        match !self.told_later && self.revocations.is_revoked(node) {
             true => Err(TrustError::Revoked(node)),
             false => Ok(node),
         }
@@ -376,7 +389,7 @@ impl ClientCertVerifier for Verifier {
 
 /// The serving side: this node's certificate, any of the three protocols.
 pub(super) fn server_config(identity: &Identity, revocations: &Revocations) -> Result<ServerConfig, rustls::Error> {
-    let verifier = Verifier::new(Trust::new(identity.mesh(), revocations.clone()), None, Refusal::default());
+    let verifier = Verifier::new(Trust::at_the_door(identity.mesh(), revocations.clone()), None, Refusal::default());
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)

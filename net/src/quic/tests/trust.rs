@@ -53,11 +53,15 @@ async fn a_revoked_node_is_refused_by_either_side() {
     let accepted = tokio::join!(dialler.connect_mesh(acceptor.local_address().unwrap(), None), next_mesh(&acceptor));
     assert_eq!(accepted.0.unwrap().peer(), first.node());
     revocations.update(|revoked| {
-        revoked.nodes.insert(second.node());
+        revoked.nodes.insert(second.node(), "revoked by A: it was stolen".into());
     });
     assert!(revocations.is_revoked(second.node()));
-    let reason = refused_by_peer(&dialler, &acceptor).await;
-    assert!(reason.contains("revoked"), "{reason}");
+    welcome_all(&acceptor);
+    let address = acceptor.local_address().unwrap();
+    let refused = dialler.connect_mesh(address, None).await.unwrap_err();
+    assert_eq!(refused, ConnectError::Revoked("revoked by A: it was stolen".into()), "it is told by a node that has proved who it is");
+    let renewed = super::join::renew(&dialler, address, "second").await;
+    assert!(matches!(&renewed, Err(error) if error.to_string().contains("stolen")), "{renewed:?}");
 
     let refused = acceptor.connect_mesh(dialler.local_address().unwrap(), None).await.unwrap_err();
     assert_eq!(refused, ConnectError::Trust(TrustError::Revoked(second.node())));
