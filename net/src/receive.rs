@@ -143,8 +143,8 @@ impl Link {
             }
             Control::Unfold(of) => {
                 if self.said.get(&of.section).is_some_and(|said| said.holding == of.holding) {
-                    self.intend(Intent::HoldsUnfolded(of.section));
-                    // What was asked for meanwhile was not understood.
+                    // Before whatever is to be said of the section: none of it would be understood. Nor was what has been said since.
+                    self.intents.push_front(Intent::HoldsUnfolded(of.section));
                     if self.shared.get(&of.section).and_then(|shared| shared.adopting.as_ref()).is_some_and(|adopting| !adopting.begun) {
                         self.intend(Intent::AdoptRequest(of.section));
                     }

@@ -18,7 +18,7 @@ use support::{Plan, TOPICS, World, play_quietly, quietly, seeds};
 
 /// Rules, the first seed to play, and how many.
 const RULES: &[(Sabotage, u64, u64)] = &[
-    (Sabotage::OpenRun, 13, 8),
+    (Sabotage::OpenRun, 44, 8),
     (Sabotage::MovedSkip, 60, 8),
     (Sabotage::NoPointer, 1, 8),
     (Sabotage::NoFloor, 7, 8),
