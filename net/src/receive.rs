@@ -1,6 +1,6 @@
 //! The receiver's side of a link: what a frame does here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mangrove_crdt::{
     frontier::{DotIx, OriginIx, Origins},
@@ -202,7 +202,7 @@ impl Link {
             }
             Control::AdoptRequest(request) => {
                 let mut r = Reader::new("adopt request", &request.digests);
-                let mut theirs = std::collections::BTreeMap::new();
+                let mut theirs = BTreeMap::new();
                 for _ in 0..r.count()? {
                     let bucket = bucket(&mut r)?;
                     theirs.insert(bucket, digest(&mut r)?);
@@ -621,8 +621,10 @@ impl Link {
             self.shared.retain(|id, shared| !stale(id, shared));
             self.lanes_out.retain(|of, _| replica.holding(of.section) == Some(of.holding));
         }
-        for (id, holding) in self.unclear.extract_if(.., |id, _| replica.holding(*id).is_some()).collect::<Vec<_>>() {
-            self.intend(Intent::Unfold(id, holding));
+        if !self.unclear.is_empty() {
+            let (held, other) = std::mem::take(&mut self.unclear).into_iter().partition(|(id, _)| replica.holding(*id).is_some());
+            self.unclear = other;
+            BTreeMap::into_iter(held).for_each(|(id, holding)| self.intend(Intent::Unfold(id, holding)));
         }
         if self.shared.len() < self.peer_holds.len() {
             let both = self.peer_holds.keys().filter(|id| !self.shared.contains_key(id) && replica.holding(**id).is_some());
