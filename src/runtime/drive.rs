@@ -37,6 +37,12 @@ const ROOM_MIN_BYTES: u64 = 8 << 20;
 /// How often to see whether the certificate is to be renewed.
 const RENEWAL_EVERY: Duration = Duration::from_secs(3_600);
 
+/// How long a node that ends stays to tell its neighbours again that it does: as long as QUIC keeps a closed connection of that round trip, three
+/// times its probe timeout, and no longer than anybody wants to wait for a program to end.
+const FAREWELL_MIN: Duration = Duration::from_millis(100);
+const FAREWELL_ROUND_TRIPS: u32 = 9;
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
+
 /// Something for the loop to do.
 pub(super) enum Command {
     /// A connection to a node of the mesh stands.
@@ -180,10 +186,15 @@ impl Drive {
         if let Some((rows, mark)) = self.node.take_rest() {
             self.writer.send(Batch { number: mark, rows, sync: Sync::Disk });
         }
+        drop(self.dialers);
         // A moment for the last answers to leave.
         tokio::time::sleep(Duration::from_millis(50)).await;
+        let round_trip = self.links.values().map(|link| link.lanes.stats().round_trip).max().unwrap_or_default();
         self.endpoint.close(CloseCode::Done, "the node is ending");
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
+        // The word goes out at once; this is for whom it does not reach the first time. Without a bound it would be for connections, too, that
+        // are still being dialled, of which QUIC expects seconds.
+        let farewell = (FAREWELL_MIN + FAREWELL_ROUND_TRIPS * round_trip).min(FAREWELL_MAX);
+        let _ = tokio::time::timeout(farewell, self.endpoint.wait_idle()).await;
         let writer = self.writer;
         tokio::task::spawn_blocking(move || writer.close()).await.unwrap_or(Ok(()))
     }

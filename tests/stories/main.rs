@@ -8,6 +8,7 @@ mod support;
 mod a_chain_carries_what_its_ends_write;
 mod a_mesh_outlives_its_founder;
 mod a_metered_link_says_its_lag;
+mod a_node_ends_at_once;
 mod a_node_holds_only_its_sections;
 mod a_slow_reader_gets_the_newest;
 mod acknowledged_writes_survive;
