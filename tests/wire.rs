@@ -376,3 +376,12 @@ async fn a_data_directory_of_version_1_is_read() {
     drop(client);
     node.close().await.expect("a clean end");
 }
+
+/// What a later version may not make smaller, since older ones send it, nor larger, since they refuse it.
+#[test]
+fn the_limits_of_version_1() {
+    assert_eq!(mangrove_net::FRAME_BYTES_MAX, 8 << 20, "a frame between nodes");
+    assert_eq!(mangrove_net::quic::lanes::FRAME_MAX, mangrove_net::FRAME_BYTES_MAX, "what is read is what is sent");
+    assert_eq!(mangrove::protocol::FRAME_MAX, mangrove::protocol::VALUE_MAX + (256 << 10), "a frame between client and node");
+    assert_eq!(mangrove::protocol::VALUE_MAX, 4 << 20, "a value");
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Node, World, until};
+use crate::support::{Node, World, block, until, write};
 
 /// A file system of its own, which only root can have.
 struct Mount(PathBuf);
@@ -29,9 +29,53 @@ impl Mount {
     }
 }
 
-fn skipped(why: &str) -> Option<Mount> {
+fn skipped<T>(why: &str) -> Option<T> {
     eprintln!("skipped: no file system can be mounted here: {}", why.trim());
     None
+}
+
+/// A file system in a file, which the system turns read-only under its users when it finds an error: as it does with a failing SD card.
+struct Card {
+    image: PathBuf,
+    mount: Option<Mount>,
+}
+
+impl Card {
+    fn new(world: &World) -> Option<Card> {
+        let image = world.path("card.img");
+        std::fs::File::create(&image).and_then(|file| file.set_len(128 << 20)).expect("an image");
+        match Command::new("mkfs.ext4").arg("-q").arg(&image).output() {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => return skipped(&String::from_utf8_lossy(&output.stderr)),
+            Err(error) => return skipped(&error.to_string()),
+        }
+        let mut card = Card { image, mount: None };
+        card.insert(&world.path("card")).then_some(card)
+    }
+
+    /// Mounts it; whether that can be done here.
+    fn insert(&mut self, at: &Path) -> bool {
+        std::fs::create_dir_all(at).expect("a directory");
+        let output = Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(&self.image).arg(at).output().expect("mount runs");
+        self.mount = output.status.success().then(|| Mount(at.to_owned()));
+        self.mount.is_some() || skipped::<()>(&String::from_utf8_lossy(&output.stderr)).is_some()
+    }
+
+    /// The system finds an error on it; whether it can be made to.
+    fn fail(&self) -> bool {
+        let mounts = std::fs::read_to_string("/proc/mounts").expect("mounts");
+        let here = shown(&self.mount.as_ref().expect("it is mounted").0);
+        let device = mounts.lines().find_map(|line| line.strip_prefix("/dev/")?.split_once(&format!(" {here} "))).expect("it is mounted").0;
+        let told = std::fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "1");
+        told.is_ok() || skipped::<()>(&format!("{told:?}")).is_some()
+    }
+
+    fn remove(&mut self) {
+        let mount = self.mount.take().expect("it is mounted");
+        let status = Command::new("umount").arg(&mount.0).status().expect("it runs");
+        assert!(status.success(), "somebody still uses it");
+        std::mem::forget(mount);
+    }
 }
 
 impl Drop for Mount {
@@ -137,6 +181,50 @@ fn a_read_only_disk() {
     assert!(status.success());
     node.up();
     assert_eq!(node.get("kept"), 1);
+}
+
+#[test]
+fn a_disk_that_turns_read_only_under_a_node() {
+    let world = World::new();
+    let Some(mut card) = Card::new(&world) else { return };
+    let b = world.found("B");
+    b.told(&["section", "add", "demo"]);
+    let mut a = world.node_at("A", world.path("card").join("data"), &[]);
+    let ticket = b.ticket("member");
+    a.told(&["join", &ticket, "--name", "A"]);
+    a.up();
+    a.set("demo/kept", "1");
+    b.shows("demo/kept", 1);
+    if !card.fail() {
+        return;
+    }
+
+    // What was taken in before the disk failed is not acknowledged, however long its writer waits; then writes are refused.
+    let taken = block(async {
+        let client = a.connect().await;
+        tokio::time::timeout(Duration::from_secs(2), write(&client, "demo/kept", &json!(2), None)).await
+    });
+    assert!(!matches!(taken, Ok(Ok(()))), "it cannot be on the disk");
+    a.refused(&["set", "demo/kept", "2"]).says(1, &["[read-only]"]);
+    a.refused(&["topic", "add", "demo/new", "--type", "json"]).says(1, &["[read-only]"]);
+    assert!(a.json(&["status"])["warnings"].to_string().contains("writes are refused"), "{}", a.json(&["status"]));
+    let doctor = a.run(&["--json", "doctor"]);
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains("writes are refused"));
+    // Reads go on, and so does the mesh, in memory.
+    b.set("demo/from-b", "3");
+    a.shows("demo/from-b", 3);
+    let before = a.get("demo/kept");
+    assert!(before == 1 || before == 2, "{before}");
+
+    // The card is mended, and nothing acknowledged is lost.
+    a.kill();
+    card.remove();
+    assert!(card.insert(&world.path("card")));
+    a.up();
+    a.shows("demo/from-b", 3);
+    a.set("demo/kept", "4");
+    b.shows("demo/kept", 4);
+    a.terminate();
 }
 
 fn shown(path: &Path) -> String {

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use mangrove_net::FRAME_BYTES_MAX;
 use mangrove_net::quic::{ClientEndpoint, Closed, Endpoint, LinkEvent, Options, Revocations};
 use tokio::sync::mpsc;
 
@@ -161,6 +162,18 @@ fn members_that_break_the_protocol() {
         }
     });
     assert!(a.logged().contains("the peer broke the protocol"), "{}", a.logged());
+    // A frame that is longer than any may be is refused by the length that it announces, whatever is behind it.
+    let closed = block(async {
+        let here = "127.0.0.1:0".parse().expect("an address");
+        let endpoint = Endpoint::bind(here, &identity, Revocations::default(), Options::default()).expect("a socket");
+        let connection = endpoint.connect_mesh(address, None).await.expect("B's certificate is good");
+        let mut lane = connection.quic().open_uni().await.expect("a stream");
+        lane.write_all(&5u32.to_le_bytes()).await.expect("it is taken");
+        lane.write_all(&(FRAME_BYTES_MAX as u32 + 1).to_le_bytes()).await.expect("it is taken");
+        tokio::time::timeout(Duration::from_secs(20), connection.quic().closed()).await.expect("A should have closed the link")
+    });
+    let words = format!("a frame of {} bytes on lane 5; the limit is 8388608", FRAME_BYTES_MAX + 1);
+    assert!(closed.to_string().contains(&words), "{closed}");
     assert_eq!(a.get("demo/kept"), 1);
     b.up();
     b.linked("A");

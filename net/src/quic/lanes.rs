@@ -191,6 +191,11 @@ impl MeshConnection {
         self.connection.side() == Side::Client
     }
 
+    /// The QUIC connection beneath, for whoever speaks to the peer otherwise than in lanes.
+    pub fn quic(&self) -> &Connection {
+        &self.connection
+    }
+
     /// Ends the connection instead of starting it.
     pub fn close(self, code: CloseCode, reason: &str) {
         congestion::close(&self.connection, code, reason);
