@@ -238,39 +238,12 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
-    use mangrove_crdt::{
-        id::{Incarnation, MeshId, Origin},
-        replica::Replica,
-    };
-    use mangrove_net::mesh::Pace;
-
-    use super::super::{Input, NodeConfig};
+    use super::super::Input;
+    use super::super::testing::{OWN, SESSION, at, node};
     use super::*;
+    use crate::protocol::Request;
 
-    const OWN: NodeId = NodeId([1; 32]);
     const PEER: NodeId = NodeId([2; 32]);
-
-    fn at(ms: u64) -> Now {
-        Now { at: Instant(ms * 1_000), unix_ms: ms }
-    }
-
-    fn node() -> Node {
-        let config = NodeConfig {
-            mesh: MeshId([9; 32]),
-            name: "own".into(),
-            addresses: Vec::new(),
-            seeds: Vec::new(),
-            authority: None,
-            expires_s: 0,
-            hold: Hold::All,
-            pace: Pace::default(),
-            retention: Duration::from_secs(1),
-            neighbours_max: 8,
-            links: Default::default(),
-        };
-        let incarnation = Incarnation { boot: 1, nonce: 1 };
-        Node::new(at(0), config, Replica::new(Origin { node: OWN, incarnation }))
-    }
 
     /// Which link is hung up on when this one comes up.
     fn up(node: &mut Node, ms: u64, link: u64, dialled: bool) -> Option<u64> {
@@ -336,5 +309,25 @@ mod tests {
         let trusts = |output: &Output| matches!(output, Output::Trust { revoked, .. } if *revoked == out);
         assert!(outputs.iter().any(trusts), "{outputs:?}");
         assert_eq!(up(&mut node, 5_000, 2, false), Some(2), "nor is it let in again");
+    }
+
+    #[test]
+    fn a_blocked_node_is_neither_dialled_nor_let_in() {
+        let mut node = node();
+        let record = NodeRecord { name: "peer".into(), addresses: vec!["there:1".into()], ..NodeRecord::default() };
+        node.replica.put_standing(Standing::Node(PEER), 0, minicbor::to_vec(record).ok());
+        drop(node.handle_input(at(1), Input::Timeout));
+        let dialled = |node: &Node| node.dialled.iter().flatten().any(|target| target.node == Some(PEER));
+        assert!(dialled(&node));
+        assert_eq!(up(&mut node, 1, 1, false), None);
+        let block = |blocked| Input::Request { session: SESSION, id: 1, request: Request::LinkBlock { node: "peer".into(), blocked } };
+        let outputs: Vec<Output> = node.handle_input(at(2), block(true)).collect();
+        let hangs_up = |output: &Output| matches!(output, Output::Hangup { link: LinkId(1), why: Parting::Blocked, .. });
+        assert!(outputs.iter().any(hangs_up), "{outputs:?}");
+        assert!(!dialled(&node));
+        assert_eq!(up(&mut node, 5_000, 2, false), Some(2));
+        drop(node.handle_input(at(6_000), block(false)));
+        assert!(dialled(&node));
+        assert_eq!(up(&mut node, 6_000, 3, false), None);
     }
 }

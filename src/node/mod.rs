@@ -36,6 +36,8 @@ mod neighbours;
 mod output;
 mod requests;
 mod sessions;
+#[cfg(test)]
+mod testing;
 mod views;
 
 use std::{
@@ -393,36 +395,9 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
-    use mangrove_crdt::id::{Incarnation, Origin};
-
+    use super::testing::{SESSION, at, node};
     use super::*;
     use crate::protocol::{Request, TopicSpec};
-
-    const SESSION: SessionId = SessionId(1);
-
-    fn at(ms: u64) -> Now {
-        Now { at: Instant(ms * 1_000), unix_ms: ms }
-    }
-
-    fn node() -> Node {
-        let own = Origin { node: NodeId([1; 32]), incarnation: Incarnation { boot: 1, nonce: 1 } };
-        let config = NodeConfig {
-            mesh: MeshId([2; 32]),
-            name: "a".into(),
-            addresses: Vec::new(),
-            seeds: Vec::new(),
-            authority: None,
-            expires_s: 0,
-            hold: Hold::All,
-            pace: Pace::default(),
-            retention: Duration::from_secs(1),
-            neighbours_max: 8,
-            links: BTreeMap::new(),
-        };
-        let mut node = Node::new(at(0), config, Replica::new(own));
-        drop(node.handle_input(at(0), Input::SessionOpened { session: SESSION, client: "test".into(), aliases_max: 0 }));
-        node
-    }
 
     /// The marks of the batches that come of making a topic, which is to be on the disk before it is answered.
     fn add(node: &mut Node, now: Now, path: &str) -> Vec<u64> {
@@ -460,5 +435,15 @@ mod tests {
         assert!(write(&mut node, at(60), 5_000..5_001).is_empty());
         assert!(marks(node.handle_input(at(115), Input::Timeout)).is_empty(), "as late as the batch before was large");
         assert_eq!(marks(node.handle_input(at(560), Input::Timeout)), [2], "and no later than that");
+    }
+
+    #[test]
+    fn an_answer_waits_until_what_it_acknowledges_is_on_the_disk() {
+        let mut node = node();
+        let request = Request::TopicsAdd { topic: TopicSpec::of("json"), paths: vec!["a".into()] };
+        let answers = |outputs: Outputs<'_>| outputs.filter(|output| matches!(output, Output::Send { .. })).count();
+        assert_eq!(answers(node.handle_input(at(1), Input::Request { session: SESSION, id: 1, request })), 0);
+        assert_eq!(answers(node.handle_input(at(2), Input::Persisted { released: 1, synced: 0 })), 0, "stored, but not synced");
+        assert_eq!(answers(node.handle_input(at(3), Input::Persisted { released: 1, synced: 1 })), 1);
     }
 }
