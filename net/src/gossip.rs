@@ -229,6 +229,11 @@ impl Gossip {
         replica.members.report(node, section, &frontiers);
     }
 
+    /// Whether what a member has reported of a section cannot be made out in full.
+    pub fn is_unclear(&self, node: NodeId, section: SectionId) -> bool {
+        self.unclear.contains(&(node, section))
+    }
+
     /// Counts again what could not be made out.
     pub fn count_unclear(&mut self, replica: &mut Replica) {
         for (node, section) in self.unclear.clone() {

@@ -367,9 +367,9 @@ impl Mesh {
         if now >= self.check_due {
             self.check_due = now.after(self.pace.check);
             for link in self.links.values_mut() {
-                // One end asks, so that a comparison goes round once.
-                if replica.own().node < link.peer {
-                    for section in link.shared.keys().copied().collect::<Vec<_>>() {
+                // One end asks, so that a comparison goes round once; the other does if it cannot make out what the peer has.
+                for section in link.shared.keys().copied().collect::<Vec<_>>() {
+                    if replica.own().node < link.peer || self.gossip.is_unclear(link.peer, section) {
                         link.intend(Intent::Check(section));
                     }
                 }

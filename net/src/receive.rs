@@ -254,6 +254,10 @@ impl Link {
                 if let Some(heard) = self.heard.get(&buckets.section) {
                     theirs.join(&heard.frontiers);
                 }
+                // What has come to the peer of retired runs over other links, it does not report by number.
+                if let Some(shared) = self.shared.get_mut(&buckets.section) {
+                    shared.peer.join(&theirs);
+                }
                 if buckets.group >= BUCKETS / GROUP_BUCKETS {
                     return Err(r.bad(format!("group {}", buckets.group)).into());
                 }
