@@ -35,6 +35,7 @@
 //!
 //! All of this is pure. Behind the feature `quic` are the endpoint, TLS, tickets and lanes over QUIC streams.
 
+mod adopt;
 pub mod batch;
 pub mod codec;
 pub mod gossip;

@@ -1,4 +1,4 @@
-//! The receiver's side of a link: what a frame does here.
+//! The receiver's side of a link: what a frame does here. What whole buckets do is in [`crate::adopt`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use mangrove_crdt::{
     path::BUCKETS,
     replica::Replica,
     sabotage::{Sabotage, is},
-    section::{BucketImage, Frontiers, StandingKey, ValueRun},
+    section::{Frontiers, StandingKey, ValueRun},
     time::Instant,
     tree::TreeError,
 };
@@ -18,8 +18,8 @@ use crate::{
     batch::{Batch, Unpacker, unpack_tree},
     codec::{Malformed, NamesIn, Reader},
     gossip::{Gossip, Pulse},
-    link::{Adopting, Arriving, HeldEnd, Intent, LaneIn, Link, Said, Serving, Shared},
-    message::{AdoptBegin, AdoptEnd, Content, Control, Images, LaneOf, Report, WIRE, WIRE_MIN, unpack_frontiers, unpack_image},
+    link::{Arriving, HeldEnd, Intent, LaneIn, Link, Said, Serving, Shared},
+    message::{Content, Control, LaneOf, Report, WIRE, WIRE_MIN, unpack_frontiers},
     retired::Retired,
     send::{buckets_of, frontiers_hash, short},
 };
@@ -319,12 +319,6 @@ impl Link {
         Ok(effects)
     }
 
-    fn mend(&mut self, section: SectionId, bucket: u16) {
-        if !is(Sabotage::NoRepair) {
-            self.intend(Intent::RepairRequest(section, bucket));
-        }
-    }
-
     fn handle_report(&mut self, replica: &mut Replica, gossip: &mut Gossip, report: &Report) -> Result<(), Violation> {
         let mut r = Reader::new("report", &report.moved);
         let mut moved = Vec::new();
@@ -405,22 +399,7 @@ impl Link {
                 Ok(Effects::default())
             }
             Content::AdoptEnd(end) => self.adopt_end(replica, of.section, &end, names),
-            Content::Repair(repair) => {
-                let (images, mut covered) = read_images(replica, &repair.images.after(std::mem::take(&mut lane.pieces)), names)?;
-                let Some((section, mut cx)) = replica.parts(of.section) else { return Ok(Effects::default()) };
-                let Some(shared) = self.shared.get_mut(&of.section) else { return Ok(Effects::default()) };
-                if let Some(heard) = self.heard.get(&of.section) {
-                    covered.join(&heard.frontiers);
-                }
-                for image in &images {
-                    section.repair_bucket(&mut cx, image, &covered)?;
-                    if repair.reply && !shared.repairs.contains(&(image.bucket, false)) {
-                        shared.repairs.push_back((image.bucket, false));
-                    }
-                }
-                // Changes that waited for what came may have been applied.
-                Ok(Effects { tree_moved: Some(of.section), ..Effects::default() })
-            }
+            Content::Repair(repair) => self.repair(replica, of.section, repair, std::mem::take(&mut lane.pieces), names),
         }
     }
 
@@ -557,67 +536,6 @@ impl Link {
         Ok(Effects::default())
     }
 
-    fn adopt_begin(&mut self, replica: &mut Replica, id: SectionId, begin: &AdoptBegin, names: &mut NamesIn) -> Result<Effects, Violation> {
-        let mut start = unpack_frontiers(&begin.frontiers, names, &mut |origin| intern(replica, origin))?;
-        let mut floors = unpack_frontiers(&begin.floors, names, &mut |origin| intern(replica, origin))?;
-        if let Some(heard) = self.heard.get(&id) {
-            start.join(&heard.frontiers);
-            floors.join(&heard.floors);
-        }
-        let Some(shared) = self.shared.get_mut(&id) else { return Ok(Effects::default()) };
-        let Some((section, _)) = replica.parts(id) else { return Ok(Effects::default()) };
-        let Some(adopting) = shared.adopting.as_mut().filter(|adopting| adopting.request == begin.request) else {
-            return Ok(Effects::default());
-        };
-        section.raise_clock(begin.clock);
-        shared.arriving.clear();
-        shared.held.clear();
-        (adopting.begun, adopting.start, adopting.floors) = (true, start, floors);
-        Ok(Effects::default())
-    }
-
-    fn adopt_buckets(&mut self, replica: &mut Replica, id: SectionId, images: &Images, names: &mut NamesIn) -> Result<Effects, Violation> {
-        let (buckets, mut covered) = read_images(replica, images, names)?;
-        if let Some(heard) = self.heard.get(&id) {
-            covered.join(&heard.frontiers);
-        }
-        let Some(shared) = self.shared.get_mut(&id) else { return Ok(Effects::default()) };
-        let Some(adopting) = shared.adopting.as_mut().filter(|adopting| adopting.begun) else { return Ok(Effects::default()) };
-        let Some((section, mut cx)) = replica.parts(id) else { return Ok(Effects::default()) };
-        for image in &buckets {
-            let told = adopting.told.get(&image.bucket).copied().unwrap_or(0);
-            let changed = !image.whole && short(&section.digest(cx.origins, image.bucket).digest) != told;
-            let covered = if is(Sabotage::JudgedAtStart) { &adopting.start } else { &covered };
-            section.adopt_bucket(&mut cx, image, covered, changed, &mut adopting.positions)?;
-        }
-        adopting.done = images.done;
-        if is(Sabotage::AdoptEnd) {
-            adopting.start = covered;
-        }
-        Ok(Effects::default())
-    }
-
-    fn adopt_end(&mut self, replica: &mut Replica, id: SectionId, end: &AdoptEnd, names: &mut NamesIn) -> Result<Effects, Violation> {
-        let mut tree = Reader::new("tree frontier", &end.tree).frontier(names, &mut |origin| intern(replica, origin))?;
-        if let Some(heard) = self.heard.get(&id) {
-            tree.join(&heard.frontiers[Plane::Tree]);
-        }
-        let Some(shared) = self.shared.get_mut(&id) else { return Ok(Effects::default()) };
-        let Some(adopting) = shared.adopting.take_if(|adopting| adopting.begun) else { return Ok(Effects::default()) };
-        let Adopting { start, floors, positions, missed, .. } = adopting;
-        let Some((section, mut cx)) = replica.parts(id) else { return Ok(Effects::default()) };
-        let runs = section.end_adoption(&mut cx, &start, &floors, positions)?;
-        shared.held.push_back(HeldEnd { runs, tree });
-        release_held(shared, section);
-        shared.peer.join(&start);
-        shared.pruned.clear();
-        for (plane, origin) in missed {
-            self.intend(Intent::Graft(id, plane, origin));
-        }
-        self.stats.adoptions_in += 1;
-        Ok(Effects { tree_moved: Some(id), adopted: Some(id), ..Effects::default() })
-    }
-
     /// Begins anew with sections that were given up, or held again, since this link last looked.
     pub(crate) fn refresh(&mut self, replica: &Replica) {
         let stale = |id: &SectionId, shared: &Shared| replica.holding(*id) != Some(shared.holding);
@@ -647,16 +565,6 @@ impl Link {
         self.must_adopt(replica, id).then_some(id)
     }
 
-    /// Whether a section must be adopted from this peer: this node is below one of its floors, or has nothing yet.
-    pub(crate) fn must_adopt(&self, replica: &Replica, id: SectionId) -> bool {
-        let (Some(section), Some((frontiers, floors))) = (replica.section(id), self.peer_holds.get(&id)) else { return false };
-        let mut ours = section.frontiers();
-        for run in self.shared.get(&id).into_iter().flat_map(|shared| &shared.held).flat_map(|held| &held.runs) {
-            ours[Plane::Values].raise(run.origin, run.upto);
-        }
-        !ours.covers_all(floors) || (id != SectionId::MESH && ours.is_zero() && !frontiers.is_zero())
-    }
-
     /// Ends the exchange of a section; runs in progress are dropped.
     pub(crate) fn drop_shared(&mut self, replica: &mut Replica, id: SectionId) {
         if let (Some(mut shared), Some((section, _))) = (self.shared.remove(&id), replica.parts(id)) {
@@ -672,7 +580,7 @@ impl Link {
     }
 }
 
-fn release_held(shared: &mut Shared, section: &mut mangrove_crdt::section::Section) {
+pub(crate) fn release_held(shared: &mut Shared, section: &mut mangrove_crdt::section::Section) {
     // In order: a later run of a feed builds on the earlier one's end.
     while shared.held.front().is_some_and(|held| section.tree.frontier().covers_all(&held.tree) || is(Sabotage::NoTree)) {
         for run in shared.held.pop_front().into_iter().flat_map(|held| held.runs) {
@@ -691,26 +599,6 @@ fn close_runs(shared: &mut Shared, section: &mut mangrove_crdt::section::Section
     }
 }
 
-fn read_images(replica: &mut Replica, images: &Images, names: &mut NamesIn) -> Result<(Vec<BucketImage>, Frontiers), Violation> {
-    let claimed = images.images.first_chunk::<4>().map_or(0, |len| u32::from_le_bytes(*len));
-    // LZ4 makes at most 255 bytes of one: what claims more lies, and is not given the memory.
-    if claimed as usize > crate::BULK_UNPACKED_BYTES_MAX.min(images.images.len().saturating_mul(255)) {
-        return Err(Malformed::new("buckets", format!("{claimed} bytes when unpacked")).into());
-    }
-    let unpacked = lz4_flex::decompress_size_prepended(&images.images).map_err(|error| Malformed::new("buckets", error.to_string()))?;
-    let mut r = Reader::new("buckets", &unpacked);
-    let mut buckets = Vec::new();
-    while !r.is_done() {
-        let image = unpack_image(&mut r, names, &mut |origin| intern(replica, origin))?;
-        if image.bucket >= BUCKETS {
-            return Err(r.bad(format!("bucket {}", image.bucket)).into());
-        }
-        buckets.push(image);
-    }
-    let covered = unpack_frontiers(&images.covered, names, &mut |origin| intern(replica, origin))?;
-    Ok((buckets, covered))
-}
-
 fn bucket(r: &mut Reader<'_>) -> Result<u16, Malformed> {
     u16::try_from(r.u64()?).ok().filter(|bucket| *bucket < BUCKETS).ok_or_else(|| r.bad("a bucket's number"))
 }
@@ -719,7 +607,7 @@ fn digest(r: &mut Reader<'_>) -> Result<u64, Malformed> {
     Ok(u64::from_be_bytes(r.take(8)?.try_into().map_err(|_| r.bad("a digest"))?))
 }
 
-fn intern(replica: &mut Replica, origin: mangrove_crdt::id::Origin) -> Option<OriginIx> {
+pub(crate) fn intern(replica: &mut Replica, origin: mangrove_crdt::id::Origin) -> Option<OriginIx> {
     (replica.origins().len() < Origins::COUNT_MAX || replica.origins().find(&origin).is_some()).then(|| replica.intern(origin))
 }
 
