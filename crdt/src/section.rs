@@ -914,7 +914,14 @@ impl Section {
         if self.orphans.is_empty() || !self.tree.is_settled() {
             return;
         }
-        let due: Vec<DotIx> = self.orphans.iter().copied().filter(|id| self.tree.frontier().covers(*id)).collect();
+        // Origin by origin, since most of very many may have to wait on.
+        let (mut due, mut from) = (Vec::new(), OriginIx(0));
+        while let Some(next) = self.orphans.range(DotIx { origin: from, number: 0 }..).next() {
+            let origin = next.origin;
+            let upto = DotIx { origin, number: self.tree.frontier().get(origin) };
+            due.extend(self.orphans.range(DotIx { origin, number: 0 }..=upto));
+            from = OriginIx(origin.0 + 1);
+        }
         for id in due {
             self.orphans.remove(&id);
             let gone = self.tree.path_of(id).is_none();
