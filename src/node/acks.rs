@@ -39,6 +39,10 @@ impl Needs {
         !self.writes.is_empty()
     }
 
+    fn is_on_disk(&self, replica: &Replica) -> bool {
+        self.writes.values().all(|(written, _)| replica.is_durable(*written))
+    }
+
     fn is_met(&self, replica: &Replica) -> bool {
         self.writes.values().all(|(written, durability)| {
             let copies = match durability {
@@ -72,19 +76,18 @@ impl Acks {
 
     /// Answers whose needs are met now.
     pub fn due(&mut self, replica: &Replica) -> Vec<(SessionId, u64, Response)> {
-        let mut due = Vec::new();
-        self.waiting = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .filter_map(|waiting| {
-                if waiting.needs.is_met(replica) {
-                    due.push((waiting.session, waiting.id, waiting.response));
-                    None
-                } else {
-                    Some(waiting)
-                }
-            })
-            .collect();
-        due
+        let (due, waiting): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.needs.is_met(replica));
+        self.waiting = waiting;
+        due.into_iter().map(|waiting| (waiting.session, waiting.id, waiting.response)).collect()
+    }
+
+    /// Those who wait for this node's disk, which takes nothing now; they wait no more.
+    pub fn give_up_on_disk(&mut self, replica: &Replica) -> Vec<(SessionId, u64)> {
+        let (stored, lost): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.needs.is_on_disk(replica));
+        self.waiting = stored;
+        lost.into_iter().map(|waiting| (waiting.session, waiting.id)).collect()
     }
 
     /// A session is gone; nobody waits any more.

@@ -98,6 +98,8 @@ pub enum Input<'a> {
     StoreFailed {
         /// What to tell clients.
         refusal: Refusal,
+        /// Whether what was handed over already is not stored either: then those who wait for it to be on the disk are told so.
+        stuck: bool,
     },
     /// The store takes batches again.
     StoreRecovered,

@@ -229,7 +229,19 @@ impl Node {
                 self.marks.1 = self.marks.1.max(released);
                 self.replica.persisted(synced);
             }
-            Input::StoreFailed { refusal } => self.store_refusal = Some(refusal),
+            Input::StoreFailed { refusal, stuck } => {
+                if stuck {
+                    let why = format!(
+                        "{}; this write was taken in and shows, but would not survive a crash before the disk takes it",
+                        refusal.why
+                    );
+                    for (session, id) in self.acks.give_up_on_disk(&self.replica) {
+                        let refusal = Refusal { why: why.clone(), ..refusal.clone() };
+                        self.answer(session, id, Response::Refused(refusal));
+                    }
+                }
+                self.store_refusal = Some(refusal);
+            }
             Input::StoreRecovered => self.store_refusal = None,
             Input::Renewed { expires_s } => {
                 self.config.expires_s = expires_s;
@@ -397,7 +409,7 @@ impl Node {
 mod tests {
     use super::testing::{SESSION, at, node};
     use super::*;
-    use crate::protocol::{Request, TopicSpec};
+    use crate::protocol::{Code, Request, TopicSpec};
 
     /// The marks of the batches that come of making a topic, which is to be on the disk before it is answered.
     fn add(node: &mut Node, now: Now, path: &str) -> Vec<u64> {
@@ -408,6 +420,21 @@ mod tests {
     fn marks(outputs: Outputs<'_>) -> Vec<u64> {
         let mark = |output| if let Output::Persist { mark, .. } = output { Some(mark) } else { None };
         outputs.filter_map(mark).collect()
+    }
+
+    #[test]
+    fn who_waits_for_a_disk_that_fails_is_told() {
+        let mut node = node();
+        let request = Request::TopicsAdd { topic: TopicSpec::of("json"), paths: vec!["a".into()] };
+        drop(node.handle_input(at(1), Input::Request { session: SESSION, id: 7, request }));
+        let failed = |stuck| Input::StoreFailed { refusal: Refusal::new(Code::Full, "store", "the disk is full"), stuck };
+        assert_eq!(node.handle_input(at(2), failed(false)).count(), 0, "what was handed over may still be stored");
+        let outputs: Vec<Output> = node.handle_input(at(3), failed(true)).collect();
+        let [Output::Send { message: FromNode::Response { id: 7, response: Response::Refused(refusal) }, .. }] = &outputs[..] else {
+            panic!("{outputs:?}")
+        };
+        assert!(refusal.code == Code::Full && refusal.why.contains("taken in"), "{refusal}");
+        assert_eq!(node.handle_input(at(4), Input::Persisted { released: 1, synced: 1 }).count(), 0, "it was answered");
     }
 
     #[test]

@@ -514,7 +514,8 @@ impl Drive {
                 if full && !self.store_full {
                     tracing::warn!("the store is nearly full: new writes are refused");
                     let refusal = Refusal::new(Code::Full, "store", "the disk, or the limit set for it, is nearly full");
-                    self.input(Input::StoreFailed { refusal: refusal.hint("remove topics, drop a section, or raise disk_max_bytes") });
+                    let refusal = refusal.hint("remove topics, drop a section, or raise disk_max_bytes");
+                    self.input(Input::StoreFailed { refusal, stuck: false });
                 } else if !full && (self.store_full || self.store_failed) {
                     tracing::info!("the store takes writes again");
                     self.input(Input::StoreRecovered);
@@ -530,7 +531,7 @@ impl Drive {
                     }
                 }
                 self.store_failed = true;
-                self.input(Input::StoreFailed { refusal: store_refusal(&error) });
+                self.input(Input::StoreFailed { refusal: store_refusal(&error), stuck: true });
             }
         }
     }
