@@ -150,7 +150,9 @@ struct TreeFeed {
 pub struct Tree {
     kind: Kind,
     documents: Vec<Option<Box<Held>>>,
-    topics: BTreeMap<Path, Topic>,
+    /// By hash, since every write looks one up, and a search by order reads a path at each step.
+    topics: FxHashMap<Path, Topic>,
+    order: BTreeSet<Path>,
     by_id: FxHashMap<DotIx, Path>,
     definitions: FxHashMap<DefinitionHash, Arc<Definition>>,
     feeds: BTreeMap<OriginIx, TreeFeed>,
@@ -182,7 +184,8 @@ impl Tree {
         Tree {
             kind,
             documents: Vec::new(),
-            topics: BTreeMap::new(),
+            topics: FxHashMap::default(),
+            order: BTreeSet::new(),
             by_id: FxHashMap::default(),
             definitions: FxHashMap::default(),
             feeds: BTreeMap::new(),
@@ -222,7 +225,8 @@ impl Tree {
 
     /// All live topics in path order, from a path on.
     pub fn topics_from(&self, from: &str) -> impl Iterator<Item = &Topic> {
-        self.topics.range::<str, _>((Bound::Included(from), Bound::Unbounded)).map(|(_, topic)| topic)
+        let paths = self.order.range::<str, _>((Bound::Included(from), Bound::Unbounded));
+        paths.filter_map(|path| self.topics.get(path))
     }
 
     /// How many topics live.
@@ -670,10 +674,12 @@ impl Tree {
         let before = match &after {
             Some(topic) => {
                 held.topics.insert(path.clone());
+                self.order.insert(path.clone());
                 self.topics.insert(path.clone(), topic.clone())
             }
             None => {
                 held.topics.remove(path);
+                self.order.remove(path);
                 self.topics.remove(path)
             }
         };

@@ -117,9 +117,9 @@ pub enum Timer {
 const FORGET_EVERY: Duration = Duration::from_secs(1);
 
 /// How long changes may gather that nobody waits for, before they are stored: at least this, and longer after a large batch, so that
-/// what is overwritten often does not keep the store busy for nothing.
+/// what is overwritten often does not keep the store busy for nothing. A peer may wait for it, with a write at `mesh(k)`, so not for very long.
 const STORE_AFTER: Duration = Duration::from_millis(50);
-const STORE_AFTER_MAX: Duration = Duration::from_millis(500);
+const STORE_AFTER_MAX: Duration = Duration::from_secs(2);
 /// For each row of the batch before: some ten times what it takes to store one.
 const STORE_AFTER_PER_ROW: Duration = Duration::from_micros(25);
 
