@@ -3,6 +3,8 @@
 //! Each figure is for one value or one topic: criterion shows time a batch, and throughput in elements a second. Two nodes' cores
 //! stand side by side here and hand each other frames; what the network, the store and clients add is what `mangrove bench` measures.
 
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
+
 use std::{
     hint::black_box,
     time::{Duration, Instant as Clock},
