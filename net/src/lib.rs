@@ -38,6 +38,7 @@
 mod adopt;
 pub mod batch;
 pub mod codec;
+pub mod dialer;
 pub mod gossip;
 mod lag;
 pub mod link;

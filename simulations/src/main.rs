@@ -1,10 +1,10 @@
-//! The simulator's program. What it will simulate is the pure half of the root package, [`mangrove::node`], which is all that this
-//! package builds: its dependency tree holds no runtime, no sockets and no disk, and continuous integration checks that it stays so.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    eprintln!("error: mangrove-sim {} knows no scenarios", env!("CARGO_PKG_VERSION"));
-    // The exit code for wrong usage, as in `mangrove`.
-    ExitCode::from(2)
+//! x
+use mangrove_simulations::*;
+fn main() {
+    let file = std::env::args().nth(1).unwrap();
+    let n: u64 = std::env::args().nth(2).unwrap().parse().unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let s = scenario::Scenario::parse("x", &text).unwrap_or_else(|e| panic!("{e}"));
+    let outs = run::many(&s, 0..n, 2, |_| {});
+    for o in outs { println!("{:?}", o); }
 }

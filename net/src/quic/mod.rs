@@ -13,14 +13,13 @@
 //! - [`ticket`], [`join`]: how a new node gets in.
 //! - [`endpoint`]: the socket; accepting, dialling, floods, changing the certificate or the address while running.
 //! - [`lanes`]: what a mesh connection carries: independent, bounded, prioritised queues of frames.
-//! - [`dialer`]: when to try again.
+//! - [`dialer`]: when to try again; pure, so it stands outside.
 //!
 //! This is the half of the crate that does I/O; nothing here decides what is replicated.
 
 pub mod authority;
 pub mod close;
 mod congestion;
-pub mod dialer;
 pub mod endpoint;
 mod inbox;
 pub mod join;
@@ -32,9 +31,9 @@ pub mod ticket;
 pub mod tls;
 mod transport;
 
+pub use crate::dialer::{self, Backoff, Target};
 pub use authority::{Applicant, Authority, Certificates, Identity, IdentityError};
 pub use close::{CloseCode, Closed};
-pub use dialer::{Backoff, Target};
 pub use endpoint::{ClientEndpoint, ConnectError, Endpoint, Incoming, Options};
 pub use inbox::Frame;
 pub use join::{Ask, JoinError, JoinRequest};

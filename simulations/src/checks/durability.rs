@@ -1,0 +1,133 @@
+//! S7: what was acknowledged at a durability is there in the end, or something newer, or its topic was removed; and what lost to a concurrent write is in
+//! a displaced log.
+//!
+//! Loss is permitted only where every node covered by the durability has lost its disk since the acknowledgement: for `memory` the
+//! process that took the write, for `disk` its disk, for `mesh(k)` its disk and those of at least k others. Which k nodes had a copy is not
+//! known to the client, so a run in which k others lost theirs later proves nothing about such a write.
+
+use mangrove_crdt::{definition::Durability, id::Plane, replica::Replica};
+
+use super::{Invariant, Violation};
+use crate::{
+    history::{Doing, History, Op, Outcome},
+    oracle::{Mark, Oracle, Record},
+    scenario::Time,
+};
+
+/// When each host lost what was on its disk, and when its process ended other than in good order.
+#[derive(Debug, Default)]
+pub struct Losses {
+    /// Of disks.
+    pub disks: Vec<Vec<Time>>,
+    /// Of processes.
+    pub processes: Vec<Vec<Time>>,
+}
+
+impl Losses {
+    /// Whether an operation's effect may be gone.
+    pub fn permit(&self, op: &Op) -> bool {
+        let host = op.by.0 as usize;
+        let since = |times: &[Time]| times.iter().any(|at| *at >= op.ended);
+        let own = since(&self.disks[host]);
+        match op.durability {
+            Durability::Memory => own || since(&self.processes[host]),
+            Durability::Disk => own,
+            Durability::Mesh(copies) => {
+                let others = self.disks.iter().enumerate().filter(|(at, times)| *at != host && since(times)).count();
+                own && others >= usize::from(copies)
+            }
+        }
+    }
+
+    /// Whether any disk was ever lost.
+    pub fn any_disk(&self) -> bool {
+        self.disks.iter().any(|times| !times.is_empty())
+    }
+}
+
+/// At the end, at a node that has become equal to all others: whatever was acknowledged is there. Returns how much is permitted to be lost and is.
+///
+/// # Errors
+/// Something is lost.
+pub fn ended(oracle: &Oracle, history: &History, losses: &Losses, name: &str, replica: &Replica) -> Result<u64, Violation> {
+    let mut permitted = 0;
+    for op in history.iter().filter(|op| op.outcome == Outcome::Ok) {
+        let lost = match op.doing {
+            Doing::Set => lost_value(oracle, replica, op),
+            Doing::Add => lost_topic(oracle, replica, op),
+            Doing::Remove | Doing::Other => None,
+        };
+        let Some(what) = lost else { continue };
+        if losses.permit(op) {
+            permitted += 1;
+            continue;
+        }
+        let what = format!(
+            "node {name}: operation {} ({:?} of {}, acknowledged at {:?} after {} us) is lost: {what}",
+            op.id, op.doing, op.path, op.durability, op.ended
+        );
+        return Err(Violation::new(Invariant::S7, what));
+    }
+    Ok(permitted)
+}
+
+fn lost_topic(oracle: &Oracle, replica: &Replica, op: &Op) -> Option<String> {
+    op.made.iter().find_map(|(id, topic)| {
+        let facts = oracle.topics.get(&(*id, *topic))?;
+        let section = replica.section(*id)?;
+        let lives = oracle.local(replica, *topic).is_some_and(|topic| section.tree.path_of(topic).is_some());
+        (!lives && facts.removals.is_empty()).then(|| format!("topic {:?} is not there, and nobody removed it", oracle.dot(*topic)))
+    })
+}
+
+fn lost_value(oracle: &Oracle, replica: &Replica, op: &Op) -> Option<String> {
+    let (id, mark) = op.value?;
+    let Record::Value { topic, seq, .. } = &oracle.get(id, Plane::Values, mark)?.record else { return None };
+    let facts = oracle.topics.get(&(id, *topic))?;
+    if !facts.removals.is_empty() {
+        return None;
+    }
+    let section = replica.section(id)?;
+    let held = oracle.local(replica, *topic).and_then(|topic| section.values.get(&topic)).map(|write| oracle.rank_of(replica, write));
+    let rank = oracle.rank(*seq, mark);
+    (held < Some(rank)).then(|| format!("it had the stamp {rank:?}, there is {held:?}"))
+}
+
+/// At the end, where no disk was ever lost: each acknowledged value that no later writer knew of is the visible one, or in a displaced log.
+///
+/// # Errors
+/// One is neither.
+pub fn displaced(oracle: &Oracle, history: &History, replicas: &[(&str, &Replica)]) -> Result<(), Violation> {
+    let Some((_, any)) = replicas.first() else { return Ok(()) };
+    // The greatest number of each origin that some writer of the topic knew of.
+    let mut known: std::collections::BTreeMap<(mangrove_crdt::id::SectionId, Mark, u32), u64> = Default::default();
+    for (id, mark, written) in oracle.values() {
+        let Record::Value { topic, seen, .. } = &written.record else { continue };
+        // A writer knows its own earlier writes.
+        let own = Mark { origin: mark.origin, number: mark.number - 1 };
+        for seen in seen.iter().copied().chain([own]) {
+            let upto = known.entry((id, *topic, seen.origin)).or_default();
+            *upto = (*upto).max(seen.number);
+        }
+    }
+    for op in history.iter().filter(|op| op.outcome == Outcome::Ok && op.doing == Doing::Set) {
+        let Some((id, mark)) = op.value else { continue };
+        let Some(Record::Value { topic, .. }) = oracle.get(id, Plane::Values, mark).map(|written| &written.record) else { continue };
+        if known.get(&(id, *topic, mark.origin)).is_some_and(|upto| *upto >= mark.number) {
+            continue;
+        }
+        let stands = oracle.local(any, *topic).zip(any.section(id)).and_then(|(topic, section)| section.values.get(&topic));
+        let stands = stands.is_some_and(|write| any.dot(write.dot) == oracle.dot(mark));
+        let dot = oracle.dot(mark);
+        if stands || replicas.iter().any(|(_, replica)| replica.displaced().iter().any(|(_, entry)| entry.dot == dot)) {
+            continue;
+        }
+        // What its topic's remover knew of is no loss.
+        if oracle.topics.get(&(id, *topic)).is_some_and(|facts| !facts.removals.is_empty()) {
+            continue;
+        }
+        let what = format!("operation {} ({}, {dot:?}) lost to a write that had not seen it, and is in no displaced log", op.id, op.path);
+        return Err(Violation::new(Invariant::S7, what));
+    }
+    Ok(())
+}

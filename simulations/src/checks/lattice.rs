@@ -1,0 +1,266 @@
+//! S3: frontiers are sound after every step, and a node's state never goes down.
+//!
+//! A frontier is a claim: for every record that it covers the node holds that record, or something newer for its key, or knows its removal. So when a
+//! frontier moves from `a` to `b`, exactly the records in `(a, b]` are looked at; and whenever a node hands rows of registers to its store
+//! (which names every key that was changed, lowered or dropped), these keys are looked at again, against all that the frontier covers.
+
+use std::collections::BTreeMap;
+
+use mangrove_crdt::{
+    frontier::{DotIx, OriginIx},
+    id::{Plane, SectionId},
+    persist::{Row, Table},
+    replica::Replica,
+    rows,
+    section::Section,
+};
+
+use super::{Invariant, Violation, integrity, numbering};
+use crate::{
+    oracle::{About, Mark, Oracle, Rank, Record},
+    scenario::Time,
+};
+
+/// What was seen of one node's process.
+#[derive(Debug, Default)]
+pub struct View {
+    process: u32,
+    /// The oracle's number of each origin of the node.
+    origins: Vec<u32>,
+    sections: BTreeMap<SectionId, Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    holding: u64,
+    frontiers: [Vec<u64>; 3],
+    /// The greatest rank that each topic's value had.
+    ranks: BTreeMap<DotIx, Rank>,
+}
+
+/// Who is looked at, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'a> {
+    /// True time.
+    pub at: Time,
+    /// The host and its process.
+    pub by: (u32, u32),
+    /// Its name.
+    pub name: &'a str,
+    /// Everybody else has heard that it was revoked.
+    pub outcast: bool,
+}
+
+impl View {
+    /// Looks at everything in which a node has come further since it was looked at last.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub fn step(&mut self, oracle: &mut Oracle, moment: Moment<'_>, replica: &Replica, about: Option<&About>) -> Result<(), Violation> {
+        if self.process != moment.by.1 {
+            *self = View { process: moment.by.1, ..View::default() };
+        }
+        for at in self.origins.len()..replica.origins().len() {
+            self.origins.push(oracle.intern(replica.origins().get(OriginIx(at as u32))));
+        }
+        if self.sections.len() > 1 {
+            self.sections.retain(|id, _| replica.section(*id).is_some());
+        }
+        for id in replica.held() {
+            let Some(section) = replica.section(id) else { continue };
+            let holding = replica.holding(id).unwrap_or(0);
+            let seen = self.sections.entry(id).or_default();
+            if seen.holding != holding {
+                *seen = Seen { holding, ..Seen::default() };
+            }
+            let mut moved = Vec::new();
+            for plane in Plane::ALL {
+                let before = &mut seen.frontiers[plane as usize];
+                before.resize(self.origins.len(), 0);
+                let frontier = section.frontier(plane);
+                for (at, before) in before.iter_mut().enumerate() {
+                    let now = frontier.get(OriginIx(at as u32));
+                    if now == *before {
+                        continue;
+                    }
+                    if now < *before {
+                        let what = format!(
+                            "node {}: its {plane:?} frontier of {id} for {} fell from {before} to {now}",
+                            moment.name,
+                            replica.origins().get(OriginIx(at as u32))
+                        );
+                        return Err(Violation::new(Invariant::S3, what));
+                    }
+                    moved.push((plane, OriginIx(at as u32), *before, now));
+                    *before = now;
+                }
+            }
+            // What is new first: a value's topic may have been made by the same step.
+            moved.sort_by_key(|(plane, ..)| *plane != Plane::Tree);
+            for (plane, origin, after, upto) in &moved {
+                let (plane, origin) = (*plane, *origin);
+                if replica.origins().get(origin).node == replica.own().node {
+                    numbering::grown(oracle, moment, replica, (id, plane), origin, (*after, *upto), about)?;
+                }
+            }
+            for (plane, origin, after, upto) in moved {
+                let origin = self.origins[origin.0 as usize];
+                if oracle.written(id, plane, origin) < upto {
+                    let what = format!(
+                        "node {}: its {plane:?} frontier of {id} covers {} of {}, who has written {}",
+                        moment.name,
+                        upto,
+                        oracle.origin(origin),
+                        oracle.written(id, plane, origin)
+                    );
+                    return Err(Violation::new(Invariant::S3, what));
+                }
+                for number in after + 1..=upto {
+                    covered(oracle, moment, replica, section, id, plane, Mark { origin, number })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks again at the keys that a node hands to its store.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub fn stored(&mut self, oracle: &mut Oracle, moment: Moment<'_>, replica: &Replica, rows: &[Row]) -> Result<(), Violation> {
+        for row in rows.iter().filter(|row| row.table == Table::Registers) {
+            let Some((id, rest)) = rows::split_section(&row.key) else { continue };
+            let (Some((Plane::Values, key)), Some(section)) = (rows::split_plane(rest), replica.section(id)) else { continue };
+            let (Some(topic), true) = (rows::parse_topic(key), id != SectionId::LOCAL) else { continue };
+            self.key(oracle, moment, replica, section, id, topic)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at all topics of a node.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub fn all(&mut self, oracle: &mut Oracle, moment: Moment<'_>, replica: &Replica) -> Result<(), Violation> {
+        for id in replica.held().filter(|id| *id != SectionId::MESH) {
+            let Some(section) = replica.section(id) else { continue };
+            let topics: Vec<DotIx> =
+                oracle.topics.keys().filter(|(section, _)| *section == id).filter_map(|(_, mark)| oracle.local(replica, *mark)).collect();
+            for topic in topics {
+                self.key(oracle, moment, replica, section, id, topic)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One topic: what is held is at least what every covered write of it demands, and not lower than before.
+    fn key(
+        &mut self,
+        oracle: &mut Oracle,
+        moment: Moment<'_>,
+        replica: &Replica,
+        section: &Section,
+        id: SectionId,
+        topic: DotIx,
+    ) -> Result<(), Violation> {
+        let mark = oracle.mark(replica, topic);
+        let held = section.values.get(&topic);
+        if let Some(write) = held {
+            integrity::held(oracle, moment, replica, id, mark, write)?;
+        }
+        let held = held.map(|write| oracle.rank_of(replica, write));
+        let Some(facts) = oracle.topics.get(&(id, mark)) else { return Ok(()) };
+        if is_gone(oracle, replica, section, topic, mark, id) {
+            return Ok(());
+        }
+        let frontier = section.values.frontier();
+        let demanded = facts.writes.iter().filter_map(|(origin, writes)| {
+            let upto = frontier.get(replica.origins().find(&oracle.origin(*origin))?);
+            let (number, seq) = writes[..writes.partition_point(|(number, _)| *number <= upto)].last()?;
+            Some(oracle.rank(*seq, Mark { origin: *origin, number: *number }))
+        });
+        let demanded = demanded.max();
+        if held < demanded {
+            let what = format!(
+                "node {}: it covers the value {demanded:?} of {} and holds {held:?}; its topic lives: {}",
+                moment.name,
+                facts.path,
+                section.tree.path_of(topic).is_some()
+            );
+            return Err(Violation::new(Invariant::S3, what));
+        }
+        let Some(seen) = self.sections.get_mut(&id) else { return Ok(()) };
+        let before = seen.ranks.get(&topic).copied();
+        if held < before {
+            let what = format!("node {}: its value of {} went down from {before:?} to {held:?}", moment.name, facts.path);
+            return Err(Violation::new(Invariant::S3, what));
+        }
+        seen.ranks.extend(held.map(|held| (topic, held)));
+        Ok(())
+    }
+}
+
+/// Whether a topic is gone at a node, and rightly so: it was removed, and the node knows that, or has seen the topic and it is not there.
+fn is_gone(oracle: &Oracle, replica: &Replica, section: &Section, topic: DotIx, mark: Mark, id: SectionId) -> bool {
+    let Some(facts) = oracle.topics.get(&(id, mark)) else { return false };
+    if facts.removals.is_empty() {
+        return false;
+    }
+    let tree = section.tree.frontier();
+    let unseen = tree.covers(topic) && section.tree.path_of(topic).is_none() && section.tree.is_settled();
+    let covers = |removal: &Mark| oracle.local(replica, *removal).is_some_and(|removal| tree.covers(removal));
+    unseen || facts.removals.iter().any(covers)
+}
+
+/// A frontier covers a record now: what it claims must be so.
+fn covered(
+    oracle: &mut Oracle,
+    moment: Moment<'_>,
+    replica: &Replica,
+    section: &Section,
+    id: SectionId,
+    plane: Plane,
+    mark: Mark,
+) -> Result<(), Violation> {
+    super::membership::covered(oracle, moment, id, plane, mark)?;
+    let Some(written) = oracle.get(id, plane, mark) else { return Ok(()) };
+    let unsound = |what: String| Err(Violation::new(Invariant::S3, format!("node {}: unsound: {what}", moment.name)));
+    match &written.record {
+        Record::Value { topic, seq, .. } => {
+            let Some(local) = oracle.local(replica, *topic) else {
+                return unsound(format!("it covers the value {:?} and has not heard of its topic's origin", oracle.dot(mark)));
+            };
+            if is_gone(oracle, replica, section, local, *topic, id) {
+                return Ok(());
+            }
+            let held = section.values.get(&local);
+            let rank = held.map(|write| oracle.rank_of(replica, write));
+            if rank < Some(oracle.rank(*seq, mark)) {
+                let lives = section.tree.path_of(local).is_some();
+                let knows = section.tree.frontier().covers(local);
+                return unsound(format!(
+                    "it covers the value {:?} of topic {:?} and holds {rank:?}; the topic lives: {lives}, is covered: {knows}",
+                    oracle.dot(mark),
+                    oracle.dot(*topic)
+                ));
+            }
+            let topic = *topic;
+            match held {
+                Some(write) => integrity::held(oracle, moment, replica, id, topic, write),
+                None => Ok(()),
+            }
+        }
+        Record::Created => {
+            let lives = oracle.local(replica, mark).is_some_and(|topic| section.tree.path_of(topic).is_some());
+            let removed = oracle.topics.get(&(id, mark)).is_none_or(|facts| !facts.removals.is_empty());
+            if lives || removed { Ok(()) } else { unsound(format!("it covers the topic {:?}, which nobody removed, and has it not", oracle.dot(mark))) }
+        }
+        Record::Removed(topics) => super::resurrection::covered(oracle, moment, replica, section, topics, mark),
+        Record::Standing { key, seq } => {
+            let rank = section.standing.get(key).map(|write| oracle.rank_of(replica, write));
+            let demanded = oracle.rank(*seq, mark);
+            if rank >= Some(demanded) { Ok(()) } else { unsound(format!("it covers the standing record {demanded:?} and holds {rank:?}")) }
+        }
+        Record::Other => Ok(()),
+    }
+}

@@ -1,0 +1,157 @@
+//! What must hold: one invariant, one file.
+//!
+//! Each file states its promise, and how it is seen to be kept. Safety is looked at after every step of a node, or at samples of the
+//! whole; liveness in the settle phase. The first violation ends a run.
+
+pub mod bounds;
+pub mod convergence;
+pub mod durability;
+pub mod integrity;
+pub mod lattice;
+pub mod liveness;
+pub mod livelock;
+pub mod membership;
+pub mod numbering;
+pub mod reads;
+pub mod resurrection;
+pub mod robustness;
+pub mod tree;
+
+use std::fmt;
+
+use crate::scenario::Time;
+
+/// An invariant, by its number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Invariant {
+    /// The same run gives the same trace.
+    S1,
+    /// Nodes that have seen the same hold the same.
+    S2,
+    /// Frontiers are sound, and nothing goes down.
+    S3,
+    /// Nothing acknowledged is lost.
+    S7,
+    /// Nothing removed comes back.
+    S8,
+    /// What is seen was written.
+    S9,
+    /// A subscriber never goes back, and ends at the newest.
+    S10,
+    /// One topic a path, with one definition.
+    S15,
+    /// No number is given twice.
+    S16,
+    /// Buffers are bounded, and rest is quiet.
+    S17,
+    /// What a revoked node writes is not taken.
+    S18,
+    /// No panic, no error in the log.
+    S19,
+    /// After the faults everything becomes equal in time.
+    L1,
+    /// A run ends.
+    L5,
+}
+
+impl Invariant {
+    /// All of them, in order.
+    pub const ALL: [Invariant; 14] = [
+        Invariant::S1,
+        Invariant::S2,
+        Invariant::S3,
+        Invariant::S7,
+        Invariant::S8,
+        Invariant::S9,
+        Invariant::S10,
+        Invariant::S15,
+        Invariant::S16,
+        Invariant::S17,
+        Invariant::S18,
+        Invariant::S19,
+        Invariant::L1,
+        Invariant::L5,
+    ];
+
+    /// What it promises, in a few words.
+    pub fn promise(self) -> &'static str {
+        match self {
+            Invariant::S1 => "the same run gives the same trace",
+            Invariant::S2 => "nodes that have seen the same hold the same",
+            Invariant::S3 => "frontiers are sound and nothing goes down",
+            Invariant::S7 => "nothing acknowledged is lost",
+            Invariant::S8 => "nothing removed comes back",
+            Invariant::S9 => "what is seen was written",
+            Invariant::S10 => "a subscriber never goes back and ends at the newest",
+            Invariant::S15 => "one topic a path, with one definition",
+            Invariant::S16 => "no number is given twice",
+            Invariant::S17 => "buffers are bounded and rest is quiet",
+            Invariant::S18 => "what a revoked node writes is not taken",
+            Invariant::S19 => "no panic and no error in the log",
+            Invariant::L1 => "after the faults everything becomes equal in time",
+            Invariant::L5 => "a run ends",
+        }
+    }
+
+    /// What kind of failure a violation is.
+    pub fn kind(self) -> Kind {
+        match self {
+            Invariant::S19 => Kind::Crash,
+            Invariant::L1 | Invariant::L5 => Kind::Liveness,
+            _ => Kind::Safety,
+        }
+    }
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Kinds of failure, which end the program differently.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Kind {
+    /// Something bad happened.
+    Safety,
+    /// Something good did not happen.
+    Liveness,
+    /// The node panicked, or logged an error.
+    Crash,
+}
+
+/// A counterexample.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Of what.
+    pub invariant: Invariant,
+    /// When, in true time.
+    pub at: Time,
+    /// What happened, in words.
+    pub what: String,
+}
+
+impl Violation {
+    /// A counterexample whose time is filled in by the world.
+    pub fn new(invariant: Invariant, what: impl Into<String>) -> Self {
+        Violation { invariant, at: 0, what: what.into() }
+    }
+}
+
+/// The states that a scenario can demand to be reached by some seed.
+pub const SOMETIMES: [&str; 14] = [
+    "write.acknowledged",
+    "write.refused",
+    "write.unknown",
+    "displaced",
+    "removal.forgotten",
+    "section.adopted",
+    "bucket.repaired",
+    "link.violated",
+    "disk.quarantined",
+    "disk.failed",
+    "run.cut",
+    "node.restarted",
+    "node.revoked",
+    "link.idle",
+];

@@ -1,0 +1,53 @@
+//! S15: there is one topic at a path, its creations are of no other topic, and nodes that have become equal have the same definition for it.
+
+use std::collections::BTreeMap;
+
+use mangrove_crdt::{frontier::DotIx, id::SectionId, path::Path, replica::Replica};
+
+use super::{Invariant, Violation};
+
+/// One node: no creation belongs to two topics, and every topic is found by its path and by its creations.
+///
+/// # Errors
+/// Something does not fit.
+pub fn one(name: &str, replica: &Replica) -> Result<(), Violation> {
+    for id in replica.held() {
+        let Some(section) = replica.section(id) else { continue };
+        let mut of: BTreeMap<DotIx, Path> = BTreeMap::new();
+        for topic in section.tree.topics_from("") {
+            for creation in &topic.ids {
+                if let Some(other) = of.insert(*creation, topic.path.clone()) {
+                    let what = format!("node {name}: {creation:?} is the topic at {other} and the one at {} in {id}", topic.path);
+                    return Err(Violation::new(Invariant::S15, what));
+                }
+                if section.tree.path_of(*creation) != Some(&topic.path) {
+                    let what = format!("node {name}: topic {} of {id} is not found by its creation {creation:?}", topic.path);
+                    return Err(Violation::new(Invariant::S15, what));
+                }
+            }
+            if section.tree.topic(topic.path.as_str()) != Some(topic) {
+                return Err(Violation::new(Invariant::S15, format!("node {name}: topic {} of {id} is not found by its path", topic.path)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The definitions that a node has, by path.
+pub fn definitions(replica: &Replica, id: SectionId) -> BTreeMap<String, [u8; 16]> {
+    let topics = replica.section(id).into_iter().flat_map(|section| section.tree.topics_from(""));
+    topics.map(|topic| (topic.path.to_string(), topic.definition.hash().0)).collect()
+}
+
+/// Two nodes that have become equal: the same topics, with the same definitions.
+///
+/// # Errors
+/// They are not.
+pub fn same(id: SectionId, (a, of_a): (&str, &Replica), (b, of_b): (&str, &Replica)) -> Result<(), Violation> {
+    let (of_a, of_b) = (definitions(of_a, id), definitions(of_b, id));
+    let differs = of_a.iter().find(|(path, hash)| of_b.get(*path) != Some(hash)).or(of_b.iter().find(|(path, _)| !of_a.contains_key(*path)));
+    match differs {
+        None => Ok(()),
+        Some((path, _)) => Err(Violation::new(Invariant::S15, format!("nodes {a} and {b} do not have the same topic at {path}"))),
+    }
+}

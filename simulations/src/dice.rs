@@ -1,0 +1,153 @@
+//! Randomness: every draw follows from the seed and from the name of the stream it is drawn from.
+//!
+//! Each part of the world has a stream of its own, so that drawing once more in one part does not change the others: a scenario with
+//! another latency still has the same writes at the same moments.
+
+use rand::Rng;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+/// One stream of random numbers (ChaCha8).
+#[derive(Clone, Debug)]
+pub struct Dice(ChaCha8Rng);
+
+impl Dice {
+    /// The stream of this name under this seed.
+    pub fn new(seed: u64, stream: &str) -> Self {
+        let mut material = seed.to_le_bytes().to_vec();
+        material.extend_from_slice(stream.as_bytes());
+        Dice(ChaCha8Rng::from_seed(blake3::derive_key("mangrove simulations: dice 1", &material)))
+    }
+
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// Evenly from 0 up to, and without, 1.
+    pub fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Evenly from 0 up to, and without, `bound`; 0 if that is 0.
+    pub fn below(&mut self, bound: usize) -> usize {
+        // The bias of the multiplication is below 2⁻³² for every bound that occurs.
+        ((u128::from(self.bits()) * bound as u128) >> 64) as usize
+    }
+
+    /// Whether something of this probability happens.
+    pub fn chance(&mut self, probability: f64) -> bool {
+        probability > 0.0 && self.unit() < probability
+    }
+
+    /// One of several; `None` of none.
+    pub fn pick<T: Clone>(&mut self, among: &[T]) -> Option<T> {
+        among.get(self.below(among.len())).cloned()
+    }
+
+    /// From the standard normal distribution (Box and Muller 1958).
+    pub fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.unit()).cos()
+    }
+
+    /// From the exponential distribution with mean 1.
+    pub fn exponential(&mut self) -> f64 {
+        -(1.0 - self.unit()).ln()
+    }
+}
+
+/// A quantity that is drawn anew each time. The unit is that of its place: microseconds, bytes, parts per million, or none.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Amount {
+    /// Always the same.
+    Constant(f64),
+    /// Evenly between two bounds.
+    Uniform {
+        /// The least.
+        min: f64,
+        /// The greatest.
+        max: f64,
+    },
+    /// Exponential: the gaps of a Poisson process.
+    Exponential {
+        /// The mean.
+        mean: f64,
+    },
+    /// Its logarithm is normal.
+    LogNormal {
+        /// Half of the draws are below it.
+        median: f64,
+        /// The standard deviation of the logarithm.
+        sigma: f64,
+        /// Smaller draws become this.
+        min: f64,
+        /// Greater draws become this.
+        max: f64,
+    },
+    /// A heavy tail, cut off.
+    Pareto {
+        /// The least, where most are.
+        min: f64,
+        /// How fast the tail falls.
+        shape: f64,
+        /// Greater draws become this.
+        max: f64,
+    },
+}
+
+impl Amount {
+    /// One draw.
+    pub fn draw(&self, dice: &mut Dice) -> f64 {
+        match *self {
+            Amount::Constant(value) => value,
+            Amount::Uniform { min, max } => min + (max - min) * dice.unit(),
+            Amount::Exponential { mean } => mean * dice.exponential(),
+            Amount::LogNormal { median, sigma, min, max } => (median * (sigma * dice.normal()).exp()).clamp(min, max),
+            Amount::Pareto { min, shape, max } => (min / (1.0 - dice.unit()).powf(1.0 / shape)).min(max),
+        }
+    }
+
+    /// One draw as a whole number, not below zero.
+    pub fn draw_u64(&self, dice: &mut Dice) -> u64 {
+        self.draw(dice).max(0.0) as u64
+    }
+
+    /// What it never exceeds, or, for the exponential, hardly ever: twenty means.
+    pub fn greatest(&self) -> f64 {
+        match *self {
+            Amount::Constant(value) => value,
+            Amount::Uniform { max, .. } | Amount::LogNormal { max, .. } | Amount::Pareto { max, .. } => max,
+            Amount::Exponential { mean } => 20.0 * mean,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_stream_of_the_same_seed_repeats_and_others_differ() {
+        let draws = |seed, stream| {
+            let mut dice = Dice::new(seed, stream);
+            (0..4).map(|_| dice.bits()).collect::<Vec<_>>()
+        };
+        assert_eq!(draws(1, "network"), draws(1, "network"));
+        assert_ne!(draws(1, "network"), draws(2, "network"));
+        assert_ne!(draws(1, "network"), draws(1, "faults"));
+    }
+
+    #[test]
+    fn draws_have_the_moments_of_their_distributions() {
+        let mut dice = Dice::new(7, "test");
+        let mut mean = |amount: Amount| (0..100_000).map(|_| amount.draw(&mut dice)).sum::<f64>() / 100_000.0;
+        assert!((mean(Amount::Uniform { min: 2.0, max: 4.0 }) - 3.0).abs() < 0.02);
+        assert!((mean(Amount::Exponential { mean: 5.0 }) - 5.0).abs() < 0.1);
+        // The mean of a log-normal is its median times exp(σ²/2).
+        let lognormal = Amount::LogNormal { median: 10.0, sigma: 0.5, min: 0.0, max: f64::MAX };
+        assert!((mean(lognormal) - 11.33).abs() < 0.2);
+        assert!((mean(Amount::Pareto { min: 1.0, shape: 3.0, max: 1e9 }) - 1.5).abs() < 0.05);
+        assert!((0..1000).all(|_| dice.below(3) < 3) && dice.below(0) == 0);
+    }
+}

@@ -1,0 +1,294 @@
+//! What was ever written, as only the simulator knows it: every record by section, plane, origin and number.
+//!
+//! The node tells nobody what it writes, so the oracle looks: after each input it sees how far the node's own feeds have grown, and finds each
+//! new number's write in the node. Everything that checkers compare nodes with comes from here, and nothing here asks a node twice.
+
+use std::collections::{BTreeMap, HashMap};
+
+use mangrove_crdt::{
+    frontier::{DotIx, OriginIx},
+    id::{Dot, NodeId, Origin, Plane, SectionId},
+    path::Path,
+    registers::Write,
+    replica::Replica,
+    section::StandingKey,
+};
+
+use crate::scenario::Time;
+
+/// A dot, with its origin by the oracle's number for it: the same for all nodes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Mark {
+    /// Whose.
+    pub origin: u32,
+    /// Which.
+    pub number: u64,
+}
+
+/// What orders writes of one key: the Lamport clock, then the origin itself, then the number.
+pub type Rank = (u64, Origin, u64);
+
+/// What was written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Record {
+    /// A value.
+    Value {
+        /// The topic.
+        topic: Mark,
+        /// The stamp's clock.
+        seq: u64,
+        /// The operation that wrote it; none for one that moved with its section.
+        op: Option<u32>,
+        /// A hash of the bytes.
+        hash: u64,
+        /// The writes that its writer knew of.
+        seen: Vec<Mark>,
+    },
+    /// A topic.
+    Created,
+    /// The removal of these topics.
+    Removed(Vec<Mark>),
+    /// A standing record.
+    Standing {
+        /// Its key.
+        key: StandingKey,
+        /// The stamp's clock.
+        seq: u64,
+    },
+    /// Something that nothing hangs on: a change of the policy, a write that its own writer overtook at once.
+    Other,
+}
+
+/// A record, and where it comes from.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The host and its process.
+    pub by: (u32, u32),
+    /// When.
+    pub at: Time,
+    /// What.
+    pub record: Record,
+    /// Everybody else had heard by then that its writer was revoked.
+    pub outcast: bool,
+}
+
+/// What is known of a topic.
+#[derive(Clone, Debug)]
+pub struct TopicFacts {
+    /// Where.
+    pub path: Path,
+    /// The tree changes that removed it.
+    pub removals: Vec<Mark>,
+    /// Its values: for each origin the numbers, with the stamps' clocks, in order.
+    pub writes: BTreeMap<u32, Vec<(u64, u64)>>,
+}
+
+/// What a client's operation is about, for finding its writes.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// Its number.
+    pub op: u32,
+    /// The paths that it writes to.
+    pub paths: Vec<Path>,
+    /// The topics that lived there before, if it removes them.
+    pub removes: Vec<(SectionId, Mark)>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    origins: Vec<Origin>,
+    index: HashMap<Origin, u32>,
+    feeds: HashMap<(SectionId, u8, u32), Vec<Written>>,
+    /// All topics that there ever were.
+    pub topics: BTreeMap<(SectionId, Mark), TopicFacts>,
+    /// How many records there are.
+    pub records: u64,
+}
+
+/// A number given twice.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GivenTwice {
+    /// The section.
+    pub section: SectionId,
+    /// The plane.
+    pub plane: Plane,
+    /// The number.
+    pub dot: Dot,
+}
+
+impl Oracle {
+    /// An origin's number here.
+    pub fn intern(&mut self, origin: Origin) -> u32 {
+        *self.index.entry(origin).or_insert_with(|| {
+            self.origins.push(origin);
+            self.origins.len() as u32 - 1
+        })
+    }
+
+    /// The origin behind a number.
+    pub fn origin(&self, number: u32) -> Origin {
+        self.origins[number as usize]
+    }
+
+    /// A mark as a dot.
+    pub fn dot(&self, mark: Mark) -> Dot {
+        Dot { origin: self.origin(mark.origin), number: mark.number }
+    }
+
+    /// A node's name for a mark, if it has heard of its origin.
+    pub fn local(&self, replica: &Replica, mark: Mark) -> Option<DotIx> {
+        let origin = replica.origins().find(&self.origin(mark.origin))?;
+        Some(DotIx { origin, number: mark.number })
+    }
+
+    /// A node's dot as a mark.
+    pub fn mark(&mut self, replica: &Replica, dot: DotIx) -> Mark {
+        Mark { origin: self.intern(replica.origins().get(dot.origin)), number: dot.number }
+    }
+
+    /// A record, if there is one of this number.
+    pub fn get(&self, section: SectionId, plane: Plane, mark: Mark) -> Option<&Written> {
+        let at = usize::try_from(mark.number).ok()?.checked_sub(1)?;
+        self.feeds.get(&(section, plane as u8, mark.origin))?.get(at)
+    }
+
+    /// How many records an origin has written in a feed.
+    pub fn written(&self, section: SectionId, plane: Plane, origin: u32) -> u64 {
+        self.feeds.get(&(section, plane as u8, origin)).map_or(0, |feed| feed.len() as u64)
+    }
+
+    /// What orders a value among those of its topic.
+    pub fn rank(&self, seq: u64, mark: Mark) -> Rank {
+        (seq, self.origin(mark.origin), mark.number)
+    }
+
+    /// A feed of a node's own has grown to `upto`: finds and keeps what is new. `after` is how far it was before.
+    ///
+    /// # Errors
+    /// A number that another process has given already.
+    #[allow(clippy::too_many_arguments, reason = "everything that identifies a feed and its moment")]
+    pub fn grown(
+        &mut self,
+        at: Time,
+        by: (u32, u32),
+        replica: &Replica,
+        (section, plane): (SectionId, Plane),
+        origin: OriginIx,
+        (after, upto): (u64, u64),
+        about: Option<&About>,
+        outcast: bool,
+    ) -> Result<(), GivenTwice> {
+        let name = replica.origins().get(origin);
+        let no = self.intern(name);
+        let known = self.written(section, plane, no);
+        if name == replica.own() && known > after {
+            let taken = Mark { origin: no, number: after + 1 };
+            if self.get(section, plane, taken).is_some_and(|written| written.by != by) {
+                return Err(GivenTwice { section, plane, dot: self.dot(taken) });
+            }
+        }
+        for number in known + 1..=upto {
+            let mark = Mark { origin: no, number };
+            let dot = DotIx { origin, number };
+            let record = match plane {
+                Plane::Tree => self.find_change(replica, section, dot, upto, about),
+                Plane::Values => self.find_value(replica, section, dot, about),
+                Plane::Standing => find_standing(replica, section, dot),
+            };
+            match &record {
+                Record::Removed(ids) => {
+                    for id in ids {
+                        if let Some(facts) = self.topics.get_mut(&(section, *id)) {
+                            facts.removals.push(mark);
+                        }
+                    }
+                }
+                Record::Value { topic, seq, .. } => {
+                    if let Some(facts) = self.topics.get_mut(&(section, *topic)) {
+                        facts.writes.entry(no).or_default().push((number, *seq));
+                    }
+                }
+                _ => {}
+            }
+            self.records += 1;
+            let written = Written { by, at, record, outcast };
+            self.feeds.entry((section, plane as u8, no)).or_default().push(written);
+        }
+        Ok(())
+    }
+
+    fn find_change(&mut self, replica: &Replica, id: SectionId, dot: DotIx, upto: u64, about: Option<&About>) -> Record {
+        let Some(section) = replica.section(id) else { return Record::Other };
+        if let Some(path) = section.tree.path_of(dot).cloned() {
+            let mark = self.mark(replica, dot);
+            self.topics.insert((id, mark), TopicFacts { path, removals: Vec::new(), writes: BTreeMap::new() });
+            return Record::Created;
+        }
+        match about {
+            // One removal may take several changes, one for each document; it stands once the last of them does.
+            Some(about) if !about.removes.is_empty() && dot.number == upto => {
+                Record::Removed(about.removes.iter().filter(|(section, _)| *section == id).map(|(_, mark)| *mark).collect())
+            }
+            _ => Record::Other,
+        }
+    }
+
+    fn find_value(&mut self, replica: &Replica, id: SectionId, dot: DotIx, about: Option<&About>) -> Record {
+        let Some(section) = replica.section(id) else { return Record::Other };
+        let asked = about.into_iter().flat_map(|about| &about.paths).filter_map(|path| section.tree.topic(path.as_str()));
+        let asked = asked.flat_map(|topic| topic.ids.iter().copied());
+        let found = asked.filter_map(|topic| Some((topic, section.values.get(&topic)?))).find(|(_, write)| write.dot == dot);
+        let op = about.filter(|_| found.is_some()).map(|about| about.op);
+        // One that nobody asked for moved with its section.
+        let found = found.or_else(|| section.values.iter().find(|(_, write)| write.dot == dot).map(|(topic, write)| (*topic, write)));
+        let Some((topic, write)) = found else { return Record::Other };
+        let seen = write.seen.iter().map(|dot| self.mark(replica, *dot)).collect();
+        let topic = self.mark(replica, topic);
+        Record::Value { topic, seq: write.stamp.seq, op, hash: hash(write.value.as_deref().unwrap_or_default()), seen }
+    }
+
+    /// The topics that live at some paths of a node, concurrent ones included.
+    pub fn living(&mut self, replica: &Replica, paths: &[Path]) -> Vec<(SectionId, Mark)> {
+        let topics = paths.iter().filter_map(|path| replica.topic(path));
+        let ids = topics.flat_map(|(section, topic)| {
+            let all = topic.ids.iter().copied().chain(topic.conflicts.iter().map(|conflict| conflict.0));
+            all.map(move |id| (section, id))
+        });
+        ids.map(|(section, id)| (section, self.mark(replica, id))).collect()
+    }
+
+    /// What a node holds of a write, as its rank.
+    pub fn rank_of(&self, replica: &Replica, write: &Write) -> Rank {
+        (write.stamp.seq, replica.origins().get(write.dot.origin), write.dot.number)
+    }
+
+    /// All values that were written, with their marks.
+    pub fn values(&self) -> impl Iterator<Item = (SectionId, Mark, &Written)> {
+        let topics = self.topics.iter();
+        topics.flat_map(move |((section, _), facts)| {
+            facts.writes.iter().flat_map(move |(origin, writes)| {
+                writes.iter().filter_map(move |(number, _)| {
+                    let mark = Mark { origin: *origin, number: *number };
+                    Some((*section, mark, self.get(*section, Plane::Values, mark)?))
+                })
+            })
+        })
+    }
+
+    /// Whether an origin is a run of this node.
+    pub fn is_of(&self, mark: Mark, node: NodeId) -> bool {
+        self.origin(mark.origin).node == node
+    }
+}
+
+fn find_standing(replica: &Replica, id: SectionId, dot: DotIx) -> Record {
+    let Some(section) = replica.section(id) else { return Record::Other };
+    let found = section.standing.iter().find(|(_, write)| write.dot == dot);
+    found.map_or(Record::Other, |(key, write)| Record::Standing { key: key.clone(), seq: write.stamp.seq })
+}
+
+/// A short hash of some bytes (FNV-1a): against mistakes, not against forgers.
+pub fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}

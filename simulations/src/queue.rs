@@ -1,0 +1,251 @@
+//! Virtual time: what is to happen, in order.
+//!
+//! At equal times what goes down comes before all else, and everything else in the order in which it was put in; so the order never depends on
+//! anything but the seed.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+
+use bytes::Bytes;
+
+use crate::scenario::Time;
+
+/// Something to happen. Numbers name hosts, processes, connections and so on by their places in the world.
+#[derive(Debug)]
+pub enum Event {
+    /// A deadline of a node may have come.
+    Wake {
+        /// The host.
+        host: u32,
+        /// The process that set the deadline.
+        process: u32,
+    },
+    /// A process is done with its last turn, and may take in what waits.
+    Turn {
+        /// The host.
+        host: u32,
+        /// The process.
+        process: u32,
+    },
+    /// A packet arrives at one end of a connection.
+    Packet {
+        /// The connection.
+        conn: u32,
+        /// The end that receives.
+        to: u8,
+        /// The lane.
+        lane: u32,
+        /// Its place in the lane.
+        seq: u32,
+        /// The frame.
+        bytes: Bytes,
+    },
+    /// A frame has left the sender's queue.
+    Sent {
+        /// The connection.
+        conn: u32,
+        /// The end that sends.
+        from: u8,
+        /// The lane.
+        lane: u32,
+        /// The frame's length.
+        bytes: u32,
+    },
+    /// An end of a connection may have heard nothing for too long.
+    Idle {
+        /// The connection.
+        conn: u32,
+        /// The end.
+        end: u8,
+        /// Which silence: another one does not count.
+        epoch: u32,
+    },
+    /// The news arrives that the other end has closed.
+    Closed {
+        /// The connection.
+        conn: u32,
+        /// The end that hears it.
+        end: u8,
+    },
+    /// A dialler tries again.
+    Dial {
+        /// The host.
+        host: u32,
+        /// The process.
+        process: u32,
+        /// Which of its diallers.
+        dialler: u32,
+    },
+    /// The first packet of a handshake arrives.
+    Greeted {
+        /// Who dialled.
+        host: u32,
+        /// Its process.
+        process: u32,
+        /// Which of its diallers.
+        dialler: u32,
+        /// Who is dialled.
+        to: u32,
+    },
+    /// The answer of a handshake arrives.
+    Answered {
+        /// Who dialled.
+        host: u32,
+        /// Its process.
+        process: u32,
+        /// Which of its diallers.
+        dialler: u32,
+        /// Who answered.
+        to: u32,
+        /// The process that answered.
+        to_process: u32,
+        /// Whether it lets the caller in.
+        welcome: bool,
+    },
+    /// The last packet of a handshake arrives, and the end that was dialled is up.
+    Confirmed {
+        /// The connection.
+        conn: u32,
+    },
+    /// A disk is done with what it was doing, or a retry or a sync is due.
+    Disk {
+        /// The host.
+        host: u32,
+        /// The process whose writer it is.
+        process: u32,
+        /// Which step of it.
+        step: u32,
+    },
+    /// A client does something.
+    Client {
+        /// Which.
+        client: u32,
+    },
+    /// A subscriber is done with some updates.
+    Credit {
+        /// Which client.
+        client: u32,
+        /// In which of its sessions.
+        session: u32,
+        /// How many.
+        updates: u32,
+    },
+    /// A fault strikes.
+    Strike {
+        /// The fault's place in the plan.
+        fault: u32,
+        /// Whether it is one of a series.
+        repeats: bool,
+        /// Where the awaited event was observed, and about which neighbour, if one was awaited.
+        observed: Option<(u32, u32)>,
+    },
+    /// A fault is over.
+    Over {
+        /// Which.
+        active: u32,
+    },
+    /// A path that comes and goes does so.
+    Flip {
+        /// From whom.
+        from: u32,
+        /// To whom.
+        to: u32,
+    },
+    /// Checks of the whole are due.
+    Sample,
+    /// The warm-up is over.
+    Hostile,
+    /// The faults are over.
+    Settle,
+    /// The run is over.
+    End,
+}
+
+#[derive(Debug)]
+struct Entry {
+    at: Time,
+    rank: u8,
+    seq: u64,
+    event: Event,
+}
+
+impl Entry {
+    fn key(&self) -> (Time, u8, u64) {
+        (self.at, self.rank, self.seq)
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Queue {
+    heap: BinaryHeap<Reverse<Entry>>,
+    seq: u64,
+}
+
+impl Queue {
+    /// Something to happen at a time.
+    pub fn at(&mut self, at: Time, event: Event) {
+        self.push(at, 1, event);
+    }
+
+    /// The same, before everything else of that time: what goes down does so before anything comes up.
+    pub fn first_at(&mut self, at: Time, event: Event) {
+        self.push(at, 0, event);
+    }
+
+    fn push(&mut self, at: Time, rank: u8, event: Event) {
+        self.seq += 1;
+        self.heap.push(Reverse(Entry { at, rank, seq: self.seq, event }));
+    }
+
+    /// What happens next, and when.
+    pub fn pop(&mut self) -> Option<(Time, Event)> {
+        self.heap.pop().map(|Reverse(entry)| (entry.at, entry.event))
+    }
+
+    /// How much is to happen.
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Whether nothing is to happen.
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_down_comes_first_and_the_rest_in_order() {
+        let mut queue = Queue::default();
+        queue.at(5, Event::Settle);
+        queue.at(5, Event::Sample);
+        queue.first_at(5, Event::Hostile);
+        queue.at(4, Event::End);
+        let order: Vec<Event> = std::iter::from_fn(|| queue.pop().map(|(_, event)| event)).collect();
+        assert!(matches!(order[..], [Event::End, Event::Hostile, Event::Settle, Event::Sample]), "{order:?}");
+    }
+}

@@ -1,0 +1,70 @@
+//! Runs: one seed, and many seeds on several threads. What comes out does not depend on how many.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::{
+    checks::{Invariant, Violation, robustness},
+    log,
+    scenario::Scenario,
+    trace::Trace,
+    world::{Outcome, World},
+};
+
+/// Runs a scenario under one seed. A panic in the node is a violation like any other.
+pub fn one(scenario: &Scenario, seed: u64, trace: Trace) -> Outcome {
+    log::install();
+    let run = catch_unwind(AssertUnwindSafe(|| World::new(scenario, seed, trace).run()));
+    run.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let violation = robustness::panicked(text.unwrap_or("without a word"));
+        Outcome {
+            seed,
+            violation: Some(violation),
+            hash: [0; 32],
+            events: 0,
+            ops: [0; 3],
+            records: 0,
+            faults: 0,
+            converged_after: None,
+            permitted_losses: 0,
+            node_seconds: 0.0,
+            carried: (0, 0),
+            reached: Default::default(),
+        }
+    })
+}
+
+/// Runs a scenario under many seeds on so many threads; `each` hears of every run as it ends, in any order. The outcomes are in order of seeds.
+/// The first seed is run twice: two runs with different traces are a violation of S1.
+pub fn many(scenario: &Scenario, seeds: std::ops::Range<u64>, jobs: usize, each: impl Fn(&Outcome) + Sync) -> Vec<Outcome> {
+    let first = seeds.start;
+    let seeds: Vec<u64> = seeds.collect();
+    let next = AtomicUsize::new(0);
+    let outcomes: Mutex<Vec<Option<Outcome>>> = Mutex::new(seeds.iter().map(|_| None).collect());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, seeds.len().max(1)) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(seed) = seeds.get(at).copied() else { return };
+                    let mut outcome = one(scenario, seed, Trace::new(None));
+                    if seed == first && outcome.violation.is_none() {
+                        outcome.violation = again(scenario, &outcome);
+                    }
+                    each(&outcome);
+                    outcomes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[at] = Some(outcome);
+                }
+            });
+        }
+    });
+    let outcomes = outcomes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    outcomes.into_iter().flatten().collect()
+}
+
+/// S1: the same run again must leave the same trace.
+fn again(scenario: &Scenario, outcome: &Outcome) -> Option<Violation> {
+    let again = one(scenario, outcome.seed, Trace::new(None));
+    (again.hash != outcome.hash).then(|| Violation::new(Invariant::S1, "two runs of this seed left different traces"))
+}

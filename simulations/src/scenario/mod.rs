@@ -1,0 +1,249 @@
+//! A scenario: what is simulated, but for the seed. One file, in TOML, read strictly ([`keys`]).
+//!
+//! The tables are `run`, `nodes`, `section`, `topology`, `network`, `workload`, `fault` and `checks`. Durations, sizes and rates carry their unit; any
+//! of them may be a distribution, as `{ dist = "lognormal", median = "12ms", sigma = 0.4 }`.
+
+pub mod fault;
+pub mod keys;
+mod read;
+
+use std::time::Duration;
+
+use mangrove_crdt::definition::Durability;
+use mangrove_net::mesh::Limits;
+
+pub use self::{
+    fault::{Crash, FaultKind, FaultSpec, Mode, Observed, Shape, When, Who},
+    keys::BadScenario,
+};
+use crate::dice::Amount;
+
+/// True time, which no node sees: microseconds since the run began.
+pub type Time = u64;
+
+/// A second.
+pub const SECOND: Time = 1_000_000;
+
+/// A whole scenario.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Its name: the file's, without directory and ending.
+    pub name: String,
+    /// What it shows, for people.
+    pub description: String,
+    /// How long.
+    pub run: Run,
+    /// Who takes part.
+    pub nodes: Vec<NodeSpec>,
+    /// How every node is configured.
+    pub config: NodeSettings,
+    /// What is declared on the mesh.
+    pub sections: Vec<SectionSpec>,
+    /// Who can reach whom at all, from each node to each.
+    pub reach: Vec<Vec<bool>>,
+    /// How paths are, unless said otherwise.
+    pub network: PathSpec,
+    /// Paths that are otherwise; the last that fits counts.
+    pub paths: Vec<PathOverride>,
+    /// What clients do.
+    pub workload: Workload,
+    /// What goes wrong.
+    pub faults: Vec<FaultSpec>,
+    /// What is demanded beside the invariants.
+    pub checks: ChecksSpec,
+}
+
+/// How long a run takes, in true time.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// Time in which the mesh is made, without faults.
+    pub warmup: Time,
+    /// Time with faults, after that.
+    pub duration: Time,
+    /// Time without faults, after that, in which everything must become equal.
+    pub settle: Time,
+    /// How many events a run may take: more is a livelock.
+    pub max_events: u64,
+    /// The first seed and how many, unless the command line says otherwise.
+    pub seeds: (u64, u64),
+}
+
+/// One node.
+#[derive(Clone, Debug)]
+pub struct NodeSpec {
+    /// Its name, which is its address too.
+    pub name: String,
+    /// Whether others can dial it.
+    pub listens: bool,
+    /// Addresses that it dials in any case.
+    pub seeds: Vec<String>,
+    /// The sections that it holds by itself, by root; all without.
+    pub holds: Option<Vec<String>>,
+    /// How far its wall clock is off at first, in microseconds.
+    pub offset: Amount,
+    /// How much its clocks run too fast, in parts per million.
+    pub drift_ppm: Amount,
+    /// What one turn of its loop takes, in microseconds.
+    pub service: Amount,
+    /// What a sync of its disk takes, in microseconds.
+    pub fsync: Amount,
+}
+
+/// What the node's own configuration has.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// Between heartbeats.
+    pub heartbeat: Duration,
+    /// Between reports of durable frontiers.
+    pub report: Duration,
+    /// Between comparisons with neighbours.
+    pub check: Duration,
+    /// How long a neighbour may be ahead with nothing coming.
+    pub graft_after: Duration,
+    /// How long removals in the built-in section are remembered.
+    pub retention: Duration,
+    /// Up to how many neighbours everyone dials everyone.
+    pub neighbours_max: usize,
+    /// How much one frame holds.
+    pub limits: Limits,
+    /// After how much silence a connection is given up.
+    pub idle_timeout: Time,
+}
+
+/// One section.
+#[derive(Clone, Debug)]
+pub struct SectionSpec {
+    /// Its root.
+    pub root: String,
+    /// Where a write must be before it is acknowledged.
+    pub durability: Durability,
+    /// How long removals are remembered.
+    pub retention: Duration,
+}
+
+/// How one direction between two nodes is.
+#[derive(Clone, Debug)]
+pub struct PathSpec {
+    /// One way, in microseconds.
+    pub latency: Amount,
+    /// What is lost.
+    pub loss: Loss,
+    /// The share of packets that come twice.
+    pub duplicate: f64,
+    /// The share of packets that draw another delay on top, so that others overtake them.
+    pub reorder: f64,
+    /// Bits a second; none for as many as there are.
+    pub bandwidth: Option<f64>,
+    /// How many bytes of one lane may wait to be sent.
+    pub queue: usize,
+    /// When the path is there at all; none for always.
+    pub schedule: Option<Schedule>,
+}
+
+/// How packets are lost.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Loss {
+    /// Each by itself, with this probability.
+    Bernoulli(f64),
+    /// In bursts: two states, good and bad (Gilbert 1960; Elliott 1963). The states change packet by packet.
+    GilbertElliott {
+        /// From good to bad.
+        p: f64,
+        /// From bad to good.
+        r: f64,
+        /// Lost in the good state.
+        good: f64,
+        /// Lost in the bad state.
+        bad: f64,
+    },
+}
+
+/// A path that comes and goes: up and down stretches alternate, each drawn exponentially.
+#[derive(Clone, Copy, Debug)]
+pub struct Schedule {
+    /// The share of time in which it is up.
+    pub up_share: f64,
+    /// The mean of an up and a down stretch together, in microseconds.
+    pub period: f64,
+}
+
+/// Paths between some nodes.
+#[derive(Clone, Debug)]
+pub struct PathOverride {
+    /// From whom: indexes.
+    pub from: Vec<usize>,
+    /// To whom.
+    pub to: Vec<usize>,
+    /// How.
+    pub path: PathSpec,
+}
+
+/// What clients do.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// How many topics there are in each section at first.
+    pub topics: usize,
+    /// The length of values, in bytes.
+    pub payload: Amount,
+    /// Who writes.
+    pub sources: Vec<SourceSpec>,
+    /// Who listens.
+    pub subscribers: Vec<SubscriberSpec>,
+}
+
+/// A client that writes.
+#[derive(Clone, Debug)]
+pub struct SourceSpec {
+    /// The nodes that it is connected to, in order of preference.
+    pub homes: Vec<usize>,
+    /// The root of the section that it writes to.
+    pub section: String,
+    /// Between two requests, in microseconds.
+    pub gap: Amount,
+    /// How often it sets, adds, removes: weights.
+    pub mix: [f64; 3],
+    /// What it asks for beside what the section says.
+    pub durability: Option<Durability>,
+    /// When it begins and ends, in time after the warm-up.
+    pub active: (Time, Time),
+}
+
+/// A client that listens.
+#[derive(Clone, Debug)]
+pub struct SubscriberSpec {
+    /// The node that it is connected to.
+    pub home: usize,
+    /// To what it listens.
+    pub select: String,
+    /// How long it takes over each update, in microseconds.
+    pub think: Amount,
+}
+
+/// What is demanded.
+#[derive(Clone, Debug)]
+pub struct ChecksSpec {
+    /// After the faults, everything must be equal within this.
+    pub converge_within: Time,
+    /// States that some seed of the batch must have reached, or the batch shows nothing.
+    pub sometimes: Vec<String>,
+}
+
+impl Scenario {
+    /// Reads a scenario. `name` is what it is called unless it says so itself.
+    ///
+    /// # Errors
+    /// What is wrong first, and where.
+    pub fn parse(name: &str, text: &str) -> Result<Scenario, BadScenario> {
+        read::scenario(name, text)
+    }
+
+    /// When faults begin, and when they end.
+    pub fn hostile(&self) -> (Time, Time) {
+        (self.run.warmup, self.run.warmup + self.run.duration)
+    }
+
+    /// When a run ends.
+    pub fn end(&self) -> Time {
+        self.hostile().1 + self.run.settle
+    }
+}

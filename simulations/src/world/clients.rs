@@ -1,0 +1,411 @@
+//! Clients: one that makes the mesh, some that write, some that listen. They speak to the node as the gateway does, by requests and credit.
+
+use std::collections::BTreeMap;
+
+use mangrove::{
+    node::SessionId,
+    protocol::{Event as Told, FromNode, Request, Response, SetBatch, SetItem, Target, TopicSpec},
+};
+use mangrove_crdt::{definition::Durability, path::Path};
+
+use super::{Phase, World};
+use crate::{
+    checks::{integrity, reads},
+    history::{Doing, Outcome, payload},
+    host::Item,
+    oracle::About,
+    queue::Event,
+    scenario::{Observed, SECOND, Scenario, Time},
+};
+
+/// How long a client without a node waits before it looks for one again.
+const RECONNECT_AFTER: Time = SECOND / 2;
+
+/// How many updates a subscriber takes at once.
+const CREDIT: u32 = 64;
+
+/// What a client is there for.
+#[derive(Debug)]
+enum Role {
+    /// Declares the sections and makes the topics, step by step.
+    Founder { done: usize },
+    /// Writes; by its place in the workload.
+    Source(usize),
+    /// Listens; by its place in the workload.
+    Subscriber { spec: usize, told: BTreeMap<u32, reads::Told>, subscription: Option<u32> },
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct Client {
+    role: Role,
+    homes: Vec<usize>,
+    /// The host, its process, and the session there.
+    session: Option<(usize, u32, SessionId)>,
+    /// Counts its sessions.
+    sessions: u32,
+    /// Its operations that are under way.
+    pending: Vec<u32>,
+}
+
+/// All clients of a scenario.
+pub fn all(scenario: &Scenario) -> Vec<Client> {
+    let client = |role, homes| Client { role, homes, session: None, sessions: 0, pending: Vec::new() };
+    let sources = scenario.workload.sources.iter().enumerate().map(|(at, spec)| client(Role::Source(at), spec.homes.clone()));
+    let subscribers = scenario.workload.subscribers.iter().enumerate();
+    let subscribers =
+        subscribers.map(|(spec, of)| client(Role::Subscriber { spec, told: BTreeMap::new(), subscription: None }, vec![of.home]));
+    std::iter::once(client(Role::Founder { done: 0 }, vec![0])).chain(sources).chain(subscribers).collect()
+}
+
+/// The path of a section's topic by its number.
+fn topic_path(root: &str, number: usize) -> String {
+    format!("{root}/t{number}")
+}
+
+impl World<'_> {
+    /// A client does what it is there for.
+    pub(super) fn client(&mut self, at: usize) {
+        let Some(session) = self.connected(at) else {
+            // Whoever writes misses its turn, but for coming back.
+            return self.queue.at(self.now + RECONNECT_AFTER, Event::Client { client: at as u32 });
+        };
+        match self.clients[at].role {
+            Role::Founder { done } => self.found(at, session, done),
+            Role::Source(spec) => self.write(at, session, spec),
+            Role::Subscriber { spec, subscription: None, .. } => {
+                let select = self.scenario.workload.subscribers[spec].select.clone();
+                self.ask(at, session, Doing::Other, String::new(), 0, Durability::Memory, |_| Request::Subscribe {
+                    selector: select,
+                    credit: CREDIT,
+                    stamps: false,
+                });
+            }
+            Role::Subscriber { .. } => {}
+        }
+    }
+
+    /// The client's session, opened anew if it has none and a home of it runs.
+    fn connected(&mut self, at: usize) -> Option<(usize, SessionId)> {
+        if let Some((host, process, session)) = self.clients[at].session {
+            if self.hosts[host].process.is_some() && self.hosts[host].process_no == process {
+                return Some((host, session));
+            }
+            self.clients[at].session = None;
+        }
+        let open = |host: &usize| self.hosts[*host].process.is_some() && !self.hosts[*host].expelled;
+        let host = self.clients[at].homes.iter().copied().find(open)?;
+        let process = self.hosts[host].process.as_mut()?;
+        let session = SessionId(process.next_id());
+        self.clients[at].session = Some((host, self.hosts[host].process_no, session));
+        self.clients[at].sessions += 1;
+        if let Role::Subscriber { told, subscription, .. } = &mut self.clients[at].role {
+            told.clear();
+            *subscription = None;
+        }
+        self.offer(host, Item::Opened(session));
+        Some((host, session))
+    }
+
+    fn found(&mut self, at: usize, session: (usize, SessionId), done: usize) {
+        if !self.clients[at].pending.is_empty() {
+            return;
+        }
+        let sections = &self.scenario.sections;
+        let Some(section) = sections.get(done / 2) else { return };
+        let root = section.root.clone();
+        let retention = format!("{}ms", section.retention.as_millis());
+        let properties = [("durability", section.durability.to_string()), ("retention", retention)];
+        let properties = properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let topics = self.scenario.workload.topics;
+        self.ask(at, session, Doing::Other, root.clone(), 0, Durability::Memory, |_| match done % 2 {
+            0 => Request::SectionAdd { root, properties },
+            _ => {
+                let paths = (0..topics).map(|number| topic_path(&root, number)).collect();
+                Request::TopicsAdd { topic: TopicSpec::of("binary"), paths }
+            }
+        });
+    }
+
+    fn write(&mut self, at: usize, session: (usize, SessionId), spec: usize) {
+        let source = &self.scenario.workload.sources[spec];
+        let dice = &mut self.dice.work;
+        let next = self.now + source.gap.draw(dice).max(1.0) as Time;
+        let (begins, ends) = self.scenario.hostile();
+        let (from, until) = (begins.saturating_add(source.active.0), begins.saturating_add(source.active.1).min(ends));
+        if self.now < from {
+            // Each begins at a moment of its own.
+            let first = from + (source.gap.draw(dice).max(1.0) * dice.unit()) as Time;
+            return self.queue.at(first.max(self.now + 1), Event::Client { client: at as u32 });
+        }
+        if self.now >= until {
+            return;
+        }
+        self.queue.at(next, Event::Client { client: at as u32 });
+        let [set, add, remove] = source.mix;
+        let drawn = dice.unit() * (set + add + remove);
+        let root = source.section.clone();
+        let path = topic_path(&root, dice.below(self.scenario.workload.topics));
+        let section = self.scenario.sections.iter().find(|section| section.root == root);
+        let usual = section.map_or(Durability::Disk, |section| section.durability);
+        if drawn < set {
+            let len = self.scenario.workload.payload.draw_u64(&mut self.dice.work) as usize;
+            let (durability, asked) = (source.durability.unwrap_or(usual), source.durability);
+            self.ask(at, session, Doing::Set, path.clone(), len, durability, |op| {
+                let items = vec![SetItem { target: Target::Path(path), value: payload(op, len) }];
+                Request::Set(SetBatch { items, add: None, durability: asked })
+            });
+        } else if drawn < set + add {
+            self.ask(at, session, Doing::Add, path.clone(), 0, usual, |_| Request::TopicsAdd {
+                topic: TopicSpec::of("binary"),
+                paths: vec![path],
+            });
+        } else {
+            self.ask(at, session, Doing::Remove, path.clone(), 0, usual, |_| Request::TopicsRemove { selector: path });
+        }
+    }
+
+    /// Asks a node for something, as an operation of its own.
+    #[allow(clippy::too_many_arguments, reason = "everything that an operation is")]
+    pub(super) fn ask(
+        &mut self,
+        client: usize,
+        (host, session): (usize, SessionId),
+        doing: Doing,
+        path: String,
+        len: usize,
+        durability: Durability,
+        request: impl FnOnce(u32) -> Request,
+    ) {
+        let by = (host as u32, self.hosts[host].process_no);
+        let op = self.history.ask(doing, path, len, by, self.now, durability);
+        self.clients[client].pending.push(op);
+        let request = request(op);
+        self.offer(host, Item::Request { session, op, request });
+    }
+
+    /// What an input is about, if it is a client's: found before the node takes it in.
+    pub(super) fn about(&mut self, host: usize, item: &Item) -> Option<About> {
+        let Item::Request { op, request, .. } = item else { return None };
+        let replica = self.hosts[host].process.as_ref()?.node.replica();
+        let path = |text: &String| Path::parse(text).ok();
+        let mut about = About { op: *op, ..About::default() };
+        match request {
+            Request::Set(batch) => {
+                let targets = batch.items.iter().map(|item| &item.target);
+                about.paths = targets.filter_map(|target| if let Target::Path(text) = target { path(text) } else { None }).collect();
+            }
+            Request::TopicsAdd { paths, .. } => about.paths = paths.iter().filter_map(path).collect(),
+            Request::TopicsRemove { selector } => {
+                about.paths = path(selector).into_iter().collect();
+                about.removes = self.oracle.living(replica, &about.paths);
+            }
+            _ => return None,
+        }
+        Some(about)
+    }
+
+    /// What an operation wrote, as it stands in the node now.
+    pub(super) fn note_op(&mut self, host: usize, about: &About) {
+        let Some(process) = self.hosts[host].process.as_ref() else { return };
+        let replica = process.node.replica();
+        let number = process.node.id();
+        let living = self.oracle.living(replica, &about.paths);
+        let Some(op) = self.history.get_mut(about.op) else { return };
+        match op.doing {
+            Doing::Add => op.made = living.into_iter().filter(|(_, mark)| self.oracle.is_of(*mark, number)).collect(),
+            Doing::Remove => op.removed.clone_from(&about.removes),
+            Doing::Set => {
+                for (id, topic) in living {
+                    let held = self.oracle.local(replica, topic).and_then(|topic| replica.section(id)?.values.get(&topic));
+                    let Some(dot) = held.map(|write| write.dot) else { continue };
+                    let mark = self.oracle.mark(replica, dot);
+                    let written = self.oracle.get(id, mangrove_crdt::id::Plane::Values, mark);
+                    let is_own = written.is_some_and(
+                        |written| matches!(&written.record, crate::oracle::Record::Value { op, .. } if *op == Some(about.op)),
+                    );
+                    if is_own {
+                        op.value = Some((id, mark));
+                    }
+                }
+            }
+            Doing::Other => {}
+        }
+    }
+
+    /// A node tells a client something.
+    pub(super) fn told(&mut self, host: usize, session: SessionId, message: FromNode) {
+        let mut said = Vec::new();
+        // Everything that a client is told is a part of the run.
+        if mangrove::protocol::put_frame(&message, &mut said).is_ok() {
+            self.trace.note(self.now, "told", host as u32, &[&said]);
+        }
+        if self.trace.is_read() {
+            let line = format!("{} -> {session:?} {message:?}", self.hosts[host].name);
+            self.trace.say(self.now, || line);
+        }
+        let process = self.hosts[host].process_no;
+        let Some(client) = self.clients.iter().position(|client| client.session == Some((host, process, session))) else { return };
+        match message {
+            FromNode::Response { id, response } => self.answered_op(client, host, id as u32, response),
+            FromNode::Updates(updates) => {
+                let count = updates.len() as u32;
+                for update in updates {
+                    let Target::Path(path) = update.topic else { continue };
+                    let result = self.deliver(client, host, update.subscription, &path, update.event);
+                    self.check(result);
+                }
+                let Role::Subscriber { spec, .. } = self.clients[client].role else { return };
+                let think = self.scenario.workload.subscribers[spec].think.draw(&mut self.dice.work).max(0.0) as Time;
+                let session = self.clients[client].sessions;
+                let at = self.now + 50 + think * Time::from(count);
+                self.queue.at(at, Event::Credit { client: client as u32, session, updates: count });
+            }
+            _ => {}
+        }
+    }
+
+    fn answered_op(&mut self, client: usize, host: usize, op: u32, response: Response) {
+        self.clients[client].pending.retain(|pending| *pending != op);
+        let (outcome, subscribed) = match &response {
+            Response::Refused(_) => (Outcome::Failed, None),
+            Response::Written { refused, .. } | Response::Added { refused, .. } if !refused.is_empty() => (Outcome::Failed, None),
+            Response::Subscribed { subscription } => (Outcome::Ok, Some(*subscription)),
+            _ => (Outcome::Ok, None),
+        };
+        self.history.end(op, self.now, outcome);
+        let doing = self.history.get(op).map(|op| op.doing);
+        let removed = self.history.get(op).is_some_and(|op| !op.removed.is_empty());
+        match (doing, outcome) {
+            (Some(Doing::Set), Outcome::Ok) => self.observed(Observed::ValueSet, host, None),
+            (Some(Doing::Remove), Outcome::Ok) if removed => self.observed(Observed::TopicsRemoved, host, None),
+            _ => {}
+        }
+        let mut again = None;
+        match &mut self.clients[client].role {
+            Role::Founder { done } => {
+                *done += usize::from(outcome == Outcome::Ok);
+                // What was not done is tried again.
+                again = Some(if outcome == Outcome::Ok { 1 } else { RECONNECT_AFTER });
+            }
+            Role::Subscriber { subscription, told, .. } => {
+                *subscription = subscribed;
+                told.extend(subscribed.map(|subscription| (subscription, reads::Told::default())));
+            }
+            Role::Source(_) => {}
+        }
+        if let Some(wait) = again {
+            self.queue.at(self.now + wait, Event::Client { client: client as u32 });
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        client: usize,
+        host: usize,
+        subscription: u32,
+        path: &str,
+        event: Told,
+    ) -> Result<(), crate::checks::Violation> {
+        let home = self.hosts[host].name.clone();
+        let Role::Subscriber { told, .. } = &mut self.clients[client].role else { return Ok(()) };
+        // The first updates may come before the subscription's number is known.
+        let told = told.entry(subscription).or_default();
+        match event {
+            Told::Added { .. } => told.added(path),
+            Told::Removed { .. } => told.removed(path),
+            Told::Value { value, .. } => {
+                let op = integrity::delivered(&self.history, &home, path, &value)?;
+                told.value(&self.oracle, &self.history, &home, path, op)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A subscriber is done with some updates.
+    pub(super) fn credit(&mut self, client: usize, session: u32, updates: u32) {
+        let of = &self.clients[client];
+        let Role::Subscriber { subscription: Some(subscription), .. } = of.role else { return };
+        if let Some((host, process, id)) = of.session.filter(|_| of.sessions == session)
+            && self.hosts[host].process_no == process
+        {
+            self.offer(host, Item::Credit { session: id, subscription, updates });
+        }
+    }
+
+    /// Sessions take what their subscribers have credit for.
+    pub(super) fn serve_sessions(&mut self, host: usize) {
+        if self.scenario.workload.subscribers.is_empty() {
+            return;
+        }
+        let number = self.hosts[host].process_no;
+        let here = self.clients.iter().filter_map(|client| client.session).filter(|(at, process, _)| (*at, *process) == (host, number));
+        let sessions: Vec<SessionId> = here.map(|(_, _, session)| session).collect();
+        for session in sessions {
+            while let Some(message) = self.hosts[host].process.as_mut().and_then(|process| process.node.poll_updates(session)) {
+                self.told(host, session, message);
+            }
+        }
+    }
+
+    /// A host's process is gone, and with it the sessions: nobody will know how their operations ended.
+    pub(super) fn sessions_lost(&mut self, host: usize) {
+        for at in 0..self.clients.len() {
+            if self.clients[at].session.is_some_and(|(of, _, _)| of == host) {
+                self.client_lost(at);
+            }
+        }
+    }
+
+    /// A client has lost its node, or has let go of it.
+    pub(super) fn client_lost(&mut self, at: usize) {
+        self.clients[at].session = None;
+        for op in std::mem::take(&mut self.clients[at].pending) {
+            self.history.end(op, self.now, Outcome::Unknown);
+        }
+        if !matches!(self.clients[at].role, Role::Source(_)) {
+            self.queue.at(self.now + RECONNECT_AFTER, Event::Client { client: at as u32 });
+        }
+    }
+
+    /// All clients of a host vanish, in the middle of what they do.
+    pub(super) fn clients_vanish(&mut self, host: usize) {
+        for at in 0..self.clients.len() {
+            let Some((_, _, session)) = self.clients[at].session.filter(|(of, _, _)| *of == host) else { continue };
+            self.offer(host, Item::Gone(session));
+            self.client_lost(at);
+        }
+    }
+
+    /// The mesh is made, as far as clients do it.
+    pub(super) fn is_founded(&self) -> bool {
+        let Some(Role::Founder { done }) = self.clients.first().map(|client| &client.role) else { return true };
+        *done >= 2 * self.scenario.sections.len()
+    }
+
+    /// What subscribers whose node has become equal to all others should have been told by now.
+    pub(super) fn untold(&self) -> Option<String> {
+        for client in &self.clients {
+            let (Role::Subscriber { told, subscription: Some(subscription), spec }, Some((host, _, _))) = (&client.role, client.session) else { continue };
+            let (Some(told), Some(process)) = (told.get(subscription), self.hosts[host].process.as_ref()) else { continue };
+            let select = &self.scenario.workload.subscribers[*spec].select;
+            let Ok(selector) = mangrove_crdt::selector::Selector::parse(select) else { continue };
+            let replica = process.node.replica();
+            for (id, topic) in replica.topics_from("").filter(|(_, topic)| selector.matches(&topic.path)) {
+                let Some(write) = replica.section(id).and_then(|section| section.value_of(replica.origins(), topic)) else { continue };
+                let stands = write.value.as_deref().and_then(crate::history::payload_op);
+                let said = told.topics.get(topic.path.as_str()).copied().flatten().map(|(_, op)| op);
+                if stands != said {
+                    let home = &self.hosts[host].name;
+                    return Some(format!("a subscriber at {home} was told operation {said:?} of {} last, and {stands:?} stands", topic.path));
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether clients may still write.
+    pub(super) fn is_hostile(&self) -> bool {
+        self.phase == Phase::Hostile
+    }
+}

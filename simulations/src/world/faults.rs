@@ -1,0 +1,515 @@
+//! Faults, as the world carries them out.
+
+use std::collections::BTreeMap;
+
+use mangrove::protocol::Request;
+use mangrove_crdt::definition::Durability;
+
+use super::{Phase, World};
+use crate::{
+    dice::{Amount, Dice},
+    disk::Health,
+    history::Doing,
+    host::{Image, Item, identity},
+    queue::Event,
+    scenario::{Crash, FaultKind, FaultSpec, Mode, Observed, Scenario, Shape, Time, When, Who, fault::swarm_kind},
+};
+
+/// What undoes a fault.
+#[derive(Clone, PartialEq, Debug)]
+enum Undo {
+    Heal(Vec<(usize, usize)>),
+    Hasten(Vec<(usize, usize)>, f64),
+    Start(usize),
+    Resume(usize),
+    Hurry(usize, f64),
+    Mend(usize),
+    Quicken(usize, f64),
+    Widen(usize),
+    Truth(usize),
+    Hold(usize, String),
+    Nothing,
+}
+
+/// What is planned, and what is going on.
+#[derive(Debug)]
+pub struct Faults {
+    plan: Vec<FaultSpec>,
+    /// The node that is struck next, for faults that go round.
+    next: Vec<usize>,
+    active: Vec<Undo>,
+    /// How often each awaited event was observed, by fault.
+    seen: Vec<u64>,
+    /// What each node remembered when it was looked at last.
+    remembered: Vec<(u32, usize)>,
+    /// How many struck.
+    pub struck: u64,
+    replacements: BTreeMap<usize, u32>,
+    /// The hosts whose disk may be destroyed: all but one, so that something is left of what is demanded.
+    destroyed: std::collections::BTreeSet<usize>,
+}
+
+impl Faults {
+    /// The faults of a scenario; swarms are drawn.
+    pub fn new(scenario: &Scenario, dice: &mut Dice) -> Self {
+        let mut plan = Vec::new();
+        for fault in &scenario.faults {
+            let FaultKind::Swarm { from, probability, mean } = &fault.kind else {
+                plan.push(fault.clone());
+                continue;
+            };
+            for word in from {
+                if let Some((kind, lasts)) = swarm_kind(word).filter(|_| dice.chance(*probability)) {
+                    // Tuned, too: some runs see a kind seldom, some all the time.
+                    let mean = mean * (dice.normal() * 0.7).exp();
+                    plan.push(FaultSpec { kind, when: When::Every(Amount::Exponential { mean }), lasts });
+                }
+            }
+        }
+        let count = plan.len();
+        Faults {
+            plan,
+            next: vec![0; count],
+            active: Vec::new(),
+            seen: vec![0; count],
+            remembered: vec![(0, 0); scenario.nodes.len()],
+            struck: 0,
+            replacements: BTreeMap::new(),
+            destroyed: Default::default(),
+        }
+    }
+
+    /// Whether any fault waits for a state of a node.
+    pub fn awaits_state(&self) -> bool {
+        self.plan.iter().any(|fault| {
+            matches!(&fault.when, When::On { event, .. } if !matches!(event, Observed::ValueSet | Observed::TopicsRemoved))
+        })
+    }
+
+    /// A node remembers so many removals now; says whether it has forgotten some.
+    pub fn remembers(&mut self, host: usize, process: u32, removals: usize) -> bool {
+        let (before_process, before) = std::mem::replace(&mut self.remembered[host], (process, removals));
+        before_process == process && removals < before
+    }
+}
+
+impl World<'_> {
+    /// Puts all faults that are due by time on the way.
+    pub(super) fn plan_faults(&mut self) {
+        for at in 0..self.faults.plan.len() {
+            let strike = |repeats| Event::Strike { fault: at as u32, repeats, observed: None };
+            match &self.faults.plan[at].when {
+                When::At(time) => self.queue.first_at(self.now + time, strike(false)),
+                When::Every(gap) => {
+                    let first = self.now + gap.draw(&mut self.dice.faults).max(1.0) as Time;
+                    self.queue.first_at(first, strike(true));
+                }
+                When::On { .. } => {}
+            }
+        }
+    }
+
+    /// Something was observed that a fault may wait for.
+    pub(super) fn observed(&mut self, event: Observed, host: usize, peer: Option<usize>) {
+        if !self.is_hostile() {
+            return;
+        }
+        for at in 0..self.faults.plan.len() {
+            let When::On { event: awaited, node, nth, delay } = &self.faults.plan[at].when else { continue };
+            if *awaited != event || node.is_some_and(|node| node != host) {
+                continue;
+            }
+            self.faults.seen[at] += 1;
+            if self.faults.seen[at] == *nth {
+                let after = delay.draw(&mut self.dice.faults).max(0.0) as Time;
+                let observed = Some((host as u32, peer.unwrap_or(host) as u32));
+                self.queue.first_at(self.now + after, Event::Strike { fault: at as u32, repeats: false, observed });
+            }
+        }
+    }
+
+    /// A fault strikes.
+    pub(super) fn strike(&mut self, at: usize, repeats: bool, observed: Option<(u32, u32)>) {
+        if self.phase != Phase::Hostile {
+            return;
+        }
+        let spec = self.faults.plan[at].clone();
+        if let (true, When::Every(gap)) = (repeats, &spec.when) {
+            let next = self.now + gap.draw(&mut self.dice.faults).max(1.0) as Time;
+            self.queue.first_at(next, Event::Strike { fault: at as u32, repeats, observed: None });
+        }
+        let who = match &spec.kind {
+            FaultKind::Partition(Shape::Isolate(who), _) => Some(who),
+            kind => who_of(kind),
+        };
+        let hosts = who.map_or_else(Vec::new, |who| self.struck_hosts(at, who, observed));
+        let undone = match &spec.kind {
+            FaultKind::Partition(shape, mode) => vec![self.part(shape, *mode, &hosts)],
+            kind => hosts.into_iter().map(|host| self.strike_one(host, kind)).collect(),
+        };
+        for undo in undone.into_iter().filter(|undo| *undo != Undo::Nothing) {
+            let active = self.faults.active.len() as u32;
+            self.faults.active.push(undo);
+            if let Some(lasts) = &spec.lasts {
+                let until = self.now + lasts.draw(&mut self.dice.faults).max(1.0) as Time;
+                self.queue.at(until, Event::Over { active });
+            }
+        }
+    }
+
+    fn struck_hosts(&mut self, fault: usize, who: &Who, observed: Option<(u32, u32)>) -> Vec<usize> {
+        match who {
+            Who::Nodes(nodes) => nodes.clone(),
+            Who::Random => vec![self.dice.faults.below(self.hosts.len())],
+            Who::Next => {
+                let next = self.faults.next[fault];
+                self.faults.next[fault] = (next + 1) % self.hosts.len();
+                vec![next]
+            }
+            Who::Observed => observed.map(|(host, _)| host as usize).into_iter().collect(),
+            Who::Peer => observed.map(|(_, peer)| peer as usize).into_iter().collect(),
+        }
+    }
+
+    /// Whether a host's disk may be destroyed: one host never loses it, so that something is left of what is demanded.
+    fn may_destroy(&mut self, host: usize) -> bool {
+        if !self.faults.destroyed.contains(&host) && self.faults.destroyed.len() + 1 >= self.hosts.len() {
+            return false;
+        }
+        self.faults.destroyed.insert(host);
+        true
+    }
+
+    fn disk_lost(&mut self, host: usize) {
+        self.losses.disks[host].push(self.now);
+        self.lossy = true;
+    }
+
+    fn strike_one(&mut self, host: usize, kind: &FaultKind) -> Undo {
+        self.faults.struck += 1;
+        self.trace.note(self.now, "fault", host as u32, &[format!("{kind:?}").as_bytes()]);
+        self.trace.say(self.now, || format!("FAULT at {}: {kind:?}", self.hosts[host].name));
+        match kind {
+            FaultKind::Crash(_, state) => self.crash(host, *state),
+            FaultKind::Restart(_) => {
+                if self.stop(host, true) { Undo::Start(host) } else { Undo::Nothing }
+            }
+            FaultKind::Pause(_) => {
+                self.hosts[host].paused += 1;
+                self.audible_changed = true;
+                Undo::Resume(host)
+            }
+            FaultKind::SlowNode(_, factor) => {
+                self.hosts[host].slow *= factor;
+                Undo::Hurry(host, *factor)
+            }
+            FaultKind::ClockJump(_, by) => {
+                let by = by.draw(&mut self.dice.faults) as i64;
+                self.hosts[host].clock.jump(by);
+                Undo::Nothing
+            }
+            FaultKind::ClockDrift(_, by) => {
+                let ppm = by.draw(&mut self.dice.faults);
+                self.hosts[host].clock.drift(self.now, ppm);
+                Undo::Nothing
+            }
+            FaultKind::DiskSlow(_, factor) => {
+                self.hosts[host].disk.slow *= factor;
+                Undo::Quicken(host, *factor)
+            }
+            FaultKind::DiskFail(_) => {
+                self.hosts[host].disk.health = Health::Failing;
+                Undo::Mend(host)
+            }
+            FaultKind::DiskReadOnly(_) => {
+                self.hosts[host].disk.health = Health::ReadOnly;
+                Undo::Mend(host)
+            }
+            FaultKind::DiskFull(_) => {
+                self.hosts[host].disk.fill();
+                Undo::Widen(host)
+            }
+            FaultKind::BitFlip(_) => {
+                if !self.may_destroy(host) {
+                    return Undo::Nothing;
+                }
+                let undo = self.crash(host, Crash::Persisted);
+                self.hosts[host].disk.flip_bit(&mut self.dice.disks);
+                undo
+            }
+            FaultKind::LyingDisk(_) => {
+                if !self.may_destroy(host) {
+                    return Undo::Nothing;
+                }
+                self.hosts[host].disk.lying = true;
+                Undo::Truth(host)
+            }
+            FaultKind::Backup(_) => {
+                if let Ok(rows) = self.hosts[host].disk.rows() {
+                    self.hosts[host].image = Image { rows, boots: self.hosts[host].boots };
+                }
+                Undo::Nothing
+            }
+            FaultKind::ClientsVanish(_) => {
+                self.clients_vanish(host);
+                Undo::Nothing
+            }
+            FaultKind::Revoke(_) => {
+                self.revoke(host);
+                Undo::Nothing
+            }
+            FaultKind::DropSection(_) => self.drop_section(host),
+            FaultKind::Garbage(_) => {
+                self.garbage(host);
+                Undo::Nothing
+            }
+            FaultKind::Replay(_) => {
+                self.replay(host);
+                Undo::Nothing
+            }
+            FaultKind::Partition(..) | FaultKind::Swarm { .. } => Undo::Nothing,
+        }
+    }
+
+    /// A process dies, and the disk is as it then is.
+    fn crash(&mut self, host: usize, state: Crash) -> Undo {
+        let destroys = !matches!(state, Crash::Persisted | Crash::LoseUnsynced);
+        let runs = self.hosts[host].process.is_some();
+        if !runs || (destroys && !self.may_destroy(host)) {
+            return Undo::Nothing;
+        }
+        self.stop(host, false);
+        self.lossy = true;
+        let machine = &mut self.hosts[host];
+        match state {
+            Crash::Persisted => machine.disk.store.reopen(),
+            Crash::LoseUnsynced => {
+                let lied = machine.disk.lying;
+                machine.disk.power_loss(&mut self.dice.disks);
+                if lied {
+                    self.disk_lost(host);
+                }
+            }
+            Crash::Amnesia => {
+                machine.disk.replace(&[]);
+                machine.boots = 0;
+                self.disk_lost(host);
+            }
+            Crash::WipedNewId => {
+                machine.disk.replace(&[]);
+                machine.boots = 0;
+                let replacement = self.faults.replacements.entry(host).or_default();
+                *replacement += 1;
+                machine.id = identity(self.seed, host, *replacement);
+                self.disk_lost(host);
+            }
+            Crash::Backup => {
+                let image = machine.image.clone();
+                machine.disk.replace(&image.rows);
+                machine.boots = image.boots;
+                self.disk_lost(host);
+            }
+            Crash::Dead => {
+                machine.dead = true;
+                self.disk_lost(host);
+                return Undo::Nothing;
+            }
+        }
+        Undo::Start(host)
+    }
+
+    fn revoke(&mut self, host: usize) {
+        let Some(by) = self.members().into_iter().find(|at| *at != host) else { return };
+        // A mesh of two that loses one, and then the other, proves nothing.
+        if self.revoked.len() + 2 >= self.hosts.len() || !self.revoked.insert(host) {
+            return;
+        }
+        self.hosts[host].expelled = true;
+        self.reach("node.revoked");
+        let node = self.hosts[host].id.to_string();
+        self.operator(by, |_| Request::NodeRevoke { node });
+    }
+
+    fn drop_section(&mut self, host: usize) -> Undo {
+        let roots: Vec<String> = self.scenario.sections.iter().map(|section| section.root.clone()).collect();
+        let Some(root) = self.dice.faults.pick(&roots).filter(|_| self.hosts[host].process.is_some()) else { return Undo::Nothing };
+        if !self.may_destroy(host) {
+            return Undo::Nothing;
+        }
+        self.disk_lost(host);
+        let dropped = root.clone();
+        self.operator(host, |_| Request::SectionDrop { root: dropped, force: false });
+        Undo::Hold(host, root)
+    }
+
+    /// An operator asks a node for something, and does not wait for the answer.
+    fn operator(&mut self, host: usize, request: impl FnOnce(u32) -> Request) {
+        let by = (host as u32, self.hosts[host].process_no);
+        let op = self.history.ask(Doing::Other, String::new(), 0, by, self.now, Durability::Memory);
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        let session = mangrove::node::SessionId(process.next_id());
+        self.offer(host, Item::Opened(session));
+        self.offer(host, Item::Request { session, op, request: request(op) });
+    }
+
+    /// Bytes that are no frame arrive on some link, or a part of one.
+    fn garbage(&mut self, host: usize) {
+        let links: Vec<_> = self.hosts[host].process.iter().flat_map(|process| process.links.keys().copied()).collect();
+        let Some(link) = self.dice.faults.pick(&links) else { return };
+        let dice = &mut self.dice.faults;
+        let lane = dice.below(6) as u32;
+        let len = 1 + dice.below(200);
+        let mut bytes: Vec<u8> = (0..len).map(|_| dice.bits() as u8).collect();
+        if dice.chance(0.5) {
+            // What begins like a message gets further.
+            bytes[0] = dice.below(20) as u8;
+        }
+        self.offer(host, Item::Frame { link, lane, bytes: bytes.into() });
+    }
+
+    /// A frame arrives under the name of a link that is gone, or never was.
+    fn replay(&mut self, host: usize) {
+        let dice = &mut self.dice.faults;
+        let (lane, len) = (dice.below(6) as u32, 1 + dice.below(60));
+        let bytes: Vec<u8> = (0..len).map(|_| dice.bits() as u8).collect();
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        let greatest = process.links.keys().next_back().map_or(0, |link| link.0);
+        let gone = (0..=greatest + 1).rev().map(mangrove_net::link::LinkId).find(|link| !process.links.contains_key(link));
+        if let Some(link) = gone {
+            self.offer(host, Item::Frame { link, lane, bytes: bytes.into() });
+        }
+    }
+
+    // Partitions.
+
+    fn part(&mut self, shape: &Shape, mode: Mode, isolated: &[usize]) -> Undo {
+        let count = self.hosts.len();
+        let all: Vec<usize> = (0..count).collect();
+        let mut pairs = Vec::new();
+        let mut between = |a: &[usize], b: &[usize]| {
+            for from in a {
+                pairs.extend(b.iter().filter(|to| *to != from).map(|to| (*from, *to)));
+            }
+        };
+        match shape {
+            Shape::Complete(sides) | Shape::Bridge(sides) => {
+                for (at, side) in sides.iter().enumerate() {
+                    let others = sides.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, side)| side);
+                    others.for_each(|other| between(side, other));
+                }
+            }
+            Shape::Partial(a, b) => {
+                between(a, b);
+                between(b, a);
+            }
+            Shape::Simplex(a, b) => between(a, b),
+            Shape::Isolate(_) => {
+                between(isolated, &all);
+                between(&all, isolated);
+            }
+            Shape::Halves => {
+                let (a, b): (Vec<usize>, Vec<usize>) = all.iter().partition(|_| self.dice.faults.chance(0.5));
+                between(&a, &b);
+                // Now and then only one direction is gone.
+                if !self.dice.faults.chance(0.2) {
+                    between(&b, &a);
+                }
+            }
+            Shape::MajorityRing => {
+                // Each hears the next (n − 1) / 2 on both sides of a ring: with its own, a majority, and no two the same.
+                let reach = (count / 2).div_ceil(2).max(1);
+                for a in 0..count {
+                    let far = |b: &usize| (count + a - b) % count > reach && (count + b - a) % count > reach;
+                    let cut: Vec<usize> = (0..count).filter(far).collect();
+                    between(&[a], &cut);
+                }
+            }
+            Shape::Link => {
+                let (a, b) = (self.dice.faults.below(count), self.dice.faults.below(count));
+                between(&[a], &[b]);
+                if self.dice.faults.chance(0.6) {
+                    between(&[b], &[a]);
+                }
+            }
+        }
+        pairs.sort_unstable();
+        pairs.dedup();
+        self.faults.struck += 1;
+        let names = || pairs.iter().map(|(from, to)| format!("{}>{}", self.hosts[*from].name, self.hosts[*to].name)).collect::<Vec<_>>();
+        let said = format!("{mode:?} {}", names().join(" "));
+        self.trace.note(self.now, "partition", 0, &[said.as_bytes()]);
+        self.trace.say(self.now, || format!("FAULT: partition {said}"));
+        self.audible_changed = true;
+        match mode {
+            Mode::Drop | Mode::Hold => {
+                for (from, to) in &pairs {
+                    self.network.cut(self.now, &mut self.queue, *from, *to, true);
+                }
+                Undo::Heal(pairs)
+            }
+            Mode::Slow(factor) => {
+                pairs.iter().for_each(|(from, to)| self.network.slow(*from, *to, factor));
+                Undo::Hasten(pairs, factor)
+            }
+        }
+    }
+
+    // The end of faults.
+
+    /// A fault is over.
+    pub(super) fn fault_over(&mut self, active: usize) {
+        let undo = std::mem::replace(&mut self.faults.active[active], Undo::Nothing);
+        if undo == Undo::Nothing {
+            return;
+        }
+        self.trace.note(self.now, "fault-over", 0, &[format!("{undo:?}").as_bytes()]);
+        self.trace.say(self.now, || format!("over: {undo:?}"));
+        match undo {
+            Undo::Heal(pairs) => {
+                for (from, to) in pairs {
+                    self.network.cut(self.now, &mut self.queue, from, to, false);
+                }
+                self.audible_changed = true;
+            }
+            Undo::Hasten(pairs, factor) => pairs.iter().for_each(|(from, to)| self.network.slow(*from, *to, 1.0 / factor)),
+            Undo::Start(host) => self.start(host),
+            Undo::Resume(host) => {
+                self.hosts[host].paused = self.hosts[host].paused.saturating_sub(1);
+                if self.hosts[host].paused == 0 {
+                    self.resume(host);
+                }
+            }
+            Undo::Hurry(host, factor) => self.hosts[host].slow /= factor,
+            Undo::Mend(host) => self.hosts[host].disk.health = Health::Sound,
+            Undo::Quicken(host, factor) => self.hosts[host].disk.slow /= factor,
+            Undo::Widen(host) => self.hosts[host].disk.widen(),
+            Undo::Truth(host) => self.hosts[host].disk.lying = false,
+            Undo::Hold(host, root) => self.operator(host, |_| Request::SectionHold { root }),
+            Undo::Nothing => {}
+        }
+    }
+
+    /// All faults are over: paths are up, disks are sound, and who can come back does.
+    pub(super) fn end_faults(&mut self) {
+        for active in 0..self.faults.active.len() {
+            self.fault_over(active);
+        }
+        self.network.heal(self.now, &mut self.queue);
+        self.audible_changed = true;
+        for host in 0..self.hosts.len() {
+            self.start(host);
+        }
+    }
+}
+
+fn who_of(kind: &FaultKind) -> Option<&Who> {
+    Some(match kind {
+        FaultKind::Crash(who, _) | FaultKind::SlowNode(who, _) | FaultKind::DiskSlow(who, _) => who,
+        FaultKind::ClockJump(who, _) | FaultKind::ClockDrift(who, _) => who,
+        FaultKind::Restart(who) | FaultKind::Pause(who) | FaultKind::DiskFail(who) | FaultKind::DiskReadOnly(who) => who,
+        FaultKind::DiskFull(who) | FaultKind::BitFlip(who) | FaultKind::LyingDisk(who) | FaultKind::Backup(who) => who,
+        FaultKind::ClientsVanish(who) | FaultKind::Revoke(who) | FaultKind::DropSection(who) => who,
+        FaultKind::Garbage(who) | FaultKind::Replay(who) => who,
+        FaultKind::Partition(..) | FaultKind::Swarm { .. } => return None,
+    })
+}

@@ -1,0 +1,426 @@
+//! A node's process: starting and ending it, its turns, and the driver's law.
+//!
+//! A process takes in what has come (a few inputs a turn, as in production), performs each input's outputs in order, then serves its links and
+//! sessions. A turn takes time; what comes meanwhile waits for the next.
+
+use mangrove::{node::Output, store::Store};
+use mangrove_net::link::LinkId;
+
+use super::World;
+use crate::{
+    checks::{Invariant, Violation, lattice::Moment},
+    disk::{ROOM_MIN_BYTES, Report},
+    host::{Host, Item},
+    network::EndState,
+    oracle::About,
+    queue::Event,
+    scenario::Observed,
+};
+
+/// How many inputs are taken in before links and sessions are served again.
+const INPUTS_AT_ONCE: usize = 9;
+
+impl World<'_> {
+    /// Starts a host's node, unless it runs or is dead.
+    pub(super) fn start(&mut self, host: usize) {
+        let spec = &self.scenario.nodes[host];
+        let machine = &mut self.hosts[host];
+        if machine.process.is_some() || machine.dead {
+            return;
+        }
+        match machine.start(self.now, self.scenario, spec, &mut self.dice.hosts) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.losses.disks[host].push(self.now);
+                self.lossy = true;
+                self.reach("disk.quarantined");
+            }
+            Err(error) => return self.violated(Violation::new(Invariant::S19, format!("a node cannot load what it stored: {error}"))),
+        }
+        let boots = self.hosts[host].boots;
+        if boots > 1 {
+            self.reach("node.restarted");
+        }
+        self.trace.say(self.now, || format!("{} starts, run {boots}", self.hosts[host].name));
+        self.audible_changed = true;
+        self.observe(host, None);
+        self.offer(host, Item::Timeout);
+    }
+
+    /// A host's process ends. Says whether there was one.
+    pub(super) fn stop(&mut self, host: usize, in_order: bool) -> bool {
+        if in_order && self.hosts[host].process.is_some() {
+            // What is left is stored, and the neighbours are told.
+            let machine = &mut self.hosts[host];
+            if let Some((rows, _)) = machine.process.as_mut().and_then(|process| process.node.take_rest()) {
+                self.stored(host, &rows);
+                let store = &mut self.hosts[host].disk.store;
+                // A disk that takes nothing keeps what it has: then the rest is lost, as after a crash.
+                let kept = store.commit(&rows, mangrove::store::Sync::Disk).is_ok();
+                self.lossy |= !kept;
+                if !kept {
+                    self.losses.processes[host].push(self.now);
+                }
+            }
+            let links: Vec<LinkId> = self.hosts[host].process.iter().flat_map(|process| process.links.keys().copied()).collect();
+            for link in links {
+                self.hang_up(host, link);
+            }
+        }
+        let Some(process) = self.hosts[host].process.take() else { return false };
+        if !in_order {
+            self.losses.processes[host].push(self.now);
+        }
+        if process.node.mesh().links().any(|(_, link)| link.is_sending()) {
+            self.reach("run.cut");
+        }
+        for (conn, end) in process.links.into_values() {
+            self.network.kill(conn, end);
+        }
+        self.audible_changed = true;
+        self.sessions_lost(host);
+        self.trace.say(self.now, || format!("{} ends{}", self.hosts[host].name, if in_order { " in order" } else { "" }));
+        true
+    }
+
+    /// Something for a process to take in: now if it is free, otherwise in its next turn.
+    pub(super) fn offer(&mut self, host: usize, item: Item) {
+        let paused = self.hosts[host].paused > 0;
+        let (now, number) = (self.now, self.hosts[host].process_no);
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        if paused || now < process.busy_until || !process.inbox.is_empty() {
+            process.inbox.push_back(item);
+            if !paused && !std::mem::replace(&mut process.turn_due, true) {
+                let at = process.busy_until.max(now);
+                self.queue.at(at, Event::Turn { host: host as u32, process: number });
+            }
+            return;
+        }
+        self.handle(host, item);
+        self.serve(host, 1);
+    }
+
+    /// A process is free again.
+    pub(super) fn turn(&mut self, host: usize, process: u32) {
+        if !self.hosts[host].speaks(process) {
+            if self.hosts[host].process_no == process
+                && let Some(process) = self.hosts[host].process.as_mut()
+            {
+                process.turn_due = false;
+            }
+            return;
+        }
+        let mut taken = 0;
+        while taken < INPUTS_AT_ONCE {
+            let Some(running) = self.hosts[host].process.as_mut().filter(|_| self.found.is_none()) else { return };
+            running.turn_due = false;
+            let Some(item) = running.inbox.pop_front() else { break };
+            self.handle(host, item);
+            taken += 1;
+        }
+        let due = self.hosts[host].process.as_ref().and_then(|process| process.node.poll_timeout());
+        if due.is_some_and(|(due, _)| due <= self.hosts[host].now(self.now).at) {
+            self.handle(host, Item::Timeout);
+            taken += 1;
+        }
+        self.serve(host, taken);
+    }
+
+    /// A process that stood still goes on.
+    pub(super) fn resume(&mut self, host: usize) {
+        let number = self.hosts[host].process_no;
+        if let Some(process) = self.hosts[host].process.as_mut() {
+            process.turn_due = true;
+            process.wake_at = crate::scenario::Time::MAX;
+            self.queue.at(self.now, Event::Turn { host: host as u32, process: number });
+        }
+        self.audible_changed = true;
+    }
+
+    /// A deadline may have come.
+    pub(super) fn wake(&mut self, host: usize, number: u32) {
+        if !self.hosts[host].speaks(number) {
+            return;
+        }
+        let reading = self.hosts[host].now(self.now).at;
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        if process.wake_at > self.now {
+            return;
+        }
+        process.wake_at = crate::scenario::Time::MAX;
+        if process.node.poll_timeout().is_some_and(|(due, _)| due <= reading) {
+            self.offer(host, Item::Timeout);
+        } else {
+            self.set_alarm(host);
+        }
+    }
+
+    fn set_alarm(&mut self, host: usize) {
+        let machine = &mut self.hosts[host];
+        let Some(process) = machine.process.as_mut() else { return };
+        let Some((due, _)) = process.node.poll_timeout() else { return };
+        let at = machine.clock.when(self.now, due).max(process.busy_until).max(self.now);
+        if at < process.wake_at {
+            process.wake_at = at;
+            self.queue.at(at, Event::Wake { host: host as u32, process: machine.process_no });
+        }
+    }
+
+    /// One input, and all that it brings about.
+    fn handle(&mut self, host: usize, item: Item) {
+        let now = self.hosts[host].now(self.now);
+        self.note_item(host, &item);
+        let about = self.about(host, &item);
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        if let Item::LinkDown { link, .. } = &item {
+            process.links.remove(link);
+        }
+        let Some(input) = item.input() else { return };
+        let outputs: Vec<Output> = process.node.handle_input(now, input).collect();
+        self.observe(host, about.as_ref());
+        if let Some(about) = &about {
+            self.note_op(host, about);
+        }
+        for output in outputs {
+            if self.found.is_some() {
+                return;
+            }
+            self.perform(host, output);
+        }
+        if let Item::LinkDown { .. } = item {
+            self.redial(host);
+        }
+    }
+
+    fn note_item(&mut self, host: usize, item: &Item) {
+        let (at, whom) = (self.now, host as u32);
+        match item {
+            Item::Frame { link, lane, bytes } => {
+                self.trace.note(at, "frame", whom, &[&link.0.to_le_bytes(), &lane.to_le_bytes(), bytes]);
+                if self.trace.is_read() {
+                    let name = self.hosts[host].name.clone();
+                    self.trace.say(at, || format!("{name} <- frame of {} bytes on link {} lane {lane}", bytes.len(), link.0));
+                }
+            }
+            Item::Timeout => self.trace.note(at, "timeout", whom, &[]),
+            Item::Persisted { released, synced } => {
+                self.trace.note(at, "persisted", whom, &[&released.to_le_bytes(), &synced.to_le_bytes()]);
+            }
+            other => {
+                let said = format!("{other:?}");
+                self.trace.note(at, item.name(), whom, &[said.as_bytes()]);
+                let name = &self.hosts[host].name;
+                self.trace.say(at, || format!("{name} <- {said}"));
+            }
+        }
+    }
+
+    fn moment(&self, host: usize) -> (crate::scenario::Time, (u32, u32), bool) {
+        let machine = &self.hosts[host];
+        let outcast = machine.expelled && self.is_known_revoked(host);
+        (self.now, (host as u32, machine.process_no), outcast)
+    }
+
+    /// Whether every other node that runs knows that this one is revoked.
+    fn is_known_revoked(&self, host: usize) -> bool {
+        let id = self.hosts[host].id;
+        let others = self.hosts.iter().enumerate().filter(|(at, _)| *at != host);
+        others.filter_map(|(_, other)| other.process.as_ref()).all(|process| process.node.replica().revoked().contains_key(&id))
+    }
+
+    /// Looks at what a node has written and come to cover.
+    fn observe(&mut self, host: usize, about: Option<&About>) {
+        let (at, by, outcast) = self.moment(host);
+        let Host { name, process: Some(process), .. } = &self.hosts[host] else { return };
+        let moment = Moment { at, by, name, outcast };
+        let result = self.views[host].step(&mut self.oracle, moment, process.node.replica(), about);
+        self.check(result);
+        if self.faults.awaits_state() {
+            self.observe_state(host);
+        }
+    }
+
+    /// Looks at the keys that a node hands to its store.
+    fn stored(&mut self, host: usize, rows: &[mangrove_crdt::persist::Row]) {
+        let (at, by, outcast) = self.moment(host);
+        let Host { name, process: Some(process), .. } = &self.hosts[host] else { return };
+        let moment = Moment { at, by, name, outcast };
+        let result = self.views[host].stored(&mut self.oracle, moment, process.node.replica(), rows);
+        self.check(result);
+    }
+
+    /// Looks at all that a node holds.
+    pub(super) fn look_at_all(&mut self, host: usize) {
+        let (at, by, outcast) = self.moment(host);
+        let Host { name, process: Some(process), .. } = &self.hosts[host] else { return };
+        let moment = Moment { at, by, name, outcast };
+        let replica = process.node.replica();
+        let result = self.views[host].all(&mut self.oracle, moment, replica).and_then(|()| crate::checks::tree::one(name, replica));
+        self.check(result);
+    }
+
+    fn perform(&mut self, host: usize, output: Output) {
+        let (at, whom) = (self.now, host as u32);
+        match output {
+            Output::Persist { rows, mark, sync } => {
+                self.trace.note(at, "persist", whom, &[&mark.to_le_bytes(), &[u8::from(sync)], &(rows.len() as u64).to_le_bytes()]);
+                for row in &rows {
+                    self.trace.note(at, "row", whom, &[&[row.table as u8], &row.key, row.value.as_deref().unwrap_or(b"gone")]);
+                }
+                self.stored(host, &rows);
+                let machine = &mut self.hosts[host];
+                let Some(process) = machine.process.as_mut() else { return };
+                let (report, next) = process.writer.push(at, &mut machine.disk, &mut self.dice.disks, mark, rows, sync);
+                self.wrote(host, report, next);
+            }
+            Output::Send { session, message } => self.told(host, session, message),
+            Output::Hangup { link, reason, violation } => {
+                self.trace.note(at, "hangup", whom, &[&link.0.to_le_bytes(), reason.as_bytes()]);
+                self.trace.say(at, || format!("{} -> hang up on link {}: {reason}", self.hosts[host].name, link.0));
+                if violation {
+                    self.reach("link.violated");
+                }
+                self.hang_up(host, link);
+            }
+            Output::Dial(targets) => {
+                self.trace.note(at, "dial", whom, &[format!("{targets:?}").as_bytes()]);
+                let number = self.hosts[host].process_no;
+                let Some(process) = self.hosts[host].process.as_mut() else { return };
+                for dialler in process.dial(targets, &mut self.dice.hosts) {
+                    self.queue.at(at, Event::Dial { host: whom, process: number, dialler });
+                }
+            }
+            Output::Trust { revoked, .. } => {
+                if let Some(process) = self.hosts[host].process.as_mut() {
+                    process.revoked = revoked.into_iter().map(|(node, _)| node).collect();
+                }
+            }
+            Output::Stop { left } => {
+                self.trace.note(at, "stop", whom, &[&[u8::from(left)]]);
+                self.stop(host, true);
+                self.hosts[host].dead |= left;
+            }
+        }
+    }
+
+    // The writer.
+
+    /// The writer is done with a step.
+    pub(super) fn disk(&mut self, host: usize, number: u32, step: u32) {
+        let machine = &mut self.hosts[host];
+        if machine.process_no != number {
+            return;
+        }
+        let Some(process) = machine.process.as_mut().filter(|process| process.writer.step == step) else { return };
+        let (report, next) = process.writer.step(self.now, &mut machine.disk, &mut self.dice.disks);
+        self.wrote(host, report, next);
+    }
+
+    fn wrote(&mut self, host: usize, report: Option<Report>, next: Option<crate::scenario::Time>) {
+        let machine = &mut self.hosts[host];
+        let (number, room) = (machine.process_no, machine.disk.store.room());
+        let Some(process) = machine.process.as_mut() else { return };
+        if let Some(at) = next {
+            process.writer.step += 1;
+            self.queue.at(at, Event::Disk { host: host as u32, process: number, step: process.writer.step });
+        }
+        let (was_full, has_failed) = process.store;
+        match report {
+            None => {}
+            Some(Report::Persisted(released, synced)) => {
+                let room_min = if was_full { 2 * ROOM_MIN_BYTES } else { ROOM_MIN_BYTES };
+                let full = room < room_min;
+                process.store = (full, false);
+                self.later(host, Item::Persisted { released, synced });
+                if full && !was_full {
+                    self.later(host, Item::Full);
+                } else if !full && (was_full || has_failed) {
+                    self.later(host, Item::StoreRecovered);
+                }
+            }
+            Some(Report::Failed(error)) => {
+                process.store.1 = true;
+                self.reach("disk.failed");
+                self.later(host, Item::StoreFailed(error));
+            }
+        }
+    }
+
+    /// Something for a process to take in in its next turn, as what comes from within it does.
+    pub(super) fn later(&mut self, host: usize, item: Item) {
+        let paused = self.hosts[host].paused > 0;
+        let (now, number) = (self.now, self.hosts[host].process_no);
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        process.inbox.push_back(item);
+        if !paused && !std::mem::replace(&mut process.turn_due, true) {
+            let at = process.busy_until.max(now);
+            self.queue.at(at, Event::Turn { host: host as u32, process: number });
+        }
+    }
+
+    // Links and sessions, whatever they can take.
+
+    fn serve(&mut self, host: usize, inputs: usize) {
+        if self.found.is_some() {
+            return;
+        }
+        let now = self.hosts[host].now(self.now);
+        let machine = &mut self.hosts[host];
+        let service = self.scenario.nodes[host].service.draw(&mut self.dice.hosts) * machine.slow * inputs.max(1) as f64;
+        let Some(process) = machine.process.as_mut() else { return };
+        process.busy_until = self.now + service.max(0.0) as u64;
+        let (network, node) = (&mut self.network, &mut process.node);
+        for (link, (conn, end)) in &process.links {
+            let (conn, end) = (*conn, *end);
+            while network.has_room(conn, end) {
+                let blocked = |lane| network.is_blocked(conn, end, lane);
+                let Some(frame) = node.poll_transmit(now, *link, &blocked) else { break };
+                self.trace.note(self.now, "send", host as u32, &[&link.0.to_le_bytes(), &frame.lane.to_le_bytes(), &frame.bytes]);
+                network.send(self.now, &mut self.queue, conn, end, frame.lane, frame.bytes);
+            }
+        }
+        self.serve_sessions(host);
+        if let Some(process) = self.hosts[host].process.as_mut()
+            && !process.inbox.is_empty()
+            && !std::mem::replace(&mut process.turn_due, true)
+        {
+            let at = process.busy_until;
+            self.queue.at(at, Event::Turn { host: host as u32, process: self.hosts[host].process_no });
+        }
+        self.set_alarm(host);
+    }
+
+    /// What faults wait for.
+    fn observe_state(&mut self, host: usize) {
+        let Some(process) = self.hosts[host].process.as_ref() else { return };
+        let node = &process.node;
+        let mut seen = Vec::new();
+        for (link, at) in node.mesh().links() {
+            let peer = process.links.get(&link).map(|(conn, end)| self.network.conns[*conn].ends[1 - end].host);
+            if at.is_sending() {
+                seen.push((Observed::RunOpen, peer));
+            }
+            if at.stats().adoptions_in > 0 {
+                seen.push((Observed::AdoptionDone, peer));
+            }
+            if node.replica().held().any(|section| at.adopting(section).is_some_and(|done| done > 0)) {
+                seen.push((Observed::AdoptionBegun, peer));
+            }
+        }
+        let removals = |section: &mangrove_crdt::section::Section| section.tree.removals().count();
+        let remembered: usize = node.replica().held().filter_map(|id| node.replica().section(id)).map(removals).sum();
+        let number = self.hosts[host].process_no;
+        if self.faults.remembers(host, number, remembered) {
+            seen.push((Observed::RemovalForgotten, None));
+        }
+        for (event, peer) in seen {
+            self.observed(event, host, peer);
+        }
+    }
+
+    /// Whether an end of a connection belongs to the process that its host runs now.
+    pub(super) fn is_current(&self, conn: usize, end: usize) -> bool {
+        let end = &self.network.conns[conn].ends[end];
+        end.state != EndState::Dead && self.hosts[end.host].process.is_some() && self.hosts[end.host].process_no == end.process
+    }
+}

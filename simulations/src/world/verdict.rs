@@ -1,0 +1,248 @@
+//! Checks of the whole: samples while a run goes on, the wait for equality after the faults, and what must be so at the end.
+
+use mangrove_crdt::id::SectionId;
+
+use super::{Buckets, Phase, QUIET_AFTER, QUIET_FOR, World};
+use crate::{
+    checks::{Invariant, Violation, bounds, convergence, durability, liveness, resurrection, robustness, tree},
+    log,
+    scenario::SECOND,
+};
+
+/// How many pairs of nodes are compared at a sample.
+const PAIRS: usize = 12;
+
+impl World<'_> {
+    pub(super) fn sample_bounds(&mut self) {
+        self.count_logged();
+        for host in 0..self.hosts.len() {
+            let machine = &self.hosts[host];
+            if let Some(process) = &machine.process {
+                let result = bounds::node(&machine.name, &process.node, process.writer.batches());
+                self.check(result);
+            }
+        }
+        let result = bounds::stalled(self.network.stalled_bytes_max());
+        self.check(result);
+        // Everything is looked at in turn, one node a second, beside what has changed at every step.
+        let members = self.members();
+        if let Some(host) = members.get((self.now / SECOND) as usize % members.len().max(1)) {
+            self.look_at_all(*host);
+        }
+    }
+
+    /// Errors fail the run; other messages show which states were reached.
+    pub(super) fn count_logged(&mut self) {
+        let logged = log::take();
+        let result = robustness::logged(&logged.errors, !self.revoked.is_empty());
+        self.check(result);
+        for (message, count) in logged.counts {
+            let state = match message.as_str() {
+                "took over a section's state" => "section.adopted",
+                message if message.starts_with("a bucket differs") => "bucket.repaired",
+                message if message.starts_with("a write lost to a concurrent one") => "displaced",
+                _ => continue,
+            };
+            *self.reached.entry(state).or_default() += count;
+        }
+    }
+
+    /// S2 on some pairs of nodes.
+    pub(super) fn sample_pairs(&mut self) {
+        let members = self.members();
+        let count = members.len();
+        if count < 2 {
+            return;
+        }
+        let mut pairs: Vec<(usize, usize)> = Vec::new();
+        for (at, a) in members.iter().enumerate() {
+            pairs.extend(members[at + 1..].iter().map(|b| (*a, *b)));
+            if pairs.len() > 4 * PAIRS {
+                break;
+            }
+        }
+        if pairs.len() > PAIRS {
+            pairs = (0..PAIRS)
+                .map(|_| {
+                    let a = self.dice.checks.below(count);
+                    let b = (a + 1 + self.dice.checks.below(count - 1)) % count;
+                    (members[a], members[b])
+                })
+                .collect();
+        }
+        for id in self.sections() {
+            let mut seen: Buckets = Vec::new();
+            for host in pairs.iter().flat_map(|(a, b)| [*a, *b]) {
+                if seen.iter().all(|(known, _)| *known != host) {
+                    seen.push((host, self.buckets(host, id)));
+                }
+            }
+            for (a, b) in &pairs {
+                self.compare(id, *a, *b, &seen);
+            }
+        }
+    }
+
+    fn sections(&self) -> Vec<SectionId> {
+        let mut sections: Vec<SectionId> =
+            self.hosts.iter().filter_map(|host| host.process.as_ref()).flat_map(|process| process.node.replica().held()).collect();
+        sections.sort_unstable();
+        sections.dedup();
+        sections
+    }
+
+    fn buckets(&self, host: usize, id: SectionId) -> Vec<convergence::Bucket> {
+        self.hosts[host].process.as_ref().map(|process| convergence::buckets(process.node.replica(), id)).unwrap_or_default()
+    }
+
+    fn compare(&mut self, id: SectionId, a: usize, b: usize, seen: &Buckets) {
+        let of = |host: usize| seen.iter().find(|(known, _)| *known == host).map(|(_, buckets)| buckets.as_slice()).unwrap_or_default();
+        let (Some(at_a), Some(at_b)) = (&self.hosts[a].process, &self.hosts[b].process) else { return };
+        let (ra, rb) = (at_a.node.replica(), at_b.node.replica());
+        if ra.section(id).is_none() || rb.section(id).is_none() {
+            return;
+        }
+        let differ = convergence::differences(id, (ra, of(a)), (rb, of(b)));
+        // What was half sent when its sender was lost may differ until the two have compared, and repaired it.
+        if !differ.is_empty() && (!self.lossy || self.phase == Phase::Over) {
+            let violation = convergence::violation(id, &self.hosts[a].name, &self.hosts[b].name, &differ);
+            self.violated(violation);
+        }
+    }
+
+    /// What still differs among those who live.
+    fn difference(&self) -> Option<String> {
+        if !self.is_founded() {
+            return Some("the mesh is not made".into());
+        }
+        let members = self.members();
+        for id in self.sections() {
+            let holds = |host: &usize| self.hosts[*host].process.as_ref().is_some_and(|process| process.node.replica().section(id).is_some());
+            let wants = |host: &usize| {
+                let spec = &self.scenario.nodes[*host];
+                let root = self.scenario.sections.iter().map(|section| &section.root);
+                id == SectionId::MESH || spec.holds.is_none() || spec.holds.as_ref().is_some_and(|holds| root.into_iter().all(|root| holds.contains(root)))
+            };
+            if let Some(host) = members.iter().find(|host| wants(host) && !holds(host)) {
+                return Some(format!("node {} does not hold {id}", self.hosts[*host].name));
+            }
+            let holders: Vec<usize> = members.iter().copied().filter(holds).collect();
+            let Some((first, others)) = holders.split_first() else { continue };
+            let of_first = self.digests(*first, id);
+            for other in others {
+                let of_other = self.digests(*other, id);
+                if of_first != of_other {
+                    let (a, b) = (&self.hosts[*first].name, &self.hosts[*other].name);
+                    let bucket = of_first.iter().find(|bucket| !of_other.contains(bucket)).or(of_other.iter().find(|bucket| !of_first.contains(bucket)));
+                    return Some(format!("nodes {a} and {b} differ in {id}, bucket {:?}", bucket.map(|bucket| bucket.0)));
+                }
+                if let Some(what) = self.frontier_difference(id, *first, *other) {
+                    return Some(what);
+                }
+            }
+        }
+        None
+    }
+
+    /// The first feed of which one of two nodes covers more than the other.
+    fn frontier_difference(&self, id: SectionId, a: usize, b: usize) -> Option<String> {
+        let (ra, rb) = (self.hosts[a].process.as_ref()?.node.replica(), self.hosts[b].process.as_ref()?.node.replica());
+        for plane in mangrove_crdt::id::Plane::ALL {
+            let named = |replica: &mangrove_crdt::replica::Replica| -> std::collections::BTreeMap<_, _> {
+                let section = replica.section(id);
+                section.into_iter().flat_map(|section| section.frontier(plane).iter()).map(|dot| (replica.origins().get(dot.origin), dot.number)).collect()
+            };
+            let (fa, fb) = (named(ra), named(rb));
+            if fa != fb {
+                let differs = fa.iter().find(|(origin, number)| fb.get(*origin) != Some(number)).or(fb.iter().find(|(origin, number)| fa.get(*origin) != Some(number)));
+                let (a, b) = (&self.hosts[a].name, &self.hosts[b].name);
+                return Some(format!("the {plane:?} frontiers of {a} and {b} differ in {id}: {differs:?}"));
+            }
+        }
+        None
+    }
+
+    fn digests(&self, host: usize, id: SectionId) -> Vec<(u16, u64)> {
+        let buckets = self.buckets(host, id).into_iter();
+        buckets.filter(|bucket| bucket.digest != 0).map(|bucket| (bucket.number, bucket.digest)).collect()
+    }
+
+    /// After the faults: are all equal, and is it quiet then?
+    pub(super) fn sample_settling(&mut self) {
+        let difference = self.difference();
+        let settled = self.scenario.hostile().1;
+        match (&difference, self.equal_at) {
+            (None, None) => {
+                self.trace.say(self.now, || "all are equal".into());
+                self.equal_at = Some(self.now);
+            }
+            (Some(what), None) if self.now > settled + self.scenario.checks.converge_within => {
+                let violation = liveness::violation(self.scenario.checks.converge_within, what);
+                self.violated(violation);
+            }
+            (Some(what), Some(_)) => {
+                // Somebody's record changed, as when a section is held again late: equality counts from the next time.
+                self.trace.say(self.now, || format!("not equal any more: {what}"));
+                (self.equal_at, self.quiet_from) = (None, None);
+            }
+            _ => {}
+        }
+        match (self.equal_at, self.quiet_from) {
+            (Some(at), None) if self.now >= at + QUIET_AFTER => self.quiet_from = Some((self.now, self.network.content_sent)),
+            (Some(_), Some((from, before))) if self.now >= from + QUIET_FOR => {
+                let result = bounds::quiet(self.network.content_sent - before, (self.now - from) / SECOND);
+                self.check(result);
+                // Nothing more can happen: what is left of the settle phase would only repeat itself.
+                self.queue.first_at(self.now, crate::queue::Event::End);
+            }
+            _ => {}
+        }
+    }
+
+    /// The run is over: what must be so at its end.
+    pub(super) fn over(&mut self) {
+        if self.found.is_some() {
+            return;
+        }
+        self.phase = Phase::Over;
+        if self.equal_at.is_none() {
+            let what = self.difference().unwrap_or_else(|| "all became equal too late".into());
+            let violation = liveness::violation(self.scenario.run.settle, &what);
+            return self.violated(violation);
+        }
+        let members = self.members();
+        for host in members.clone() {
+            self.look_at_all(host);
+        }
+        self.sample_pairs();
+        let Some(first) = members.first().copied() else { return };
+        let ended = self.ended(first);
+        self.check(ended);
+        if let Some(what) = self.untold() {
+            self.violated(Violation::new(Invariant::S10, what));
+        }
+    }
+
+    fn ended(&mut self, first: usize) -> Result<(), Violation> {
+        let machine = &self.hosts[first];
+        let Some(process) = &machine.process else { return Ok(()) };
+        let (name, replica) = (machine.name.as_str(), process.node.replica());
+        self.permitted_losses = durability::ended(&self.oracle, &self.history, &self.losses, name, replica)?;
+        let members = self.members();
+        let of = |host: &usize| Some((self.hosts[*host].name.as_str(), self.hosts[*host].process.as_ref()?.node.replica()));
+        let replicas: Vec<_> = members.iter().filter_map(of).collect();
+        for (name, replica) in &replicas {
+            resurrection::ended(&self.oracle, &self.history, &self.losses, name, replica)?;
+        }
+        for id in replica.held() {
+            for (other, of_other) in replicas.iter().skip(1).filter(|(_, replica)| replica.section(id).is_some()) {
+                tree::same(id, (name, replica), (other, of_other))?;
+            }
+        }
+        // A log is its node's own: where a disk was lost, or a process before its disk had everything, entries may be gone with it.
+        if !self.lossy {
+            durability::displaced(&self.oracle, &self.history, &replicas)?;
+        }
+        Ok(())
+    }
+}
