@@ -37,21 +37,32 @@ pub fn one(scenario: &Scenario, seed: u64, trace: Trace) -> Outcome {
 }
 
 /// Runs a scenario under many seeds on so many threads; `each` hears of every run as it ends, in any order. The outcomes are in order of seeds.
-/// The first seed is run twice: two runs with different traces are a violation of S1.
-pub fn many(scenario: &Scenario, seeds: std::ops::Range<u64>, jobs: usize, each: impl Fn(&Outcome) + Sync) -> Vec<Outcome> {
+/// The first seed is run twice: two runs with different traces are a violation of S1. With `stop_early`, seeds after the first that violates
+/// something are left out, so that what comes out is the same however many were under way by then.
+pub fn many(
+    scenario: &Scenario,
+    seeds: std::ops::Range<u64>,
+    jobs: usize,
+    stop_early: bool,
+    each: impl Fn(&Outcome) + Sync,
+) -> Vec<Outcome> {
     let first = seeds.start;
     let seeds: Vec<u64> = seeds.collect();
     let next = AtomicUsize::new(0);
+    let last = AtomicUsize::new(seeds.len());
     let outcomes: Mutex<Vec<Option<Outcome>>> = Mutex::new(seeds.iter().map(|_| None).collect());
     std::thread::scope(|scope| {
         for _ in 0..jobs.clamp(1, seeds.len().max(1)) {
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(seed) = seeds.get(at).copied() else { return };
+                    let Some(seed) = seeds.get(at).copied().filter(|_| at <= last.load(Ordering::Relaxed)) else { return };
                     let mut outcome = one(scenario, seed, Trace::new(None));
                     if seed == first && outcome.violation.is_none() {
                         outcome.violation = again(scenario, &outcome);
+                    }
+                    if stop_early && outcome.violation.is_some() {
+                        last.fetch_min(at, Ordering::Relaxed);
                     }
                     each(&outcome);
                     outcomes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[at] = Some(outcome);
@@ -60,7 +71,7 @@ pub fn many(scenario: &Scenario, seeds: std::ops::Range<u64>, jobs: usize, each:
         }
     });
     let outcomes = outcomes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    outcomes.into_iter().flatten().collect()
+    outcomes.into_iter().take(last.into_inner().saturating_add(1)).flatten().collect()
 }
 
 /// S1: the same run again must leave the same trace.

@@ -394,7 +394,7 @@ impl World<'_> {
             for (id, topic) in replica.topics_from("").filter(|(_, topic)| selector.matches(&topic.path)) {
                 let Some(write) = replica.section(id).and_then(|section| section.value_of(replica.origins(), topic)) else { continue };
                 let stands = write.value.as_deref().and_then(crate::history::payload_op);
-                let said = told.topics.get(topic.path.as_str()).copied().flatten().map(|(_, op)| op);
+                let said = told.topics.get(topic.path.as_str()).copied().flatten().map(|(_, op, _)| op);
                 if stands != said {
                     let home = &self.hosts[host].name;
                     return Some(format!("a subscriber at {home} was told operation {said:?} of {} last, and {stands:?} stands", topic.path));

@@ -1,0 +1,24 @@
+//! The scenarios that come with the program, so that it runs anywhere.
+
+use crate::scenario::Scenario;
+
+macro_rules! scenarios {
+    ($($name:literal),* $(,)?) => {
+        /// Their names and texts, in order of names.
+        pub const ALL: &[(&str, &str)] = &[$(($name, include_str!(concat!("../scenarios/", $name, ".toml")))),*];
+    };
+}
+
+scenarios!["random-faults"];
+
+/// One by its name, with the ending of its file or without.
+pub fn text(name: &str) -> Option<&'static str> {
+    let name = name.strip_suffix(".toml").unwrap_or(name);
+    ALL.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
+/// All of them.
+pub fn all() -> Vec<Scenario> {
+    let read = |(name, text): &(&str, &str)| Scenario::parse(name, text).unwrap_or_else(|error| panic!("{name}: {error}"));
+    ALL.iter().map(read).collect()
+}
