@@ -72,8 +72,10 @@ pub fn choose(view: &View<'_>) -> Vec<Target> {
         .filter(|(_, record)| !record.addresses.is_empty())
         .map(|(node, record)| Target { node: Some(*node), addresses: record.addresses.clone() })
         .collect();
-    let dialled: BTreeSet<&String> =
-        view.members.iter().filter(|(node, _)| others(node)).flat_map(|(_, record)| &record.addresses).collect();
+    // Whoever stands in for a member that is gone may be another node at the same address, which a dial that insists on the member never
+    // reaches. So only a seed whose member is chosen and heard of needs no dial of its own.
+    let heard = view.members.iter().filter(|(node, _)| chosen.contains(node) && view.alive.contains(node));
+    let dialled: BTreeSet<&String> = heard.flat_map(|(_, record)| &record.addresses).collect();
     let own: BTreeSet<&String> = view.members.get(&view.own).into_iter().flat_map(|record| &record.addresses).collect();
     let avoided: BTreeSet<&String> =
         view.avoided.iter().filter_map(|node| view.members.get(node)).flat_map(|record| &record.addresses).collect();
@@ -146,21 +148,45 @@ mod tests {
     }
 
     #[test]
-    fn seeds_are_dialled_unless_they_are_this_node_or_a_member() {
+    fn seeds_are_dialled_unless_they_are_this_node_or_a_neighbour_that_is_heard_of() {
         let members = members(3, |_| Vec::new());
         let own = NodeId::of_key(&[0]);
-        let seeds = ["node-0:1", "node-1:1", "elsewhere:1"].map(String::from);
-        let view = View {
+        let seeds = ["node-0:1", "node-1:1", "node-2:1", "elsewhere:1"].map(String::from);
+        let mut view = View {
             own,
             held: &[SectionId::MESH],
             members: &members,
             avoided: &BTreeSet::from([NodeId::of_key(&[2])]),
-            alive: &BTreeSet::new(),
+            alive: &BTreeSet::from([NodeId::of_key(&[1])]),
             seeds: &seeds,
             full_mesh_max: 8,
         };
-        let targets = choose(&view);
-        assert_eq!(targets.iter().filter_map(|target| target.node).collect::<Vec<_>>(), vec![NodeId::of_key(&[1])]);
-        assert_eq!(targets.last().map(|target| target.addresses.clone()), Some(vec!["elsewhere:1".to_owned()]));
+        let dialled_as = |view: &View<'_>| {
+            let (members, seeds): (Vec<Target>, Vec<Target>) = choose(view).into_iter().partition(|target| target.node.is_some());
+            let addresses = |targets: Vec<Target>| targets.into_iter().flat_map(|target| target.addresses).collect::<Vec<_>>();
+            (addresses(members), addresses(seeds))
+        };
+        assert_eq!(dialled_as(&view), (vec!["node-1:1".to_owned()], vec!["elsewhere:1".to_owned()]));
+        // Nothing is heard of the member: another node may have taken its place.
+        view.alive = &view.avoided;
+        assert_eq!(dialled_as(&view).1, vec!["node-1:1".to_owned(), "elsewhere:1".to_owned()]);
+    }
+
+    #[test]
+    fn a_seed_is_dialled_in_a_large_mesh_even_if_its_member_is_not_chosen() {
+        let members = members(60, |_| Vec::new());
+        let own = NodeId::of_key(&[0]);
+        let alive: BTreeSet<NodeId> = members.keys().copied().collect();
+        let seeds = vec!["node-7:1".to_owned()];
+        let view = View {
+            own,
+            held: &[SectionId::MESH],
+            members: &members,
+            avoided: &BTreeSet::new(),
+            alive: &alive,
+            seeds: &seeds,
+            full_mesh_max: 8,
+        };
+        assert!(choose(&view).iter().any(|target| target.addresses == seeds));
     }
 }
