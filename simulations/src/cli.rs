@@ -3,7 +3,6 @@
 //! Standard output says nothing that depends on how fast or on how many threads it was made: the same command gives the same bytes. Progress and
 //! speed go to standard error.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -135,7 +134,12 @@ fn load(path: &Path) -> Result<Scenario, String> {
         Ok(text) => text,
         Err(error) => match scenarios::text(&path.to_string_lossy()) {
             Some(text) => text.to_owned(),
-            None => return Err(format!("{}: {error}, and no scenario of that name comes with the program; see: mangrove-sim list", path.display())),
+            None => {
+                return Err(format!(
+                    "{}: {error}, and no scenario of that name comes with the program; see: mangrove-sim list",
+                    path.display()
+                ));
+            }
         },
     };
     Scenario::parse(&name, &text).map_err(|error| format!("{}: {error}", path.display()))
@@ -225,7 +229,7 @@ fn bite(rules: &[String], seeds: u64) -> u8 {
     let mut missed = 0;
     let chosen: Vec<_> = crate::bites::ALL.iter().filter(|bite| rules.is_empty() || rules.iter().any(|rule| rule == bite.name)).collect();
     if chosen.is_empty() {
-        let names: BTreeMap<_, _> = crate::bites::ALL.iter().map(|bite| (bite.name, bite.breaks)).collect();
+        let names: std::collections::BTreeMap<_, _> = crate::bites::ALL.iter().map(|bite| (bite.name, bite.breaks)).collect();
         return complain(&format!("no such rule; there are {names:?}"));
     }
     for bite in chosen {

@@ -180,7 +180,15 @@ impl Default for Writer {
 
 impl Writer {
     /// A batch to be written. Returns when to call [`Writer::step`].
-    pub fn push(&mut self, now: Time, disk: &mut Disk, dice: &mut Dice, mark: u64, rows: Vec<Row>, sync: bool) -> (Option<Report>, Option<Time>) {
+    pub fn push(
+        &mut self,
+        now: Time,
+        disk: &mut Disk,
+        dice: &mut Dice,
+        mark: u64,
+        rows: Vec<Row>,
+        sync: bool,
+    ) -> (Option<Report>, Option<Time>) {
         self.pending.push_back(Batch { mark, rows, sync });
         match self.doing {
             Doing::Nothing | Doing::Waiting => self.begin(now, disk, dice),

@@ -95,7 +95,8 @@ impl<'a> Batch<'a> {
     pub fn text(&self, replay: &dyn Fn(u64) -> String) -> String {
         let mut text = String::new();
         let mut line = |line: String| writeln!(text, "{line}").expect("writing to a String does not fail");
-        let seeds = if self.count == 1 { format!("seed {}", self.base) } else { format!("seeds {} to {}", self.base, self.base + self.count - 1) };
+        let seeds =
+            if self.count == 1 { format!("seed {}", self.base) } else { format!("seeds {} to {}", self.base, self.base + self.count - 1) };
         line(format!("{}: {seeds}, {} run", self.scenario.name, self.outcomes.len()));
         let runs = self.outcomes.len();
         for invariant in Invariant::ALL {

@@ -18,7 +18,14 @@ use crate::{
 ///
 /// # Errors
 /// Something else stands there.
-pub fn held(oracle: &mut Oracle, moment: Moment<'_>, replica: &Replica, id: SectionId, topic: Mark, write: &Write) -> Result<(), Violation> {
+pub fn held(
+    oracle: &mut Oracle,
+    moment: Moment<'_>,
+    replica: &Replica,
+    id: SectionId,
+    topic: Mark,
+    write: &Write,
+) -> Result<(), Violation> {
     let mark = oracle.mark(replica, write.dot);
     let bytes = write.value.as_deref().unwrap_or_default();
     let what = match oracle.get(id, Plane::Values, mark).map(|written| &written.record) {

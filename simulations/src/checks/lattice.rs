@@ -253,7 +253,11 @@ fn covered(
         Record::Created => {
             let lives = oracle.local(replica, mark).is_some_and(|topic| section.tree.path_of(topic).is_some());
             let removed = oracle.topics.get(&(id, mark)).is_none_or(|facts| !facts.removals.is_empty());
-            if lives || removed { Ok(()) } else { unsound(format!("it covers the topic {:?}, which nobody removed, and has it not", oracle.dot(mark))) }
+            if lives || removed {
+                Ok(())
+            } else {
+                unsound(format!("it covers the topic {:?}, which nobody removed, and has it not", oracle.dot(mark)))
+            }
         }
         Record::Removed(topics) => super::resurrection::covered(oracle, moment, replica, section, topics, mark),
         Record::Standing { key, seq } => {

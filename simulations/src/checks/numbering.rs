@@ -25,7 +25,8 @@ pub fn grown(
     about: Option<&About>,
 ) -> Result<(), Violation> {
     oracle.grown(moment.at, moment.by, replica, feed, origin, range, about, moment.outcast).map_err(|GivenTwice { section, plane, dot }| {
-        let what = format!("node {}: it gives the number {dot:?} of {plane:?} in {section}, which another run of it has given", moment.name);
+        let what =
+            format!("node {}: it gives the number {dot:?} of {plane:?} in {section}, which another run of it has given", moment.name);
         Violation::new(Invariant::S16, what)
     })
 }

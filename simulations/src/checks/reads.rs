@@ -6,15 +6,16 @@
 use std::collections::BTreeMap;
 
 use super::{Invariant, Violation};
-use crate::oracle::{Mark, Oracle, Rank, Record};
 use crate::history::History;
+use crate::oracle::{Mark, Oracle, Rank, Record};
 use mangrove_crdt::id::Plane;
 
 /// What one subscription has been told.
 #[derive(Debug, Default)]
 pub struct Told {
-    /// The topics that are there, as far as it knows, each with the newest value that it was told.
-    pub topics: BTreeMap<String, Option<(Rank, u32, Mark)>>,
+    /// The topics that are there, as far as it knows, each with the operation whose value it was told last, and what that one's topic and rank are.
+    /// A value that its node wrote before it knew of the section has none: it moved there later.
+    pub topics: BTreeMap<String, Option<(u32, Option<(Mark, Rank)>)>>,
 }
 
 impl Told {
@@ -33,16 +34,17 @@ impl Told {
     /// # Errors
     /// It is older than the one before.
     pub fn value(&mut self, oracle: &Oracle, history: &History, home: &str, path: &str, op: u32) -> Result<(), Violation> {
-        let Some((section, mark)) = history.get(op).and_then(|op| op.value) else { return Ok(()) };
-        let Some(Record::Value { topic, seq, .. }) = oracle.get(section, Plane::Values, mark).map(|written| &written.record) else { return Ok(()) };
-        let rank = oracle.rank(*seq, mark);
-        let before = self.topics.insert(path.to_owned(), Some((rank, op, *topic))).flatten();
-        match before {
-            Some((before, earlier, of)) if rank < before && of == *topic => {
-                let what = format!("node {home}: a subscriber is told operation {op} of {path} after operation {earlier}, which is newer");
-                Err(Violation::new(Invariant::S10, what))
-            }
-            _ => Ok(()),
+        let written = history.get(op).and_then(|op| op.value);
+        let written = written.and_then(|(section, mark)| match &oracle.get(section, Plane::Values, mark)?.record {
+            Record::Value { topic, seq, .. } => Some((*topic, oracle.rank(*seq, mark))),
+            _ => None,
+        });
+        let before = self.topics.insert(path.to_owned(), Some((op, written))).flatten();
+        let (Some((earlier, Some((of, before)))), Some((topic, rank))) = (before, written) else { return Ok(()) };
+        if of == topic && rank < before {
+            let what = format!("node {home}: a subscriber is told operation {op} of {path} after operation {earlier}, which is newer");
+            return Err(Violation::new(Invariant::S10, what));
         }
+        Ok(())
     }
 }

@@ -25,7 +25,12 @@ pub fn covered(
 ) -> Result<(), Violation> {
     for topic in topics {
         if let Some(path) = oracle.local(replica, *topic).and_then(|topic| section.tree.path_of(topic)) {
-            let what = format!("node {}: topic {:?} at {path} lives though its removal {:?} is covered", moment.name, oracle.dot(*topic), oracle.dot(removal));
+            let what = format!(
+                "node {}: topic {:?} at {path} lives though its removal {:?} is covered",
+                moment.name,
+                oracle.dot(*topic),
+                oracle.dot(removal)
+            );
             return Err(Violation::new(Invariant::S8, what));
         }
     }
@@ -44,7 +49,12 @@ pub fn ended(oracle: &Oracle, history: &History, losses: &Losses, name: &str, re
         for (id, topic) in &op.removed {
             let Some(section) = replica.section(*id) else { continue };
             if oracle.local(replica, *topic).is_some_and(|topic| section.tree.path_of(topic).is_some()) {
-                let what = format!("node {name}: topic {:?} at {} lives at the end though operation {} removed it", oracle.dot(*topic), op.path, op.id);
+                let what = format!(
+                    "node {name}: topic {:?} at {} lives at the end though operation {} removed it",
+                    oracle.dot(*topic),
+                    op.path,
+                    op.id
+                );
                 return Err(Violation::new(Invariant::S8, what));
             }
         }

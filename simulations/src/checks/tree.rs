@@ -45,7 +45,8 @@ pub fn definitions(replica: &Replica, id: SectionId) -> BTreeMap<String, [u8; 16
 /// They are not.
 pub fn same(id: SectionId, (a, of_a): (&str, &Replica), (b, of_b): (&str, &Replica)) -> Result<(), Violation> {
     let (of_a, of_b) = (definitions(of_a, id), definitions(of_b, id));
-    let differs = of_a.iter().find(|(path, hash)| of_b.get(*path) != Some(hash)).or(of_b.iter().find(|(path, _)| !of_a.contains_key(*path)));
+    let differs =
+        of_a.iter().find(|(path, hash)| of_b.get(*path) != Some(hash)).or(of_b.iter().find(|(path, _)| !of_a.contains_key(*path)));
     match differs {
         None => Ok(()),
         Some((path, _)) => Err(Violation::new(Invariant::S15, format!("nodes {a} and {b} do not have the same topic at {path}"))),

@@ -286,7 +286,8 @@ pub(super) fn read(mut keys: Keys, nodes: &dyn Fn(&str) -> Vec<usize>) -> Result
         "clog" => FaultKind::Partition(if keys.has("type") { shape(&mut keys, &who, nodes)? } else { Shape::Link }, Mode::Hold),
         "crash" => {
             let states = ["persisted", "lose-unsynced", "amnesia-same-id", "wiped-new-id", "backup", "dead"];
-            let state = keys.word("state", &states)?.ok_or_else(|| keys.bad("state", format!("is missing: one of {}", states.join(", "))))?;
+            let state =
+                keys.word("state", &states)?.ok_or_else(|| keys.bad("state", format!("is missing: one of {}", states.join(", "))))?;
             let state = match state.as_str() {
                 "persisted" => Crash::Persisted,
                 "lose-unsynced" => Crash::LoseUnsynced,

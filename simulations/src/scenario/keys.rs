@@ -132,9 +132,7 @@ impl Keys {
         let missing = |name: &str| BadScenario { place: name.to_owned(), what: format!("is missing: {kind} needs it") };
         let amount = match kind.as_str() {
             "constant" => Amount::Constant(part("value", unit)?.ok_or_else(|| missing("value"))?),
-            "uniform" => {
-                Amount::Uniform { min: min.ok_or_else(|| missing("min"))?, max: max.ok_or_else(|| missing("max"))? }
-            }
+            "uniform" => Amount::Uniform { min: min.ok_or_else(|| missing("min"))?, max: max.ok_or_else(|| missing("max"))? },
             "exponential" => Amount::Exponential { mean: part("mean", unit)?.ok_or_else(|| missing("mean"))? },
             "lognormal" => {
                 let median = part("median", unit)?.ok_or_else(|| missing("median"))?;

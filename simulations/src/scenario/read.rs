@@ -47,9 +47,9 @@ fn table_or_empty(keys: &mut Keys, key: &'static str, later: &'static [&'static 
 fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
-        Some((before, rest)) => name.strip_prefix(before).is_some_and(|name| {
-            rest.is_empty() || (0..=name.len()).any(|at| name.get(at..).is_some_and(|name| matches(rest, name)))
-        }),
+        Some((before, rest)) => name
+            .strip_prefix(before)
+            .is_some_and(|name| rest.is_empty() || (0..=name.len()).any(|at| name.get(at..).is_some_and(|name| matches(rest, name)))),
     }
 }
 
@@ -431,7 +431,9 @@ fn checks(mut keys: Keys, settle: Time) -> Result<ChecksSpec, BadScenario> {
     for state in &sometimes {
         if !crate::checks::SOMETIMES.contains(&state.as_str()) {
             let nearest = super::keys::nearest(state, &crate::checks::SOMETIMES);
-            return Err(keys.bad("sometimes", format!("there is no state {state:?}{nearest}; there are {}", crate::checks::SOMETIMES.join(", "))));
+            return Err(
+                keys.bad("sometimes", format!("there is no state {state:?}{nearest}; there are {}", crate::checks::SOMETIMES.join(", ")))
+            );
         }
     }
     keys.end()?;

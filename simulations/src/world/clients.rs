@@ -221,9 +221,8 @@ impl World<'_> {
                     let Some(dot) = held.map(|write| write.dot) else { continue };
                     let mark = self.oracle.mark(replica, dot);
                     let written = self.oracle.get(id, mangrove_crdt::id::Plane::Values, mark);
-                    let is_own = written.is_some_and(
-                        |written| matches!(&written.record, crate::oracle::Record::Value { op, .. } if *op == Some(about.op)),
-                    );
+                    let is_own = written
+                        .is_some_and(|written| matches!(&written.record, crate::oracle::Record::Value { op, .. } if *op == Some(about.op)));
                     if is_own {
                         op.value = Some((id, mark));
                     }
@@ -299,14 +298,7 @@ impl World<'_> {
         }
     }
 
-    fn deliver(
-        &mut self,
-        client: usize,
-        host: usize,
-        subscription: u32,
-        path: &str,
-        event: Told,
-    ) -> Result<(), crate::checks::Violation> {
+    fn deliver(&mut self, client: usize, host: usize, subscription: u32, path: &str, event: Told) -> Result<(), crate::checks::Violation> {
         let home = self.hosts[host].name.clone();
         let Role::Subscriber { told, .. } = &mut self.clients[client].role else { return Ok(()) };
         // The first updates may come before the subscription's number is known.
@@ -386,7 +378,10 @@ impl World<'_> {
     /// What subscribers whose node has become equal to all others should have been told by now.
     pub(super) fn untold(&self) -> Option<String> {
         for client in &self.clients {
-            let (Role::Subscriber { told, subscription: Some(subscription), spec }, Some((host, _, _))) = (&client.role, client.session) else { continue };
+            let (Role::Subscriber { told, subscription: Some(subscription), spec }, Some((host, _, _))) = (&client.role, client.session)
+            else {
+                continue;
+            };
             let (Some(told), Some(process)) = (told.get(subscription), self.hosts[host].process.as_ref()) else { continue };
             let select = &self.scenario.workload.subscribers[*spec].select;
             let Ok(selector) = mangrove_crdt::selector::Selector::parse(select) else { continue };
@@ -394,10 +389,13 @@ impl World<'_> {
             for (id, topic) in replica.topics_from("").filter(|(_, topic)| selector.matches(&topic.path)) {
                 let Some(write) = replica.section(id).and_then(|section| section.value_of(replica.origins(), topic)) else { continue };
                 let stands = write.value.as_deref().and_then(crate::history::payload_op);
-                let said = told.topics.get(topic.path.as_str()).copied().flatten().map(|(_, op, _)| op);
+                let said = told.topics.get(topic.path.as_str()).copied().flatten().map(|told| told.0);
                 if stands != said {
                     let home = &self.hosts[host].name;
-                    return Some(format!("a subscriber at {home} was told operation {said:?} of {} last, and {stands:?} stands", topic.path));
+                    return Some(format!(
+                        "a subscriber at {home} was told operation {said:?} of {} last, and {stands:?} stands",
+                        topic.path
+                    ));
                 }
             }
         }

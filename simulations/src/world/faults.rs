@@ -81,9 +81,9 @@ impl Faults {
 
     /// Whether any fault waits for a state of a node.
     pub fn awaits_state(&self) -> bool {
-        self.plan.iter().any(|fault| {
-            matches!(&fault.when, When::On { event, .. } if !matches!(event, Observed::ValueSet | Observed::TopicsRemoved))
-        })
+        self.plan
+            .iter()
+            .any(|fault| matches!(&fault.when, When::On { event, .. } if !matches!(event, Observed::ValueSet | Observed::TopicsRemoved)))
     }
 
     /// A node remembers so many removals now; says whether it has forgotten some.
@@ -192,7 +192,11 @@ impl World<'_> {
         match kind {
             FaultKind::Crash(_, state) => self.crash(host, *state),
             FaultKind::Restart(_) => {
-                if self.stop(host, true) { Undo::Start(host) } else { Undo::Nothing }
+                if self.stop(host, true) {
+                    Undo::Start(host)
+                } else {
+                    Undo::Nothing
+                }
             }
             FaultKind::Pause(_) => {
                 self.hosts[host].paused += 1;

@@ -52,7 +52,8 @@ impl World<'_> {
 
     fn end_dies(&mut self, conn: usize, end: usize, reason: &'static str) {
         let was_up = self.network.conns[conn].ends[end].state == EndState::Up;
-        let (current, host, link) = (self.is_current(conn, end), self.network.conns[conn].ends[end].host, self.network.conns[conn].ends[end].link);
+        let (current, host, link) =
+            (self.is_current(conn, end), self.network.conns[conn].ends[end].host, self.network.conns[conn].ends[end].link);
         self.network.kill(conn, end);
         self.audible_changed = true;
         if was_up && current {

@@ -123,8 +123,7 @@ impl<'s> World<'s> {
             faults: Dice::new(seed, "faults"),
             checks: Dice::new(seed, "checks"),
         };
-        let hosts: Vec<Host> =
-            scenario.nodes.iter().enumerate().map(|(at, spec)| Host::new(spec, seed, at, &mut dice.hosts)).collect();
+        let hosts: Vec<Host> = scenario.nodes.iter().enumerate().map(|(at, spec)| Host::new(spec, seed, at, &mut dice.hosts)).collect();
         let count = hosts.len();
         let faults = Faults::new(scenario, &mut dice.faults);
         World {

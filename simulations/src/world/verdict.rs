@@ -117,11 +117,14 @@ impl World<'_> {
         }
         let members = self.members();
         for id in self.sections() {
-            let holds = |host: &usize| self.hosts[*host].process.as_ref().is_some_and(|process| process.node.replica().section(id).is_some());
+            let holds =
+                |host: &usize| self.hosts[*host].process.as_ref().is_some_and(|process| process.node.replica().section(id).is_some());
             let wants = |host: &usize| {
                 let spec = &self.scenario.nodes[*host];
                 let root = self.scenario.sections.iter().map(|section| &section.root);
-                id == SectionId::MESH || spec.holds.is_none() || spec.holds.as_ref().is_some_and(|holds| root.into_iter().all(|root| holds.contains(root)))
+                id == SectionId::MESH
+                    || spec.holds.is_none()
+                    || spec.holds.as_ref().is_some_and(|holds| root.into_iter().all(|root| holds.contains(root)))
             };
             if let Some(host) = members.iter().find(|host| wants(host) && !holds(host)) {
                 return Some(format!("node {} does not hold {id}", self.hosts[*host].name));
@@ -133,7 +136,10 @@ impl World<'_> {
                 let of_other = self.digests(*other, id);
                 if of_first != of_other {
                     let (a, b) = (&self.hosts[*first].name, &self.hosts[*other].name);
-                    let bucket = of_first.iter().find(|bucket| !of_other.contains(bucket)).or(of_other.iter().find(|bucket| !of_first.contains(bucket)));
+                    let bucket = of_first
+                        .iter()
+                        .find(|bucket| !of_other.contains(bucket))
+                        .or(of_other.iter().find(|bucket| !of_first.contains(bucket)));
                     return Some(format!("nodes {a} and {b} differ in {id}, bucket {:?}", bucket.map(|bucket| bucket.0)));
                 }
                 if let Some(what) = self.frontier_difference(id, *first, *other) {
@@ -150,11 +156,18 @@ impl World<'_> {
         for plane in mangrove_crdt::id::Plane::ALL {
             let named = |replica: &mangrove_crdt::replica::Replica| -> std::collections::BTreeMap<_, _> {
                 let section = replica.section(id);
-                section.into_iter().flat_map(|section| section.frontier(plane).iter()).map(|dot| (replica.origins().get(dot.origin), dot.number)).collect()
+                section
+                    .into_iter()
+                    .flat_map(|section| section.frontier(plane).iter())
+                    .map(|dot| (replica.origins().get(dot.origin), dot.number))
+                    .collect()
             };
             let (fa, fb) = (named(ra), named(rb));
             if fa != fb {
-                let differs = fa.iter().find(|(origin, number)| fb.get(*origin) != Some(number)).or(fb.iter().find(|(origin, number)| fa.get(*origin) != Some(number)));
+                let differs = fa
+                    .iter()
+                    .find(|(origin, number)| fb.get(*origin) != Some(number))
+                    .or(fb.iter().find(|(origin, number)| fa.get(*origin) != Some(number)));
                 let (a, b) = (&self.hosts[a].name, &self.hosts[b].name);
                 return Some(format!("the {plane:?} frontiers of {a} and {b} differ in {id}: {differs:?}"));
             }
