@@ -196,6 +196,21 @@ impl Writer {
         }
     }
 
+    /// The process ends in order: all that was sent, and what is left, is committed and synced, or given up if the disk takes nothing.
+    ///
+    /// # Errors
+    /// What kept it from the disk.
+    pub fn close(&mut self, disk: &mut Disk, rest: Vec<Row>) -> Result<(), StoreError> {
+        if self.in_doubt {
+            disk.store.recover()?;
+        }
+        let pending = self.pending.drain(..).flat_map(|batch| batch.rows);
+        let rows: Vec<Row> = std::mem::take(&mut self.unsynced).into_iter().chain(pending).chain(rest).collect();
+        disk.refuse_if_unsound();
+        disk.store.set_lying(disk.lying);
+        disk.store.commit(&rows, Sync::Disk)
+    }
+
     /// How many batches are on their way.
     pub fn batches(&self) -> u64 {
         self.pending.len() as u64 + u64::from(matches!(self.doing, Doing::Writing { .. }))

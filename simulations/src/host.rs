@@ -1,6 +1,6 @@
 //! A host: a machine with a clock and a disk, and on it, while it runs, the node.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use mangrove::{
@@ -70,6 +70,13 @@ pub enum Item {
     StoreRecovered,
     /// A lane can take frames again: links are served after every input, and this is none.
     Room,
+    /// See [`Input::Outcast`].
+    Outcast {
+        /// Who says so.
+        by: NodeId,
+        /// In its words.
+        said: String,
+    },
     /// A client comes.
     Opened(SessionId),
     /// A client goes.
@@ -108,6 +115,7 @@ impl Item {
             Item::Full => "store-full",
             Item::StoreRecovered => "store-recovered",
             Item::Room => "room",
+            Item::Outcast { .. } => "outcast",
             Item::Opened(_) => "session-opened",
             Item::Gone(_) => "session-closed",
             Item::Request { .. } => "request",
@@ -147,8 +155,8 @@ pub struct Process {
     pub diallers: Vec<Dialler>,
     next_dialler: u32,
     next_id: u64,
-    /// Nodes that it takes no connection from.
-    pub revoked: BTreeSet<NodeId>,
+    /// Nodes that it takes no connection from, each with what it is told.
+    pub revoked: BTreeMap<NodeId, String>,
     /// What waits to be taken in.
     pub inbox: VecDeque<Item>,
     /// Until when the present turn takes.
@@ -316,7 +324,7 @@ impl Host {
             diallers: Vec::new(),
             next_dialler: 0,
             next_id: 0,
-            revoked: BTreeSet::new(),
+            revoked: BTreeMap::new(),
             inbox: VecDeque::new(),
             busy_until: time,
             turn_due: false,
@@ -361,6 +369,7 @@ impl Item {
             Item::Full => Input::StoreFailed { refusal: full_refusal() },
             Item::StoreRecovered => Input::StoreRecovered,
             Item::Room => return None,
+            Item::Outcast { by, said } => Input::Outcast { by: Some(*by), said: said.clone() },
             Item::Opened(session) => Input::SessionOpened { session: *session, client: "simulated".into(), aliases_max: 0 },
             Item::Gone(session) => Input::SessionClosed { session: *session },
             Item::Request { session, op, request } => Input::Request { session: *session, id: u64::from(*op), request: request.clone() },

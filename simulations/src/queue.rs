@@ -66,6 +66,8 @@ pub enum Event {
         conn: u32,
         /// The end that hears it.
         end: u8,
+        /// What it is told, if it is because it was revoked.
+        revoked: Option<String>,
     },
     /// A dialler tries again.
     Dial {
@@ -101,6 +103,8 @@ pub enum Event {
         to_process: u32,
         /// Whether it lets the caller in.
         welcome: bool,
+        /// What it says to a caller that was revoked.
+        revoked: Option<String>,
     },
     /// The last packet of a handshake arrives, and the end that was dialled is up.
     Confirmed {

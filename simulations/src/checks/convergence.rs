@@ -114,6 +114,28 @@ pub fn buckets(replica: &Replica, id: SectionId) -> Vec<Bucket> {
     numbered.collect()
 }
 
+/// What a node has in a bucket, for people.
+pub fn describe(replica: &Replica, id: SectionId, bucket: u16) -> String {
+    let Some(section) = replica.section(id) else { return "nothing".into() };
+    let dot = |dot: &DotIx| format!("{:?}", replica.dot(*dot));
+    let mut text: Vec<String> = Vec::new();
+    for topic in section.tree.bucket_topics(bucket) {
+        let ids: Vec<String> = topic.ids.iter().map(dot).collect();
+        let value = section.value_of(replica.origins(), topic).map(|write| format!("{} at {}", dot(&write.dot), write.stamp.seq));
+        text.push(format!("{} as {} with {}", topic.path, ids.join("+"), value.unwrap_or_else(|| "no value".into())));
+    }
+    for (_, write) in section.standing.iter().filter(|(key, _)| standing_bucket(key) == bucket) {
+        let gone = if write.value.is_none() { ", a removal" } else { "" };
+        text.push(format!("standing {} at {}{gone}", dot(&write.dot), write.stamp.seq));
+    }
+    let held: Vec<String> = section.tree.dots(bucket).iter().map(dot).collect();
+    text.push(format!("tree changes up to {}", held.join(", ")));
+    if section.waiting() > 0 {
+        text.push(format!("{} changes waiting", section.waiting()));
+    }
+    text.join("; ")
+}
+
 /// Whether one node's frontiers cover another's dots in a bucket.
 fn covers(covering: &Replica, id: SectionId, covered: &Replica, bucket: &Bucket) -> bool {
     let Some(section) = covering.section(id) else { return false };

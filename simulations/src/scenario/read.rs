@@ -177,6 +177,7 @@ fn settings(mut keys: Keys) -> Result<NodeSettings, BadScenario> {
         limits: Limits {
             batch_bytes: keys.count("batch_bytes")?.map_or(limits.batch_bytes, |bytes| bytes as usize),
             batch_records: keys.count("batch_records")?.map_or(limits.batch_records, |records| records.max(1) as usize),
+            runs_told: keys.count("runs_told")?.map_or(limits.runs_told, |runs| runs as usize),
             bulk_bytes: keys.count("bulk_bytes")?.map_or(limits.bulk_bytes, |bytes| bytes as usize),
         },
         idle_timeout,

@@ -8,8 +8,11 @@ use crate::{
     host::Item,
     network::{Arrived, EndState, Network},
     queue::Event,
-    scenario::SECOND,
+    scenario::{SECOND, Time},
 };
+
+/// How long to wait before asking a node again that says that this one was revoked.
+const OUTCAST_WAIT: Time = 600 * SECOND;
 
 impl World<'_> {
     /// A packet arrives at an end.
@@ -44,9 +47,14 @@ impl World<'_> {
     }
 
     /// The other end has hung up.
-    pub(super) fn peer_closed(&mut self, conn: usize, end: usize) {
+    pub(super) fn peer_closed(&mut self, conn: usize, end: usize, revoked: Option<String>) {
         if self.network.conns[conn].ends[end].state != EndState::Dead {
+            let (host, current) = (self.network.conns[conn].ends[end].host, self.is_current(conn, end));
+            let by = self.hosts[self.network.conns[conn].ends[1 - end].host].id;
             self.end_dies(conn, end, "closed by the peer");
+            if let Some(said) = revoked.filter(|_| current) {
+                self.offer(host, Item::Outcast { by, said });
+            }
         }
     }
 
@@ -67,14 +75,14 @@ impl World<'_> {
     }
 
     /// A node hangs up: its end dies, and the other hears of it if it can.
-    pub(super) fn hang_up(&mut self, host: usize, link: LinkId) {
+    pub(super) fn hang_up(&mut self, host: usize, link: LinkId, revoked: Option<String>) {
         let Some((conn, end)) = self.hosts[host].process.as_mut().and_then(|process| process.links.remove(&link)) else { return };
         let peer = self.network.conns[conn].ends[1 - end].host;
         self.network.kill(conn, end);
         self.audible_changed = true;
         if self.network.is_up(host, peer) {
             let at = self.now + self.network.delay(host, peer);
-            self.queue.at(at, Event::Closed { conn: conn as u32, end: 1 - end as u8 });
+            self.queue.at(at, Event::Closed { conn: conn as u32, end: 1 - end as u8, revoked });
         }
         self.later(host, Item::LinkDown { link, reason: "hung up" });
     }
@@ -131,14 +139,14 @@ impl World<'_> {
     }
 
     /// A packet of a handshake is lost: it is sent again, until the handshake is given up.
-    fn dial_again(&mut self, host: usize, number: u32, id: u32, since: crate::scenario::Time) {
+    fn dial_again(&mut self, host: usize, number: u32, id: u32, since: Time) {
         if self.now >= since + Network::HANDSHAKE_TIMEOUT {
             return self.dial_failed(host, number, id, 0);
         }
         self.queue.at(self.now + SECOND, Event::Dial { host: host as u32, process: number, dialler: id });
     }
 
-    fn dial_failed(&mut self, host: usize, number: u32, id: u32, after: crate::scenario::Time) {
+    fn dial_failed(&mut self, host: usize, number: u32, id: u32, after: Time) {
         let now = self.now;
         let Some(dialler) = self.dialler(host, number, id) else { return };
         dialler.since = None;
@@ -154,22 +162,28 @@ impl World<'_> {
         let Some(process) = self.hosts[to].process.as_ref().filter(|_| self.hosts[to].paused == 0) else {
             return self.dial_again(host, number, id, since);
         };
-        let welcome = !process.revoked.contains(&caller) && wanted.is_none_or(|wanted| wanted == called);
+        let revoked = process.revoked.get(&caller).cloned();
+        let welcome = revoked.is_none() && wanted.is_none_or(|wanted| wanted == called);
         if !self.network.is_up(to, host) {
             return self.dial_again(host, number, id, since);
         }
         let (at, to_process) = (self.now + self.network.delay(to, host), self.hosts[to].process_no);
-        self.queue.at(at, Event::Answered { host: host as u32, process: number, dialler: id, to: to as u32, to_process, welcome });
+        self.queue.at(at, Event::Answered { host: host as u32, process: number, dialler: id, to: to as u32, to_process, welcome, revoked });
     }
 
     /// The answer arrives: the dialling end is up.
-    pub(super) fn answered(&mut self, (host, number, id): (usize, u32, u32), (to, to_process): (usize, u32), welcome: bool) {
+    pub(super) fn answered(&mut self, (host, number, id): (usize, u32, u32), (to, to_process): (usize, u32), welcome: bool, revoked: Option<String>) {
         let now = self.now;
         let called = self.hosts[to].id;
         if self.hosts[host].process_no != number || self.hosts[host].process.is_none() {
             return;
         }
-        let trusted = self.hosts[host].process.as_ref().is_some_and(|process| !process.revoked.contains(&called));
+        let trusted = self.hosts[host].process.as_ref().is_some_and(|process| !process.revoked.contains_key(&called));
+        if let Some(said) = revoked {
+            // That is for good, though whoever says so may be mistaken.
+            self.offer(host, Item::Outcast { by: called, said });
+            return self.dial_failed(host, number, id, OUTCAST_WAIT);
+        }
         if !(welcome && trusted) {
             return self.dial_failed(host, number, id, 0);
         }

@@ -202,11 +202,11 @@ impl<'s> World<'s> {
             Event::Turn { host, process } => self.turn(host as usize, process),
             Event::Sent { conn, from, lane, bytes } => self.sent(conn as usize, from as usize, lane, bytes as usize),
             Event::Idle { conn, end, epoch } => self.idle(conn as usize, end as usize, epoch),
-            Event::Closed { conn, end } => self.peer_closed(conn as usize, end as usize),
+            Event::Closed { conn, end, revoked } => self.peer_closed(conn as usize, end as usize, revoked),
             Event::Dial { host, process, dialler } => self.dial(host as usize, process, dialler),
             Event::Greeted { host, process, dialler, to } => self.greeted(host as usize, process, dialler, to as usize),
-            Event::Answered { host, process, dialler, to, to_process, welcome } => {
-                self.answered((host as usize, process, dialler), (to as usize, to_process), welcome);
+            Event::Answered { host, process, dialler, to, to_process, welcome, revoked } => {
+                self.answered((host as usize, process, dialler), (to as usize, to_process), welcome, revoked);
             }
             Event::Confirmed { conn } => self.confirmed(conn as usize),
             Event::Disk { host, process, step } => self.disk(host as usize, process, step),

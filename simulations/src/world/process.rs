@@ -3,7 +3,10 @@
 //! A process takes in what has come (a few inputs a turn, as in production), performs each input's outputs in order, then serves its links and
 //! sessions. A turn takes time; what comes meanwhile waits for the next.
 
-use mangrove::{node::Output, store::Store};
+use mangrove::{
+    node::{Output, Parting},
+    store::Store,
+};
 use mangrove_net::link::LinkId;
 
 use super::World;
@@ -51,20 +54,19 @@ impl World<'_> {
     pub(super) fn stop(&mut self, host: usize, in_order: bool) -> bool {
         if in_order && self.hosts[host].process.is_some() {
             // What is left is stored, and the neighbours are told.
-            let machine = &mut self.hosts[host];
-            if let Some((rows, _)) = machine.process.as_mut().and_then(|process| process.node.take_rest()) {
-                self.stored(host, &rows);
-                let store = &mut self.hosts[host].disk.store;
+            let rest = self.hosts[host].process.as_mut().and_then(|process| process.node.take_rest());
+            let rest = rest.map(|(rows, _)| rows).unwrap_or_default();
+            self.stored(host, &rest);
+            let Host { disk, process, .. } = &mut self.hosts[host];
+            let kept = process.as_mut().is_none_or(|process| process.writer.close(disk, rest).is_ok());
+            if !kept {
                 // A disk that takes nothing keeps what it has: then the rest is lost, as after a crash.
-                let kept = store.commit(&rows, mangrove::store::Sync::Disk).is_ok();
-                self.lossy |= !kept;
-                if !kept {
-                    self.losses.processes[host].push(self.now);
-                }
+                self.lossy = true;
+                self.losses.processes[host].push(self.now);
             }
             let links: Vec<LinkId> = self.hosts[host].process.iter().flat_map(|process| process.links.keys().copied()).collect();
             for link in links {
-                self.hang_up(host, link);
+                self.hang_up(host, link, None);
             }
         }
         let Some(process) = self.hosts[host].process.take() else { return false };
@@ -274,13 +276,13 @@ impl World<'_> {
                 self.wrote(host, report, next);
             }
             Output::Send { session, message } => self.told(host, session, message),
-            Output::Hangup { link, reason, violation } => {
+            Output::Hangup { link, why, reason } => {
                 self.trace.note(at, "hangup", whom, &[&link.0.to_le_bytes(), reason.as_bytes()]);
                 self.trace.say(at, || format!("{} -> hang up on link {}: {reason}", self.hosts[host].name, link.0));
-                if violation {
+                if why == Parting::Violation {
                     self.reach("link.violated");
                 }
-                self.hang_up(host, link);
+                self.hang_up(host, link, (why == Parting::Revoked).then_some(reason));
             }
             Output::Dial(targets) => {
                 self.trace.note(at, "dial", whom, &[format!("{targets:?}").as_bytes()]);
@@ -292,7 +294,7 @@ impl World<'_> {
             }
             Output::Trust { revoked, .. } => {
                 if let Some(process) = self.hosts[host].process.as_mut() {
-                    process.revoked = revoked.into_iter().map(|(node, _)| node).collect();
+                    process.revoked = revoked.into_iter().map(|revoked| (revoked.node, revoked.said)).collect();
                 }
             }
             Output::Stop { left } => {
@@ -407,8 +409,8 @@ impl World<'_> {
                 seen.push((Observed::AdoptionBegun, peer));
             }
         }
-        let removals = |section: &mangrove_crdt::section::Section| section.tree.removals().count();
-        let remembered: usize = node.replica().held().filter_map(|id| node.replica().section(id)).map(removals).sum();
+        let sections = node.replica().held().filter_map(|id| node.replica().section(id));
+        let remembered: usize = sections.map(|section| section.remembered()).sum();
         let number = self.hosts[host].process_no;
         if self.faults.remembers(host, number, remembered) {
             seen.push((Observed::RemovalForgotten, None));

@@ -136,11 +136,17 @@ impl World<'_> {
                 let of_other = self.digests(*other, id);
                 if of_first != of_other {
                     let (a, b) = (&self.hosts[*first].name, &self.hosts[*other].name);
-                    let bucket = of_first
-                        .iter()
-                        .find(|bucket| !of_other.contains(bucket))
-                        .or(of_other.iter().find(|bucket| !of_first.contains(bucket)));
-                    return Some(format!("nodes {a} and {b} differ in {id}, bucket {:?}", bucket.map(|bucket| bucket.0)));
+                    let bucket = of_first.iter().find(|bucket| !of_other.contains(bucket));
+                    let bucket = bucket.or(of_other.iter().find(|bucket| !of_first.contains(bucket))).map_or(0, |bucket| bucket.0);
+                    let what = |host: usize| {
+                        let process = self.hosts[host].process.as_ref();
+                        process.map(|process| convergence::describe(process.node.replica(), id, bucket)).unwrap_or_default()
+                    };
+                    return Some(format!(
+                        "nodes {a} and {b} differ in bucket {bucket} of {id}: {a} has {}; {b} has {}",
+                        what(*first),
+                        what(*other)
+                    ));
                 }
                 if let Some(what) = self.frontier_difference(id, *first, *other) {
                     return Some(what);
