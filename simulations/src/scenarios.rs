@@ -9,7 +9,23 @@ macro_rules! scenarios {
     };
 }
 
-scenarios!["random-faults"];
+scenarios![
+    "absence-of-all-but-one",
+    "absence-of-island",
+    "absence-of-one",
+    "amnesia-and-return",
+    "hub-and-leaves",
+    "hundred",
+    "island-adopts-alone",
+    "lossy-links",
+    "random-faults",
+    "relay-dies",
+    "removal-against-run",
+    "revoked",
+    "rolling-restart",
+    "three-way-split",
+    "twenty",
+];
 
 /// One by its name, with the ending of its file or without.
 pub fn text(name: &str) -> Option<&'static str> {

@@ -36,6 +36,13 @@ pub(super) fn scenario(name: &str, text: &str) -> Result<Scenario, BadScenario> 
     let faults = keys.tables("fault", &["budget"])?.into_iter().map(|keys| fault::read(keys, &find)).collect::<Result<_, _>>()?;
     let checks = checks(table_or_empty(&mut keys, "checks", &["dual_holder_bound"])?, run.settle)?;
     keys.end()?;
+    let mut nodes = nodes;
+    for at in 1..nodes.len() {
+        // Without seeds of its own a node knows the first one that it can reach.
+        if nodes[at].seeds.is_empty() {
+            nodes[at].seeds = (0..nodes.len()).find(|other| reach[at][*other]).map(|first| nodes[first].name.clone()).into_iter().collect();
+        }
+    }
     Ok(Scenario { name, description, run, nodes, config, sections, reach, network, paths, workload, faults, checks })
 }
 
@@ -85,13 +92,12 @@ fn nodes(mut keys: Keys) -> Result<(Vec<NodeSpec>, NodeSettings), BadScenario> {
     if names.len() as u64 != count {
         return Err(keys.bad("names", format!("{} names for {count} nodes", names.len())));
     }
-    let first = names[0].clone();
     let mut nodes: Vec<NodeSpec> = names
         .into_iter()
         .map(|name| NodeSpec {
             name,
             listens: true,
-            seeds: vec![first.clone()],
+            seeds: Vec::new(),
             holds: None,
             offset: Amount::Constant(0.0),
             drift_ppm: Amount::Uniform { min: -50.0, max: 50.0 },

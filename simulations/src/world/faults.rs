@@ -329,6 +329,9 @@ impl World<'_> {
             return;
         }
         self.hosts[host].expelled = true;
+        // What it alone has, and whatever it takes in from now on, is gone with it.
+        self.losses.disks[host].push(Time::MAX);
+        self.lossy = true;
         self.reach("node.revoked");
         let node = self.hosts[host].id.to_string();
         self.operator(by, |_| Request::NodeRevoke { node });

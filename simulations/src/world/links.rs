@@ -172,7 +172,13 @@ impl World<'_> {
     }
 
     /// The answer arrives: the dialling end is up.
-    pub(super) fn answered(&mut self, (host, number, id): (usize, u32, u32), (to, to_process): (usize, u32), welcome: bool, revoked: Option<String>) {
+    pub(super) fn answered(
+        &mut self,
+        (host, number, id): (usize, u32, u32),
+        (to, to_process): (usize, u32),
+        welcome: bool,
+        revoked: Option<String>,
+    ) {
         let now = self.now;
         let called = self.hosts[to].id;
         if self.hosts[host].process_no != number || self.hosts[host].process.is_none() {
