@@ -20,6 +20,7 @@ use crate::{
     dice::Dice,
     disk::{Disk, Writer},
     scenario::{NodeSpec, Scenario, Time},
+    tamper::{Tamper, is},
 };
 
 /// The mesh that all scenarios play in.
@@ -237,8 +238,6 @@ pub struct Host {
     pub losses: Vec<Time>,
     /// It was revoked, so it will say so.
     pub expelled: bool,
-    /// The random part of its run, where a test wants it repeated.
-    pub nonce: Option<u64>,
 }
 
 impl Host {
@@ -261,7 +260,6 @@ impl Host {
             dead: false,
             losses: Vec::new(),
             expelled: false,
-            nonce: None,
         }
     }
 
@@ -279,15 +277,31 @@ impl Host {
     pub fn start(&mut self, time: Time, scenario: &Scenario, spec: &NodeSpec, dice: &mut Dice) -> Result<bool, LoadError> {
         // Durable before anything else happens.
         self.boots += 1;
-        let drawn = dice.bits();
-        let incarnation = Incarnation { boot: self.boots, nonce: self.nonce.unwrap_or(drawn) };
+        let mut drawn = dice.bits();
+        if is(Tamper::SameNonce) {
+            drawn = 7;
+        }
+        if is(Tamper::Outside) {
+            static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+            drawn ^= COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        let incarnation = Incarnation { boot: self.boots, nonce: drawn };
         let origin = Origin { node: self.id, incarnation };
         self.disk.store.reopen();
         let loaded = match self.disk.rows() {
-            Ok(rows) => match Replica::load(origin, rows) {
-                Err(error @ LoadError::Format { .. }) => return Err(error),
-                loaded => loaded.ok(),
-            },
+            Ok(mut rows) => {
+                if is(Tamper::ForgetfulDisk) {
+                    let mut at = 0;
+                    rows.retain(|row| {
+                        at += 1;
+                        row.table != mangrove_crdt::persist::Table::Registers || at % 3 > 0
+                    });
+                }
+                match Replica::load(origin, rows) {
+                    Err(error @ LoadError::Format { .. }) => return Err(error),
+                    loaded => loaded.ok(),
+                }
+            }
             Err(_) => None,
         };
         let quarantined = loaded.is_none();
@@ -365,8 +379,8 @@ impl Item {
             Item::LinkDown { link, reason } => Input::LinkDown { link: *link, reason: (*reason).to_owned() },
             Item::Frame { link, lane, bytes } => Input::Frame { link: *link, lane: *lane, bytes },
             Item::Persisted { released, synced } => Input::Persisted { released: *released, synced: *synced },
-            Item::StoreFailed(error) => Input::StoreFailed { refusal: store_refusal(error) },
-            Item::Full => Input::StoreFailed { refusal: full_refusal() },
+            Item::StoreFailed(error) => Input::StoreFailed { refusal: store_refusal(error), stuck: true },
+            Item::Full => Input::StoreFailed { refusal: full_refusal(), stuck: false },
             Item::StoreRecovered => Input::StoreRecovered,
             Item::Room => return None,
             Item::Outcast { by, said } => Input::Outcast { by: Some(*by), said: said.clone() },

@@ -1,5 +1,7 @@
 //! The same node in a world that hurts it.
 
+#[cfg(feature = "sabotage")]
+pub mod bites;
 pub mod checks;
 #[allow(clippy::disallowed_methods, reason = "the shell: threads, files, and how long it took")]
 pub mod cli;
@@ -16,5 +18,6 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod scenarios;
+pub mod tamper;
 pub mod trace;
 pub mod world;

@@ -54,6 +54,8 @@ pub enum Record {
         key: StandingKey,
         /// The stamp's clock.
         seq: u64,
+        /// Whether it removes what the key said.
+        removal: bool,
     },
     /// Something that nothing hangs on: a change of the policy, a write that its own writer overtook at once.
     Other,
@@ -102,6 +104,8 @@ pub struct Oracle {
     feeds: HashMap<(SectionId, u8, u32), Vec<Written>>,
     /// All topics that there ever were.
     pub topics: BTreeMap<(SectionId, Mark), TopicFacts>,
+    /// The newest removal of each standing key.
+    pub gone: BTreeMap<StandingKey, Rank>,
     /// How many records there are.
     pub records: u64,
 }
@@ -209,6 +213,11 @@ impl Oracle {
                         facts.writes.entry(no).or_default().push((number, *seq));
                     }
                 }
+                Record::Standing { key, seq, removal: true } => {
+                    let rank = self.rank(*seq, mark);
+                    let newest = self.gone.entry(key.clone()).or_insert(rank);
+                    *newest = rank.max(*newest);
+                }
                 _ => {}
             }
             self.records += 1;
@@ -285,7 +294,7 @@ impl Oracle {
 fn find_standing(replica: &Replica, id: SectionId, dot: DotIx) -> Record {
     let Some(section) = replica.section(id) else { return Record::Other };
     let found = section.standing.iter().find(|(_, write)| write.dot == dot);
-    found.map_or(Record::Other, |(key, write)| Record::Standing { key: key.clone(), seq: write.stamp.seq })
+    found.map_or(Record::Other, |(key, write)| Record::Standing { key: key.clone(), seq: write.stamp.seq, removal: write.value.is_none() })
 }
 
 /// A short hash of some bytes (FNV-1a): against mistakes, not against forgers.

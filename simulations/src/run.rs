@@ -74,6 +74,15 @@ pub fn many(
     outcomes.into_iter().take(last.into_inner().saturating_add(1)).flatten().collect()
 }
 
+/// Runs a seed twice: different traces are a violation of S1.
+pub fn twice(scenario: &Scenario, seed: u64) -> Outcome {
+    let mut outcome = one(scenario, seed, Trace::new(None));
+    if outcome.violation.is_none() {
+        outcome.violation = again(scenario, &outcome);
+    }
+    outcome
+}
+
 /// S1: the same run again must leave the same trace.
 fn again(scenario: &Scenario, outcome: &Outcome) -> Option<Violation> {
     let again = one(scenario, outcome.seed, Trace::new(None));

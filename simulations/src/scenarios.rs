@@ -14,6 +14,7 @@ scenarios![
     "absence-of-island",
     "absence-of-one",
     "amnesia-and-return",
+    "hot",
     "hub-and-leaves",
     "hundred",
     "island-adopts-alone",

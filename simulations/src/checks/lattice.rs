@@ -260,9 +260,13 @@ fn covered(
             }
         }
         Record::Removed(topics) => super::resurrection::covered(oracle, moment, replica, section, topics, mark),
-        Record::Standing { key, seq } => {
+        Record::Standing { key, seq, .. } => {
             let rank = section.standing.get(key).map(|write| oracle.rank_of(replica, write));
             let demanded = oracle.rank(*seq, mark);
+            // A removal that everybody knows is forgotten, and with it what it removed.
+            if oracle.gone.get(key).is_some_and(|gone| *gone >= demanded) {
+                return Ok(());
+            }
             if rank >= Some(demanded) { Ok(()) } else { unsound(format!("it covers the standing record {demanded:?} and holds {rank:?}")) }
         }
         Record::Other => Ok(()),

@@ -10,12 +10,15 @@ use crate::history::History;
 use crate::oracle::{Mark, Oracle, Rank, Record};
 use mangrove_crdt::id::Plane;
 
+/// The operation whose value was told last, with its topic and its rank.
+type Last = (u32, Option<(Mark, Rank)>);
+
 /// What one subscription has been told.
 #[derive(Debug, Default)]
 pub struct Told {
     /// The topics that are there, as far as it knows, each with the operation whose value it was told last, and what that one's topic and rank are.
     /// A value that its node wrote before it knew of the section has none: it moved there later.
-    pub topics: BTreeMap<String, Option<(u32, Option<(Mark, Rank)>)>>,
+    pub topics: BTreeMap<String, Option<Last>>,
 }
 
 impl Told {

@@ -61,3 +61,19 @@ pub fn ended(oracle: &Oracle, history: &History, losses: &Losses, name: &str, re
     }
     Ok(())
 }
+
+/// At the end: what was removed from the standing plane, and not written again later, is not there.
+///
+/// # Errors
+/// It is.
+pub fn standing_ended(oracle: &Oracle, name: &str, replica: &Replica) -> Result<(), Violation> {
+    let Some(section) = replica.section(mangrove_crdt::id::SectionId::MESH) else { return Ok(()) };
+    for (key, gone) in &oracle.gone {
+        let held = section.standing.get(key).filter(|write| write.value.is_some());
+        if held.is_some_and(|write| oracle.rank_of(replica, write) < *gone) {
+            let what = format!("node {name}: a standing record lives at the end that was removed at {gone:?}");
+            return Err(Violation::new(Invariant::S8, what));
+        }
+    }
+    Ok(())
+}

@@ -165,6 +165,8 @@ pub enum FaultKind {
     ClientsVanish(Who),
     /// The first other node that runs revokes this one.
     Revoke(Who),
+    /// A node leaves its mesh, for good.
+    Leave(Who),
     /// A node gives up a section, and takes it again when the fault is over.
     DropSection(Who),
     /// Bytes that are no frames, or parts of frames, arrive on a link.
@@ -183,7 +185,7 @@ pub enum FaultKind {
 }
 
 /// Kinds that take no more words than a node, so that a swarm may draw them.
-pub const KINDS: [&str; 21] = [
+pub const KINDS: [&str; 22] = [
     "partition",
     "clog",
     "crash",
@@ -201,6 +203,7 @@ pub const KINDS: [&str; 21] = [
     "backup",
     "clients-vanish",
     "revoke",
+    "leave",
     "drop-section",
     "garbage",
     "replay",
@@ -236,6 +239,7 @@ pub fn swarm_kind(word: &str) -> Option<(FaultKind, Option<Amount>)> {
         "lying-disk" => (FaultKind::LyingDisk(who), second(1.0, 20.0)),
         "backup" => (FaultKind::Backup(who), None),
         "clients-vanish" => (FaultKind::ClientsVanish(who), None),
+        "leave" => (FaultKind::Leave(who), None),
         "drop-section" => (FaultKind::DropSection(who), second(0.1, 10.0)),
         "garbage" => (FaultKind::Garbage(who), None),
         "replay" => (FaultKind::Replay(who), None),
@@ -244,7 +248,7 @@ pub fn swarm_kind(word: &str) -> Option<(FaultKind, Option<Amount>)> {
 }
 
 /// The words that a swarm knows.
-pub const SWARM: [&str; 27] = [
+pub const SWARM: [&str; 28] = [
     "partition",
     "isolate",
     "majority-ring",
@@ -269,6 +273,7 @@ pub const SWARM: [&str; 27] = [
     "lying-disk",
     "backup",
     "clients-vanish",
+    "leave",
     "drop-section",
     "garbage",
     "replay",
@@ -312,6 +317,7 @@ pub(super) fn read(mut keys: Keys, nodes: &dyn Fn(&str) -> Vec<usize>) -> Result
         "backup" => FaultKind::Backup(need(&keys)?),
         "clients-vanish" => FaultKind::ClientsVanish(need(&keys)?),
         "revoke" => FaultKind::Revoke(need(&keys)?),
+        "leave" => FaultKind::Leave(need(&keys)?),
         "drop-section" => FaultKind::DropSection(need(&keys)?),
         "garbage" => FaultKind::Garbage(need(&keys)?),
         "replay" => FaultKind::Replay(need(&keys)?),

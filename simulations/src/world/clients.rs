@@ -16,6 +16,7 @@ use crate::{
     oracle::About,
     queue::Event,
     scenario::{Observed, SECOND, Scenario, Time},
+    tamper::{Tamper, is},
 };
 
 /// How long a client without a node waits before it looks for one again.
@@ -46,11 +47,13 @@ pub struct Client {
     sessions: u32,
     /// Its operations that are under way.
     pending: Vec<u32>,
+    /// Updates that are told in the wrong order, where that is wanted.
+    held_back: Vec<mangrove::protocol::Update>,
 }
 
 /// All clients of a scenario.
 pub fn all(scenario: &Scenario) -> Vec<Client> {
-    let client = |role, homes| Client { role, homes, session: None, sessions: 0, pending: Vec::new() };
+    let client = |role, homes| Client { role, homes, session: None, sessions: 0, pending: Vec::new(), held_back: Vec::new() };
     let sources = scenario.workload.sources.iter().enumerate().map(|(at, spec)| client(Role::Source(at), spec.homes.clone()));
     let subscribers = scenario.workload.subscribers.iter().enumerate();
     let subscribers =
@@ -138,7 +141,7 @@ impl World<'_> {
             let first = from + (source.gap.draw(dice).max(1.0) * dice.unit()) as Time;
             return self.queue.at(first.max(self.now + 1), Event::Client { client: at as u32 });
         }
-        if self.now >= until {
+        if self.now >= until && !is(Tamper::NeverQuiet) {
             return;
         }
         self.queue.at(next, Event::Client { client: at as u32 });
@@ -247,7 +250,14 @@ impl World<'_> {
         let Some(client) = self.clients.iter().position(|client| client.session == Some((host, process, session))) else { return };
         match message {
             FromNode::Response { id, response } => self.answered_op(client, host, id as u32, response),
-            FromNode::Updates(updates) => {
+            FromNode::Updates(mut updates) => {
+                if is(Tamper::SwappedUpdates) {
+                    self.clients[client].held_back.append(&mut updates);
+                    if self.clients[client].held_back.len() > 20 {
+                        updates = std::mem::take(&mut self.clients[client].held_back);
+                        updates.reverse();
+                    }
+                }
                 let count = updates.len() as u32;
                 for update in updates {
                     let Target::Path(path) = update.topic else { continue };
@@ -267,6 +277,8 @@ impl World<'_> {
     fn answered_op(&mut self, client: usize, host: usize, op: u32, response: Response) {
         self.clients[client].pending.retain(|pending| *pending != op);
         let (outcome, subscribed) = match &response {
+            // What is refused later than at once was taken in: it shows, and nobody knows whether it will last.
+            Response::Refused(_) if self.present_op != Some(op) => (Outcome::Unknown, None),
             Response::Refused(_) => (Outcome::Failed, None),
             Response::Written { refused, .. } | Response::Added { refused, .. } if !refused.is_empty() => (Outcome::Failed, None),
             Response::Subscribed { subscription } => (Outcome::Ok, Some(*subscription)),

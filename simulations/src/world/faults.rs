@@ -13,6 +13,7 @@ use crate::{
     host::{Image, Item, identity},
     queue::Event,
     scenario::{Crash, FaultKind, FaultSpec, Mode, Observed, Scenario, Shape, Time, When, Who, fault::swarm_kind},
+    tamper::{Tamper, is},
 };
 
 /// What undoes a fault.
@@ -262,6 +263,10 @@ impl World<'_> {
                 self.revoke(host);
                 Undo::Nothing
             }
+            FaultKind::Leave(_) => {
+                self.leave(host);
+                Undo::Nothing
+            }
             FaultKind::DropSection(_) => self.drop_section(host),
             FaultKind::Garbage(_) => {
                 self.garbage(host);
@@ -337,6 +342,17 @@ impl World<'_> {
         self.operator(by, |_| Request::NodeRevoke { node });
     }
 
+    fn leave(&mut self, host: usize) {
+        // Some must stay; and who leaves takes what it alone has with it.
+        let left = self.hosts.iter().filter(|host| host.dead || host.expelled).count();
+        if host == 0 || left + 3 >= self.hosts.len() || self.hosts[host].process.is_none() || !self.may_destroy(host) {
+            return;
+        }
+        self.losses.disks[host].push(Time::MAX);
+        self.lossy = true;
+        self.operator(host, |_| Request::NodeLeave { force: true });
+    }
+
     fn drop_section(&mut self, host: usize) -> Undo {
         let roots: Vec<String> = self.scenario.sections.iter().map(|section| section.root.clone()).collect();
         let Some(root) = self.dice.faults.pick(&roots).filter(|_| self.hosts[host].process.is_some()) else { return Undo::Nothing };
@@ -363,6 +379,7 @@ impl World<'_> {
     fn garbage(&mut self, host: usize) {
         let links: Vec<_> = self.hosts[host].process.iter().flat_map(|process| process.links.keys().copied()).collect();
         let Some(link) = self.dice.faults.pick(&links) else { return };
+        assert!(!is(Tamper::Panic), "broken on purpose");
         let dice = &mut self.dice.faults;
         let lane = dice.below(6) as u32;
         let len = 1 + dice.below(200);
@@ -472,6 +489,7 @@ impl World<'_> {
         self.trace.note(self.now, "fault-over", 0, &[format!("{undo:?}").as_bytes()]);
         self.trace.say(self.now, || format!("over: {undo:?}"));
         match undo {
+            Undo::Heal(pairs) if is(Tamper::NoHeal) => drop(pairs),
             Undo::Heal(pairs) => {
                 for (from, to) in pairs {
                     self.network.cut(self.now, &mut self.queue, from, to, false);
@@ -501,7 +519,9 @@ impl World<'_> {
         for active in 0..self.faults.active.len() {
             self.fault_over(active);
         }
-        self.network.heal(self.now, &mut self.queue);
+        if !is(Tamper::NoHeal) {
+            self.network.heal(self.now, &mut self.queue);
+        }
         self.audible_changed = true;
         for host in 0..self.hosts.len() {
             self.start(host);
@@ -515,7 +535,7 @@ fn who_of(kind: &FaultKind) -> Option<&Who> {
         FaultKind::ClockJump(who, _) | FaultKind::ClockDrift(who, _) => who,
         FaultKind::Restart(who) | FaultKind::Pause(who) | FaultKind::DiskFail(who) | FaultKind::DiskReadOnly(who) => who,
         FaultKind::DiskFull(who) | FaultKind::BitFlip(who) | FaultKind::LyingDisk(who) | FaultKind::Backup(who) => who,
-        FaultKind::ClientsVanish(who) | FaultKind::Revoke(who) | FaultKind::DropSection(who) => who,
+        FaultKind::ClientsVanish(who) | FaultKind::Revoke(who) | FaultKind::DropSection(who) | FaultKind::Leave(who) => who,
         FaultKind::Garbage(who) | FaultKind::Replay(who) => who,
         FaultKind::Partition(..) | FaultKind::Swarm { .. } => return None,
     })

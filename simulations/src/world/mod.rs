@@ -63,6 +63,10 @@ pub struct World<'s> {
     /// Something about who hears whom has changed since it was looked at.
     audible_changed: bool,
     permitted_losses: u64,
+    /// The operation whose request is being taken in.
+    present_op: Option<u32>,
+    /// The last frame with content, for whoever changes one.
+    tampered: u64,
 }
 
 /// A stream of randomness for each part of the world.
@@ -151,6 +155,8 @@ impl<'s> World<'s> {
             revoked: BTreeSet::new(),
             audible_changed: false,
             permitted_losses: 0,
+            present_op: None,
+            tampered: 0,
         }
     }
 

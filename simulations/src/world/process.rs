@@ -18,6 +18,7 @@ use crate::{
     oracle::About,
     queue::Event,
     scenario::Observed,
+    tamper::{Tamper, is},
 };
 
 /// How many inputs are taken in before links and sessions are served again.
@@ -183,12 +184,14 @@ impl World<'_> {
         if let Some(about) = &about {
             self.note_op(host, about);
         }
+        self.present_op = about.map(|about| about.op);
         for output in outputs {
             if self.found.is_some() {
                 return;
             }
             self.perform(host, output);
         }
+        self.present_op = None;
         if let Item::LinkDown { .. } = item {
             self.redial(host);
         }
@@ -273,6 +276,9 @@ impl World<'_> {
                 let machine = &mut self.hosts[host];
                 let Some(process) = machine.process.as_mut() else { return };
                 let (report, next) = process.writer.push(at, &mut machine.disk, &mut self.dice.disks, mark, rows, sync);
+                if is(Tamper::EarlyAck) {
+                    self.later(host, Item::Persisted { released: mark, synced: mark });
+                }
                 self.wrote(host, report, next);
             }
             Output::Send { session, message } => self.told(host, session, message),
@@ -378,7 +384,17 @@ impl World<'_> {
                 let blocked = |lane| network.is_blocked(conn, end, lane);
                 let Some(frame) = node.poll_transmit(now, *link, &blocked) else { break };
                 self.trace.note(self.now, "send", host as u32, &[&link.0.to_le_bytes(), &frame.lane.to_le_bytes(), &frame.bytes]);
-                network.send(self.now, &mut self.queue, conn, end, frame.lane, frame.bytes);
+                let mut bytes = frame.bytes;
+                if is(Tamper::CorruptFrames) && frame.lane != 0 && bytes.len() > 60 {
+                    self.tampered += 1;
+                    if self.tampered.is_multiple_of(50) {
+                        let mut changed = bytes.to_vec();
+                        let at = changed.len() - 12;
+                        changed[at] ^= 1;
+                        bytes = changed.into();
+                    }
+                }
+                network.send(self.now, &mut self.queue, conn, end, frame.lane, bytes);
             }
         }
         self.serve_sessions(host);

@@ -252,6 +252,7 @@ impl World<'_> {
         let replicas: Vec<_> = members.iter().filter_map(of).collect();
         for (name, replica) in &replicas {
             resurrection::ended(&self.oracle, &self.history, &self.losses, name, replica)?;
+            resurrection::standing_ended(&self.oracle, name, replica)?;
         }
         for id in replica.held() {
             for (other, of_other) in replicas.iter().skip(1).filter(|(_, replica)| replica.section(id).is_some()) {
