@@ -32,7 +32,7 @@ impl Clock {
     /// What both clocks read.
     pub fn read(&self, now: Time) -> Now {
         let mono = self.mono(now);
-        let unix_ms = EPOCH_MS + (mono as i64 + self.offset) / 1_000;
+        let unix_ms = EPOCH_MS + (mono as i64 + self.offset).div_euclid(1_000);
         Now { at: Instant(mono), unix_ms: unix_ms.max(0) as u64 }
     }
 

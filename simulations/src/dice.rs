@@ -113,6 +113,17 @@ impl Amount {
         self.draw(dice).max(0.0) as u64
     }
 
+    /// Its mean, but for what bounds cut off.
+    pub fn mean(&self) -> f64 {
+        match *self {
+            Amount::Constant(value) => value,
+            Amount::Uniform { min, max } => (min + max) / 2.0,
+            Amount::Exponential { mean } => mean,
+            Amount::LogNormal { median, sigma, .. } => median * (sigma * sigma / 2.0).exp(),
+            Amount::Pareto { min, shape, .. } => min * shape / (shape - 1.0).max(0.1),
+        }
+    }
+
     /// What it never exceeds, or, for the exponential, hardly ever: twenty means.
     pub fn greatest(&self) -> f64 {
         match *self {

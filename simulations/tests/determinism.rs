@@ -60,7 +60,7 @@ fn wrong_usage_ends_with_two_and_says_what_could_be_meant() {
         assert_eq!(output.status.code(), Some(2));
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    assert!(refused(&SCENARIO.replace("duration", "duratoin")).contains("run.duratoin: there is no such key; did you mean duration?"));
+    assert!(refused(&SCENARIO.replace("settle", "setle")).contains("run.setle: there is no such key; did you mean settle?"));
     assert!(refused(&SCENARIO.replace("\"8s\"", "8")).contains("run.duration: must be a duration with its unit"));
     assert!(refused(&format!("{SCENARIO}[sweep]\n")).contains("sweep: is not supported yet"));
     assert!(refused(&SCENARIO.replace("\"cut\"", "\"cup\"")).contains("did you mean cut?"));

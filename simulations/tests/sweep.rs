@@ -1,6 +1,11 @@
 //! A short sweep over all scenarios: each under a seed or two, all invariants on. The long sweeps are `mangrove-sim run`.
 
-use mangrove_simulations::{run, scenario::Scenario, scenarios};
+use mangrove_simulations::{
+    dice::Amount,
+    run,
+    scenario::{SECOND, Scenario},
+    scenarios,
+};
 
 /// Scenarios that are here for the simulator's speed, and too long for a build without optimisation.
 const LONG: [&str; 3] = ["hub-and-leaves", "twenty", "hundred"];
@@ -15,7 +20,14 @@ fn sweep(scenario: &Scenario, seeds: std::ops::Range<u64>) {
 
 #[test]
 fn every_scenario_holds_under_its_first_seed() {
-    for scenario in scenarios::all().into_iter().filter(|scenario| !LONG.contains(&scenario.name.as_str())) {
+    for mut scenario in scenarios::all().into_iter().filter(|scenario| !LONG.contains(&scenario.name.as_str())) {
+        if cfg!(debug_assertions) {
+            // A build without optimisation takes ten times as long for each write.
+            for source in &mut scenario.workload.sources {
+                source.gap = Amount::Exponential { mean: 4.0 * source.gap.mean() };
+            }
+            scenario.run.duration = scenario.run.duration.min(30 * SECOND);
+        }
         let base = scenario.run.seeds.0;
         sweep(&scenario, base..base + 1);
     }
@@ -23,6 +35,7 @@ fn every_scenario_holds_under_its_first_seed() {
 
 /// Seeds that have found something once.
 #[test]
+#[cfg_attr(debug_assertions, ignore = "long without optimisation: cargo test --release")]
 fn what_was_found_once_is_not_found_again() {
     let text = scenarios::text("random-faults").expect("it comes with the program");
     let scenario = Scenario::parse("random-faults", text).expect("it is good");

@@ -46,6 +46,8 @@ pub struct Faults {
     /// How many struck.
     pub struck: u64,
     replacements: BTreeMap<usize, u32>,
+    /// Which hosts were made to give up which sections.
+    dropped: Vec<(usize, String)>,
     /// The hosts whose disk may be destroyed: all but one, so that something is left of what is demanded.
     destroyed: std::collections::BTreeSet<usize>,
 }
@@ -76,6 +78,7 @@ impl Faults {
             remembered: vec![(0, 0); scenario.nodes.len()],
             struck: 0,
             replacements: BTreeMap::new(),
+            dropped: Vec::new(),
             destroyed: Default::default(),
         }
     }
@@ -362,6 +365,7 @@ impl World<'_> {
         self.disk_lost(host);
         let dropped = root.clone();
         self.operator(host, |_| Request::SectionDrop { root: dropped, force: false });
+        self.faults.dropped.push((host, root.clone()));
         Undo::Hold(host, root)
     }
 
@@ -511,6 +515,18 @@ impl World<'_> {
             Undo::Truth(host) => self.hosts[host].disk.lying = false,
             Undo::Hold(host, root) => self.operator(host, |_| Request::SectionHold { root }),
             Undo::Nothing => {}
+        }
+    }
+
+    /// Sections that were given up are held again, if that was refused at first, or the node was down.
+    pub(super) fn hold_again(&mut self) {
+        for (host, root) in self.faults.dropped.clone() {
+            let Some(process) = self.hosts[host].process.as_ref() else { continue };
+            let replica = process.node.replica();
+            let declared = replica.policies().find(|policy| policy.root.as_str() == root).map(|policy| policy.id);
+            if declared.is_some_and(|id| replica.section(id).is_none()) {
+                self.operator(host, |_| Request::SectionHold { root });
+            }
         }
     }
 

@@ -188,6 +188,7 @@ impl World<'_> {
 
     /// After the faults: are all equal, and is it quiet then?
     pub(super) fn sample_settling(&mut self) {
+        self.hold_again();
         let difference = self.difference();
         let settled = self.scenario.hostile().1;
         match (&difference, self.equal_at) {
