@@ -105,7 +105,7 @@ pub struct Oracle {
     /// All topics that there ever were.
     pub topics: BTreeMap<(SectionId, Mark), TopicFacts>,
     /// The newest removal of each standing key.
-    pub gone: BTreeMap<StandingKey, Rank>,
+    pub gone: BTreeMap<StandingKey, (Rank, Mark)>,
     /// How many records there are.
     pub records: u64,
 }
@@ -215,8 +215,8 @@ impl Oracle {
                 }
                 Record::Standing { key, seq, removal: true } => {
                     let rank = self.rank(*seq, mark);
-                    let newest = self.gone.entry(key.clone()).or_insert(rank);
-                    *newest = rank.max(*newest);
+                    let newest = self.gone.entry(key.clone()).or_insert((rank, mark));
+                    *newest = (rank, mark).max(*newest);
                 }
                 _ => {}
             }

@@ -3,7 +3,11 @@
 //! A topic is named by its creation, so that one made again is another. Once a node's tree frontier covers a removal, none of the topics that it removed
 //! lives there; and in the end none lives anywhere whose removal was acknowledged and has survived.
 
-use mangrove_crdt::{replica::Replica, section::Section};
+use mangrove_crdt::{
+    id::SectionId,
+    replica::Replica,
+    section::{Section, StandingKey},
+};
 
 use super::{Invariant, Violation, durability::Losses, lattice::Moment};
 use crate::{
@@ -62,18 +66,25 @@ pub fn ended(oracle: &Oracle, history: &History, losses: &Losses, name: &str, re
     Ok(())
 }
 
-/// At the end: what was removed from the standing plane, and not written again later, is not there.
+/// A standing record whose newest removal a node's frontier covers is not there, unless it was written again later.
 ///
 /// # Errors
 /// It is.
-pub fn standing_ended(oracle: &Oracle, name: &str, replica: &Replica) -> Result<(), Violation> {
-    let Some(section) = replica.section(mangrove_crdt::id::SectionId::MESH) else { return Ok(()) };
-    for (key, gone) in &oracle.gone {
-        let held = section.standing.get(key).filter(|write| write.value.is_some());
-        if held.is_some_and(|write| oracle.rank_of(replica, write) < *gone) {
-            let what = format!("node {name}: a standing record lives at the end that was removed at {gone:?}");
-            return Err(Violation::new(Invariant::S8, what));
-        }
+pub fn standing(oracle: &Oracle, name: &str, replica: &Replica, key: &StandingKey) -> Result<(), Violation> {
+    let (Some((gone, mark)), Some(section)) = (oracle.gone.get(key), replica.section(SectionId::MESH)) else { return Ok(()) };
+    let covers = oracle.local(replica, *mark).is_some_and(|removal| section.standing.frontier().covers(removal));
+    let held = section.standing.get(key).filter(|write| write.value.is_some());
+    if covers && held.is_some_and(|write| oracle.rank_of(replica, write) < *gone) {
+        let what = format!("node {name}: a standing record lives though its removal {:?} is covered", oracle.dot(*mark));
+        return Err(Violation::new(Invariant::S8, what));
     }
     Ok(())
+}
+
+/// At the end: the same of all standing records that were ever removed.
+///
+/// # Errors
+/// One lives.
+pub fn standing_ended(oracle: &Oracle, name: &str, replica: &Replica) -> Result<(), Violation> {
+    oracle.gone.keys().try_for_each(|key| standing(oracle, name, replica, key))
 }
