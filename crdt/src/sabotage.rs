@@ -39,6 +39,8 @@ pub enum Sabotage {
     BlindDigest,
     /// A neighbour's retired runs are taken to be what they are here, without comparing.
     BlindRetired,
+    /// Revocations are not heeded.
+    TakesRevoked,
 }
 
 #[cfg(feature = "sabotage")]

@@ -56,7 +56,7 @@ enum Command {
     Bite {
         /// Only these rules.
         rules: Vec<String>,
-        /// How many seeds to try at most, beyond the one that is known to notice.
+        /// How many seeds to try at most.
         #[arg(long, default_value_t = 400)]
         seeds: u64,
     },
@@ -232,7 +232,7 @@ fn bite(rules: &[String], seeds: u64) -> u8 {
         return complain(&format!("no such rule; there are {names:?}"));
     }
     for bite in chosen {
-        match bite.seeds_until_caught(seeds) {
+        match bite.seeds_until_caught(0, seeds) {
             Some((tried, violation)) => {
                 say(&format!("{:<24} caught after {tried} seeds by {}: {}\n", bite.name, violation.invariant, violation.what));
             }

@@ -12,6 +12,7 @@ use mangrove_crdt::persist::{Row, Table};
 use crate::{
     dice::{Amount, Dice},
     scenario::{SECOND, Time},
+    tamper::{Tamper, is},
 };
 
 /// Handing rows to the system takes so long.
@@ -293,7 +294,7 @@ impl Writer {
 
     fn sync(&mut self, disk: &mut Disk) -> Result<(), StoreError> {
         disk.refuse_if_unsound();
-        disk.store.set_lying(disk.lying);
+        disk.store.set_lying(disk.lying || is(Tamper::EarlyAck));
         disk.store.sync()
     }
 

@@ -1,10 +1,12 @@
 //! A short sweep over all scenarios: each under a seed or two, all invariants on. The long sweeps are `mangrove-sim run`.
 
 use mangrove_simulations::{
+    checks::Invariant,
     dice::Amount,
     run,
     scenario::{SECOND, Scenario},
     scenarios,
+    trace::Trace,
 };
 
 /// Scenarios that are here for the simulator's speed, and too long for a build without optimisation.
@@ -44,4 +46,13 @@ fn what_was_found_once_is_not_found_again() {
     for seed in [6, 180] {
         sweep(&scenario, seed..seed + 1);
     }
+}
+
+#[test]
+fn a_run_of_too_many_events_is_a_livelock() {
+    let text = scenarios::text("rolling-restart").expect("it comes with the program");
+    let mut scenario = Scenario::parse("rolling-restart", text).expect("it is good");
+    scenario.run.max_events = 500;
+    let outcome = run::one(&scenario, 0, Trace::new(None));
+    assert_eq!(outcome.violation.map(|violation| violation.invariant), Some(Invariant::L5));
 }

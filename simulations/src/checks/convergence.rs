@@ -166,3 +166,45 @@ pub fn violation(id: SectionId, a: &str, b: &str, buckets: &[u16]) -> Violation 
     let what = format!("nodes {a} and {b} differ in buckets {buckets:?} of {id}, though each covers what the other holds");
     Violation::new(Invariant::S2, what)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mangrove_crdt::{
+        definition::{Definition, Properties, TopicType},
+        id::{Incarnation, NodeId, Origin},
+        path::Path,
+        persist::Table,
+    };
+
+    use super::*;
+
+    fn origin(node: u8) -> Origin {
+        Origin { node: NodeId([node; 32]), incarnation: Incarnation { boot: 1, nonce: node.into() } }
+    }
+
+    #[test]
+    fn equal_frontiers_with_different_values_are_a_difference() {
+        let id = SectionId::LOCAL;
+        let mut one = Replica::new(origin(1));
+        let path = Path::parse("a").expect("a path");
+        one.add_topics(&[(path.clone(), Definition::new(TopicType::Binary, Properties::default()))]);
+        one.set(&path, 0, Arc::from(*b"value")).expect("the topic is there");
+        let (rows, _) = one.take_rows();
+        let same = Replica::load(origin(2), rows.clone()).expect("its own rows");
+        let mut damaged = rows;
+        for row in damaged.iter_mut().filter(|row| row.table == Table::Registers) {
+            let value = row.value.as_mut().expect("a value");
+            let at = value.windows(5).position(|bytes| bytes == b"value").expect("it is stored as it is");
+            value[at] = b'V';
+        }
+        let other = Replica::load(origin(3), damaged).expect("nothing but the value has changed");
+        let of = |replica: &Replica| buckets(replica, id);
+        assert_eq!(differences(id, (&one, &of(&one)), (&same, &of(&same))), Vec::<u16>::new());
+        assert_eq!(differences(id, (&one, &of(&one)), (&other, &of(&other))), vec![path.bucket()]);
+        // Who has not seen the value may lack it.
+        let empty = Replica::new(origin(4));
+        assert_eq!(differences(id, (&one, &of(&one)), (&empty, &of(&empty))), Vec::<u16>::new());
+    }
+}

@@ -52,3 +52,31 @@ pub fn same(id: SectionId, (a, of_a): (&str, &Replica), (b, of_b): (&str, &Repli
         Some((path, _)) => Err(Violation::new(Invariant::S15, format!("nodes {a} and {b} do not have the same topic at {path}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mangrove_crdt::{
+        definition::{Definition, Properties, TopicType},
+        id::{Incarnation, NodeId, Origin},
+    };
+
+    use super::*;
+
+    fn with(node: u8, topic: Option<TopicType>) -> Replica {
+        let incarnation = Incarnation { boot: 1, nonce: 1 };
+        let mut replica = Replica::new(Origin { node: NodeId([node; 32]), incarnation });
+        let path = Path::parse("a").expect("a path");
+        replica.add_topics(&topic.map(|topic| (path, Definition::new(topic, Properties::default()))).into_iter().collect::<Vec<_>>());
+        replica
+    }
+
+    #[test]
+    fn another_definition_or_none_is_a_difference() {
+        let of = |a: &Replica, b: &Replica| same(SectionId::LOCAL, ("a", a), ("b", b)).is_ok();
+        let json = with(1, Some(TopicType::Json));
+        assert!(of(&json, &with(2, Some(TopicType::Json))));
+        assert!(!of(&json, &with(2, Some(TopicType::Binary))));
+        assert!(!of(&json, &with(2, None)) && !of(&with(2, None), &json));
+        assert!(one("a", &json).is_ok());
+    }
+}

@@ -276,9 +276,6 @@ impl World<'_> {
                 let machine = &mut self.hosts[host];
                 let Some(process) = machine.process.as_mut() else { return };
                 let (report, next) = process.writer.push(at, &mut machine.disk, &mut self.dice.disks, mark, rows, sync);
-                if is(Tamper::EarlyAck) {
-                    self.later(host, Item::Persisted { released: mark, synced: mark });
-                }
                 self.wrote(host, report, next);
             }
             Output::Send { session, message } => self.told(host, session, message),
