@@ -52,7 +52,7 @@ pub const ALL: &[Bite] = &[
     rule("no-pointer", "an overtaken entry sends nothing", Sabotage::NoPointer, "hot", Some(5)),
     rule("early", "positions are taken over before the end of a run", Sabotage::Early, "hot", Some(5)),
     rule("no-floor", "forgetting raises no floor", Sabotage::NoFloor, "hot", Some(0)),
-    rule("forget-fast", "a removal is forgotten before what it overtook has come", Sabotage::ForgetFast, "hot", Some(127)),
+    rule("forget-fast", "a removal is forgotten before what it overtook has come", Sabotage::ForgetFast, "hot", None),
     rule("keep-all", "who adopts keeps what the peer has removed", Sabotage::KeepAll, "hot", Some(0)),
     rule("adopt-end", "an adoption takes the frontiers of its end", Sabotage::AdoptEnd, "hot", Some(0)),
     rule("no-clamp", "what moves on during an adoption leaves no pointer", Sabotage::NoClamp, "hot", None),

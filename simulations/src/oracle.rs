@@ -74,6 +74,17 @@ pub struct Written {
     pub outcast: bool,
 }
 
+/// The newest removal of a standing record.
+#[derive(Clone, Debug)]
+pub struct Gone {
+    /// Its rank.
+    pub rank: Rank,
+    /// Where it stands.
+    pub mark: Mark,
+    /// What its writer knew of the standing plane.
+    pub known: BTreeMap<Origin, u64>,
+}
+
 /// What is known of a topic.
 #[derive(Clone, Debug)]
 pub struct TopicFacts {
@@ -105,7 +116,7 @@ pub struct Oracle {
     /// All topics that there ever were.
     pub topics: BTreeMap<(SectionId, Mark), TopicFacts>,
     /// The newest removal of each standing key.
-    pub gone: BTreeMap<StandingKey, (Rank, Mark)>,
+    pub gone: BTreeMap<StandingKey, Gone>,
     /// How many records there are.
     pub records: u64,
 }
@@ -215,8 +226,11 @@ impl Oracle {
                 }
                 Record::Standing { key, seq, removal: true } => {
                     let rank = self.rank(*seq, mark);
-                    let newest = self.gone.entry(key.clone()).or_insert((rank, mark));
-                    *newest = (rank, mark).max(*newest);
+                    let known = replica.section(section).into_iter().flat_map(|section| section.standing.frontier().iter());
+                    let known = known.map(|dot| (replica.origins().get(dot.origin), dot.number)).collect();
+                    if self.gone.get(key).is_none_or(|before| before.rank < rank) {
+                        self.gone.insert(key.clone(), Gone { rank, mark, known });
+                    }
                 }
                 _ => {}
             }

@@ -265,7 +265,7 @@ fn covered(
             let demanded = oracle.rank(*seq, mark);
             super::resurrection::standing(oracle, moment.name, replica, key)?;
             // A removal that everybody knows is forgotten, and with it what it removed.
-            if oracle.gone.get(key).is_some_and(|(gone, _)| *gone >= demanded) {
+            if oracle.gone.get(key).is_some_and(|gone| gone.rank >= demanded) {
                 return Ok(());
             }
             if rank >= Some(demanded) { Ok(()) } else { unsound(format!("it covers the standing record {demanded:?} and holds {rank:?}")) }

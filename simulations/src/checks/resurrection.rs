@@ -66,16 +66,19 @@ pub fn ended(oracle: &Oracle, history: &History, losses: &Losses, name: &str, re
     Ok(())
 }
 
-/// A standing record whose newest removal a node's frontier covers is not there, unless it was written again later.
+/// A standing record whose newest removal a node's frontier covers is not there, if its remover knew of it. What its writer wrote without having heard
+/// of the removal is another matter, whatever its stamp: a node that left, and lost its disk, begins with a clock at zero.
 ///
 /// # Errors
-/// It is.
+/// It is there.
 pub fn standing(oracle: &Oracle, name: &str, replica: &Replica, key: &StandingKey) -> Result<(), Violation> {
-    let (Some((gone, mark)), Some(section)) = (oracle.gone.get(key), replica.section(SectionId::MESH)) else { return Ok(()) };
-    let covers = oracle.local(replica, *mark).is_some_and(|removal| section.standing.frontier().covers(removal));
-    let held = section.standing.get(key).filter(|write| write.value.is_some());
-    if covers && held.is_some_and(|write| oracle.rank_of(replica, write) < *gone) {
-        let what = format!("node {name}: a standing record lives though its removal {:?} is covered", oracle.dot(*mark));
+    let (Some(gone), Some(section)) = (oracle.gone.get(key), replica.section(SectionId::MESH)) else { return Ok(()) };
+    let covers = oracle.local(replica, gone.mark).is_some_and(|removal| section.standing.frontier().covers(removal));
+    let Some(held) = section.standing.get(key).filter(|write| write.value.is_some()).map(|write| replica.dot(write.dot)) else {
+        return Ok(());
+    };
+    if covers && gone.known.get(&held.origin).is_some_and(|number| *number >= held.number) && held != oracle.dot(gone.mark) {
+        let what = format!("node {name}: the standing record {held:?} lives though its removal {:?} is covered", oracle.dot(gone.mark));
         return Err(Violation::new(Invariant::S8, what));
     }
     Ok(())
