@@ -71,7 +71,7 @@ pub const ALL: &[Bite] = &[
         "amnesia-and-return",
         Some(0),
     ),
-    around("early-ack", "a write is acknowledged before it is on the disk", Tamper::EarlyAck, "random-faults", Some(0)),
+    around("early-ack", "a write is acknowledged before it is on the disk", Tamper::EarlyAck, "random-faults", Some(13)),
     around("corrupt-frames", "a byte of a value changes on the way", Tamper::CorruptFrames, "rolling-restart", Some(0)),
     around("swapped-updates", "a subscriber is told things in the wrong order", Tamper::SwappedUpdates, "rolling-restart", Some(0)),
     around("never-quiet", "clients write when all should be quiet", Tamper::NeverQuiet, "rolling-restart", Some(0)),
