@@ -80,12 +80,20 @@ impl Origins {
 
 /// For each origin, a number: everything up to it is covered. Origins never mentioned are at zero.
 #[derive(Clone, Debug, Default)]
-pub struct Frontier(Vec<u64>);
+pub struct Frontier {
+    numbers: Vec<u64>,
+    changes: u64,
+}
 
 impl Frontier {
     /// The number of an origin.
     pub fn get(&self, origin: OriginIx) -> u64 {
-        self.0.get(origin.at()).copied().unwrap_or(0)
+        self.numbers.get(origin.at()).copied().unwrap_or(0)
+    }
+
+    /// How often it has changed: as long as this is the same, so is the frontier. Says nothing about another frontier.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Raises an origin's number; a lower one changes nothing. Says whether it rose.
@@ -93,10 +101,11 @@ impl Frontier {
         if number <= self.get(origin) {
             return false;
         }
-        if self.0.len() <= origin.at() {
-            self.0.resize(origin.at() + 1, 0);
+        if self.numbers.len() <= origin.at() {
+            self.numbers.resize(origin.at() + 1, 0);
         }
-        self.0[origin.at()] = number;
+        self.numbers[origin.at()] = number;
+        self.changes += 1;
         true
     }
 
@@ -125,21 +134,23 @@ impl Frontier {
 
     /// Lowers every number to the other's.
     pub fn meet(&mut self, other: &Frontier) {
-        for (at, number) in self.0.iter_mut().enumerate() {
-            *number = (*number).min(other.0.get(at).copied().unwrap_or(0));
+        self.changes += 1;
+        for (at, number) in self.numbers.iter_mut().enumerate() {
+            *number = (*number).min(other.numbers.get(at).copied().unwrap_or(0));
         }
     }
 
     /// Forgets an origin.
     pub fn forget(&mut self, origin: OriginIx) {
-        if let Some(number) = self.0.get_mut(origin.at()) {
+        if let Some(number) = self.numbers.get_mut(origin.at()) {
             *number = 0;
+            self.changes += 1;
         }
     }
 
     /// Every origin above zero, by index.
     pub fn iter(&self) -> impl Iterator<Item = DotIx> + '_ {
-        let numbered = self.0.iter().enumerate().filter(|(_, number)| **number > 0);
+        let numbered = self.numbers.iter().enumerate().filter(|(_, number)| **number > 0);
         numbered.map(|(at, number)| DotIx { origin: OriginIx(at as u32), number: *number })
     }
 }

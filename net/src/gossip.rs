@@ -94,6 +94,8 @@ pub struct Told {
     pub pulses: BTreeMap<NodeId, Pulse>,
     /// The run and version of each member's report.
     pub reports: BTreeMap<NodeId, (OriginIx, u64)>,
+    /// How much news of heartbeats, and of reports, there had been when it had been told all; zero if it was not.
+    all: (u64, u64),
 }
 
 /// See the module.
@@ -103,6 +105,8 @@ pub struct Gossip {
     reports: BTreeMap<NodeId, ReportState>,
     /// Members' reports of sections that do not count in full, since the member has something else of the retired runs than this node.
     unclear: BTreeSet<(NodeId, SectionId)>,
+    /// How much news of heartbeats, and of reports, there has been.
+    news: (u64, u64),
 }
 
 impl Gossip {
@@ -112,6 +116,7 @@ impl Gossip {
         let known = self.pulses.get(&origin.node);
         let newer = known.is_none_or(|known| (origins.get(known.origin).incarnation, known.count) < (origin.incarnation, pulse.count));
         if newer {
+            self.news.0 += 1;
             self.pulses.insert(origin.node, pulse);
         }
         newer
@@ -131,16 +136,26 @@ impl Gossip {
     }
 
     /// Whether a link was told all heartbeats.
-    pub fn pulses_told(&self, told: &Told) -> bool {
-        self.pulses.iter().all(|(node, pulse)| told.pulses.get(node) == Some(pulse))
+    pub fn pulses_told(&self, told: &mut Told) -> bool {
+        if told.all.0 != self.news.0 && self.pulses.iter().all(|(node, pulse)| told.pulses.get(node) == Some(pulse)) {
+            told.all.0 = self.news.0;
+        }
+        told.all.0 == self.news.0
     }
 
     /// The members whose report has moved beyond what a link was told.
-    pub fn untold_report(&self, told: &Told) -> Option<(NodeId, &ReportState, u64)> {
-        self.reports.iter().find_map(|(node, report)| match told.reports.get(node) {
+    pub fn untold_report(&self, told: &mut Told) -> Option<(NodeId, &ReportState, u64)> {
+        if told.all.1 == self.news.1 {
+            return None;
+        }
+        let untold = self.reports.iter().find_map(|(node, report)| match told.reports.get(node) {
             Some((origin, version)) if *origin == report.origin => (*version < report.version).then_some((*node, report, *version)),
             _ => Some((*node, report, 0)),
-        })
+        });
+        if untold.is_none() {
+            told.all.1 = self.news.1;
+        }
+        untold
     }
 
     /// This node's own durable frontiers, with so many of each node's runs told by number. Says whether anything moved.
@@ -185,6 +200,7 @@ impl Gossip {
         }
         if moved || report.version == 0 {
             report.version = version;
+            self.news.1 += 1;
         }
         moved
     }
@@ -213,6 +229,7 @@ impl Gossip {
             report.entries.insert((section, plane, dot.origin), (dot.number, version));
         }
         report.version = version;
+        self.news.1 += 1;
         true
     }
 
@@ -318,9 +335,9 @@ mod tests {
             gossip.pulse(&origins, pulse(a, count));
         }
         gossip.pulse(&origins, pulse(b, 1));
-        assert!(!gossip.pulses_told(&told));
+        assert!(!gossip.pulses_told(&mut told));
         assert_eq!(gossip.untold_pulses(&mut told), [pulse(a, 3), pulse(b, 1)]);
-        assert!(gossip.pulses_told(&told) && gossip.untold_pulses(&mut told).is_empty());
+        assert!(gossip.pulses_told(&mut told) && gossip.untold_pulses(&mut told).is_empty());
         gossip.pulse(&origins, pulse(b, 2));
         assert_eq!(gossip.untold_pulses(&mut told), [pulse(b, 2)]);
         assert_eq!(gossip.untold_pulses(&mut Told::default()).len(), 2);
@@ -332,16 +349,16 @@ mod tests {
         let (a, b) = (run(&mut origins, 1, 1), run(&mut origins, 2, 1));
         let node = NodeId([1; 32]);
         assert!(gossip.report_own(&origins, node, a, &[(SECTION, frontiers(&[at(a, 3), at(b, 4)])), (OTHER, frontiers(&[at(a, 1)]))], 2));
-        let (_, report, version) = gossip.untold_report(&told).unwrap();
+        let (_, report, version) = gossip.untold_report(&mut told).unwrap();
         assert_eq!((report.version, version, report.moved_after(0).count()), (1, 0, 3));
         told.reports.insert(node, (a, 1));
-        assert!(gossip.untold_report(&told).is_none());
+        assert!(gossip.untold_report(&mut told).is_none());
         // Nothing moves: no new version, nothing to tell.
         assert!(!gossip.report_own(&origins, node, a, &[(SECTION, frontiers(&[at(a, 3), at(b, 4)])), (OTHER, frontiers(&[at(a, 1)]))], 2));
-        assert!(gossip.untold_report(&told).is_none());
+        assert!(gossip.untold_report(&mut told).is_none());
         // One number moves, and one section is given up.
         assert!(gossip.report_own(&origins, node, a, &[(SECTION, frontiers(&[at(a, 3), at(b, 5)]))], 2));
-        let (_, report, version) = gossip.untold_report(&told).unwrap();
+        let (_, report, version) = gossip.untold_report(&mut told).unwrap();
         let moved: Vec<_> = report.moved_after(version).collect();
         assert_eq!(moved, [(SECTION, Plane::Values, at(b, 5)), (OTHER, Plane::Values, at(a, 0))]);
         assert_eq!(report.frontiers(&origins, SECTION, &Frontiers::default()).0, frontiers(&[at(a, 3), at(b, 5)]));
@@ -371,7 +388,7 @@ mod tests {
         assert!(!gossip.report(&origins, first, 10, [(SECTION, Plane::Values, at(first, 31))], []));
         assert_eq!(gossip.reported(&node).unwrap().frontiers(&origins, SECTION, &Frontiers::default()).0, frontiers(&[at(first, 20)]));
         // A link that was told of the first run is told all of the second.
-        assert_eq!(gossip.untold_report(&told).map(|(_, report, version)| (report.version, version)), Some((1, 0)));
+        assert_eq!(gossip.untold_report(&mut told).map(|(_, report, version)| (report.version, version)), Some((1, 0)));
         // The same of a node's own.
         assert!(gossip.report_own(&origins, node, second, &[(SECTION, frontiers(&[at(second, 1)]))], 2));
         let third = run(&mut origins, 1, 3);

@@ -170,6 +170,9 @@ pub(crate) struct Shared {
     /// Feeds that this node asked not to be pushed.
     pub pruned: BTreeSet<(Plane, OriginIx)>,
     pub runs: BTreeMap<(Plane, OriginIx), RunOut>,
+    /// How often the frontier of each plane had changed when there was nothing to send, and one; zero if that is to be looked at anew. Links are asked
+    /// for frames after everything that happens, and mostly have none.
+    pub quiet: [u64; 3],
     /// Whose turn it is among the feeds of a plane.
     pub turn: [u32; 3],
     /// Since when the peer has seemed to be below a floor here, or when it was told so last.

@@ -162,6 +162,7 @@ impl Link {
                 if let (Some(shared), Some((section, _))) = (self.shared.get_mut(&graft.section), replica.parts(graft.section)) {
                     let feed = (graft.plane, dot.origin);
                     shared.lazy.remove(&feed);
+                    shared.quiet[graft.plane as usize] = 0;
                     let covered = shared.runs.get(&feed).is_some_and(|run| run.above <= dot.number);
                     if !covered {
                         if let Some(run) = shared.runs.remove(&feed) {

@@ -212,7 +212,7 @@ impl Link {
             }
         }
         let metered = self.is_metered();
-        if self.origin.is_some() && (!metered || now >= self.pulses_due) && !gossip.pulses_told(&self.told) {
+        if self.origin.is_some() && (!metered || now >= self.pulses_due) && !gossip.pulses_told(&mut self.told) {
             self.pulses_due = now.after(METERED_GAP);
             let mut w = Writer::default();
             let pulses = gossip.untold_pulses(&mut self.told);
@@ -224,7 +224,7 @@ impl Link {
             return Some(Control::Pulses(Packed { packed: w.out }));
         }
         if self.origin.is_some() {
-            let (node, report, told) = gossip.untold_report(&self.told)?;
+            let (node, report, told) = gossip.untold_report(&mut self.told)?;
             self.told.reports.insert(node, (report.origin, report.version));
             let origins = replica.origins();
             // Of a section given up, perhaps to be held anew, the own report still tells until it is made again.
@@ -394,6 +394,7 @@ pub(crate) fn frontiers_hash(origins: &Origins, frontiers: &Frontiers) -> u64 {
 fn values_may_go(shared: &mut Shared, section: &Section, metered: bool, now: Instant) -> bool {
     if shared.values_round.is_some() && !(metered && has_work(shared, section, Plane::Values)) {
         shared.values_round = None;
+        shared.quiet[Plane::Values as usize] = 0;
         shared.values_due = now.after(METERED_GAP);
     }
     let work = has_work(shared, section, Plane::Values);
@@ -404,8 +405,14 @@ fn values_may_go(shared: &mut Shared, section: &Section, metered: bool, now: Ins
     work && !shared.values_wait
 }
 
-fn has_work(shared: &Shared, section: &Section, plane: Plane) -> bool {
-    feeds(shared, section, plane).next().is_some()
+fn has_work(shared: &mut Shared, section: &Section, plane: Plane) -> bool {
+    let present = section.frontier(plane).changes() + 1;
+    if shared.quiet[plane as usize] == present {
+        return false;
+    }
+    let work = feeds(shared, section, plane).next().is_some();
+    shared.quiet[plane as usize] = if work { 0 } else { present };
+    work
 }
 
 /// The feeds of which the peer is to get something.

@@ -168,7 +168,7 @@ mod tests {
         };
         assert_eq!(dialled_as(&view), (vec!["node-1:1".to_owned()], vec!["elsewhere:1".to_owned()]));
         // Nothing is heard of the member: another node may have taken its place.
-        view.alive = &view.avoided;
+        view.alive = view.avoided;
         assert_eq!(dialled_as(&view).1, vec!["node-1:1".to_owned(), "elsewhere:1".to_owned()]);
     }
 
