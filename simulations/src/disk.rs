@@ -212,9 +212,9 @@ impl Writer {
         disk.store.commit(&rows, Sync::Disk)
     }
 
-    /// How many batches are on their way.
+    /// How many batches are on their way. A sync of what was reported as buffered is none.
     pub fn batches(&self) -> u64 {
-        self.pending.len() as u64 + u64::from(matches!(self.doing, Doing::Writing { .. }))
+        self.pending.len() as u64 + u64::from(matches!(self.doing, Doing::Writing { upto, .. } if upto > self.written))
     }
 
     /// What was waited for has come. Returns what to tell, and when to call again.
@@ -335,6 +335,20 @@ mod tests {
         assert_eq!(writer.step(1_000, &mut disk, &mut dice), (Some(Report::Persisted(1, 1)), Some(2_000)));
         assert_eq!(writer.step(2_000, &mut disk, &mut dice), (Some(Report::Persisted(3, 3)), None));
         assert_eq!((disk.store.unsynced(), disk.store.rows()), (0, 3));
+    }
+
+    #[test]
+    fn a_sync_of_what_was_reported_is_no_batch_on_its_way() {
+        let (mut disk, mut dice) = (Disk::new(Amount::Constant(1_000.0)), Dice::new(1, "disk"));
+        let mut writer = Writer::default();
+        let (_, written) = writer.push(0, &mut disk, &mut dice, 1, vec![row(1)], false);
+        assert_eq!(writer.batches(), 1);
+        let (report, waited) = writer.step(written.unwrap_or_default(), &mut disk, &mut dice);
+        assert_eq!((report, writer.batches()), (Some(Report::Persisted(1, 0)), 0));
+        let (_, synced) = writer.step(waited.unwrap_or_default(), &mut disk, &mut dice);
+        assert!(synced.is_some(), "it syncs");
+        writer.push(waited.unwrap_or_default() + 1, &mut disk, &mut dice, 2, vec![row(2)], false);
+        assert_eq!(writer.batches(), 1);
     }
 
     #[test]
