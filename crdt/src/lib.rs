@@ -35,7 +35,8 @@
 //! - **R4 position.** The receiver takes over positions at the end of the run only, and learns none from a winner sent in place of another entry.
 //! - **R5 forget.** A removal, and an overtaken entry, may go once it is stable: every member heard from within the retention reports a durable
 //!   frontier that covers it, and we have seen all that they had seen ([`stability`]). Then the feed's *floor* rises to it. A
-//!   removal names what it overtook, and stays until that has been seen too.
+//!   removal names what it overtook, and stays until that has been seen too. Whatever of the standing plane comes later still, and is covered
+//!   but not there, was removed, and stays out: it lingered on a link, or with somebody who was away.
 //! - **R6 adopt.** Whoever is below a peer's floor takes over the peer's state bucket by bucket. In the standing plane, what the peer's
 //!   frontier covered when it read the bucket, and the bucket lacks, was removed. What the peer has not seen is kept, and flows to it as usual. Positions,
 //!   frontier and floor are taken over after the last bucket, as they were at the first. Joining is the same from nothing.

@@ -39,6 +39,8 @@ pub enum Sabotage {
     BlindDigest,
     /// A neighbour's retired runs are taken to be what they are here, without comparing.
     BlindRetired,
+    /// A standing record that was removed and forgotten is taken in again when it comes late.
+    Latecomers,
     /// Revocations are not heeded.
     TakesRevoked,
 }

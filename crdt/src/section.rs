@@ -512,12 +512,22 @@ impl Section {
         }
     }
 
-    /// Takes in a standing record.
+    /// Takes in a standing record, unless it was removed here.
     pub fn merge_standing(&mut self, cx: &mut Context<'_>, key: &StandingKey, write: Write) {
         self.raise_clock(write.stamp.seq);
+        if self.has_removed(cx.origins, key, &write) {
+            return;
+        }
         if let Merged::Won { .. } = self.standing.merge(cx.origins, key, write) {
             self.standing_changed(cx, key.clone());
         }
+    }
+
+    /// Whether a standing record was seen here, removed, and its removal forgotten: what the frontier covers and is not there. It may still come: from a
+    /// link on which it lingered, from a neighbour that sends again what it sent before, in the state of one that was away for too long.
+    fn has_removed(&self, origins: &Origins, key: &StandingKey, write: &Write) -> bool {
+        let stands = |held: &Write| newer(origins, (&write.stamp, write.dot), (&held.stamp, held.dot)).is_le();
+        self.standing.frontier().covers(write.dot) && !self.standing.get(key).is_some_and(stands) && !is(Sabotage::Latecomers)
     }
 
     // Forgetting.
@@ -774,15 +784,7 @@ impl Section {
             self.standing_changed(cx, key);
         }
         for (key, write) in theirs {
-            let held = self.standing.get(key);
-            let known = self.standing.frontier().covers(write.dot);
-            let removed_here = match held {
-                None => known,
-                Some(mine) => known && newer(cx.origins, (&write.stamp, write.dot), (&mine.stamp, mine.dot)).is_gt(),
-            };
-            if !removed_here {
-                self.merge_standing(cx, key, write.clone());
-            }
+            self.merge_standing(cx, key, write.clone());
         }
         self.retry_waiting(cx)
     }
