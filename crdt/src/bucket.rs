@@ -18,11 +18,14 @@
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
+use smallvec::SmallVec;
+
 use crate::{
     definition::{Definition, DefinitionHash},
     document::{Document, DocumentError, Entry, Genesis, MapIndex},
     id::{Dot, Origin},
     path::Path,
+    saved::{Saved, SavedEntry},
 };
 
 /// How many topics one call of [`Bucket::create`] or [`Bucket::remove`] may name: more, and peers would refuse the change for its size.
@@ -38,6 +41,25 @@ pub struct Bucket {
     document: Document,
 }
 
+/// What a saved bucket holds.
+#[derive(Debug)]
+pub(crate) struct SavedBucket {
+    /// As [`Bucket::heads`] would give them.
+    pub heads: Vec<[u8; 32]>,
+    /// As [`Bucket::topics`] would.
+    pub topics: Vec<SavedTopic>,
+    /// Their definitions by hash.
+    pub definitions: Vec<(DefinitionHash, Definition)>,
+}
+
+/// A live topic of a saved bucket.
+#[derive(Debug)]
+pub(crate) struct SavedTopic {
+    pub path: Path,
+    /// Its live creations, the one that stands first.
+    pub creations: SmallVec<[(Dot, DefinitionHash); 1]>,
+}
+
 impl Bucket {
     /// A bucket without topics.
     #[expect(clippy::new_without_default, reason = "an empty bucket is made on purpose, never by default")]
@@ -48,6 +70,36 @@ impl Bucket {
     /// A bucket that this node saved.
     pub fn load(saved: &[u8]) -> Result<Bucket, DocumentError> {
         Document::load(&GENESIS, saved).map(|document| Bucket { document })
+    }
+
+    /// What a saved bucket holds, read without decoding it. `None` if that cannot be made out: then [`Bucket::load`], or [`Bucket::merge`] says why.
+    pub(crate) fn read(saved: &[u8]) -> Option<SavedBucket> {
+        let Saved { heads, entries } = Saved::read(&GENESIS, saved)?;
+        let mut topics: Vec<SavedTopic> = Vec::with_capacity(entries.len());
+        let mut definitions: Vec<(&[u8], DefinitionHash)> = Vec::new();
+        for SavedEntry { key, bytes, origin, .. } in entries.into_iter().rev().filter(|entry| entry.map == TOPICS) {
+            let Some((number, definition)) = split(bytes) else { continue };
+            // Most topics of a section have one of a few definitions.
+            let hash = match definitions.iter().find(|(known, _)| *known == definition) {
+                Some((_, hash)) => *hash,
+                None => {
+                    let hash = DefinitionHash::of(definition);
+                    definitions.push((definition, hash));
+                    hash
+                }
+            };
+            let creation = (Dot { origin, number }, hash);
+            match topics.last_mut().filter(|topic| topic.path.as_str() == key) {
+                Some(topic) => topic.creations.push(creation),
+                None => {
+                    let Ok(path) = Path::parse(key) else { continue };
+                    topics.push(SavedTopic { path, creations: [creation].into() });
+                }
+            }
+        }
+        topics.reverse();
+        let definitions = definitions.into_iter().filter_map(|(bytes, hash)| Some((hash, Definition::from_bytes(bytes).ok()?)));
+        Some(SavedBucket { heads, topics, definitions: definitions.collect() })
     }
 
     /// The whole bucket with its history, not compressed. Equal buckets may save to different bytes.
@@ -132,9 +184,14 @@ impl Bucket {
 const NUMBER_LEN: usize = 8;
 
 fn live(entry: &Entry) -> Option<(Dot, DefinitionHash)> {
-    let (number, definition) = entry.bytes.split_first_chunk::<NUMBER_LEN>()?;
-    let dot = Dot { origin: entry.origin, number: u64::from_be_bytes(*number) };
-    (!definition.is_empty()).then(|| (dot, DefinitionHash::of(definition)))
+    let (number, definition) = split(&entry.bytes)?;
+    Some((Dot { origin: entry.origin, number }, DefinitionHash::of(definition)))
+}
+
+/// Number and definition of a creation.
+fn split(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (number, definition) = bytes.split_first_chunk::<NUMBER_LEN>()?;
+    (!definition.is_empty()).then(|| (u64::from_be_bytes(*number), definition))
 }
 
 fn paths(touched: BTreeSet<(MapIndex, String)>) -> Vec<Path> {
@@ -145,6 +202,7 @@ fn paths(touched: BTreeSet<(MapIndex, String)>) -> Vec<Path> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use sha2::{Digest, Sha256};
 
     use super::*;
     use crate::{
@@ -301,6 +359,46 @@ mod tests {
         assert_eq!(Bucket::load(b"not automerge").unwrap_err(), DocumentError::Unsound("document"));
     }
 
+    /// Heads and topics of a bucket.
+    type Shown = (Vec<[u8; 32]>, Vec<(Path, Vec<(Dot, DefinitionHash)>)>);
+
+    fn decoded(bucket: &Bucket) -> Shown {
+        (bucket.heads(), bucket.topics().collect())
+    }
+
+    fn read(saved: &[u8]) -> Option<Shown> {
+        let SavedBucket { heads, topics, definitions } = Bucket::read(saved)?;
+        assert!(definitions.iter().all(|(hash, definition)| definition.hash() == *hash));
+        Some((heads, topics.into_iter().map(|topic| (topic.path, topic.creations.into_vec())).collect()))
+    }
+
+    /// A bucket with topics of two nodes, conflicts, equal creations, overtaken ones and removed ones.
+    fn with_a_past() -> Bucket {
+        let (mut here, mut there) = (Bucket::new(), Bucket::new());
+        for (number, text) in ["a", "a/b", "c", "d/e"].into_iter().enumerate() {
+            create(&mut here, 1, text, &json(), number as u64 + 1);
+            let theirs = if number == 1 { string() } else { json() };
+            create(&mut there, 2, text, &theirs, number as u64 + 1);
+        }
+        here.merge(&there.save()).unwrap();
+        here.remove(origin(1), &[path("c")]).unwrap();
+        create(&mut here, 1, "a", &string(), 9);
+        here
+    }
+
+    #[test]
+    fn a_saved_bucket_is_read_without_decoding_it() {
+        let bucket = with_a_past();
+        let (heads, topics) = read(&bucket.save()).unwrap();
+        assert_eq!((heads, topics.len()), (bucket.heads(), 3));
+        assert_eq!(Bucket::read(&bucket.save()).unwrap().definitions.len(), 2);
+        assert_eq!(topics, bucket.topics().collect::<Vec<_>>());
+        assert_eq!(read(&Bucket::new().save()), Some((Bucket::new().heads(), Vec::new())));
+        assert!(read(b"").is_none() && read(b"no bucket").is_none());
+        let policy = crate::policy::Policy::new().save();
+        assert!(read(&policy).is_none(), "another kind of document");
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Create(usize, &'static str, bool),
@@ -371,6 +469,7 @@ mod tests {
             for node in &nodes {
                 prop_assert_eq!(node.heads(), nodes[0].heads());
                 prop_assert_eq!(node.topics().collect::<Vec<_>>(), nodes[0].topics().collect::<Vec<_>>());
+                prop_assert_eq!(read(&node.save()), Some(decoded(node)));
                 for (path, creations) in node.topics() {
                     prop_assert_eq!(&node.get(&path), &creations);
                     for (_, hash) in creations {
@@ -415,6 +514,24 @@ mod tests {
         }
 
         #[test]
+        fn forged_documents_are_read_as_automerge_decodes_them(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), 0u8..24), 0..3),
+        ) {
+            let mut saved = with_a_past().save();
+            for (place, byte) in damage {
+                let place = 8 + place.index(saved.len() - 8);
+                saved[place] = byte;
+            }
+            let sum = Sha256::digest(&saved[8..]);
+            saved[4..8].copy_from_slice(&sum[..4]);
+            let mut taken = Bucket::new();
+            // A history that is not that of the heads, only automerge sees.
+            if let (Some(read), Ok(_)) = (read(&saved), taken.merge(&saved)) {
+                prop_assert_eq!(read, decoded(&taken));
+            }
+        }
+
+        #[test]
         fn damaged_changes_and_documents_are_refused_or_harmless(at: prop::sample::Index, byte: u8, whole: bool) {
             let (mut here, mut there) = (Bucket::new(), Bucket::new());
             let mut change = create(&mut here, 1, "a", &json(), 1);
@@ -424,6 +541,9 @@ mod tests {
             bytes[place] = byte;
             let outcome = if whole { there.merge(bytes) } else { there.apply(bytes) };
             prop_assert_eq!(outcome.is_err(), damaged);
+            if whole {
+                prop_assert_eq!(read(bytes).is_none(), damaged);
+            }
             if damaged {
                 prop_assert_eq!(there.heads(), Bucket::new().heads());
             }

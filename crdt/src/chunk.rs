@@ -15,6 +15,8 @@
 //!
 //! with all numbers in LEB128 and all lists led by their length.
 
+use crate::saved::Head;
+
 /// How long one change is at most, in bytes.
 pub const CHANGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -51,7 +53,7 @@ pub(crate) struct Operation<'a> {
 pub(crate) fn operations(bytes: &[u8]) -> Option<Vec<Operation<'_>>> {
     let mut reader = chunk(bytes, 1)?;
     let (columns, _) = change_head(&mut reader)?;
-    let mut found = [const { Reader { bytes: &[] } }; COLUMNS.len()];
+    let mut found = [const { Reader::EMPTY }; COLUMNS.len()];
     for column in columns {
         let data = Reader { bytes: reader.take(column.length)? };
         match COLUMNS.iter().position(|known| *known == column.specification) {
@@ -118,6 +120,20 @@ fn chunk(bytes: &[u8], chunk_type: u8) -> Option<Reader<'_>> {
     (sound && length == reader.bytes.len() as u64).then_some(reader)
 }
 
+/// The actors, sorted heads and columns of operations of a saved document. To be called on a sound one.
+pub(crate) fn rows_of(bytes: &[u8]) -> Option<Head<'_>> {
+    let mut reader = chunk(bytes, 0)?;
+    let mut actors = Vec::new();
+    reader.list(|reader| reader.prefixed().map(|actor| actors.push(actor)))?;
+    let mut heads = Vec::new();
+    reader.list(|reader| reader.take(32).and_then(|head| head.try_into().ok()).map(|head| heads.push(head)))?;
+    heads.sort_unstable();
+    let (of_changes, of_operations) = (reader.columns()?, reader.columns()?);
+    reader.take(of_changes.iter().try_fold(0_u64, |sum, column| sum.checked_add(column.length))?)?;
+    let columns = of_operations.into_iter().map(|column| Some((column, Reader { bytes: reader.take(column.length)? })));
+    Some(Head { actors, heads, columns: columns.collect::<Option<_>>()? })
+}
+
 fn change(mut reader: Reader<'_>) -> Option<()> {
     let (columns, limits) = change_head(&mut reader)?;
     columns.iter().try_for_each(|column| reader.column(*column, &limits))
@@ -144,10 +160,10 @@ fn document(mut reader: Reader<'_>) -> Option<()> {
     columns.iter().try_for_each(|column| reader.column(*column, &limits))
 }
 
-#[derive(Clone, Copy)]
-struct Column {
-    specification: u64,
-    length: u64,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Column {
+    pub specification: u64,
+    pub length: u64,
 }
 
 impl Column {
@@ -170,19 +186,27 @@ const BOOLEAN: u64 = 4;
 const STRING: u64 = 5;
 const VALUE_METADATA: u64 = 6;
 
-#[derive(Clone, Copy, Default)]
-struct Reader<'a> {
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: u64) -> Option<&'a [u8]> {
+    /// Of nothing.
+    pub const EMPTY: Reader<'static> = Reader { bytes: &[] };
+
+    /// Whether there is no more.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub fn take(&mut self, length: u64) -> Option<&'a [u8]> {
         let (taken, rest) = self.bytes.split_at_checked(usize::try_from(length).ok()?)?;
         self.bytes = rest;
         Some(taken)
     }
 
-    fn unsigned(&mut self) -> Option<u64> {
+    pub fn unsigned(&mut self) -> Option<u64> {
         let mut number: u64 = 0;
         for shift in (0..64).step_by(7) {
             let byte = *self.bytes.split_off_first()?;
@@ -195,7 +219,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    fn signed(&mut self) -> Option<i64> {
+    pub fn signed(&mut self) -> Option<i64> {
         let mut number: i64 = 0;
         for shift in (0..64).step_by(7) {
             let byte = *self.bytes.split_off_first()?;
@@ -213,12 +237,12 @@ impl<'a> Reader<'a> {
         self.take(length)
     }
 
-    fn text(&mut self) -> Option<&'a str> {
+    pub fn text(&mut self) -> Option<&'a str> {
         std::str::from_utf8(self.prefixed()?).ok()
     }
 
     /// All values of a column of runs. To be called on a column whose items have been counted.
-    fn expand<T: Copy>(mut self, mut value: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<Option<T>>> {
+    pub fn expand<T: Copy>(mut self, mut value: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<Option<T>>> {
         let mut values = Vec::new();
         while !self.bytes.is_empty() {
             match self.signed()? {
@@ -238,7 +262,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Whether all items of a column are null or false.
-    fn is_unused(mut self, column: Column) -> Option<()> {
+    pub fn is_unused(mut self, column: Column) -> Option<()> {
         while !self.bytes.is_empty() {
             match column.kind() {
                 // False comes first, and true would come next.

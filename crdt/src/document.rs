@@ -78,6 +78,16 @@ impl Genesis {
         let hash = hash.expect("a genesis has at least one map");
         Genesis { document, hash, actor, maps }
     }
+
+    /// The actor of the change that every such document begins with.
+    pub fn actor_bytes(&self) -> &[u8] {
+        self.actor.to_bytes()
+    }
+
+    /// How many maps such a document has.
+    pub fn map_count(&self) -> usize {
+        self.maps.len()
+    }
 }
 
 /// What is known of an actor's changes.
@@ -126,6 +136,9 @@ impl Document {
             document.max_op = document.max_op.max(change.max_op);
             let Some(origin) = Origin::from_bytes(change.actor.to_bytes()) else { continue };
             let last = document.last.entry(origin).or_default();
+            if change.seq != last.seq + 1 {
+                return Err(DocumentError::Unsound("document"));
+            }
             *last = Last { seq: last.seq.max(change.seq), max_op: last.max_op.max(change.max_op) };
         }
         Ok(document)

@@ -70,6 +70,7 @@
 //! that hold a key once: log compaction as in Kafka, with the difference that a reader is promised soundness, not every value. The tree: automerge.
 
 pub mod bucket;
+mod catalogue;
 pub mod chunk;
 pub mod definition;
 pub mod displaced;
@@ -85,6 +86,7 @@ pub mod replica;
 pub mod rows;
 #[doc(hidden)]
 pub mod sabotage;
+mod saved;
 pub mod section;
 pub mod selector;
 pub mod stability;

@@ -13,7 +13,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Bound,
     sync::Arc,
 };
 
@@ -21,7 +20,8 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use crate::{
-    bucket::{Bucket, TOPICS_PER_CHANGE_MAX},
+    bucket::{Bucket, SavedBucket, TOPICS_PER_CHANGE_MAX},
+    catalogue::{Catalogue, Place},
     definition::{Definition, DefinitionHash},
     document::DocumentError,
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins, raise},
@@ -136,7 +136,8 @@ struct Held {
     touched: u64,
     /// Changes since it was last written to the store as a whole.
     unsaved: u32,
-    topics: BTreeSet<Path>,
+    /// Its topics, in path order.
+    topics: Vec<Place>,
 }
 
 #[derive(Debug, Default)]
@@ -150,10 +151,7 @@ struct TreeFeed {
 pub struct Tree {
     kind: Kind,
     documents: Vec<Option<Box<Held>>>,
-    /// By hash, since every write looks one up, and a search by order reads a path at each step.
-    topics: FxHashMap<Path, Topic>,
-    order: BTreeSet<Path>,
-    by_id: FxHashMap<DotIx, Path>,
+    topics: Catalogue,
     definitions: FxHashMap<DefinitionHash, Arc<Definition>>,
     feeds: BTreeMap<OriginIx, TreeFeed>,
     frontier: Frontier,
@@ -184,9 +182,7 @@ impl Tree {
         Tree {
             kind,
             documents: Vec::new(),
-            topics: FxHashMap::default(),
-            order: BTreeSet::new(),
-            by_id: FxHashMap::default(),
+            topics: Catalogue::default(),
             definitions: FxHashMap::default(),
             feeds: BTreeMap::new(),
             frontier: Frontier::default(),
@@ -220,13 +216,12 @@ impl Tree {
 
     /// The path of a live creation.
     pub fn path_of(&self, id: DotIx) -> Option<&Path> {
-        self.by_id.get(&id)
+        self.topics.of(id).map(|topic| &topic.path)
     }
 
     /// All live topics in path order, from a path on.
     pub fn topics_from(&self, from: &str) -> impl Iterator<Item = &Topic> {
-        let paths = self.order.range::<str, _>((Bound::Included(from), Bound::Unbounded));
-        paths.filter_map(|path| self.topics.get(path))
+        self.topics.from(from)
     }
 
     /// How many topics live.
@@ -236,13 +231,13 @@ impl Tree {
 
     /// Whether no topic lives.
     pub fn is_empty(&self) -> bool {
-        self.topics.is_empty()
+        self.topics.len() == 0
     }
 
     /// The live topics of a bucket, in path order.
     pub fn bucket_topics(&self, bucket: u16) -> impl Iterator<Item = &Topic> {
         let held = self.documents.get(bucket as usize).and_then(Option::as_ref);
-        held.into_iter().flat_map(|held| &held.topics).filter_map(|path| self.topics.get(path))
+        held.into_iter().flat_map(|held| &held.topics).filter_map(|place| self.topics.at(*place))
     }
 
     /// The documents that exist.
@@ -373,7 +368,17 @@ impl Tree {
     }
 
     /// Joins a peer's whole document into this one. `dots` are the changes that it holds.
+    ///
+    /// Where there was none before it is taken as it is, and decoded when it is needed: see [`crate::saved`].
     pub fn merge(&mut self, origins: &mut Origins, document: u16, saved: &[u8], dots: &[DotIx]) -> Result<Vec<TopicChange>, TreeError> {
+        self.check(document)?;
+        let fresh = self.kind == Kind::Topics && self.slot(document).is_none();
+        if let Some(read) = fresh.then(|| Bucket::read(saved)).flatten() {
+            let changes = self.put_saved(origins, document, read, saved.into(), dots.into());
+            self.unsaved(document, UNSAVED_CHANGES_MAX);
+            self.came_whole(document);
+            return Ok(changes);
+        }
         let touched = match self.content(document)? {
             Content::Topics(bucket) => bucket.merge(saved)?,
             Content::Policy(policy) => {
@@ -387,9 +392,34 @@ impl Tree {
             }
         }
         self.touched(document, UNSAVED_CHANGES_MAX);
-        self.beyond.insert(document);
-        self.settle_beyond();
+        self.came_whole(document);
         Ok(touched.iter().filter_map(|path| self.refresh(origins, path)).collect())
+    }
+
+    /// Notes that a document came as a whole, and may hold more than the frontier covers.
+    fn came_whole(&mut self, document: u16) {
+        if self.is_beyond(document) {
+            self.beyond.insert(document);
+        } else {
+            self.beyond.remove(&document);
+        }
+    }
+
+    fn is_beyond(&self, document: u16) -> bool {
+        self.dots(document).iter().any(|dot| !self.frontier.covers(*dot))
+    }
+
+    /// Puts a document in an empty place, not decoded, and indexes what it holds.
+    fn put_saved(&mut self, origins: &mut Origins, document: u16, read: SavedBucket, saved: Vec<u8>, dots: Dots) -> Vec<TopicChange> {
+        let SavedBucket { heads, topics, definitions } = read;
+        let held = Held { state: State::Saved(saved), dots, heads, touched: self.round, unsaved: 0, topics: Vec::new() };
+        self.slot(document).replace(Box::new(held));
+        for (hash, definition) in definitions {
+            self.definitions.entry(hash).or_insert_with(|| Arc::new(definition));
+        }
+        self.topics.reserve(topics.len());
+        let ours = topics.into_iter().filter(|topic| topic.path.bucket() == document);
+        ours.filter_map(|topic| self.index(origins, document, &topic.path, &topic.creations)).collect()
     }
 
     /// Raises a feed's frontier, after the whole state up to it was taken over.
@@ -480,13 +510,17 @@ impl Tree {
     /// Restores a stored document and indexes its topics.
     pub fn restore_document(&mut self, origins: &mut Origins, document: u16, saved: Vec<u8>, dots: Dots) -> Result<(), TreeError> {
         self.check(document)?;
+        if let Some(read) = (self.kind == Kind::Topics).then(|| Bucket::read(&saved)).flatten() {
+            self.put_saved(origins, document, read, saved, dots);
+            return Ok(());
+        }
         let mut content = load(self.kind, &saved)?;
         let heads = content.heads();
         let paths = match &mut content {
             Content::Topics(bucket) => bucket.paths(),
             Content::Policy(_) => Vec::new(),
         };
-        let held = Held { state: State::Live(content), dots, heads, touched: self.round, unsaved: 0, topics: BTreeSet::new() };
+        let held = Held { state: State::Live(content), dots, heads, touched: self.round, unsaved: 0, topics: Vec::new() };
         self.slot(document).replace(Box::new(held));
         for path in &paths {
             self.refresh(origins, path);
@@ -607,7 +641,7 @@ impl Tree {
                 Kind::Policy => Content::Policy(Box::new(Policy::new())),
             };
             let heads = content.heads();
-            Box::new(Held { state: State::Live(content), dots: Dots::new(), heads, touched, unsaved: 0, topics: BTreeSet::new() })
+            Box::new(Held { state: State::Live(content), dots: Dots::new(), heads, touched, unsaved: 0, topics: Vec::new() })
         });
         held.touched = touched;
         if let State::Saved(bytes) = &held.state {
@@ -638,49 +672,71 @@ impl Tree {
     }
 
     fn touched(&mut self, document: u16, changes: u32) {
-        self.dirty_documents.insert(document);
-        if let Some(held) = self.documents[document as usize].as_mut() {
-            held.unsaved += changes;
-            if let State::Live(content) = &mut held.state {
-                held.heads = content.heads();
-            }
+        self.unsaved(document, changes);
+        if let Some(Held { state: State::Live(content), heads, .. }) = self.documents[document as usize].as_deref_mut() {
+            *heads = content.heads();
         }
     }
 
-    /// Brings the index of one path up to its document.
+    fn unsaved(&mut self, document: u16, changes: u32) {
+        self.dirty_documents.insert(document);
+        if let Some(held) = self.documents[document as usize].as_mut() {
+            held.unsaved += changes;
+        }
+    }
+
+    /// Brings the index of one path up to its document, which is decoded.
     fn refresh(&mut self, origins: &mut Origins, path: &Path) -> Option<TopicChange> {
         let bucket = path.bucket();
-        let definitions = &mut self.definitions;
         let held = self.documents.get_mut(bucket as usize)?.as_mut()?;
         let State::Live(Content::Topics(document)) = &mut held.state else { return None };
         let creations = document.get(path);
+        if let Some((_, winner)) = creations.first()
+            && !self.definitions.contains_key(winner)
+            && let Some(definition) = document.definition(winner)
+        {
+            self.definitions.insert(*winner, Arc::new(definition));
+        }
+        self.index(origins, bucket, path, &creations)
+    }
+
+    /// Brings the index of one path up to its live creations, the one that stands first.
+    fn index(&mut self, origins: &mut Origins, bucket: u16, path: &Path, creations: &[(Dot, DefinitionHash)]) -> Option<TopicChange> {
+        let held = self.documents.get_mut(bucket as usize)?.as_mut()?;
         let after = creations.first().and_then(|(_, winner)| {
-            let definition = match definitions.get(winner) {
-                Some(known) => known.clone(),
-                None => {
-                    let definition = Arc::new(document.definition(winner)?);
-                    definitions.insert(*winner, definition.clone());
-                    definition
-                }
-            };
+            let definition = self.definitions.get(winner)?.clone();
             let mut ids: Dots = SmallVec::new();
             let mut conflicts = Vec::new();
-            for (Dot { origin, number }, hash) in &creations {
+            for (Dot { origin, number }, hash) in creations {
                 let id = DotIx { origin: origins.intern(*origin), number: *number };
                 if hash == winner { ids.push(id) } else { conflicts.push((id, *hash)) }
             }
             Some(Topic { path: path.clone(), definition, ids, conflicts })
         });
+        let topics = &mut self.topics;
+        let listed = |topics: &Catalogue, held: &Held| {
+            let path_of = |place: &Place| topics.at(*place).map(|topic| &topic.path);
+            match held.topics.last() {
+                // Whole documents come in order.
+                Some(last) if path_of(last) < Some(path) => Err(held.topics.len()),
+                _ => held.topics.binary_search_by(|place| path_of(place).cmp(&Some(path))),
+            }
+        };
         let before = match &after {
             Some(topic) => {
-                held.topics.insert(path.clone());
-                self.order.insert(path.clone());
-                self.topics.insert(path.clone(), topic.clone())
+                let (place, before) = topics.put(topic.clone());
+                if before.is_none()
+                    && let Err(at) = listed(topics, held)
+                {
+                    held.topics.insert(at, place);
+                }
+                before
             }
             None => {
-                held.topics.remove(path);
-                self.order.remove(path);
-                self.topics.remove(path)
+                if let Ok(at) = listed(topics, held) {
+                    held.topics.remove(at);
+                }
+                topics.remove(path.as_str())
             }
         };
         if before == after {
@@ -692,12 +748,6 @@ impl Tree {
         let (old, new) = (all(&before), all(&after));
         let gone: Dots = old.iter().filter(|id| !new.contains(id)).copied().collect();
         let born: Dots = new.iter().filter(|id| !old.contains(id)).copied().collect();
-        for id in &gone {
-            self.by_id.remove(id);
-        }
-        for id in &born {
-            self.by_id.insert(*id, path.clone());
-        }
         let lived = (before.is_some(), after.is_some());
         let redefined = before.filter(|before| after.as_ref().is_none_or(|after| after.definition != before.definition));
         Some(TopicChange { path: path.clone(), gone, born, lived, before: redefined.map(|before| before.definition) })
