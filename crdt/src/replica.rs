@@ -782,55 +782,82 @@ impl Replica {
 
     /// Loads stored state. `rows` are all rows, table by table in the order of [`Table::ALL`].
     pub fn load(own: Origin, rows: impl IntoIterator<Item = Row>) -> Result<Self, LoadError> {
+        let mut loading = Loading::new(own);
+        for Row { table, key, value } in rows {
+            value.map_or(Ok(()), |value| loading.row(table, &key, &value))?;
+        }
+        loading.finish()
+    }
+}
+
+/// A replica on its way out of the store, row by row, so that the rows are never there all at once beside what they become.
+#[derive(Debug)]
+pub struct Loading {
+    replica: Replica,
+    clocks: Vec<(SectionId, u64)>,
+}
+
+impl Loading {
+    /// Nothing yet, of a run that will write as `own`.
+    pub fn new(own: Origin) -> Loading {
         let mut replica = Replica::new(own);
         // The stored origins keep their indexes, so this run's own comes after them.
         replica.origins = Origins::default();
-        let mut clocks = Vec::new();
-        for row in rows {
-            let Row { table, key, value: Some(value) } = row else { continue };
-            let bad = |why: &str| BadRow { table, key: key.clone(), why: why.into() };
-            match table {
-                Table::Meta => match key.split_first() {
-                    _ if key == META_FORMAT => {
-                        let found = value.as_slice().try_into().map(u32::from_be_bytes).map_err(|_| bad("not a version"))?;
-                        if found > rows::FORMAT {
-                            return Err(LoadError::Format { found });
-                        }
+        Loading { replica, clocks: Vec::new() }
+    }
+
+    /// Takes in one row. They come table by table in the order of [`Table::ALL`]. After an error this is worth nothing any more.
+    pub fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), LoadError> {
+        let Loading { replica, clocks } = self;
+        let bad = |why: &str| BadRow { table, key: key.to_vec(), why: why.into() };
+        match table {
+            Table::Meta => match key.split_first() {
+                _ if key == META_FORMAT => {
+                    let found = value.try_into().map(u32::from_be_bytes).map_err(|_| bad("not a version"))?;
+                    if found > rows::FORMAT {
+                        return Err(LoadError::Format { found });
                     }
-                    Some((&META_ORIGIN, ix)) => {
-                        let ix = ix.try_into().map(u32::from_be_bytes).map_err(|_| bad("not an index"))?;
-                        let origin = Origin::from_bytes(&value).ok_or_else(|| bad("not an origin"))?;
-                        if replica.origins.intern(origin) != OriginIx(ix) {
-                            return Err(bad("origins out of order").into());
-                        }
-                    }
-                    Some((&META_CLOCK, id)) => {
-                        let id = id.try_into().map(u64::from_be_bytes).map_err(|_| bad("not a section"))?;
-                        let clock = value.as_slice().try_into().map(u64::from_be_bytes).map_err(|_| bad("not a clock"))?;
-                        clocks.push((SectionId(id), clock));
-                    }
-                    Some((&META_HELD, id)) => {
-                        let id = id.try_into().map(u64::from_be_bytes).map_err(|_| bad("not a section"))?;
-                        replica.sections.insert(SectionId(id), Section::new(SectionId(id)));
-                    }
-                    Some((&META_RELEASED, id)) => {
-                        let id = id.try_into().map(u64::from_be_bytes).map_err(|_| bad("not a section"))?;
-                        replica.released.insert(SectionId(id));
-                    }
-                    _ => return Err(bad("unknown").into()),
-                },
-                Table::Displaced => {
-                    let id = key.as_slice().try_into().map(u64::from_be_bytes).map_err(|_| bad("not a number"))?;
-                    let entry = minicbor::decode(&value).map_err(|error| bad(&error.to_string()))?;
-                    replica.displaced.restore(id, entry);
                 }
-                _ => {
-                    let (id, rest) = rows::split_section(&key).ok_or_else(|| bad("short key"))?;
-                    let Some(section) = replica.sections.get_mut(&id) else { return Err(bad("a section that is not held").into()) };
-                    restore_row(section, &mut replica.origins, table, rest, value).map_err(|why| bad(&why))?;
+                Some((&META_ORIGIN, ix)) => {
+                    let ix = ix.try_into().map(u32::from_be_bytes).map_err(|_| bad("not an index"))?;
+                    let origin = Origin::from_bytes(value).ok_or_else(|| bad("not an origin"))?;
+                    if replica.origins.intern(origin) != OriginIx(ix) {
+                        return Err(bad("origins out of order").into());
+                    }
                 }
+                Some((&META_CLOCK, id)) => {
+                    let id = id.try_into().map(u64::from_be_bytes).map_err(|_| bad("not a section"))?;
+                    let clock = value.try_into().map(u64::from_be_bytes).map_err(|_| bad("not a clock"))?;
+                    clocks.push((SectionId(id), clock));
+                }
+                Some((&META_HELD, id)) => {
+                    let id = id.try_into().map(u64::from_be_bytes).map_err(|_| bad("not a section"))?;
+                    replica.sections.insert(SectionId(id), Section::new(SectionId(id)));
+                }
+                Some((&META_RELEASED, id)) => {
+                    let id = id.try_into().map(u64::from_be_bytes).map_err(|_| bad("not a section"))?;
+                    replica.released.insert(SectionId(id));
+                }
+                _ => return Err(bad("unknown").into()),
+            },
+            Table::Displaced => {
+                let id = key.try_into().map(u64::from_be_bytes).map_err(|_| bad("not a number"))?;
+                let entry = minicbor::decode(value).map_err(|error| bad(&error.to_string()))?;
+                replica.displaced.restore(id, entry);
+            }
+            _ => {
+                let (id, rest) = rows::split_section(key).ok_or_else(|| bad("short key"))?;
+                let Some(section) = replica.sections.get_mut(&id) else { return Err(bad("a section that is not held").into()) };
+                restore_row(section, &mut replica.origins, table, rest, value).map_err(|why| bad(&why))?;
             }
         }
+        Ok(())
+    }
+
+    /// All rows have come: puts together what they belong to.
+    pub fn finish(self) -> Result<Replica, LoadError> {
+        let Loading { mut replica, clocks } = self;
+        let own = replica.own;
         replica.stored_origins = replica.origins.len();
         let own_ix = replica.origins.intern(own);
         for (id, section) in &mut replica.sections {
@@ -848,14 +875,14 @@ impl Replica {
     }
 }
 
-fn restore_row(section: &mut Section, origins: &mut Origins, table: Table, key: &[u8], value: Vec<u8>) -> Result<(), String> {
+fn restore_row(section: &mut Section, origins: &mut Origins, table: Table, key: &[u8], value: &[u8]) -> Result<(), String> {
     let text = |error: minicbor::decode::Error| error.to_string();
     let known = |ix: OriginIx| if (ix.0 as usize) < origins.len() { Ok(ix) } else { Err("unknown origin".to_owned()) };
     match table {
         Table::Feeds => {
             let (plane, ix) = rows::split_plane(key).ok_or("short key")?;
             let origin = known(OriginIx(u32::from_be_bytes(ix.try_into().map_err(|_| "short key")?)))?;
-            let (frontier, floor) = rows::decode_feed(&value).map_err(text)?;
+            let (frontier, floor) = rows::decode_feed(value).map_err(text)?;
             match plane {
                 Plane::Standing => section.standing.restore_feed(origin, frontier, floor),
                 Plane::Tree => section.tree.restore_feed(origin, frontier, floor),
@@ -864,7 +891,7 @@ fn restore_row(section: &mut Section, origins: &mut Origins, table: Table, key: 
         }
         Table::Registers => {
             let (plane, key) = rows::split_plane(key).ok_or("short key")?;
-            let stored = rows::decode_stored(&value).map_err(text)?;
+            let stored = rows::decode_stored(value).map_err(text)?;
             for dot in stored.entries.iter().chain(&stored.write.seen).chain([&stored.write.dot]) {
                 known(dot.origin)?;
             }
@@ -880,13 +907,13 @@ fn restore_row(section: &mut Section, origins: &mut Origins, table: Table, key: 
         }
         Table::Documents => {
             let document = u16::from_be_bytes(key.try_into().map_err(|_| "short key")?);
-            let (saved, dots) = rows::decode_document(&value).map_err(text)?;
+            let (saved, dots) = rows::decode_document(value).map_err(text)?;
             section.tree.restore_document(origins, document, saved, dots).map_err(|error| error.to_string())?;
         }
         Table::Changes => {
             let dot = rows::parse_topic(key).ok_or("short key")?;
             known(dot.origin)?;
-            let (record, buried) = rows::decode_record(dot.number, &value).map_err(text)?;
+            let (record, buried) = rows::decode_record(dot.number, value).map_err(text)?;
             section.restore_record(dot.origin, record, buried);
         }
         Table::Meta | Table::Displaced => return Err("belongs to no section".into()),

@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use mangrove_crdt::id::{Incarnation, MeshId, NodeId, Origin};
-use mangrove_crdt::persist::{Row, Table};
-use mangrove_crdt::replica::{LoadError, Replica};
+use mangrove_crdt::persist::Table;
+use mangrove_crdt::replica::{LoadError, Loading, Replica};
 use mangrove_net::link::LinkOptions;
 use mangrove_net::mesh::Pace;
 use mangrove_net::quic::{Applicant, ClientEndpoint, Endpoint, Identity, IdentityError, Incoming, JoinError, Options, Revocations, Ticket};
@@ -335,8 +335,7 @@ fn open_data(dir: &DataDir, config: &Config, origin: Origin) -> Result<(Replica,
             "the last run ended in the middle of a batch, which was cut off; nothing in it was acknowledged as on the disk"
         );
     }
-    let loaded = load_rows(&store).map(|rows| Replica::load(origin, rows));
-    let why = match loaded {
+    let why = match load(&store, origin) {
         Ok(Ok(replica)) => return Ok((replica, store)),
         Ok(Err(error @ LoadError::Format { .. })) => return Err(error.into()),
         Ok(Err(error)) => error.to_string(),
@@ -350,12 +349,18 @@ fn open_data(dir: &DataDir, config: &Config, origin: Origin) -> Result<(Replica,
     Ok((Replica::new(origin), store))
 }
 
-fn load_rows(store: &impl Store) -> Result<Vec<Row>, StoreError> {
-    let mut rows = Vec::new();
+/// Loads the replica row by row: what the store holds may be as much as the memory.
+fn load(store: &impl Store, origin: Origin) -> Result<Result<Replica, LoadError>, StoreError> {
+    let mut loading = Ok(Loading::new(origin));
     for table in Table::ALL {
-        store.scan(table, &[], &mut |key, value| rows.push(Row { table, key: key.to_vec(), value: Some(value.to_vec()) }))?;
+        store.scan(table, &[], &mut |key, value| {
+            let failed = loading.as_mut().ok().and_then(|loading| loading.row(table, key, value).err());
+            if let Some(error) = failed {
+                loading = Err(error);
+            }
+        })?;
     }
-    Ok(rows)
+    Ok(loading.and_then(Loading::finish))
 }
 
 fn node_config(config: &Config, identity: &Identity, vault: &Vault, name: String, address: SocketAddr) -> NodeConfig {
