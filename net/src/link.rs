@@ -57,6 +57,9 @@ pub struct LinkStats {
     pub adoptions_out: u64,
     /// Adoptions completed.
     pub adoptions_in: u64,
+    /// How often something was asked of the peer that it does not send by itself: a feed grafted, a section adopted, a bucket repaired, an
+    /// announcement said again in full. Without any, catching up took one round trip.
+    pub requests_out: u64,
     /// Buckets repaired.
     pub repairs: u64,
 }

@@ -99,6 +99,13 @@ messages! {
     }
 }
 
+impl Control {
+    /// Whether the sender asks for what would not come by itself.
+    pub(crate) fn is_request(&self) -> bool {
+        matches!(self, Control::Graft(_) | Control::AdoptRequest(_) | Control::RepairRequest(_) | Control::Unfold(_))
+    }
+}
+
 messages! {
     /// What travels on the lanes of a section.
     Content {

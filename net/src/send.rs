@@ -208,6 +208,7 @@ impl Link {
         }
         while let Some(intent) = self.intents.pop_front() {
             if let Some(control) = self.say(replica, intent) {
+                self.stats.requests_out += u64::from(control.is_request());
                 return Some(control);
             }
         }

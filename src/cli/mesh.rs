@@ -263,6 +263,7 @@ mod tests {
             mismatches: 0,
             sections: Vec::new(),
             error: None,
+            requests: 0,
         }
     }
 

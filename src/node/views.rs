@@ -186,6 +186,7 @@ impl Node {
                     mismatches: self.mismatches.get(&info.peer).copied().unwrap_or(0),
                     sections: self.roots(link.sections()),
                     error: None,
+                    requests: stats.requests_out,
                 }
             })
             .collect();
@@ -206,6 +207,7 @@ impl Node {
             mismatches: self.mismatches.get(&node).copied().unwrap_or(0),
             sections: Vec::new(),
             error: None,
+            requests: 0,
         };
         rows.extend(self.blocked.iter().map(|node| down(*node, String::new(), LinkState::Blocked)));
         for target in self.dialled.iter().flatten() {

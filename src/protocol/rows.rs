@@ -214,6 +214,10 @@ pub struct LinkRow {
     /// Why it is down, if it is.
     #[n(15)]
     pub error: Option<String>,
+    /// How often, over the present connection, this node asked the neighbour for what it does not send by itself (a feed from further back, a whole
+    /// section, a bucket that differed). Without any at either end, catching up took one round trip.
+    #[cbor(n(16), default)]
+    pub requests: u64,
 }
 
 /// How a link is.

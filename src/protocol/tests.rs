@@ -152,7 +152,7 @@ fn node_row() -> impl Strategy<Value = NodeRow> {
 fn link_row() -> impl Strategy<Value = LinkRow> {
     let states = [LinkState::Up, LinkState::Connecting, LinkState::Down, LinkState::Blocked];
     let optional = [(); 4].map(|()| option::of(any::<u64>()));
-    (any::<[u8; 32]>(), text(), prop::sample::select(states.to_vec()), optional, any::<[u64; 6]>(), texts(), option::of(text())).prop_map(
+    (any::<[u8; 32]>(), text(), prop::sample::select(states.to_vec()), optional, any::<[u64; 7]>(), texts(), option::of(text())).prop_map(
         |(id, name, state, [rtt_us, lag_changes, lag_ms, equal_ms_ago], count, sections, error)| LinkRow {
             node: NodeId(id),
             address: name.clone(),
@@ -170,6 +170,7 @@ fn link_row() -> impl Strategy<Value = LinkRow> {
             mismatches: count[5],
             sections,
             error,
+            requests: count[6],
         },
     )
 }
