@@ -39,3 +39,42 @@ fn values_are_counted_from_client_to_subscriber() {
 fn the_time_from_publisher_to_subscriber_is_taken() {
     assert_measured(&bench(&["latency", "--samples", "20", "--rounds", "1"]), 2);
 }
+
+#[test]
+fn a_fresh_node_joins_and_one_that_was_killed_goes_on() {
+    let report = bench(&["join", "--topics", "3000", "--bytes", "400", "--rounds", "1", "--kill-halfway"]);
+    assert_eq!(report["rows"].as_array().map(Vec::len), Some(5), "{report}");
+    let round = &report["rounds"][0];
+    for figure in ["join_s", "proved_s", "baseline_s", "wire_bytes"] {
+        assert!(round[figure].as_f64().is_some_and(|figure| figure > 0.0), "{figure}: {report}");
+    }
+    assert!(round["wire_bytes"].as_f64().is_some_and(|bytes| bytes > 3_000.0 * 400.0), "every value came: {report}");
+    assert!(round["resumed"]["topics"].as_u64().is_some_and(|topics| topics >= 1_500), "{report}");
+}
+
+#[test]
+fn a_heal_takes_one_round_trip_and_brings_what_changed() {
+    let report = bench(&["catch-up", "--topics", "2000", "--beside", "500", "--changes", "100", "--rounds", "1"]);
+    assert_eq!(report["rows"].as_array().map(Vec::len), Some(8), "{report}");
+    let rounds = report["rounds"].as_array().expect("rounds");
+    assert_eq!(rounds.len(), 4, "each size, one-sided and two-sided");
+    for round in rounds {
+        let changes = round["changes"][0].as_u64().unwrap_or(0) + round["changes"][1].as_u64().unwrap_or(0);
+        assert_eq!((round["requests"].as_u64(), round["records"].as_u64() >= Some(changes)), (Some(0), true), "{round}");
+        assert!(round["records"].as_u64() < Some(changes + 50), "what changed, and a few records of the mesh: {round}");
+    }
+}
+
+#[test]
+fn memory_and_idleness_are_measured() {
+    let report = bench(&["memory", "--topics", "2000", "--rest", "1s"]);
+    assert_eq!(report["rows"].as_array().map(Vec::len), Some(6), "{report}");
+    let empty = report["empty_bytes"].as_u64();
+    assert!(empty > Some(1_000_000) && report["loaded_bytes"].as_u64() > empty, "{report}");
+    let report = bench(&["idle", "--nodes", "3", "--seconds", "3", "--settle", "1s"]);
+    assert_eq!(report["each"].as_array().map(Vec::len), Some(3), "{report}");
+    for node in report["each"].as_array().into_iter().flatten() {
+        assert_eq!(node["links"], 2, "{report}");
+        assert!(node["sent_per_link"].as_f64().is_some_and(|bytes| bytes > 0.0), "{report}");
+    }
+}

@@ -137,7 +137,7 @@ pub(super) struct Chain {
     end: Option<Connection>,
     _dialler: ClientEndpoint,
     _endpoint: Option<Endpoint>,
-    _hops: Vec<Hop>,
+    hops: Vec<Hop>,
 }
 
 impl Chain {
@@ -145,7 +145,7 @@ impl Chain {
     pub(super) async fn to_another() -> Result<Chain, BenchError> {
         let hop = Hop::start(None).await?;
         let (dialler, connection) = dial(hop.place).await?;
-        Ok(Chain { connection, end: None, _dialler: dialler, _endpoint: None, _hops: vec![hop] })
+        Ok(Chain { connection, end: None, _dialler: dialler, _endpoint: None, hops: vec![hop] })
     }
 
     /// Through two others and back to this one: three hops.
@@ -160,7 +160,7 @@ impl Chain {
         let (last, end) = tokio::try_join!(Hop::start(Some(place)), within(START_WAIT, "the last process did not connect", arrival))?;
         let first = Hop::start(Some(last.place)).await?;
         let (dialler, connection) = dial(first.place).await?;
-        Ok(Chain { connection, end: Some(end), _dialler: dialler, _endpoint: Some(endpoint), _hops: vec![first, last] })
+        Ok(Chain { connection, end: Some(end), _dialler: dialler, _endpoint: Some(endpoint), hops: vec![first, last] })
     }
 
     /// Sends as fast as it goes for a while; how many bytes a second arrived at the end.
@@ -185,6 +185,22 @@ impl Chain {
             counting.await.map_err(|error| BenchError::Stopped(error.to_string()))??;
         }
         Ok(rate)
+    }
+
+    /// How long it takes to connect anew and send so many bytes, until the other end has said that it has them.
+    pub(super) async fn again(&self, bytes: usize) -> Result<Duration, BenchError> {
+        let place = self.hops.first().ok_or_else(|| BenchError::Baseline("there is no other process".into()))?.place;
+        let begun = Instant::now();
+        let (_dialler, connection) = dial(place).await?;
+        send(&connection, bytes).await?;
+        Ok(begun.elapsed())
+    }
+
+    /// How long so many bytes take, until the other end has said that it has them.
+    pub(super) async fn transfer(&self, bytes: usize) -> Result<Duration, BenchError> {
+        let begun = Instant::now();
+        send(&self.connection, bytes).await?;
+        Ok(begun.elapsed())
     }
 
     /// Times of frames of `bytes`, one after the other with a gap between, one way to the end, which must be here.
@@ -212,4 +228,20 @@ async fn dial(place: Place) -> Result<(ClientEndpoint, Connection), BenchError> 
     let dialler = ClientEndpoint::bind(Options::default())?;
     let connection = dialler.connect_client(place.address, place.mesh).await?;
     Ok((dialler, connection))
+}
+
+/// Sends so many bytes on a stream, and hears that the end has them.
+async fn send(connection: &Connection, bytes: usize) -> Result<(), BenchError> {
+    let (mut out, mut answer) = connection.open_bi().await?;
+    let chunk = Bytes::from(vec![7; CHUNK_BYTES]);
+    for at in (0..bytes).step_by(CHUNK_BYTES) {
+        out.write_chunk(chunk.slice(..CHUNK_BYTES.min(bytes - at))).await?;
+    }
+    out.finish()?;
+    let mut counted = [0; 8];
+    answer.read_exact(&mut counted).await?;
+    if u64::from_le_bytes(counted) != bytes as u64 {
+        return Err(BenchError::Baseline("bytes were lost".into()));
+    }
+    Ok(())
 }

@@ -12,7 +12,8 @@ use crate::demo::nodes::Node;
 use crate::embed;
 use crate::protocol::{Code, TopicSpec};
 
-const SECTION: &str = "bench";
+/// The section's root.
+pub(super) const SECTION: &str = "bench";
 /// All topics.
 pub(super) const ALL: &str = "?bench//";
 /// One in [`MARKER_EVERY`], or more if there are few.
@@ -146,7 +147,8 @@ pub(super) fn number_of(value: &[u8]) -> Option<u64> {
     value.first_chunk().map(|head| u64::from_le_bytes(*head))
 }
 
-fn check(report: &crate::client::PublishReport) -> Result<(), BenchError> {
+/// Fails if anything was refused.
+pub(super) fn check(report: &crate::client::PublishReport) -> Result<(), BenchError> {
     match report.refusals.first() {
         None => Ok(()),
         Some(refusal) => Err(ClientError::Refused(refusal.clone()).into()),

@@ -9,6 +9,8 @@
 //!   replicate --from node     this process: node A ──────▶ node B                                1 hop,  2 processes
 //!   replicate --from client   this process: publisher ───▶ node A ──▶ node B ──▶ this process    3 hops, 3 processes
 //!   latency                   this process: publisher ───▶ node A ──▶ node B ──▶ this process    3 hops, 3 processes
+//!   join, catch-up, memory    node A ◀──▶ node B, watched from here                              1 hop,  2 processes
+//!   idle                      so many nodes, watched from here
 //! ```
 //!
 //! The baseline has a raw process wherever there is a node. Since both ends of the latency are in one process, it is one way by one clock, from
@@ -32,8 +34,14 @@ use crate::demo::DemoError;
 use crate::runtime::StartError;
 
 mod baseline;
+mod catch_up;
+mod founder;
+mod idle;
+mod join;
 mod latency;
+mod memory;
 mod mesh;
+mod process;
 mod replicate;
 mod report;
 
@@ -95,6 +103,10 @@ pub(crate) async fn run(output: &mut Output, bench: &Bench) -> Result<(), Failur
         match bench {
             Bench::Replicate(replicate) => replicate::run(replicate).await.map(Some),
             Bench::Latency(latency) => latency::run(latency).await.map(Some),
+            Bench::Join(join) => join::run(join).await.map(Some),
+            Bench::CatchUp(catch_up) => catch_up::run(catch_up).await.map(Some),
+            Bench::Memory(memory) => memory::run(memory).await.map(Some),
+            Bench::Idle(idle) => idle::run(idle).await.map(Some),
             Bench::Baseline(baseline) => baseline::serve(baseline).await.map(|()| None),
         }
     };

@@ -403,6 +403,14 @@ pub(crate) enum Bench {
     Replicate(BenchReplicate),
     /// The time from a publisher on one node to a subscriber on another, in an idle mesh
     Latency(BenchLatency),
+    /// The time until a fresh node shows all of a large section; killed halfway, it goes on
+    Join(BenchJoin),
+    /// The cost of becoming equal again after a split: time, bytes, round trips
+    CatchUp(BenchCatchUp),
+    /// What a topic takes of memory, beyond its path and value
+    Memory(BenchMemory),
+    /// What a mesh costs in which nothing happens
+    Idle(BenchIdle),
     /// Receive, or pass on, raw streams: what the others start as their baseline
     #[command(hide = true)]
     Baseline(BenchBaseline),
@@ -448,6 +456,89 @@ pub(crate) struct BenchLatency {
     /// The length of a value
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..=65_536))]
     pub(crate) bytes: u32,
+}
+
+/// How durable the section of a joining node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum JoinDurability {
+    /// Stored behind
+    Memory,
+    /// On the disk before it is acknowledged
+    Disk,
+}
+
+impl JoinDurability {
+    /// As a section's property has it.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            JoinDurability::Memory => "memory",
+            JoinDurability::Disk => "disk",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchJoin {
+    /// How many topics there are to be taken over
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    pub(crate) topics: u32,
+    /// The length of a value
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(8..=65_536))]
+    pub(crate) bytes: u32,
+    /// The section's durability
+    #[arg(long, value_enum, default_value_t = JoinDurability::Memory)]
+    pub(crate) durability: JoinDurability,
+    /// How many nodes join, one after the other; figures are their medians
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) rounds: u32,
+    /// In each round also kill a node halfway, start it again, and see what it still has to be sent
+    #[arg(long)]
+    pub(crate) kill_halfway: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchCatchUp {
+    /// How many topics both nodes hold
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    pub(crate) topics: u32,
+    /// How many they hold in the run beside it, which is to cost the same
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    pub(crate) beside: u32,
+    /// How many topics change during the split, on one side and then on each; at most half of those that there are
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) changes: u32,
+    /// The length of a value
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(8..=65_536))]
+    pub(crate) bytes: u32,
+    /// How many splits of each kind; figures are their medians
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) rounds: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchMemory {
+    /// How many topics
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    pub(crate) topics: u32,
+    /// The length of a value
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(8..=65_536))]
+    pub(crate) bytes: u32,
+    /// Wait at most so long for a node to come to rest
+    #[arg(long, value_name = "TIME", default_value = "90s", value_parser = duration)]
+    pub(crate) rest: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchIdle {
+    /// How many nodes, each a process
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=200))]
+    pub(crate) nodes: u32,
+    /// How long they are watched
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) seconds: u32,
+    /// How long they are left alone before that
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub(crate) settle: Duration,
 }
 
 #[derive(Debug, Args)]

@@ -19,7 +19,9 @@ mod output;
 mod publish;
 mod topics;
 
-pub(crate) use args::{Bench, BenchBaseline, BenchLatency, BenchReplicate, Demo, Source};
+pub(crate) use args::{
+    Bench, BenchBaseline, BenchCatchUp, BenchIdle, BenchJoin, BenchLatency, BenchMemory, BenchReplicate, Demo, JoinDurability, Source,
+};
 pub(crate) use failure::{Exit, Failure, refusal_text};
 pub(crate) use output::{Output, bytes_text, count_text, duration_text, progress, table};
 

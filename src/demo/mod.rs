@@ -94,9 +94,9 @@ struct Report {
     bytes_payload: u64,
     bytes_wire: u64,
     converged: bool,
-    digests: BTreeMap<&'static str, String>,
+    digests: BTreeMap<String, String>,
     /// Topics, bytes sent and bytes received of each node.
-    nodes: Vec<(&'static str, u64, u64, u64)>,
+    nodes: Vec<(String, u64, u64, u64)>,
 }
 
 /// Runs the demo and prints what it measured.
@@ -300,7 +300,7 @@ async fn publish_one(client: Client, departures: Vec<Departure>, rate: u32, bar:
 /// Cuts an airport off from all others, or lets it back.
 async fn block(nodes: &[Node], blocked: bool) -> Result<(), DemoError> {
     for node in nodes.iter().filter(|node| node.name != AIRPORTS[CUT_OFF]) {
-        nodes[CUT_OFF].client.block(node.name, blocked).await?;
+        nodes[CUT_OFF].client.block(&node.name, blocked).await?;
     }
     Ok(())
 }
@@ -365,9 +365,9 @@ impl Report {
             let sent = links.iter().map(|link| link.sent_bytes).sum();
             let received = links.iter().map(|link| link.received_bytes).sum();
             self.bytes_wire += sent;
-            self.nodes.push((node.name, row.topics, sent, received));
+            self.nodes.push((node.name.clone(), row.topics, sent, received));
             self.converged &= contents(&node.client).await? == *expected && row.digest.is_some();
-            self.digests.insert(node.name, row.digest.unwrap_or_default());
+            self.digests.insert(node.name.clone(), row.digest.unwrap_or_default());
         }
         self.converged &= self.digests.values().collect::<BTreeSet<_>>().len() == 1;
         Ok(())
@@ -380,7 +380,7 @@ impl Report {
         let mut nodes = table(&["node", "topics", "sent", "received", "digest"]);
         for (name, topics, sent, received) in &self.nodes {
             let digest = self.digests.get(name).map_or("", String::as_str);
-            nodes.add_row([name, count_text(*topics).as_str(), &bytes_text(*sent), &bytes_text(*received), digest]);
+            nodes.add_row([name.as_str(), count_text(*topics).as_str(), &bytes_text(*sent), &bytes_text(*received), digest]);
         }
         output.table(&nodes)?;
         output.line("")?;
@@ -455,8 +455,8 @@ mod tests {
             bytes_payload: 6,
             bytes_wire: 7,
             converged: true,
-            digests: BTreeMap::from([("EWR", "ab".to_owned())]),
-            nodes: vec![("EWR", 1, 2, 3)],
+            digests: BTreeMap::from([("EWR".to_owned(), "ab".to_owned())]),
+            nodes: vec![("EWR".to_owned(), 1, 2, 3)],
         };
         let json = report.json();
         for field in ["nodes", "topics", "updates", "heal_ms", "join_ms", "bytes_payload", "bytes_wire"] {

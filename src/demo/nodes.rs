@@ -53,7 +53,7 @@ impl Drop for Directory {
 
 /// A running node. Killed when dropped, unless it was stopped or let go.
 pub(crate) struct Node {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) data: PathBuf,
     pub(crate) client: Client,
     process: Child,
@@ -61,20 +61,26 @@ pub(crate) struct Node {
 
 impl Node {
     /// Founds a mesh and starts its first node.
-    pub(crate) async fn found(directory: &Path, name: &'static str) -> Result<Node, DemoError> {
+    pub(crate) async fn found(directory: &Path, name: &str) -> Result<Node, DemoError> {
         let data = directory.join(name);
         command(&data, name, &["init", "--name", name, "--listen", "127.0.0.1:0"]).await?;
         Node::start(data, name).await
     }
 
     /// Joins with a ticket and starts.
-    pub(crate) async fn join(directory: &Path, name: &'static str, ticket: &str) -> Result<Node, DemoError> {
-        let data = directory.join(name);
-        command(&data, name, &["join", ticket, "--name", name, "--listen", "127.0.0.1:0"]).await?;
-        Node::start(data, name).await
+    pub(crate) async fn join(directory: &Path, name: &str, ticket: &str) -> Result<Node, DemoError> {
+        Node::start(Node::admit(directory, name, ticket).await?, name).await
     }
 
-    async fn start(data: PathBuf, name: &'static str) -> Result<Node, DemoError> {
+    /// Joins with a ticket. Returns the directory to start it in.
+    pub(crate) async fn admit(directory: &Path, name: &str, ticket: &str) -> Result<PathBuf, DemoError> {
+        let data = directory.join(name);
+        command(&data, name, &["join", ticket, "--name", name, "--listen", "127.0.0.1:0"]).await?;
+        Ok(data)
+    }
+
+    /// Starts the node of a directory.
+    pub(crate) async fn start(data: PathBuf, name: &str) -> Result<Node, DemoError> {
         let log = data.with_extension("log");
         let mut command = program(&data)?;
         command.args(["up", "--json", "--name", name, "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).kill_on_drop(true);
@@ -95,7 +101,7 @@ impl Node {
         let address = started["address"].as_str().ok_or_else(|| failed("named no address"))?;
         let credential = Credential::read(&data.join("operator.toml"))?;
         let client = Client::connect(ClientOptions::new(credential).at(address)).await?;
-        Ok(Node { name, data, client, process })
+        Ok(Node { name: name.into(), data, client, process })
     }
 
     /// Another session with the node.
@@ -111,14 +117,15 @@ impl Node {
 
     /// Asks the node to stop, and waits until it has; kills it if it takes too long.
     pub(crate) async fn stop(mut self) -> Result<(), DemoError> {
-        let asked = self.client.shutdown().await;
+        // It may end before it has answered; how it ends is what counts.
+        let _ = self.client.shutdown().await;
         match timeout(STOP_WAIT, self.process.wait()).await {
-            Ok(Ok(status)) if status.success() && asked.is_ok() => Ok(()),
-            Ok(Ok(status)) => Err(DemoError::Node { name: self.name.into(), what: format!("stopped with {status}") }),
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => Err(DemoError::Node { name: self.name, what: format!("stopped with {status}") }),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => {
                 self.process.kill().await?;
-                Err(DemoError::Node { name: self.name.into(), what: "had to be killed".into() })
+                Err(DemoError::Node { name: self.name, what: "had to be killed".into() })
             }
         }
     }

@@ -95,27 +95,43 @@ fn talk(a: &mut Core, b: &mut Core) -> (Duration, Duration) {
     }
 }
 
+/// A core with topics, each with a value, made as clients make them: some thousands at a time.
+fn filled() -> (Core, Vec<Path>) {
+    const MADE_AT_ONCE: usize = 4_096;
+    let mut core = founder();
+    let paths: Vec<Path> = (0..TOPICS).map(path).collect();
+    for paths in paths.chunks(MADE_AT_ONCE) {
+        let topics: Vec<(Path, Definition)> = paths.iter().map(|path| (path.clone(), definition())).collect();
+        core.replica.add_topics(&topics);
+        for (number, path) in paths.iter().enumerate() {
+            core.replica.set(path, 0, value(number)).expect("a topic");
+        }
+        core.replica.take_events();
+        core.persist();
+    }
+    (core, paths)
+}
+
 /// Two linked cores that hold the same topics, each with a value.
 fn pair() -> (Core, Core, Vec<Path>) {
-    let (mut a, mut b) = (founder(), Core::new(2));
-    let paths: Vec<Path> = (0..TOPICS).map(path).collect();
-    let topics: Vec<(Path, Definition)> = paths.iter().map(|path| (path.clone(), definition())).collect();
-    a.replica.add_topics(&topics);
-    for (number, path) in paths.iter().enumerate() {
-        a.replica.set(path, 0, value(number)).expect("a topic");
-    }
-    a.replica.take_events();
-    a.persist();
+    let (mut a, paths) = filled();
+    let (b, _) = join(&mut a);
+    (a, b, paths)
+}
+
+/// A fresh core that joins another: the time that the other took to hand everything over, and it to take that in.
+fn join(a: &mut Core) -> (Core, (Duration, Duration)) {
+    let mut b = Core::new(2);
+    a.mesh.handle_link_down(&mut a.replica, LINK);
     a.mesh.handle_link_up(Instant(0), LINK, NodeId([2; 32]), LinkOptions::default());
     b.mesh.handle_link_up(Instant(0), LINK, NodeId([1; 32]), LinkOptions::default());
-    talk(&mut a, &mut b);
+    talk(a, &mut b);
     b.replica.settle_sections(None);
     assert!(b.replica.hold(SECTION), "it has heard of the section");
     b.mesh.held(&b.replica, SECTION);
-    talk(&mut a, &mut b);
-    b.persist();
+    let times = talk(a, &mut b);
     assert_eq!(b.replica.topic_count(), TOPICS, "the second holds all topics");
-    (a, b, paths)
+    (b, times)
 }
 
 /// Numbers of topics, as good as at random, so that caches help no more than they would.
@@ -157,6 +173,28 @@ fn values(c: &mut Criterion) {
     measure("send it", |[_, sent, ..]| sent);
     measure("receive and apply it", |[_, _, received, _]| received);
     measure("make it a row to be stored", |[.., stored]| stored);
+    // The same paths in a node that replicates nothing: beside "write it", what replication costs a writer.
+    let mut alone = Core::new(3);
+    let topics: Vec<(Path, Definition)> = paths.iter().map(|path| (path.clone(), definition())).collect();
+    alone.replica.add_topics(&topics);
+    alone.persist();
+    group.bench_function("write it where nothing is replicated", |bencher| {
+        bencher.iter_custom(|times| {
+            let written = (0..times).map(|_| {
+                round += 1;
+                let values: Vec<_> = (0..BATCH).map(|at| (spread(round, at), value(at))).collect();
+                let begun = Clock::now();
+                for (topic, value) in values {
+                    alone.replica.set(&paths[topic], round, value).expect("a topic");
+                }
+                black_box(alone.replica.take_events());
+                let written = begun.elapsed();
+                alone.persist();
+                written
+            });
+            written.sum()
+        });
+    });
     group.finish();
 }
 
@@ -183,5 +221,43 @@ fn topics(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, values, topics);
+/// Joining and starting again, for each of 100,000 topics made in batches of 4,096, with values.
+fn whole(c: &mut Criterion) {
+    let (mut a, _) = filled();
+    let mut group = c.benchmark_group("one topic of 100,000 with its value");
+    group.throughput(Throughput::Elements(TOPICS as u64)).sample_size(10);
+    let mut adopt = |name: &str, pick: fn((Duration, Duration)) -> Duration| {
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|times| (0..times).map(|_| pick(join(&mut a).1)).sum());
+        });
+    };
+    adopt("hand it over to one who joins", |(sent, _)| sent);
+    adopt("take it over, joining", |(_, received)| received);
+    group.bench_function("make it a row, having joined", |bencher| {
+        bencher.iter_custom(|times| {
+            let stored = (0..times).map(|_| {
+                let mut b = join(&mut a).0;
+                let begun = Clock::now();
+                b.persist();
+                begun.elapsed()
+            });
+            stored.sum()
+        });
+    });
+    let rows = join(&mut a).0.replica.take_rows().0;
+    group.bench_function("load it from its rows", |bencher| {
+        bencher.iter_custom(|times| {
+            let loaded = (0..times).map(|_| {
+                let rows = rows.clone();
+                let begun = Clock::now();
+                black_box(Replica::load(Core::new(2).replica.own(), rows).expect("sound rows"));
+                begun.elapsed()
+            });
+            loaded.sum()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, values, topics, whole);
 criterion_main!(benches);

@@ -6,6 +6,7 @@
 mod support;
 
 mod a_chain_carries_what_its_ends_write;
+mod a_join_goes_on_where_it_was_killed;
 mod a_mesh_outlives_its_founder;
 mod a_metered_link_says_its_lag;
 mod a_node_ends_at_once;
