@@ -22,7 +22,7 @@ fn noise(number: u64, length: usize) -> String {
 fn and_is_not_sent_again_what_it_has() {
     let world = World::new();
     // Slow enough that it can be killed halfway.
-    let slow = ["--set", "link.*.rate_max_bytes_per_s=\"400KiB\""];
+    let slow = ["--set", "link.*.rate_max_bytes_per_s=409600"];
     let a = world.found_with("A", &slow);
     a.told(&["section", "add", "demo"]);
     a.publish((0..TOPICS).map(|n| (format!("demo/{n}"), json!(noise(n, 400)))));
