@@ -9,15 +9,20 @@ use super::{Effect, Limit, SEAL_BYTES, Store, StoreError, Sync, check_rows, last
 /// Rows in memory, with a model of the disk below them.
 ///
 /// Two images are kept as one: the rows as the process sees them, and for each batch since the last sync what it replaced. [`crash`]
-/// takes those batches back, newest first, which is what the loss of power does.
+/// takes those batches back, newest first, which is what the loss of power does. For [`truncate`] a few batches before are kept too.
 ///
 /// [`crash`]: MemoryStore::crash
+/// [`truncate`]: MemoryStore::truncate
 #[derive(Debug)]
 pub struct MemoryStore {
     /// One map a table, by its number; values are sealed as on a disk, so that damage is found the same way.
     tables: [BTreeMap<Vec<u8>, Vec<u8>>; Table::ALL.len()],
     /// What each batch since the last sync replaced, oldest first.
     unsynced: VecDeque<Vec<Replaced>>,
+    /// The same of the last few batches that were synced.
+    synced: VecDeque<Vec<Replaced>>,
+    /// What the half of a batch replaced that a crash has left behind: it fails its check, and recovery takes it back.
+    torn: Vec<Replaced>,
     limit: Limit,
     bytes: u64,
     /// Errors to give instead of doing what is asked, next first.
@@ -48,6 +53,8 @@ impl MemoryStore {
         MemoryStore {
             tables: Default::default(),
             unsynced: VecDeque::new(),
+            synced: VecDeque::new(),
+            torn: Vec::new(),
             limit,
             bytes: 0,
             failures: VecDeque::new(),
@@ -67,18 +74,61 @@ impl MemoryStore {
         while self.unsynced.len() > batches
             && let Some(batch) = self.unsynced.pop_back()
         {
-            for row in batch.into_iter().rev() {
-                self.put(row.table, row.key, row.value);
-            }
+            self.take_back(batch);
         }
         self.reopen();
     }
 
-    /// The process ends and starts again on a machine that keeps running: nothing handed over is lost.
+    /// The power goes in the middle of a write: of those not synced the oldest `batches` are there, and of the next one the first `rows` rows,
+    /// until [`MemoryStore::reopen`] recovers. Says whether there was a batch to tear.
+    pub fn crash_tearing(&mut self, batches: usize, rows: usize) -> bool {
+        while self.unsynced.len() > batches + 1
+            && let Some(batch) = self.unsynced.pop_back()
+        {
+            self.take_back(batch);
+        }
+        let torn = if self.unsynced.len() > batches { self.unsynced.pop_back() } else { None };
+        let Some(mut torn) = torn else { return false };
+        let rest = torn.split_off(rows.min(torn.len()));
+        self.take_back(rest);
+        self.torn = torn;
+        true
+    }
+
+    /// The half of a batch that a crash has left behind stands, as if recovery did not look: only to show that this is noticed.
+    pub fn keep_torn(&mut self) {
+        self.torn.clear();
+    }
+
+    /// The process is killed and the file system has lost the journal's tail: the last `batches` batches, synced or not, as far as they are
+    /// known ([`TAIL_BATCHES_MAX`] of those synced).
+    pub fn truncate(&mut self, batches: usize) {
+        for _ in 0..batches {
+            let Some(batch) = self.unsynced.pop_back().or_else(|| self.synced.pop_back()) else { break };
+            self.take_back(batch);
+        }
+        self.reopen();
+    }
+
+    fn take_back(&mut self, batch: Vec<Replaced>) {
+        for row in batch.into_iter().rev() {
+            self.put(row.table, row.key, row.value);
+        }
+    }
+
+    /// The process ends and starts again on a machine that keeps running: nothing handed over is lost, but for half a batch.
     pub fn reopen(&mut self) {
-        self.unsynced.clear();
+        let torn = std::mem::take(&mut self.torn);
+        self.take_back(torn);
+        self.all_synced();
         self.failures.clear();
         self.broken = None;
+    }
+
+    fn all_synced(&mut self) {
+        self.synced.append(&mut self.unsynced);
+        let old = self.synced.len().saturating_sub(TAIL_BATCHES_MAX);
+        self.synced.drain(..old);
     }
 
     /// Batches that a crash would lose.
@@ -160,6 +210,9 @@ impl MemoryStore {
 
 const PLACE: &str = "the store in memory";
 
+/// How many batches are known that a truncation may lose though they were synced.
+pub const TAIL_BATCHES_MAX: usize = 4;
+
 impl Store for MemoryStore {
     fn scan(&self, table: Table, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
         for (key, sealed) in self.tables[table as usize].range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix)) {
@@ -186,7 +239,7 @@ impl Store for MemoryStore {
             .collect();
         self.unsynced.push_back(replaced);
         if sync == Sync::Disk && !self.lying {
-            self.unsynced.clear();
+            self.all_synced();
         }
         Ok(())
     }
@@ -194,7 +247,7 @@ impl Store for MemoryStore {
     fn sync(&mut self) -> Result<(), StoreError> {
         self.fail()?;
         if !self.lying {
-            self.unsynced.clear();
+            self.all_synced();
         }
         Ok(())
     }
@@ -284,6 +337,37 @@ mod tests {
             assert!(kept < 2 || store.bytes() == bytes);
             assert_eq!(store.unsynced(), 0);
         }
+    }
+
+    #[test]
+    fn half_a_batch_is_there_until_recovery_drops_it() {
+        for rows in 0..4 {
+            let mut store = MemoryStore::default();
+            store.commit(&[put(b"a", b"1"), put(b"x", b"1")], Sync::Disk).unwrap();
+            store.commit(&[put(b"b", b"2")], Sync::Buffered).unwrap();
+            store.commit(&[put(b"c", b"3"), put(b"d", b"3"), put(b"x", b"3")], Sync::Buffered).unwrap();
+            store.commit(&[put(b"e", b"4")], Sync::Buffered).unwrap();
+            assert!(store.crash_tearing(1, rows));
+            let half = [["a", "b", "x"].as_slice(), &["a", "b", "c", "x"], &["a", "b", "c", "d", "x"], &["a", "b", "c", "d", "x"]][rows];
+            assert_eq!(keys(&store), half.iter().map(|key| key.as_bytes()).collect::<Vec<_>>(), "{rows} rows");
+            store.reopen();
+            assert_eq!(keys(&store), [b"a", b"b", b"x"], "{rows} rows");
+            assert_eq!(store.get(Table::Registers, b"x").unwrap().as_deref(), Some(&b"1"[..]));
+            assert!(!store.crash_tearing(0, rows), "all is synced now");
+        }
+    }
+
+    #[test]
+    fn a_truncated_journal_is_as_it_was_a_few_batches_ago() {
+        let mut store = MemoryStore::default();
+        for (key, sync) in [(b"a", Sync::Disk), (b"b", Sync::Disk), (b"c", Sync::Buffered)] {
+            store.commit(&[put(key, b"1"), put(b"x", key)], sync).unwrap();
+        }
+        store.truncate(2);
+        assert_eq!(keys(&store), [b"a", b"x"]);
+        assert_eq!(store.get(Table::Registers, b"x").unwrap().as_deref(), Some(&b"a"[..]));
+        store.truncate(9);
+        assert_eq!((store.rows(), store.bytes()), (0, 0));
     }
 
     #[test]

@@ -54,7 +54,7 @@ mod vault;
 mod writer;
 
 pub use limit::{Effect, Limit};
-pub use memory::MemoryStore;
+pub use memory::{MemoryStore, TAIL_BATCHES_MAX};
 
 #[cfg(feature = "runtime")]
 pub use directory::DataDir;
