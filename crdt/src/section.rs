@@ -372,7 +372,10 @@ impl Section {
     /// Writes to a live creation of a topic.
     pub(crate) fn set_at(&mut self, cx: &mut Context<'_>, own: OriginIx, place: (DotIx, Dots), time_ms: u64, value: Arc<[u8]>) -> DotIx {
         let (id, others) = place;
-        let stamp = Stamp { seq: self.tick(), ..Stamp::default() };
+        let mut stamp = Stamp { seq: self.tick(), ..Stamp::default() };
+        if is(Sabotage::KeyClock) {
+            stamp.seq = self.values.get(&id).map_or(1, |write| write.stamp.seq + 1);
+        }
         let dot = self.values.write_over(own, id, &others, stamp, time_ms, Some(value));
         self.value_changed(cx, id);
         dot

@@ -16,12 +16,17 @@ pub struct Clock {
     ppm: f64,
     /// How far the wall clock is ahead of the monotonic one's idea of it, in microseconds.
     offset: i64,
+    /// How far the wall clock jumps forth and back.
+    strobe: i64,
 }
+
+/// How long a wall clock that jumps forth and back stays before it jumps again.
+const STROBE_EVERY: Time = 100_000;
 
 impl Clock {
     /// Clocks that read `mono` microseconds at the beginning of the run.
     pub fn new(mono: u64, ppm: f64, offset_us: i64) -> Self {
-        Clock { anchor: 0, mono, ppm: ppm.clamp(-100_000.0, 100_000.0), offset: offset_us - mono as i64 }
+        Clock { anchor: 0, mono, ppm: ppm.clamp(-100_000.0, 100_000.0), offset: offset_us - mono as i64, strobe: 0 }
     }
 
     fn mono(&self, now: Time) -> u64 {
@@ -32,7 +37,8 @@ impl Clock {
     /// What both clocks read.
     pub fn read(&self, now: Time) -> Now {
         let mono = self.mono(now);
-        let unix_ms = EPOCH_MS + (mono as i64 + self.offset).div_euclid(1_000);
+        let forth = if (now / STROBE_EVERY).is_multiple_of(2) { self.strobe } else { 0 };
+        let unix_ms = EPOCH_MS + (mono as i64 + self.offset + forth).div_euclid(1_000);
         Now { at: Instant(mono), unix_ms: unix_ms.max(0) as u64 }
     }
 
@@ -54,6 +60,11 @@ impl Clock {
     /// The wall clock jumps.
     pub fn jump(&mut self, by_us: i64) {
         self.offset += by_us;
+    }
+
+    /// The wall clock jumps forth and back by so much from now on; not any more, if that is 0.
+    pub fn strobe(&mut self, by_us: i64) {
+        self.strobe = by_us;
     }
 
     /// Both run at another rate from now on.
@@ -85,5 +96,16 @@ mod tests {
             assert_eq!(before.at, after.at, "the monotonic clock does not jump");
             assert_eq!(before.unix_ms - after.unix_ms, 3_600_000);
         }
+    }
+
+    #[test]
+    fn a_strobing_wall_clock_jumps_forth_and_back_and_the_other_does_not() {
+        let mut clock = Clock::new(0, 0.0, 0);
+        clock.strobe(5_000_000);
+        let wall: Vec<u64> = (0..4).map(|at| clock.read(at * STROBE_EVERY).unix_ms - EPOCH_MS as u64).collect();
+        assert_eq!(wall, [5_000, 100, 5_200, 300]);
+        assert_eq!(clock.read(STROBE_EVERY).at, Instant(STROBE_EVERY));
+        clock.strobe(0);
+        assert_eq!(clock.read(2 * STROBE_EVERY).unix_ms, EPOCH_MS as u64 + 200);
     }
 }

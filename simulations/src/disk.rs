@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use mangrove::store::{Limit, MemoryStore, Store, StoreError, Sync};
+use mangrove::store::{Limit, MemoryStore, Store, StoreError, Sync, TAIL_BATCHES_MAX};
 use mangrove_crdt::persist::{Row, Table};
 
 use crate::{
@@ -91,6 +91,24 @@ impl Disk {
     pub fn power_loss(&mut self, dice: &mut Dice) {
         let kept = dice.below(self.store.unsynced() + 1);
         self.store.crash_keeping(kept);
+    }
+
+    /// The power goes in the middle of a write: of the batch that was being written a part is there, and recovery drops it, since a batch is written
+    /// with a check over all of it. Says whether a batch was torn.
+    pub fn torn_write(&mut self, dice: &mut Dice) -> bool {
+        let (kept, rows) = (dice.below(self.store.unsynced().max(1)), dice.below(12));
+        let torn = self.store.crash_tearing(kept, rows);
+        if is(Tamper::TornBatch) {
+            self.store.keep_torn();
+        }
+        self.store.reopen();
+        torn
+    }
+
+    /// The journal has lost its tail.
+    pub fn truncate(&mut self, dice: &mut Dice) {
+        let batches = 1 + dice.below(self.store.unsynced() + TAIL_BATCHES_MAX);
+        self.store.truncate(batches);
     }
 
     /// Flips a bit of a stored row; says whether there was one.

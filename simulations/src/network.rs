@@ -2,13 +2,17 @@
 //!
 //! A *path* is one direction between two hosts: whether it is there, how long it takes, what it loses. A *connection* is what QUIC makes of
 //! two paths: lanes, each of them an ordered stream in each direction, independent of the others. Loss is therefore delay: a lost packet
-//! comes again after a timeout, what was sent behind it on its lane waits for it, and other lanes do not. What is
-//! sent while the path is down waits at the sender, and goes out when the path is back, unless an end has given the connection up meanwhile.
+//! comes again after a timeout, what was sent behind it on its lane waits for it, and other lanes do not.
 //!
 //! ```text
 //!   node ─▶ lane ─▶ queue (bandwidth) ─▶ path: latency, loss, duplicates ─▶ reassembly by lane ─▶ node
-//!                      │ full: the lane is blocked                 │ down: stalled, until it is up or the end has died
+//!                      │ full: the lane is blocked       │ cut: lost, sent again after the heal, while both ends live
+//!                                                        │ jammed: held, arrives at the heal
 //! ```
+//!
+//! A path can be away in two ways. Where it is *cut*, what is on its way is lost as well as what is sent, and the sender learns of the heal only by trying:
+//! after waits that double, or a round trip after it sends something new, which may thus overtake. Where it is *jammed*, everything is kept
+//! on the way, and arrives at the heal at once and in order.
 //!
 //! An end that hears nothing for the idle timeout dies alone; the other learns it by its own silence. Only who hangs up says so.
 
@@ -37,8 +41,10 @@ const LOSSES_MAX: u32 = 8;
 struct Path {
     spec: usize,
     exists: bool,
-    /// How many partitions lie across it.
+    /// How many partitions lie across it that lose what is sent.
     cuts: u32,
+    /// How many lie across it that hold it.
+    jams: u32,
     /// Whether its schedule has it down.
     away: bool,
     /// How many times as long it takes.
@@ -92,9 +98,22 @@ pub struct End {
     epoch: u32,
     lanes_out: Vec<LaneOut>,
     lanes_in: Vec<LaneIn>,
-    stalled: VecDeque<(u32, u32, Bytes)>,
+    /// What was lost on a path that is cut, or was.
+    stalled: VecDeque<Packet>,
+    /// What is held on a path that is jammed.
+    held: VecDeque<Packet>,
+    /// The bytes of both.
     stalled_bytes: usize,
+    /// Since when the sender waits for an answer to what was lost.
+    lost_since: Option<Time>,
+    /// When it tries again.
+    resend_at: Time,
+    /// What has been sent, lane by lane, if somebody wants to send it again.
+    sent: Recording,
 }
+
+/// A frame on its lane, with its place there.
+type Packet = (u32, u32, Bytes);
 
 /// A connection: the end that dialled, and the other.
 #[derive(Debug)]
@@ -130,7 +149,18 @@ pub struct Network {
     pub carried: (u64, u64),
     /// Frames on other lanes than the control lane that were sent.
     pub content_sent: u64,
+    /// What was sent over connections that have ended, from a process to a host, if some fault sends it again.
+    recorded: Option<BTreeMap<(usize, u32, usize), Vec<Recording>>>,
 }
+
+/// What was sent over one connection: frames, each with its lane.
+pub type Recording = Vec<(u32, Bytes)>;
+
+/// How many frames of a connection can be sent again.
+const RECORDED_MAX: usize = 2_048;
+
+/// Of how many connections from a process to a host, the first that ended: they brought the most.
+const RECORDINGS_MAX: usize = 4;
 
 impl Network {
     /// The paths of a scenario.
@@ -150,6 +180,7 @@ impl Network {
             spec: spec_of[at],
             exists: scenario.reach[at / hosts][at % hosts],
             cuts: 0,
+            jams: 0,
             away: false,
             slow: 1.0,
             free_at: 0,
@@ -166,7 +197,13 @@ impl Network {
             calm: true,
             carried: (0, 0),
             content_sent: 0,
+            recorded: None,
         }
+    }
+
+    /// Keeps from now on what is sent, for whoever sends it again.
+    pub fn record(&mut self) {
+        self.recorded = Some(BTreeMap::new());
     }
 
     fn path(&self, from: usize, to: usize) -> &Path {
@@ -176,7 +213,13 @@ impl Network {
     /// Whether what one host sends reaches another now.
     pub fn is_up(&self, from: usize, to: usize) -> bool {
         let path = self.path(from, to);
-        path.exists && path.cuts == 0 && !path.away
+        path.exists && path.cuts == 0 && path.jams == 0 && !path.away
+    }
+
+    /// Whether what is on a path is held, and not lost.
+    fn holds(&self, from: usize, to: usize) -> bool {
+        let path = self.path(from, to);
+        path.exists && path.cuts == 0 && path.jams > 0 && !path.away
     }
 
     /// Whether there is any way from one host to another, apart from faults.
@@ -217,10 +260,11 @@ impl Network {
 
     // Paths.
 
-    /// A partition lies across a path from now on, or no more.
-    pub fn cut(&mut self, now: Time, queue: &mut Queue, from: usize, to: usize, cut: bool) {
+    /// A partition lies across a path from now on, or no more. What it loses is lost, unless it holds it.
+    pub fn part(&mut self, now: Time, queue: &mut Queue, (from, to): (usize, usize), holds: bool, parted: bool) {
         let path = &mut self.paths[from * self.hosts + to];
-        path.cuts = if cut { path.cuts + 1 } else { path.cuts.saturating_sub(1) };
+        let lie = if holds { &mut path.jams } else { &mut path.cuts };
+        *lie = if parted { *lie + 1 } else { lie.saturating_sub(1) };
         self.path_changed(now, queue, from, to);
     }
 
@@ -268,8 +312,8 @@ impl Network {
         for from in 0..self.hosts {
             for to in 0..self.hosts {
                 let path = &mut self.paths[from * self.hosts + to];
-                let was_down = path.cuts > 0 || path.away;
-                (path.cuts, path.away, path.slow) = (0, false, 1.0);
+                let was_down = path.cuts > 0 || path.jams > 0 || path.away;
+                (path.cuts, path.jams, path.away, path.slow) = (0, 0, false, 1.0);
                 if was_down {
                     self.path_changed(now, queue, from, to);
                 }
@@ -310,7 +354,11 @@ impl Network {
             lanes_out: Vec::new(),
             lanes_in: Vec::new(),
             stalled: VecDeque::new(),
+            held: VecDeque::new(),
             stalled_bytes: 0,
+            lost_since: None,
+            resend_at: 0,
+            sent: Vec::new(),
         };
         let confirmed = now + self.delay(dialler.0, other.0);
         let conn = self.conns.len();
@@ -337,7 +385,8 @@ impl Network {
     pub fn send(&mut self, now: Time, queue: &mut Queue, conn: usize, from: usize, lane: u32, bytes: Bytes) {
         self.content_sent += u64::from(lane != 0);
         let (host, peer) = (self.conns[conn].ends[from].host, self.conns[conn].ends[1 - from].host);
-        let up = self.is_up(host, peer);
+        let (up, back) = (self.is_up(host, peer), self.is_up(peer, host));
+        let round_trip = 2 * self.usual_delay(host, peer);
         let end = &mut self.conns[conn].ends[from];
         let at = lane as usize;
         if end.lanes_out.len() <= at {
@@ -345,12 +394,38 @@ impl Network {
         }
         let seq = end.lanes_out[at].next;
         end.lanes_out[at].next += 1;
-        if up {
-            self.transmit(now, queue, conn, from, (lane, seq, bytes));
-        } else {
-            end.stalled_bytes += bytes.len();
-            end.stalled.push_back((lane, seq, bytes));
+        if self.recorded.is_some() && lane != 0 && end.sent.len() < RECORDED_MAX {
+            end.sent.push((lane, bytes.clone()));
         }
+        if !up {
+            return self.lose(now, conn, from, (lane, seq, bytes));
+        }
+        if !end.stalled.is_empty() && back && now + round_trip < end.resend_at {
+            // Its answer tells what was lost before.
+            end.resend_at = now + round_trip;
+            queue.at(now + round_trip, Event::Resend { conn: conn as u32, from: from as u8 });
+        }
+        self.transmit(now, queue, conn, from, (lane, seq, bytes));
+    }
+
+    /// A packet meets a path that is down.
+    fn lose(&mut self, now: Time, conn: usize, from: usize, packet: Packet) {
+        let (host, peer) = (self.conns[conn].ends[from].host, self.conns[conn].ends[1 - from].host);
+        let holds = self.holds(host, peer);
+        let end = &mut self.conns[conn].ends[from];
+        end.stalled_bytes += packet.2.len();
+        if holds {
+            end.held.push_back(packet);
+        } else {
+            end.lost_since.get_or_insert(now);
+            end.stalled.push_back(packet);
+        }
+    }
+
+    /// About how long one packet takes.
+    fn usual_delay(&self, from: usize, to: usize) -> Time {
+        let path = self.path(from, to);
+        (self.specs[path.spec].latency.mean() * path.slow).clamp(1.0, 60e6) as Time
     }
 
     fn transmit(&mut self, now: Time, queue: &mut Queue, conn: usize, from: usize, packet: (u32, u32, Bytes)) {
@@ -393,10 +468,9 @@ impl Network {
             return Arrived::Nothing;
         }
         if !self.is_up(peer, host) {
-            // Lost, or held back; either way it comes again when the path is up, in its place.
-            let sender = &mut self.conns[conn].ends[1 - to];
-            sender.stalled_bytes += bytes.len();
-            sender.stalled.push_back((lane, seq, bytes));
+            if self.conns[conn].ends[1 - to].state != EndState::Dead {
+                self.lose(now, conn, 1 - to, (lane, seq, bytes));
+            }
             return Arrived::Nothing;
         }
         let end = &mut self.conns[conn].ends[to];
@@ -427,14 +501,38 @@ impl Network {
         Arrived::Frames(frames)
     }
 
-    /// What waited for the path goes out.
+    /// The path is up again: what was held arrives, and what was lost is sent again as soon as its sender tries.
     fn resume(&mut self, now: Time, queue: &mut Queue, conn: usize, from: usize) {
+        let (host, peer) = (self.conns[conn].ends[from].host, self.conns[conn].ends[1 - from].host);
+        let first_wait = (5 * self.usual_delay(host, peer) / 2).max(RETRANSMIT_MIN);
         let end = &mut self.conns[conn].ends[from];
         if end.state == EndState::Dead {
             return;
         }
-        end.stalled_bytes = 0;
+        for (lane, seq, bytes) in std::mem::take(&mut end.held) {
+            end.stalled_bytes -= bytes.len();
+            queue.at(now, Event::Packet { conn: conn as u32, to: 1 - from as u8, lane, seq, bytes });
+        }
+        let Some(since) = end.lost_since.filter(|_| !end.stalled.is_empty()) else { return };
+        let (mut wait, mut at) = (first_wait, since + first_wait);
+        while at <= now {
+            wait *= 2;
+            at += wait;
+        }
+        end.resend_at = at;
+        queue.at(at, Event::Resend { conn: conn as u32, from: from as u8 });
+    }
+
+    /// A sender tries again what was lost.
+    pub fn resend(&mut self, now: Time, queue: &mut Queue, conn: usize, from: usize) {
+        let (host, peer) = (self.conns[conn].ends[from].host, self.conns[conn].ends[1 - from].host);
+        if now < self.conns[conn].ends[from].resend_at || !self.is_up(host, peer) {
+            return;
+        }
+        let end = &mut self.conns[conn].ends[from];
+        end.lost_since = None;
         for packet in std::mem::take(&mut end.stalled) {
+            self.conns[conn].ends[from].stalled_bytes -= packet.2.len();
             self.transmit(now, queue, conn, from, packet);
         }
     }
@@ -444,13 +542,27 @@ impl Network {
         if self.conns[conn].ends[1 - end].state == EndState::Dead {
             self.live.remove(&conn);
         }
+        let to = self.conns[conn].ends[1 - end].host;
         let end = &mut self.conns[conn].ends[end];
         end.state = EndState::Dead;
         end.epoch += 1;
         end.lanes_in = Vec::new();
         end.lanes_out = Vec::new();
-        end.stalled = VecDeque::new();
-        end.stalled_bytes = 0;
+        (end.stalled, end.held) = Default::default();
+        (end.stalled_bytes, end.lost_since) = (0, None);
+        let sent = std::mem::take(&mut end.sent);
+        if let Some(recorded) = self.recorded.as_mut().filter(|_| !sent.is_empty()) {
+            let of = recorded.entry((end.host, end.process, to)).or_default();
+            of.extend(Some(sent).filter(|_| of.len() < RECORDINGS_MAX));
+        }
+    }
+
+    /// What the process at the other end of a connection has sent this way over earlier ones, but for the control lane.
+    pub fn earlier(&self, conn: usize, to: usize) -> &[Recording] {
+        let ends = &self.conns[conn].ends;
+        let from = &ends[1 - to];
+        let recorded = self.recorded.as_ref().and_then(|recorded| recorded.get(&(from.host, from.process, ends[to].host)));
+        recorded.map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Sees anew which ends hear something: `speaks` says whether a host's process runs and is not held up.
@@ -489,4 +601,94 @@ impl Network {
 
     /// After how long a handshake is given up.
     pub const HANDSHAKE_TIMEOUT: Time = 10 * SECOND;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two hosts, ten milliseconds apart, and a connection between them.
+    fn linked() -> (Network, Queue) {
+        let text = "schema = 1\n[run]\nduration = \"1s\"\nsettle = \"1s\"\n[nodes]\ncount = 2\n[nodes.config]\nidle_timeout = \"4s\"\n\
+                    [[section]]\nroot = \"s\"\n[network.default]\nlatency = \"10ms\"\n";
+        let scenario = Scenario::parse("two", text).expect("a good scenario");
+        let (mut network, mut queue) = (Network::new(1, &scenario), Queue::default());
+        network.connect(0, &mut queue, (0, 1), (1, 1));
+        for end in &mut network.conns[0].ends {
+            (end.state, end.up_at) = (EndState::Up, 0);
+        }
+        (network, queue)
+    }
+
+    fn send(network: &mut Network, queue: &mut Queue, at: Time, lane: u32, byte: u8) {
+        network.send(at, queue, 0, 0, lane, Bytes::copy_from_slice(&[byte]));
+    }
+
+    /// What arrives at the other end until everything has, and when.
+    fn arrivals(network: &mut Network, queue: &mut Queue) -> Vec<(Time, u8)> {
+        let mut arrived = Vec::new();
+        while let Some((now, event)) = queue.pop() {
+            match event {
+                Event::Packet { conn, to, lane, seq, bytes } => {
+                    if let Arrived::Frames(frames) = network.arrive(now, queue, conn as usize, to as usize, (lane, seq, bytes)) {
+                        arrived.extend(frames.iter().map(|frame| (now, frame[0])));
+                    }
+                }
+                Event::Resend { conn, from } => network.resend(now, queue, conn as usize, from as usize),
+                Event::Hostile => network.part(now, queue, (0, 1), false, true),
+                Event::Settle => network.part(now, queue, (0, 1), false, false),
+                Event::End => network.part(now, queue, (0, 1), true, false),
+                _ => {}
+            }
+        }
+        arrived
+    }
+
+    #[test]
+    fn a_jam_holds_what_is_on_its_way_and_delivers_all_of_it_at_the_heal() {
+        let (mut network, mut queue) = linked();
+        send(&mut network, &mut queue, 0, 1, 1);
+        network.part(5_000, &mut queue, (0, 1), true, true);
+        queue.at(1_000_000, Event::End);
+        assert!(matches!(queue.pop(), Some((_, Event::Confirmed { .. }))));
+        let Some((now, Event::Packet { lane, seq, bytes, .. })) = queue.pop() else { panic!("it is on its way") };
+        assert!(matches!(network.arrive(now, &mut queue, 0, 1, (lane, seq, bytes)), Arrived::Nothing), "it comes to the jam");
+        send(&mut network, &mut queue, 20_000, 1, 2);
+        send(&mut network, &mut queue, 30_000, 2, 3);
+        assert_eq!(arrivals(&mut network, &mut queue), [(1_000_000, 1), (1_000_000, 2), (1_000_000, 3)]);
+    }
+
+    #[test]
+    fn a_cut_loses_what_is_on_its_way_and_it_is_sent_again_after_waits_that_double() {
+        let (mut network, mut queue) = linked();
+        queue.at(5_000, Event::Hostile);
+        queue.at(1_000_000, Event::Settle);
+        send(&mut network, &mut queue, 0, 1, 1);
+        // It is lost at 10 ms. The sender tries again after 25, 75, 175, 375, 775, and 1,575 ms, and then it takes 10 ms.
+        assert_eq!(arrivals(&mut network, &mut queue), [(10_000 + 1_575_000 + 10_000, 1)]);
+    }
+
+    #[test]
+    fn what_is_sent_after_a_heal_overtakes_and_brings_what_was_lost_soon() {
+        let (mut network, mut queue) = linked();
+        network.part(0, &mut queue, (0, 1), false, true);
+        send(&mut network, &mut queue, 0, 1, 1);
+        network.part(1_000_000, &mut queue, (0, 1), false, false);
+        send(&mut network, &mut queue, 1_000_000, 2, 2);
+        assert_eq!(arrivals(&mut network, &mut queue), [(1_010_000, 2), (1_030_000, 1)]);
+    }
+
+    #[test]
+    fn one_way_is_one_way_and_silence_kills_the_end_that_hears_nothing() {
+        let (mut network, mut queue) = linked();
+        network.part(0, &mut queue, (0, 1), false, true);
+        assert!(!network.is_up(0, 1) && network.is_up(1, 0));
+        network.listen(0, &mut queue, |_, _| true);
+        let idle = std::iter::from_fn(|| queue.pop()).filter_map(|(_, event)| match event {
+            Event::Idle { end, .. } => Some(end),
+            _ => None,
+        });
+        let idle: Vec<u8> = idle.collect();
+        assert_eq!(idle, [1]);
+    }
 }

@@ -51,6 +51,13 @@ pub enum Event {
         /// The frame's length.
         bytes: u32,
     },
+    /// A sender tries again what was lost.
+    Resend {
+        /// The connection.
+        conn: u32,
+        /// The end that sends.
+        from: u8,
+    },
     /// An end of a connection may have heard nothing for too long.
     Idle {
         /// The connection.

@@ -10,6 +10,7 @@ macro_rules! scenarios {
 }
 
 scenarios![
+    "adopter-serves",
     "absence-of-all-but-one",
     "absence-of-island",
     "absence-of-one",
@@ -18,12 +19,14 @@ scenarios![
     "hub-and-leaves",
     "hundred",
     "island-adopts-alone",
+    "late-records",
     "lossy-links",
     "random-faults",
     "relay-dies",
     "removal-against-run",
     "revoked",
     "rolling-restart",
+    "sender-gone",
     "three-way-split",
     "twenty",
 ];

@@ -22,6 +22,8 @@ pub enum Tamper {
     Panic,
     /// A restart leaves out a part of what was stored.
     ForgetfulDisk,
+    /// Recovery takes half a batch for a whole one.
+    TornBatch,
 }
 
 #[cfg(feature = "sabotage")]

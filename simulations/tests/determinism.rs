@@ -21,7 +21,7 @@ rate = { per_second = 10 }
 mix = { set = 90, add = 6, remove = 4 }
 [[fault]]
 kind = "swarm"
-from = ["partition", "cut", "crash", "power-loss", "pause", "disk-fail", "garbage"]
+from = ["partition", "cut", "crash", "power-loss", "pause", "disk-fail", "garbage", "simplex", "swizzle", "clog", "torn-write", "clock-strobe", "replay"]
 mean = "2s"
 "#;
 

@@ -45,6 +45,25 @@ impl Losses {
     }
 }
 
+/// A value is newer than all that its writer knew of its topic: an older one would be lost as it is written, whatever its client is told.
+///
+/// # Errors
+/// It is not.
+pub fn written(oracle: &Oracle, name: &str, id: mangrove_crdt::id::SectionId, mark: Mark) -> Result<(), Violation> {
+    let Some(Record::Value { seq, seen, .. }) = oracle.get(id, Plane::Values, mark).map(|written| &written.record) else { return Ok(()) };
+    for known in seen {
+        let Some(Record::Value { seq: of_known, .. }) = oracle.get(id, Plane::Values, *known).map(|written| &written.record) else {
+            continue;
+        };
+        if oracle.rank(*of_known, *known) > oracle.rank(*seq, mark) {
+            let what =
+                format!("node {name}: it writes {:?}, which is older than {:?}, which it knows", oracle.dot(mark), oracle.dot(*known));
+            return Err(Violation::new(Invariant::S7, what));
+        }
+    }
+    Ok(())
+}
+
 /// At the end, at a node that has become equal to all others: whatever was acknowledged is there. Returns how much is permitted to be lost and is.
 ///
 /// # Errors

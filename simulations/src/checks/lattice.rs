@@ -101,6 +101,11 @@ impl View {
                 let (plane, origin) = (*plane, *origin);
                 if replica.origins().get(origin).node == replica.own().node {
                     numbering::grown(oracle, moment, replica, (id, plane), origin, (*after, *upto), about)?;
+                    if plane == Plane::Values {
+                        let origin = self.origins[origin.0 as usize];
+                        (*after + 1..=*upto)
+                            .try_for_each(|number| super::durability::written(oracle, moment.name, id, Mark { origin, number }))?;
+                    }
                 }
             }
             for (plane, origin, after, upto) in moved {

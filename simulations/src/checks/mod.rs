@@ -139,7 +139,7 @@ impl Violation {
 }
 
 /// The states that a scenario can demand to be reached by some seed.
-pub const SOMETIMES: [&str; 14] = [
+pub const SOMETIMES: [&str; 16] = [
     "write.acknowledged",
     "write.refused",
     "write.unknown",
@@ -150,6 +150,8 @@ pub const SOMETIMES: [&str; 14] = [
     "link.violated",
     "disk.quarantined",
     "disk.failed",
+    "disk.torn",
+    "frames.replayed",
     "run.cut",
     "node.restarted",
     "node.revoked",

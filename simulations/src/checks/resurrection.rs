@@ -84,10 +84,10 @@ pub fn standing(oracle: &Oracle, name: &str, replica: &Replica, key: &StandingKe
     Ok(())
 }
 
-/// At the end: the same of all standing records that were ever removed.
+/// The same of all standing records that were ever removed.
 ///
 /// # Errors
 /// One lives.
-pub fn standing_ended(oracle: &Oracle, name: &str, replica: &Replica) -> Result<(), Violation> {
+pub fn all_standing(oracle: &Oracle, name: &str, replica: &Replica) -> Result<(), Violation> {
     oracle.gone.keys().try_for_each(|key| standing(oracle, name, replica, key))
 }

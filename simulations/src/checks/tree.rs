@@ -13,21 +13,36 @@ use super::{Invariant, Violation};
 pub fn one(name: &str, replica: &Replica) -> Result<(), Violation> {
     for id in replica.held() {
         let Some(section) = replica.section(id) else { continue };
-        let mut of: BTreeMap<DotIx, Path> = BTreeMap::new();
-        for topic in section.tree.topics_from("") {
-            for creation in &topic.ids {
-                if let Some(other) = of.insert(*creation, topic.path.clone()) {
-                    let what = format!("node {name}: {creation:?} is the topic at {other} and the one at {} in {id}", topic.path);
-                    return Err(Violation::new(Invariant::S15, what));
-                }
-                if section.tree.path_of(*creation) != Some(&topic.path) {
-                    let what = format!("node {name}: topic {} of {id} is not found by its creation {creation:?}", topic.path);
-                    return Err(Violation::new(Invariant::S15, what));
-                }
+        let topics = section.tree.topics_from("").map(|topic| (&topic.path, topic.ids.as_slice()));
+        let by_path = |path: &Path| section.tree.topic(path.as_str()).map(|topic| topic.ids.as_slice());
+        fits(topics, |creation| section.tree.path_of(creation), by_path)
+            .map_err(|what| Violation::new(Invariant::S15, format!("node {name}, {id}: {what}")))?;
+    }
+    Ok(())
+}
+
+/// Whether topics, as they are listed, fit how they are found.
+fn fits<'t>(
+    topics: impl Iterator<Item = (&'t Path, &'t [DotIx])>,
+    by_creation: impl Fn(DotIx) -> Option<&'t Path>,
+    by_path: impl Fn(&Path) -> Option<&'t [DotIx]>,
+) -> Result<(), String> {
+    let mut of: BTreeMap<DotIx, &Path> = BTreeMap::new();
+    let mut before: Option<&Path> = None;
+    for (path, creations) in topics {
+        if before.replace(path) == Some(path) {
+            return Err(format!("there are two topics at {path}"));
+        }
+        for creation in creations {
+            if let Some(other) = of.insert(*creation, path) {
+                return Err(format!("{creation:?} is the topic at {other} and the one at {path}"));
             }
-            if section.tree.topic(topic.path.as_str()) != Some(topic) {
-                return Err(Violation::new(Invariant::S15, format!("node {name}: topic {} of {id} is not found by its path", topic.path)));
+            if by_creation(*creation) != Some(path) {
+                return Err(format!("topic {path} is not found by its creation {creation:?}"));
             }
+        }
+        if by_path(path) != Some(creations) {
+            return Err(format!("topic {path} is not found by its path"));
         }
     }
     Ok(())
@@ -68,6 +83,27 @@ mod tests {
         let path = Path::parse("a").expect("a path");
         replica.add_topics(&topic.map(|topic| (path, Definition::new(topic, Properties::default()))).into_iter().collect::<Vec<_>>());
         replica
+    }
+
+    #[test]
+    fn two_topics_at_a_path_or_one_that_is_not_found_do_not_fit() {
+        use mangrove_crdt::frontier::OriginIx;
+        let dot = |number| [DotIx { origin: OriginIx(0), number }];
+        let (a, b) = (Path::parse("a").expect("a path"), Path::parse("b").expect("a path"));
+        let (one, two, other) = (dot(1), dot(2), dot(3));
+        let place = |creation: DotIx| if creation == one[0] { Some(&a) } else { Some(&b) };
+        let topic = |path: &Path| if *path == a { Some(&one[..]) } else { Some(&two[..]) };
+        let said = |topics: [(&'static str, u64); 2]| {
+            let listed =
+                topics.map(|(path, number)| (if path == "a" { &a } else { &b }, [&one, &two, &other][number as usize - 1].as_slice()));
+            fits(listed.into_iter(), place, topic).err().unwrap_or_default()
+        };
+        assert_eq!(said([("a", 1), ("b", 2)]), "");
+        let fails = |topics, what: &str| assert!(said(topics).contains(what), "{topics:?}: {}", said(topics));
+        fails([("a", 1), ("a", 1)], "two topics at a");
+        fails([("a", 1), ("b", 1)], "is the topic at a and the one at b");
+        fails([("a", 2), ("b", 1)], "not found by its creation");
+        fails([("a", 1), ("b", 3)], "not found by its path");
     }
 
     #[test]

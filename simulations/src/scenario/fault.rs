@@ -3,6 +3,7 @@
 use super::{
     Time,
     keys::{BadScenario, Keys, Unit, nearest},
+    kinds::{KINDS, usual},
 };
 use crate::dice::Amount;
 
@@ -15,6 +16,22 @@ pub struct FaultSpec {
     pub when: When,
     /// After how long it is over, in microseconds: the heal, the restart, the end of the pause. None for not before the settle phase.
     pub lasts: Option<Amount>,
+    /// How much may go wrong at all, for faults that a swarm has drawn.
+    pub budget: Budget,
+}
+
+/// How much may go wrong, so that enough is left of what is demanded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Budget {
+    /// How many nodes may ever have something happen to their storage.
+    pub storage_faults_max: usize,
+    /// How many nodes may be down, or stand still, at once.
+    pub down_max: usize,
+}
+
+impl Budget {
+    /// As much as comes.
+    pub const NONE: Budget = Budget { storage_faults_max: usize::MAX, down_max: usize::MAX };
 }
 
 /// When a fault strikes.
@@ -44,7 +61,7 @@ pub enum Observed {
     RunOpen,
     /// A node has asked a neighbour for its state and got a part of it.
     AdoptionBegun,
-    /// A node has taken over a neighbour's state.
+    /// A node has taken over a neighbour's state of a section with topics.
     AdoptionDone,
     /// A node has forgotten a removal.
     RemovalForgotten,
@@ -88,6 +105,10 @@ pub enum Crash {
     Persisted,
     /// The power goes; what was not synced is lost.
     LoseUnsynced,
+    /// The power goes in the middle of a write: of what was not synced, a part of a batch is on the disk, and recovery drops it.
+    TornWrite,
+    /// The journal has lost its tail, synced or not: the disk is as it was a few batches ago. What is lost by it is permitted.
+    Truncated,
     /// The disk is lost, and the node's key is not: it starts from nothing under the same identity.
     Amnesia,
     /// All is lost; another node, with another identity, takes its place.
@@ -101,9 +122,9 @@ pub enum Crash {
 /// What a partition does with what is sent.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Mode {
-    /// It is lost: sent again, ever more slowly, after the heal.
+    /// It is lost, what is on its way too: sent again, after ever longer waits, and for good once an end has given the connection up.
     Drop,
-    /// It is kept, and all of it arrives at the heal.
+    /// It is kept, what is on its way too, and all of it arrives at the heal at once, in order.
     Hold,
     /// It takes so many times as long.
     Slow(f64),
@@ -112,7 +133,7 @@ pub enum Mode {
 /// Whom a partition separates.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Shape {
-    /// Every side from every other.
+    /// Every side from every other; who stands on none is a side with the rest.
     Complete(Vec<Vec<usize>>),
     /// The sides, but for the bridge, which reaches all.
     Bridge(Vec<Vec<usize>>),
@@ -126,6 +147,10 @@ pub enum Shape {
     Isolate(Who),
     /// Two random halves.
     Halves,
+    /// Of two random halves one is not heard by the other, and hears it.
+    DeafHalf,
+    /// Some nodes, each from all others, and each for as long as is drawn for it: they come back in another order.
+    Swizzle,
     /// One random pair of nodes, in one direction or both.
     Link,
 }
@@ -145,6 +170,8 @@ pub enum FaultKind {
     SlowNode(Who, f64),
     /// The wall clock jumps by so many microseconds.
     ClockJump(Who, Amount),
+    /// The wall clock jumps forth and back by so many microseconds, every tenth of a second.
+    ClockStrobe(Who, Amount),
     /// Both clocks run at another rate from now on, in parts per million.
     ClockDrift(Who, Amount),
     /// The disk takes so many times as long.
@@ -171,7 +198,7 @@ pub enum FaultKind {
     DropSection(Who),
     /// Bytes that are no frames, or parts of frames, arrive on a link.
     Garbage(Who),
-    /// Frames of an old connection arrive under its old name.
+    /// Frames of an earlier connection arrive again: under its old name, or, sent again by the peer, over the one that there is now.
     Replay(Who),
     /// For each seed some of these kinds are switched on, each with a rate of its own.
     Swarm {
@@ -181,165 +208,82 @@ pub enum FaultKind {
         probability: f64,
         /// The mean time between two faults of a kind that is on, in microseconds.
         mean: f64,
+        /// How much all of them together may do.
+        budget: Budget,
     },
 }
 
-/// Kinds that take no more words than a node, so that a swarm may draw them.
-pub const KINDS: [&str; 22] = [
-    "partition",
-    "clog",
-    "crash",
-    "restart",
-    "pause",
-    "slow-node",
-    "clock-jump",
-    "clock-drift",
-    "disk-slow",
-    "disk-fail",
-    "disk-read-only",
-    "disk-full",
-    "bitflip",
-    "lying-disk",
-    "backup",
-    "clients-vanish",
-    "revoke",
-    "leave",
-    "drop-section",
-    "garbage",
-    "replay",
-    "swarm",
-];
-
-/// What a kind is in a swarm: drawn nodes, usual strength and length. One word may stand for several ways to crash or to part.
-pub fn swarm_kind(word: &str) -> Option<(FaultKind, Option<Amount>)> {
-    let second = |from: f64, to: f64| Some(Amount::Uniform { min: from * 1e6, max: to * 1e6 });
-    let who = Who::Random;
-    Some(match word {
-        "partition" => (FaultKind::Partition(Shape::Halves, Mode::Drop), second(0.5, 15.0)),
-        "isolate" => (FaultKind::Partition(Shape::Isolate(Who::Random), Mode::Drop), second(0.5, 25.0)),
-        "majority-ring" => (FaultKind::Partition(Shape::MajorityRing, Mode::Drop), second(1.0, 15.0)),
-        "clog" => (FaultKind::Partition(Shape::Link, Mode::Hold), second(0.1, 5.0)),
-        "cut" => (FaultKind::Partition(Shape::Link, Mode::Drop), second(0.1, 30.0)),
-        "slow-link" => (FaultKind::Partition(Shape::Link, Mode::Slow(20.0)), second(1.0, 10.0)),
-        "crash" => (FaultKind::Crash(who, Crash::Persisted), second(0.1, 10.0)),
-        "power-loss" => (FaultKind::Crash(who, Crash::LoseUnsynced), second(0.1, 10.0)),
-        "amnesia" => (FaultKind::Crash(who, Crash::Amnesia), second(0.1, 10.0)),
-        "replacement" => (FaultKind::Crash(who, Crash::WipedNewId), second(0.1, 10.0)),
-        "restored-backup" => (FaultKind::Crash(who, Crash::Backup), second(0.1, 10.0)),
-        "restart" => (FaultKind::Restart(who), second(0.1, 1.0)),
-        "pause" => (FaultKind::Pause(who), second(0.1, 25.0)),
-        "slow-node" => (FaultKind::SlowNode(who, 50.0), second(1.0, 10.0)),
-        "clock-jump" => (FaultKind::ClockJump(who, Amount::Uniform { min: -3_600e6, max: 3_600e6 }), None),
-        "clock-drift" => (FaultKind::ClockDrift(who, Amount::Uniform { min: -500.0, max: 500.0 }), None),
-        "disk-slow" => (FaultKind::DiskSlow(who, 50.0), second(1.0, 10.0)),
-        "disk-fail" => (FaultKind::DiskFail(who), second(0.2, 10.0)),
-        "disk-read-only" => (FaultKind::DiskReadOnly(who), second(0.2, 10.0)),
-        "disk-full" => (FaultKind::DiskFull(who), second(0.5, 10.0)),
-        "bitflip" => (FaultKind::BitFlip(who), second(0.1, 5.0)),
-        "lying-disk" => (FaultKind::LyingDisk(who), second(1.0, 20.0)),
-        "backup" => (FaultKind::Backup(who), None),
-        "clients-vanish" => (FaultKind::ClientsVanish(who), None),
-        "leave" => (FaultKind::Leave(who), None),
-        "drop-section" => (FaultKind::DropSection(who), second(0.1, 10.0)),
-        "garbage" => (FaultKind::Garbage(who), None),
-        "replay" => (FaultKind::Replay(who), None),
-        _ => return None,
-    })
-}
-
-/// The words that a swarm knows.
-pub const SWARM: [&str; 28] = [
-    "partition",
-    "isolate",
-    "majority-ring",
-    "clog",
-    "cut",
-    "slow-link",
-    "crash",
-    "power-loss",
-    "amnesia",
-    "replacement",
-    "restored-backup",
-    "restart",
-    "pause",
-    "slow-node",
-    "clock-jump",
-    "clock-drift",
-    "disk-slow",
-    "disk-fail",
-    "disk-read-only",
-    "disk-full",
-    "bitflip",
-    "lying-disk",
-    "backup",
-    "clients-vanish",
-    "leave",
-    "drop-section",
-    "garbage",
-    "replay",
-];
-
-/// Reads one fault. `node` finds the nodes that a pattern means.
+/// Reads one fault. `nodes` finds the nodes that a pattern means.
 pub(super) fn read(mut keys: Keys, nodes: &dyn Fn(&str) -> Vec<usize>) -> Result<FaultSpec, BadScenario> {
-    let kind = keys.word("kind", &KINDS)?.ok_or_else(|| keys.bad("kind", "is missing"))?;
+    let word = keys.word("kind", &KINDS.map(|(word, _)| word))?.ok_or_else(|| keys.bad("kind", "is missing"))?;
     let who = who(&mut keys, nodes)?;
-    let need = |keys: &Keys| who.clone().ok_or_else(|| keys.bad("node", "is missing: whom does it strike?"));
-    let factor = |keys: &mut Keys| Ok(keys.number("factor")?.unwrap_or(20.0).max(1.0));
-    let by = |keys: &mut Keys, unit| keys.amount("by", unit)?.ok_or_else(|| keys.bad("by", "is missing: by how much?"));
-    let kind = match kind.as_str() {
-        "partition" => FaultKind::Partition(shape(&mut keys, &who, nodes)?, mode(&mut keys, Mode::Drop)?),
-        "clog" => FaultKind::Partition(if keys.has("type") { shape(&mut keys, &who, nodes)? } else { Shape::Link }, Mode::Hold),
-        "crash" => {
-            let states = ["persisted", "lose-unsynced", "amnesia-same-id", "wiped-new-id", "backup", "dead"];
-            let state =
-                keys.word("state", &states)?.ok_or_else(|| keys.bad("state", format!("is missing: one of {}", states.join(", "))))?;
-            let state = match state.as_str() {
-                "persisted" => Crash::Persisted,
-                "lose-unsynced" => Crash::LoseUnsynced,
-                "amnesia-same-id" => Crash::Amnesia,
-                "wiped-new-id" => Crash::WipedNewId,
-                "backup" => Crash::Backup,
-                _ => Crash::Dead,
-            };
-            FaultKind::Crash(need(&keys)?, state)
-        }
-        "restart" => FaultKind::Restart(need(&keys)?),
-        "pause" => FaultKind::Pause(need(&keys)?),
-        "slow-node" => FaultKind::SlowNode(need(&keys)?, factor(&mut keys)?),
-        "clock-jump" => FaultKind::ClockJump(need(&keys)?, by(&mut keys, Unit::Duration)?),
-        "clock-drift" => FaultKind::ClockDrift(need(&keys)?, by(&mut keys, Unit::None)?),
-        "disk-slow" => FaultKind::DiskSlow(need(&keys)?, factor(&mut keys)?),
-        "disk-fail" => FaultKind::DiskFail(need(&keys)?),
-        "disk-read-only" => FaultKind::DiskReadOnly(need(&keys)?),
-        "disk-full" => FaultKind::DiskFull(need(&keys)?),
-        "bitflip" => FaultKind::BitFlip(need(&keys)?),
-        "lying-disk" => FaultKind::LyingDisk(need(&keys)?),
-        "backup" => FaultKind::Backup(need(&keys)?),
-        "clients-vanish" => FaultKind::ClientsVanish(need(&keys)?),
-        "revoke" => FaultKind::Revoke(need(&keys)?),
-        "leave" => FaultKind::Leave(need(&keys)?),
-        "drop-section" => FaultKind::DropSection(need(&keys)?),
-        "garbage" => FaultKind::Garbage(need(&keys)?),
-        "replay" => FaultKind::Replay(need(&keys)?),
-        _ => {
-            let from = keys.texts("from")?.ok_or_else(|| keys.bad("from", "is missing: which kinds?"))?;
-            for word in &from {
-                if swarm_kind(word).is_none() {
-                    return Err(keys.bad("from", format!("there is no kind {word:?} for a swarm{}", nearest(word, &SWARM))));
-                }
-            }
-            let mean = keys.duration("mean")?.unwrap_or(15_000_000) as f64;
-            FaultKind::Swarm { from, probability: keys.share("enable_probability")?.unwrap_or(0.5), mean }
-        }
+    let usually = usual(&word, who.clone().unwrap_or(Who::Random), 1.0).map(|(kind, _)| kind);
+    let strikes_node = usually.as_ref().is_some_and(|kind| kind.who().is_some());
+    if who.is_none() && strikes_node {
+        return Err(keys.bad("node", "is missing: whom does it strike?"));
+    }
+    let kind = match (word.as_str(), usually) {
+        ("swarm", _) | (_, None) => swarm(&mut keys)?,
+        ("partition", _) => FaultKind::Partition(shape(&mut keys, &who, nodes)?, mode(&mut keys, Mode::Drop)?),
+        ("clog", _) if keys.has("type") => FaultKind::Partition(shape(&mut keys, &who, nodes)?, Mode::Hold),
+        (_, Some(FaultKind::Partition(shape, usual))) => FaultKind::Partition(shape, mode(&mut keys, usual)?),
+        ("crash", Some(FaultKind::Crash(who, _))) => FaultKind::Crash(who, crash(&mut keys)?),
+        (_, Some(FaultKind::SlowNode(who, usual))) => FaultKind::SlowNode(who, factor(&mut keys, usual)?),
+        (_, Some(FaultKind::DiskSlow(who, usual))) => FaultKind::DiskSlow(who, factor(&mut keys, usual)?),
+        (_, Some(FaultKind::ClockJump(who, usual))) => FaultKind::ClockJump(who, keys.amount("by", Unit::Duration)?.unwrap_or(usual)),
+        (_, Some(FaultKind::ClockStrobe(who, usual))) => FaultKind::ClockStrobe(who, keys.amount("by", Unit::Duration)?.unwrap_or(usual)),
+        (_, Some(FaultKind::ClockDrift(who, usual))) => FaultKind::ClockDrift(who, keys.amount("by", Unit::None)?.unwrap_or(usual)),
+        (_, Some(usual)) => usual,
     };
     let when = when(&mut keys, nodes, matches!(kind, FaultKind::Swarm { .. }))?;
-    let lasts = ["heal_after", "restart_after", "duration"].into_iter().find(|key| keys.has(key));
-    let lasts = lasts.map(|key| keys.amount(key, Unit::Duration)).transpose()?.flatten();
+    let said = ["heal_after", "restart_after", "duration"].into_iter().find(|key| keys.has(key));
+    // Whoever plans a fault says how long it lasts, or means that it does not end.
+    let lasts = said.map(|key| keys.amount(key, Unit::Duration)).transpose()?.flatten();
     if matches!(kind, FaultKind::Restart(_)) && lasts.is_none() {
         return Err(keys.bad("restart_after", "is missing: when does it start again?"));
     }
     keys.end()?;
-    Ok(FaultSpec { kind, when, lasts })
+    Ok(FaultSpec { kind, when, lasts, budget: Budget::NONE })
+}
+
+fn factor(keys: &mut Keys, usual: f64) -> Result<f64, BadScenario> {
+    Ok(keys.number("factor")?.unwrap_or(usual).max(1.0))
+}
+
+fn crash(keys: &mut Keys) -> Result<Crash, BadScenario> {
+    let states = [
+        ("persisted", Crash::Persisted),
+        ("lose-unsynced", Crash::LoseUnsynced),
+        ("torn-write", Crash::TornWrite),
+        ("truncated", Crash::Truncated),
+        ("amnesia-same-id", Crash::Amnesia),
+        ("wiped-new-id", Crash::WipedNewId),
+        ("backup", Crash::Backup),
+        ("dead", Crash::Dead),
+    ];
+    let words = states.map(|(word, _)| word);
+    let said = keys.word("state", &words)?.ok_or_else(|| keys.bad("state", format!("is missing: one of {}", words.join(", "))))?;
+    let state = states.into_iter().find(|(word, _)| *word == said).map(|(_, state)| state);
+    state.ok_or_else(|| keys.bad("state", "is missing"))
+}
+
+fn swarm(keys: &mut Keys) -> Result<FaultKind, BadScenario> {
+    let from = keys.texts("from")?.ok_or_else(|| keys.bad("from", "is missing: which kinds?"))?;
+    let known: Vec<&str> = KINDS.iter().filter(|(_, drawn)| *drawn).map(|(word, _)| *word).collect();
+    for word in &from {
+        if !known.contains(&word.as_str()) {
+            return Err(keys.bad("from", format!("there is no kind {word:?} for a swarm{}", nearest(word, &known))));
+        }
+    }
+    let mean = keys.duration("mean")?.unwrap_or(15_000_000) as f64;
+    let mut budget = Budget::NONE;
+    if let Some(mut table) = keys.table("budget", &[])? {
+        let most = |count: Option<u64>| count.map_or(usize::MAX, |count| count as usize);
+        budget.storage_faults_max = most(table.count("max_nodes_with_storage_faults")?);
+        budget.down_max = most(table.count("max_down")?);
+        table.end()?;
+    }
+    Ok(FaultKind::Swarm { from, probability: keys.share("enable_probability")?.unwrap_or(0.5), mean, budget })
 }
 
 fn who(keys: &mut Keys, nodes: &dyn Fn(&str) -> Vec<usize>) -> Result<Option<Who>, BadScenario> {
@@ -378,7 +322,7 @@ pub(super) fn named(keys: &Keys, key: &str, patterns: &[String], nodes: &dyn Fn(
 }
 
 fn shape(keys: &mut Keys, who: &Option<Who>, nodes: &dyn Fn(&str) -> Vec<usize>) -> Result<Shape, BadScenario> {
-    let types = ["complete", "partial", "bridge", "simplex", "majority-ring", "isolate", "halves", "link"];
+    let types = ["complete", "partial", "bridge", "simplex", "majority-ring", "isolate", "halves", "deaf-half", "swizzle", "link"];
     let kind = keys.word("type", &types)?.ok_or_else(|| keys.bad("type", format!("is missing: one of {}", types.join(", "))))?;
     let mut sides = Vec::new();
     for side in keys.text_lists("sides")?.unwrap_or_default() {
@@ -389,13 +333,17 @@ fn shape(keys: &mut Keys, who: &Option<Who>, nodes: &dyn Fn(&str) -> Vec<usize>)
         if sides.iter().flatten().any(|node| bridge.contains(node)) {
             return Err(keys.bad("bridge", "the bridge stands on no side"));
         }
+        if nodes("*").iter().any(|node| !bridge.contains(node) && !sides.iter().flatten().any(|other| other == node)) {
+            return Err(keys.bad("bridge", "whoever is not the bridge stands on a side"));
+        }
     }
     let two = |sides: &[Vec<usize>]| match sides {
         [first, second] => Ok((first.clone(), second.clone())),
         _ => Err(keys.bad("sides", "must be two")),
     };
     Ok(match kind.as_str() {
-        "complete" | "bridge" if sides.len() < 2 => return Err(keys.bad("sides", "must be at least two")),
+        "complete" if sides.is_empty() => return Err(keys.bad("sides", "must be at least one: the rest is another")),
+        "bridge" if sides.len() < 2 => return Err(keys.bad("sides", "must be at least two")),
         "complete" => Shape::Complete(sides),
         "bridge" => Shape::Bridge(sides),
         "partial" => two(&sides).map(|(a, b)| Shape::Partial(a, b))?,
@@ -403,6 +351,8 @@ fn shape(keys: &mut Keys, who: &Option<Who>, nodes: &dyn Fn(&str) -> Vec<usize>)
         "majority-ring" => Shape::MajorityRing,
         "isolate" => Shape::Isolate(who.clone().ok_or_else(|| keys.bad("node", "is missing: whom does it isolate?"))?),
         "halves" => Shape::Halves,
+        "deaf-half" => Shape::DeafHalf,
+        "swizzle" => Shape::Swizzle,
         _ => Shape::Link,
     })
 }
@@ -450,4 +400,56 @@ fn when(keys: &mut Keys, nodes: &dyn Fn(&str) -> Vec<usize>, is_swarm: bool) -> 
         return Ok(When::On { event, node: node.and_then(|nodes| nodes.first().copied()), nth, delay });
     }
     if is_swarm { Ok(When::At(0)) } else { Err(keys.bad("at", "is missing: when does it strike? one of at, every, when")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Scenario;
+    use super::*;
+
+    fn faults(fault: &str) -> Result<Vec<FaultSpec>, String> {
+        let text = format!(
+            "schema = 1\n[run]\nduration = \"1s\"\nsettle = \"1s\"\n[nodes]\ncount = 3\n[[section]]\nroot = \"s\"\n\
+             [network.default]\nlatency = \"10ms\"\n[[fault]]\n{fault}\n"
+        );
+        Scenario::parse("faults", &text).map(|scenario| scenario.faults).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_word_is_a_kind_by_itself_and_a_swarm_draws_those_that_it_may() {
+        for (word, drawn) in KINDS {
+            let usual = usual(word, Who::Random, 1.0);
+            assert_eq!(usual.is_none(), word == "swarm", "{word}");
+            let swarm = faults(&format!("kind = \"swarm\"\nfrom = [\"{word}\"]"));
+            assert_eq!(swarm.is_ok(), drawn, "{word}: {swarm:?}");
+            if ["partition", "crash", "swarm"].contains(&word) {
+                continue; // They need more words.
+            }
+            let node = if usual.is_some_and(|(kind, _)| kind.who().is_some()) { "node = \"n2\"" } else { "" };
+            let alone = faults(&format!("kind = \"{word}\"\nat = \"1s\"\nduration = \"1s\"\n{node}")).expect(word);
+            if !node.is_empty() {
+                assert_eq!(alone[0].kind.who(), Some(&Who::Nodes(vec![1])), "{word}");
+                let nobody = faults(&format!("kind = \"{word}\"\nat = \"1s\"\nduration = \"1s\""));
+                assert!(nobody.is_err_and(|error| error.contains("whom does it strike")), "{word}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_budget_is_read_as_it_is_written() {
+        let swarm = "kind = \"swarm\"\nfrom = [\"clog\"]\nbudget = { max_nodes_with_storage_faults = 2, max_down = 3 }";
+        let read = faults(swarm).expect("a good swarm");
+        let FaultKind::Swarm { budget, .. } = &read[0].kind else { panic!("a swarm") };
+        assert_eq!(*budget, Budget { storage_faults_max: 2, down_max: 3 });
+        assert!(faults(&swarm.replace("max_down", "max_up")).is_err());
+    }
+
+    #[test]
+    fn whoever_is_not_the_bridge_stands_on_a_side() {
+        let bridge =
+            |sides: &str| faults(&format!("kind = \"partition\"\ntype = \"bridge\"\nat = \"1s\"\nsides = {sides}\nbridge = [\"n2\"]"));
+        assert!(bridge("[[\"n1\"], [\"n3\"]]").is_ok());
+        assert!(bridge("[[\"n1\"], [\"n2\", \"n3\"]]").is_err_and(|error| error.contains("stands on no side")));
+        assert!(bridge("[[\"n1\"], [\"n1\"]]").is_err_and(|error| error.contains("stands on a side")));
+    }
 }

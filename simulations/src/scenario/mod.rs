@@ -5,6 +5,7 @@
 
 pub mod fault;
 pub mod keys;
+pub mod kinds;
 mod read;
 
 use std::time::Duration;

@@ -3,6 +3,7 @@
 mod clients;
 mod faults;
 mod links;
+mod partitions;
 mod process;
 mod verdict;
 
@@ -207,6 +208,7 @@ impl<'s> World<'s> {
             Event::Wake { host, process } => self.wake(host as usize, process),
             Event::Turn { host, process } => self.turn(host as usize, process),
             Event::Sent { conn, from, lane, bytes } => self.sent(conn as usize, from as usize, lane, bytes as usize),
+            Event::Resend { conn, from } => self.network.resend(self.now, &mut self.queue, conn as usize, from as usize),
             Event::Idle { conn, end, epoch } => self.idle(conn as usize, end as usize, epoch),
             Event::Closed { conn, end, revoked } => self.peer_closed(conn as usize, end as usize, revoked),
             Event::Dial { host, process, dialler } => self.dial(host as usize, process, dialler),

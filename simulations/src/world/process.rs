@@ -7,6 +7,7 @@ use mangrove::{
     node::{Output, Parting},
     store::Store,
 };
+use mangrove_crdt::id::SectionId;
 use mangrove_net::link::LinkId;
 
 use super::World;
@@ -415,22 +416,33 @@ impl World<'_> {
             if at.is_sending() {
                 seen.push((Observed::RunOpen, peer));
             }
-            if at.stats().adoptions_in > 0 {
+            // The built-in section is mostly the first, and small.
+            let mut topics = node.replica().held().filter(|id| *id != SectionId::MESH).filter_map(|id| node.replica().section(id));
+            if at.stats().adoptions_in > 0 && topics.any(|section| !section.frontiers().is_zero()) {
                 seen.push((Observed::AdoptionDone, peer));
             }
             if node.replica().held().any(|section| at.adopting(section).is_some_and(|done| done > 0)) {
                 seen.push((Observed::AdoptionBegun, peer));
             }
         }
-        let sections = node.replica().held().filter_map(|id| node.replica().section(id));
-        let remembered: usize = sections.map(|section| section.remembered()).sum();
-        let number = self.hosts[host].process_no;
-        if self.faults.remembers(host, number, remembered) {
+        if self.has_forgotten(host) {
             seen.push((Observed::RemovalForgotten, None));
         }
         for (event, peer) in seen {
             self.observed(event, host, peer);
         }
+    }
+
+    /// Whether a node has forgotten removals since it was looked at last.
+    pub(super) fn has_forgotten(&mut self, host: usize) -> bool {
+        let Some(process) = self.hosts[host].process.as_ref() else { return false };
+        let replica = process.node.replica();
+        let remembered = replica.held().filter_map(|id| replica.section(id)).map(|section| section.remembered()).sum();
+        let forgotten = self.faults.remembers(host, self.hosts[host].process_no, remembered);
+        if forgotten {
+            self.reach("removal.forgotten");
+        }
+        forgotten
     }
 
     /// Whether an end of a connection belongs to the process that its host runs now.

@@ -18,9 +18,13 @@ impl World<'_> {
         for host in 0..self.hosts.len() {
             let machine = &self.hosts[host];
             if let Some(process) = &machine.process {
-                let result = bounds::node(&machine.name, &process.node, process.writer.batches());
+                let result = bounds::node(&machine.name, &process.node, process.writer.batches())
+                    .and_then(|()| resurrection::all_standing(&self.oracle, &machine.name, process.node.replica()));
                 self.check(result);
             }
+        }
+        if !self.faults.awaits_state() {
+            (0..self.hosts.len()).for_each(|host| _ = self.has_forgotten(host));
         }
         let result = bounds::stalled(self.network.stalled_bytes_max());
         self.check(result);
@@ -253,7 +257,7 @@ impl World<'_> {
         let replicas: Vec<_> = members.iter().filter_map(of).collect();
         for (name, replica) in &replicas {
             resurrection::ended(&self.oracle, &self.history, &self.losses, name, replica)?;
-            resurrection::standing_ended(&self.oracle, name, replica)?;
+            resurrection::all_standing(&self.oracle, name, replica)?;
         }
         for id in replica.held() {
             for (other, of_other) in replicas.iter().skip(1).filter(|(_, replica)| replica.section(id).is_some()) {
