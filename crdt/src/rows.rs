@@ -100,7 +100,9 @@ pub fn decode_feed(bytes: &[u8]) -> Result<(u64, u64)> {
 /// A register's row.
 pub fn encode_stored(stored: &Stored) -> Vec<u8> {
     let Write { dot, stamp, seen, time_ms, value } = &stored.write;
-    encode(|e| {
+    // As long as it becomes: a million of these may wait for the store at once.
+    let bytes = Vec::with_capacity(STORED_BYTES + value.as_ref().map_or(0, |value| value.len()));
+    encode_onto(bytes, |e| {
         e.array(9)?.u32(dot.origin.0)?.u64(dot.number)?.u64(stamp.epoch)?;
         match &stamp.rank {
             Some(rank) => e.encode(rank.as_ref())?,
@@ -207,8 +209,14 @@ pub(crate) fn decode_record(number: u64, bytes: &[u8]) -> Result<(TreeRecord, Ve
 type EncodeResult = std::result::Result<(), minicbor::encode::Error<std::convert::Infallible>>;
 type VecEncoder<'a> = Encoder<&'a mut Vec<u8>>;
 
+/// About what a register's row takes beside the value.
+const STORED_BYTES: usize = 56;
+
 fn encode(write: impl FnOnce(&mut VecEncoder<'_>) -> EncodeResult) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    encode_onto(Vec::new(), write)
+}
+
+fn encode_onto(mut bytes: Vec<u8>, write: impl FnOnce(&mut VecEncoder<'_>) -> EncodeResult) -> Vec<u8> {
     // Writing to a vector cannot fail, and nothing here refuses to be encoded.
     write(&mut Encoder::new(&mut bytes)).expect("encoding to memory");
     bytes
