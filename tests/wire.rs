@@ -105,6 +105,8 @@ fn controls() -> Vec<Control> {
         Control::Buckets(message::Buckets { section, group: 63, buckets: packed }),
         Control::RepairRequest(message::OfBucket { section, bucket: 4_095 }),
         Control::Unfold(message::OfHolding { section, holding: 8 }),
+        Control::Relay(message::Relay { member: Some(origin(b"a").node), wanted: false }),
+        Control::Relay(message::Relay { member: None, wanted: true }),
     ]
 }
 

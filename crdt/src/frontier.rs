@@ -83,7 +83,12 @@ impl Origins {
 pub struct Frontier {
     numbers: Vec<u64>,
     changes: u64,
+    /// What the last changes were: the origin whose number rose at each, or `None` where more than that changed.
+    recent: [Option<OriginIx>; RECENT],
 }
+
+/// How many of the last changes are told one by one.
+const RECENT: usize = 8;
 
 impl Frontier {
     /// The number of an origin.
@@ -96,6 +101,20 @@ impl Frontier {
         self.changes
     }
 
+    /// The origins whose numbers rose since there were so many `changes`, some perhaps more than once; `None` if that was too long ago, or if something
+    /// else has changed since.
+    pub fn risen_since(&self, changes: u64) -> Option<impl Iterator<Item = OriginIx> + '_> {
+        let recent = move |change: u64| self.recent[change as usize % RECENT];
+        let told = self.changes.checked_sub(changes).is_some_and(|since| since <= RECENT as u64);
+        let told = told && (changes..self.changes).all(|change| recent(change).is_some());
+        told.then(|| (changes..self.changes).filter_map(recent))
+    }
+
+    fn changed(&mut self, risen: Option<OriginIx>) {
+        self.recent[self.changes as usize % RECENT] = risen;
+        self.changes += 1;
+    }
+
     /// Raises an origin's number; a lower one changes nothing. Says whether it rose.
     pub fn raise(&mut self, origin: OriginIx, number: u64) -> bool {
         if number <= self.get(origin) {
@@ -105,7 +124,7 @@ impl Frontier {
             self.numbers.resize(origin.at() + 1, 0);
         }
         self.numbers[origin.at()] = number;
-        self.changes += 1;
+        self.changed(Some(origin));
         true
     }
 
@@ -134,7 +153,7 @@ impl Frontier {
 
     /// Lowers every number to the other's.
     pub fn meet(&mut self, other: &Frontier) {
-        self.changes += 1;
+        self.changed(None);
         for (at, number) in self.numbers.iter_mut().enumerate() {
             *number = (*number).min(other.numbers.get(at).copied().unwrap_or(0));
         }
@@ -144,7 +163,7 @@ impl Frontier {
     pub fn forget(&mut self, origin: OriginIx) {
         if let Some(number) = self.numbers.get_mut(origin.at()) {
             *number = 0;
-            self.changes += 1;
+            self.changed(None);
         }
     }
 

@@ -128,6 +128,8 @@ pub struct Replica {
     /// within one run, since its old numbers are spent.
     writers: BTreeMap<SectionId, OriginIx>,
     holds: u64,
+    /// How many holdings have ended, and the changes of their sections.
+    ended: (u64, u64),
     /// Which holding of each section this is: one given up and held again is another, with nothing in it.
     holdings: BTreeMap<SectionId, u64>,
     /// Sections that an operator has given up here, so that they are not held again by themselves.
@@ -155,6 +157,7 @@ impl Replica {
             sections: BTreeMap::new(),
             writers: BTreeMap::new(),
             holds: 0,
+            ended: (0, 0),
             holdings: BTreeMap::new(),
             released: BTreeSet::new(),
             policies: BTreeMap::new(),
@@ -204,6 +207,22 @@ impl Replica {
     /// The sections held and replicated, the built-in one first.
     pub fn held(&self) -> impl Iterator<Item = SectionId> + '_ {
         self.sections.keys().copied().filter(|id| *id != SectionId::LOCAL)
+    }
+
+    /// How often something has changed that neighbours are told of: a frontier, or which sections are held. As long as this is the same, so is all that.
+    pub fn changes(&self) -> u64 {
+        self.turnover() + self.ended.1 + self.sections.values().map(Section::changes).sum::<u64>()
+    }
+
+    /// How often a section was taken up or given up.
+    pub fn turnover(&self) -> u64 {
+        self.holds + self.ended.0
+    }
+
+    /// The same of how far everything is on this node's disk.
+    pub fn durable_changes(&self) -> u64 {
+        let of = |section: &Section| Plane::ALL.iter().map(|plane| section.durable()[*plane].changes()).sum::<u64>();
+        self.turnover() + self.ended.1 + self.sections.values().map(of).sum::<u64>()
     }
 
     /// Names this holding of a section: another one than before whenever the section was given up and held again. `None` if it isn't held.
@@ -629,6 +648,8 @@ impl Replica {
 
     fn close(&mut self, id: SectionId) {
         let Some(mut section) = self.sections.remove(&id) else { return };
+        self.ended.0 += 1;
+        self.ended.1 += section.changes();
         for topic in section.tree.topics_from("") {
             self.events.push(Event::Topic { section: id, path: topic.path.clone(), lived: true, lives: false });
         }

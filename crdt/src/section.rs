@@ -114,7 +114,7 @@ pub struct Context<'a> {
 }
 
 /// A bucket's digest, and what it is a digest of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BucketDigest {
     /// The order-independent sum of the live content's hashes.
     pub digest: [u8; 32],
@@ -200,7 +200,10 @@ pub struct Section {
     twins: BTreeSet<DotIx>,
     /// Tree changes that came before those they build on.
     waiting: BTreeMap<(OriginIx, u64), TreeRecord>,
-    digests: Vec<Option<BucketDigest>>,
+    /// The digests of the buckets that hold anything, once they have been asked for.
+    digests: Option<BTreeMap<u16, BucketDigest>>,
+    /// What has changed since: buckets, and topics with another value.
+    stale_buckets: BTreeSet<u16>,
     stale_values: Vec<DotIx>,
     /// The standing records of each bucket.
     standing_index: BTreeMap<u16, BTreeSet<StandingKey>>,
@@ -237,7 +240,8 @@ impl Section {
             graves: BTreeMap::new(),
             twins: BTreeSet::new(),
             waiting: BTreeMap::new(),
-            digests: Vec::new(),
+            digests: None,
+            stale_buckets: BTreeSet::new(),
             stale_values: Vec::new(),
             standing_index: BTreeMap::new(),
         }
@@ -260,6 +264,11 @@ impl Section {
             Plane::Tree => self.tree.frontier(),
             Plane::Values => self.values.frontier(),
         }
+    }
+
+    /// How often its frontiers have changed.
+    pub fn changes(&self) -> u64 {
+        Plane::ALL.iter().map(|plane| self.frontier(*plane).changes()).sum()
     }
 
     /// Below these numbers, removals are forgotten.
@@ -551,26 +560,42 @@ impl Section {
 
     /// A bucket's digest, computed anew only if something in it changed.
     pub fn digest(&mut self, origins: &Origins, bucket: u16) -> BucketDigest {
-        self.settle_stale();
-        self.digests.resize(BUCKETS as usize, None);
-        if let Some(digest) = &self.digests[bucket as usize] {
-            return digest.clone();
+        self.settle_digests(origins, bucket..bucket + 1).get(&bucket).cloned().unwrap_or_default()
+    }
+
+    /// The digests of the buckets that hold anything; those in a range are up to date.
+    fn settle_digests(&mut self, origins: &Origins, buckets: std::ops::Range<u16>) -> &BTreeMap<u16, BucketDigest> {
+        let mut digests = match self.digests.take() {
+            Some(digests) => digests,
+            None => {
+                self.stale_buckets = self.tree.document_numbers().chain(self.standing_index.keys().copied()).collect();
+                BTreeMap::new()
+            }
+        };
+        let changed = std::mem::take(&mut self.stale_values);
+        self.stale_buckets.extend(changed.iter().filter_map(|id| Some(self.tree.path_of(*id)?.bucket())));
+        let stale: Vec<u16> = self.stale_buckets.range(buckets).copied().collect();
+        for bucket in stale {
+            self.stale_buckets.remove(&bucket);
+            let digest = self.compute_digest(origins, bucket);
+            if digest == BucketDigest::default() {
+                digests.remove(&bucket);
+            } else {
+                digests.insert(bucket, digest);
+            }
         }
-        let digest = self.compute_digest(origins, bucket);
-        self.digests[bucket as usize] = Some(digest.clone());
-        digest
+        self.digests.insert(digests)
     }
 
     /// One digest over a range of buckets; empty buckets do not count, so that an empty range gives zero.
     pub fn digest_over(&mut self, origins: &Origins, buckets: std::ops::Range<u16>) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         let mut any = false;
-        for bucket in buckets {
-            let digest = self.digest(origins, bucket).digest;
-            if digest != [0; 32] {
+        for (bucket, BucketDigest { digest, .. }) in self.settle_digests(origins, buckets.clone()).range(buckets) {
+            if *digest != [0; 32] {
                 any = true;
                 hasher.update(&bucket.to_be_bytes());
-                hasher.update(&digest);
+                hasher.update(digest);
             }
         }
         if any { *hasher.finalize().as_bytes() } else { [0; 32] }
@@ -938,10 +963,10 @@ impl Section {
 
     fn value_changed(&mut self, cx: &mut Context<'_>, id: DotIx) {
         cx.events.push(Event::Value { section: self.id, topic: id });
-        if !self.digests.is_empty() {
+        if self.digests.is_some() {
             self.stale_values.push(id);
             if self.stale_values.len() > 1 << 20 {
-                self.digests.clear();
+                self.digests = None;
                 self.stale_values.clear();
             }
         }
@@ -959,17 +984,8 @@ impl Section {
     }
 
     fn stale_document(&mut self, bucket: u16) {
-        if let Some(digest) = self.digests.get_mut(bucket as usize) {
-            *digest = None;
-        }
-    }
-
-    fn settle_stale(&mut self) {
-        for id in std::mem::take(&mut self.stale_values) {
-            if let Some(path) = self.tree.path_of(id) {
-                let bucket = path.bucket();
-                self.stale_document(bucket);
-            }
+        if self.digests.is_some() {
+            self.stale_buckets.insert(bucket);
         }
     }
 

@@ -152,6 +152,8 @@ pub struct Tree {
     kind: Kind,
     documents: Vec<Option<Box<Held>>>,
     topics: Catalogue,
+    /// The documents that are decoded.
+    live: BTreeSet<u16>,
     definitions: FxHashMap<DefinitionHash, Arc<Definition>>,
     feeds: BTreeMap<OriginIx, TreeFeed>,
     frontier: Frontier,
@@ -183,6 +185,7 @@ impl Tree {
             kind,
             documents: Vec::new(),
             topics: Catalogue::default(),
+            live: BTreeSet::new(),
             definitions: FxHashMap::default(),
             feeds: BTreeMap::new(),
             frontier: Frontier::default(),
@@ -491,20 +494,22 @@ impl Tree {
     pub fn cool(&mut self) {
         self.round += 1;
         let mut cooled = 0;
-        for (number, held) in self.documents.iter_mut().enumerate() {
-            let Some(held) = held.as_mut().filter(|held| held.touched + WARM_ROUNDS < self.round) else { continue };
+        let (documents, dirty, round) = (&mut self.documents, &mut self.dirty_documents, self.round);
+        self.live.retain(|number| {
+            let Some(held) = documents[*number as usize].as_mut() else { return false };
+            if cooled == COOLED_AT_ONCE_MAX || held.touched + WARM_ROUNDS >= round {
+                return true;
+            }
             if let State::Live(content) = &mut held.state {
                 held.state = State::Saved(content.save());
                 if held.unsaved > 0 {
                     held.unsaved = UNSAVED_CHANGES_MAX;
-                    self.dirty_documents.insert(number as u16);
+                    dirty.insert(*number);
                 }
                 cooled += 1;
             }
-            if cooled == COOLED_AT_ONCE_MAX {
-                return;
-            }
-        }
+            false
+        });
     }
 
     /// Restores a stored document and indexes its topics.
@@ -635,6 +640,7 @@ impl Tree {
     fn content(&mut self, document: u16) -> Result<&mut Content, TreeError> {
         self.check(document)?;
         let (kind, touched) = (self.kind, self.round);
+        self.live.insert(document);
         let held = self.slot(document).get_or_insert_with(|| {
             let mut content = match kind {
                 Kind::Topics => Content::Topics(Box::new(Bucket::new())),

@@ -3,14 +3,24 @@
 //! Both are *newest wins* and have no feed. Each node keeps the newest of each member and, for each link, what that link was told; a
 //! link that can take a frame gets what it was not told yet. So a slow link skips what is outdated, nothing queues, and whoever can
 //! reach a node by any chain of links knows that it lives.
+//!
+//! Heartbeats are few and take every way there is. Reports are many where much is written, so in a mesh with many links each takes a tree of its own: whoever
+//! gets one that it has already got tells the link that it need not bring that member's for a while ([`Control::Relay`]), and, when one comes sooner over such
+//! a link, or another link is lost, that it is wanted again. (The push phase of Plumtree: Leitão, Pereira and Rodrigues, 2007.)
+//!
+//! [`Control::Relay`]: crate::message::Control::Relay
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use mangrove_crdt::{
     frontier::{DotIx, OriginIx, Origins},
     id::{NodeId, Origin, Plane, SectionId},
     replica::Replica,
     section::Frontiers,
+    time::Instant,
 };
 
 use crate::retired::Retired;
@@ -94,8 +104,42 @@ pub struct Told {
     pub pulses: BTreeMap<NodeId, Pulse>,
     /// The run and version of each member's report.
     pub reports: BTreeMap<NodeId, (OriginIx, u64)>,
+    /// Members whose reports the peer gets elsewhere, each until when.
+    paused: BTreeMap<NodeId, Instant>,
     /// How much news of heartbeats, and of reports, there had been when it had been told all; zero if it was not.
     all: (u64, u64),
+}
+
+/// For how long a link is left alone that has said it gets a member's reports elsewhere: what heals should the other way go away unnoticed.
+pub const RELAY_PAUSE: Duration = Duration::from_secs(30);
+
+impl Told {
+    /// The peer gets a member's reports, or everybody's, sooner elsewhere, or wants them from here again.
+    pub fn relay(&mut self, now: Instant, member: Option<NodeId>, wanted: bool) {
+        match (member, wanted) {
+            (Some(member), false) => {
+                self.paused.insert(member, now.after(RELAY_PAUSE));
+            }
+            (Some(member), true) => {
+                self.paused.remove(&member);
+            }
+            (None, true) => self.paused.clear(),
+            (None, false) => {}
+        }
+        // What was passed over is looked through again.
+        self.all.1 = 0;
+    }
+
+    /// Ends the pauses that have lasted long enough. Says whether there were any.
+    pub fn end_pauses(&mut self, now: Instant) -> bool {
+        let before = self.paused.len();
+        self.paused.retain(|_, until| now < *until);
+        let ended = self.paused.len() < before;
+        if ended {
+            self.all.1 = 0;
+        }
+        ended
+    }
 }
 
 /// See the module.
@@ -107,6 +151,25 @@ pub struct Gossip {
     unclear: BTreeSet<(NodeId, SectionId)>,
     /// How much news of heartbeats, and of reports, there has been.
     news: (u64, u64),
+    /// Whose the last of them were.
+    recent: (VecDeque<NodeId>, VecDeque<NodeId>),
+}
+
+/// How much news is told one by one; whoever was told less looks through everybody's.
+const RECENT_MAX: usize = 256;
+
+/// Whose the news since some number of them was; `None` if that was too long ago.
+fn news_since(recent: &VecDeque<NodeId>, news: u64, told: u64) -> Option<impl Iterator<Item = &NodeId>> {
+    let since = usize::try_from(news - told).ok().filter(|since| *since <= recent.len())?;
+    Some(recent.range(recent.len() - since..))
+}
+
+fn note(recent: &mut VecDeque<NodeId>, news: &mut u64, node: NodeId) {
+    *news += 1;
+    if recent.len() == RECENT_MAX {
+        recent.pop_front();
+    }
+    recent.push_back(node);
 }
 
 impl Gossip {
@@ -116,10 +179,15 @@ impl Gossip {
         let known = self.pulses.get(&origin.node);
         let newer = known.is_none_or(|known| (origins.get(known.origin).incarnation, known.count) < (origin.incarnation, pulse.count));
         if newer {
-            self.news.0 += 1;
+            note(&mut self.recent.0, &mut self.news.0, origin.node);
             self.pulses.insert(origin.node, pulse);
         }
         newer
+    }
+
+    /// How much news of heartbeats, and of reports, there has been.
+    pub fn news(&self) -> (u64, u64) {
+        self.news
     }
 
     /// The run that a member's newest heartbeat is of.
@@ -129,33 +197,44 @@ impl Gossip {
 
     /// Heartbeats that a link was not told yet; from now on they count as told.
     pub fn untold_pulses(&self, told: &mut Told) -> Vec<Pulse> {
-        let untold = self.pulses.iter().filter(|(node, pulse)| told.pulses.get(node) != Some(pulse));
-        let untold: Vec<(NodeId, Pulse)> = untold.map(|(node, pulse)| (*node, *pulse)).collect();
-        told.pulses.extend(untold.iter().copied());
-        untold.into_iter().map(|(_, pulse)| pulse).collect()
-    }
-
-    /// Whether a link was told all heartbeats.
-    pub fn pulses_told(&self, told: &mut Told) -> bool {
-        if told.all.0 != self.news.0 && self.pulses.iter().all(|(node, pulse)| told.pulses.get(node) == Some(pulse)) {
-            told.all.0 = self.news.0;
+        let Told { pulses, all, .. } = told;
+        if all.0 == self.news.0 {
+            return Vec::new();
         }
-        told.all.0 == self.news.0
+        let mut untold = Vec::new();
+        let mut tell = |node: &NodeId, pulse: &Pulse| {
+            if pulses.get(node) != Some(pulse) {
+                pulses.insert(*node, *pulse);
+                untold.push(*pulse);
+            }
+        };
+        match news_since(&self.recent.0, self.news.0, all.0) {
+            Some(news) => news.for_each(|node| self.pulses.get(node).into_iter().for_each(|pulse| tell(node, pulse))),
+            None => self.pulses.iter().for_each(|(node, pulse)| tell(node, pulse)),
+        }
+        all.0 = self.news.0;
+        untold
     }
 
-    /// The members whose report has moved beyond what a link was told.
-    pub fn untold_report(&self, told: &mut Told) -> Option<(NodeId, &ReportState, u64)> {
-        if told.all.1 == self.news.1 {
+    /// A member whose report has moved beyond what the link to a peer was told, and the version that it was told.
+    pub fn untold_report(&self, peer: NodeId, told: &mut Told) -> Option<(NodeId, &ReportState, u64)> {
+        let Told { reports, all, paused, .. } = told;
+        if all.1 == self.news.1 {
             return None;
         }
-        let untold = self.reports.iter().find_map(|(node, report)| match told.reports.get(node) {
-            Some((origin, version)) if *origin == report.origin => (*version < report.version).then_some((*node, report, *version)),
-            _ => Some((*node, report, 0)),
-        });
-        if untold.is_none() {
-            told.all.1 = self.news.1;
+        let untold = |node: &NodeId, report: &'_ ReportState| match reports.get(node) {
+            _ if *node == peer || paused.contains_key(node) => None,
+            Some((origin, version)) if *origin == report.origin => (*version < report.version).then_some((*node, *version)),
+            _ => Some((*node, 0)),
+        };
+        let found = match news_since(&self.recent.1, self.news.1, all.1) {
+            Some(mut news) => news.find_map(|node| untold(node, self.reports.get(node)?)),
+            None => self.reports.iter().find_map(|(node, report)| untold(node, report)),
+        };
+        if found.is_none() {
+            all.1 = self.news.1;
         }
-        untold
+        found.and_then(|(node, version)| Some((node, self.reports.get(&node)?, version)))
     }
 
     /// This node's own durable frontiers, with so many of each node's runs told by number. Says whether anything moved.
@@ -200,7 +279,7 @@ impl Gossip {
         }
         if moved || report.version == 0 {
             report.version = version;
-            self.news.1 += 1;
+            note(&mut self.recent.1, &mut self.news.1, node);
         }
         moved
     }
@@ -229,7 +308,7 @@ impl Gossip {
             report.entries.insert((section, plane, dot.origin), (dot.number, version));
         }
         report.version = version;
-        self.news.1 += 1;
+        note(&mut self.recent.1, &mut self.news.1, origin.node);
         true
     }
 
@@ -293,6 +372,8 @@ mod tests {
 
     const SECTION: SectionId = SectionId(7);
     const OTHER: SectionId = SectionId(8);
+    const NOW: Instant = Instant(1_000_000);
+    const PEER: NodeId = NodeId([9; 32]);
 
     fn run(origins: &mut Origins, node: u8, boot: u32) -> OriginIx {
         origins.intern(Origin { node: NodeId([node; 32]), incarnation: Incarnation { boot, nonce: u64::from(boot) * 10 } })
@@ -335,9 +416,8 @@ mod tests {
             gossip.pulse(&origins, pulse(a, count));
         }
         gossip.pulse(&origins, pulse(b, 1));
-        assert!(!gossip.pulses_told(&mut told));
         assert_eq!(gossip.untold_pulses(&mut told), [pulse(a, 3), pulse(b, 1)]);
-        assert!(gossip.pulses_told(&mut told) && gossip.untold_pulses(&mut told).is_empty());
+        assert!(gossip.untold_pulses(&mut told).is_empty());
         gossip.pulse(&origins, pulse(b, 2));
         assert_eq!(gossip.untold_pulses(&mut told), [pulse(b, 2)]);
         assert_eq!(gossip.untold_pulses(&mut Told::default()).len(), 2);
@@ -349,16 +429,16 @@ mod tests {
         let (a, b) = (run(&mut origins, 1, 1), run(&mut origins, 2, 1));
         let node = NodeId([1; 32]);
         assert!(gossip.report_own(&origins, node, a, &[(SECTION, frontiers(&[at(a, 3), at(b, 4)])), (OTHER, frontiers(&[at(a, 1)]))], 2));
-        let (_, report, version) = gossip.untold_report(&mut told).unwrap();
+        let (_, report, version) = gossip.untold_report(PEER, &mut told).unwrap();
         assert_eq!((report.version, version, report.moved_after(0).count()), (1, 0, 3));
         told.reports.insert(node, (a, 1));
-        assert!(gossip.untold_report(&mut told).is_none());
+        assert!(gossip.untold_report(PEER, &mut told).is_none());
         // Nothing moves: no new version, nothing to tell.
         assert!(!gossip.report_own(&origins, node, a, &[(SECTION, frontiers(&[at(a, 3), at(b, 4)])), (OTHER, frontiers(&[at(a, 1)]))], 2));
-        assert!(gossip.untold_report(&mut told).is_none());
+        assert!(gossip.untold_report(PEER, &mut told).is_none());
         // One number moves, and one section is given up.
         assert!(gossip.report_own(&origins, node, a, &[(SECTION, frontiers(&[at(a, 3), at(b, 5)]))], 2));
-        let (_, report, version) = gossip.untold_report(&mut told).unwrap();
+        let (_, report, version) = gossip.untold_report(PEER, &mut told).unwrap();
         let moved: Vec<_> = report.moved_after(version).collect();
         assert_eq!(moved, [(SECTION, Plane::Values, at(b, 5)), (OTHER, Plane::Values, at(a, 0))]);
         assert_eq!(report.frontiers(&origins, SECTION, &Frontiers::default()).0, frontiers(&[at(a, 3), at(b, 5)]));
@@ -388,12 +468,35 @@ mod tests {
         assert!(!gossip.report(&origins, first, 10, [(SECTION, Plane::Values, at(first, 31))], []));
         assert_eq!(gossip.reported(&node).unwrap().frontiers(&origins, SECTION, &Frontiers::default()).0, frontiers(&[at(first, 20)]));
         // A link that was told of the first run is told all of the second.
-        assert_eq!(gossip.untold_report(&mut told).map(|(_, report, version)| (report.version, version)), Some((1, 0)));
+        assert_eq!(gossip.untold_report(PEER, &mut told).map(|(_, report, version)| (report.version, version)), Some((1, 0)));
         // The same of a node's own.
         assert!(gossip.report_own(&origins, node, second, &[(SECTION, frontiers(&[at(second, 1)]))], 2));
         let third = run(&mut origins, 1, 3);
         assert!(gossip.report_own(&origins, node, third, &[(SECTION, frontiers(&[at(third, 1)]))], 2));
         assert_eq!(gossip.reported(&node).map(|report| (report.origin, report.version)), Some((third, 1)));
+    }
+
+    #[test]
+    fn a_link_that_gets_reports_elsewhere_is_left_alone_for_a_while() {
+        let (mut origins, mut gossip, mut told) = (Origins::default(), Gossip::default(), Told::default());
+        let a = run(&mut origins, 1, 1);
+        let node = NodeId([1; 32]);
+        let untold = |gossip: &Gossip, told: &mut Told| gossip.untold_report(PEER, told).map(|(node, ..)| node);
+        assert!(gossip.report(&origins, a, 1, [(SECTION, Plane::Values, at(a, 1))], []));
+        told.relay(NOW, Some(node), false);
+        assert_eq!(untold(&gossip, &mut told), None);
+        told.relay(NOW, Some(node), true);
+        assert_eq!(untold(&gossip, &mut told), Some(node), "it is wanted again");
+        told.relay(NOW, Some(node), false);
+        assert_eq!(untold(&gossip, &mut told), None);
+        told.relay(NOW, None, true);
+        assert_eq!(untold(&gossip, &mut told), Some(node), "everybody's are");
+        told.relay(NOW, Some(node), false);
+        assert!(!told.end_pauses(NOW) && untold(&gossip, &mut told).is_none());
+        assert!(told.end_pauses(NOW.after(RELAY_PAUSE)));
+        assert_eq!(untold(&gossip, &mut told), Some(node), "nothing was heard for so long");
+        // Nobody is told its own.
+        assert!(gossip.untold_report(node, &mut Told::default()).is_none());
     }
 
     #[test]

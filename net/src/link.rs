@@ -74,6 +74,7 @@ pub(crate) enum Intent {
     /// The section's `Holds` of this holding could not be made out.
     Unfold(SectionId, u64),
     Unholds(SectionId, u64),
+    Relay(Option<NodeId>, bool),
     Graft(SectionId, Plane, OriginIx),
     Prune(SectionId, Plane, OriginIx),
     Behind(SectionId),
@@ -173,8 +174,7 @@ pub(crate) struct Shared {
     /// Feeds that this node asked not to be pushed.
     pub pruned: BTreeSet<(Plane, OriginIx)>,
     pub runs: BTreeMap<(Plane, OriginIx), RunOut>,
-    /// How often the frontier of each plane had changed when there was nothing to send, and one; zero if that is to be looked at anew. Links are asked
-    /// for frames after everything that happens, and mostly have none.
+    /// How often the frontier of each plane had changed when there was nothing to send, and one; zero if that is to be looked at anew.
     pub quiet: [u64; 3],
     /// Whose turn it is among the feeds of a plane.
     pub turn: [u32; 3],
@@ -229,9 +229,13 @@ pub struct Link {
     pub(crate) names_out: NamesOut,
     pub(crate) names_in: NamesIn,
     pub(crate) told: Told,
+    /// Members whose reports this node gets elsewhere, each with when the peer was told so.
+    pub(crate) declined: BTreeMap<NodeId, Instant>,
     pub(crate) pulses_due: Instant,
     /// The sections that the peer was told of, each with its holding.
     pub(crate) announced: BTreeMap<SectionId, u64>,
+    /// The turnover of sections held here of which it was told all.
+    pub(crate) announced_turnover: u64,
     /// What was said of each: later frontiers tell what has risen above.
     pub(crate) said: BTreeMap<SectionId, Said>,
     /// What the peer holds, with the frontiers and floors that it announced, the frontiers raised by what it has reported since.
@@ -251,6 +255,11 @@ pub struct Link {
     pub(crate) early: VecDeque<(u32, Vec<u8>)>,
     pub(crate) tokens: i64,
     pub(crate) tokens_at: Instant,
+    /// The changes of the replica, and the news of gossip, with which there was nothing to send. Links are asked for frames after everything that
+    /// happens, and mostly have none.
+    pub(crate) idle: Option<(u64, (u64, u64))>,
+    /// The turnover of sections held here that was last looked at; zero if the peer's is to be looked at anew.
+    pub(crate) refreshed: u64,
     pub(crate) stats: LinkStats,
 }
 
@@ -267,8 +276,10 @@ impl Link {
             names_out: NamesOut::default(),
             names_in: NamesIn::default(),
             told: Told::default(),
+            declined: BTreeMap::new(),
             pulses_due: now,
             announced: BTreeMap::new(),
+            announced_turnover: 0,
             said: BTreeMap::new(),
             peer_holds: BTreeMap::new(),
             heard: BTreeMap::new(),
@@ -282,6 +293,8 @@ impl Link {
             early: VecDeque::new(),
             tokens: 0,
             tokens_at: now,
+            idle: None,
+            refreshed: 0,
             stats: LinkStats::default(),
         }
     }
@@ -314,6 +327,7 @@ impl Link {
     /// Changes how it is used.
     pub fn set_options(&mut self, options: LinkOptions) {
         self.options = options;
+        self.idle = None;
     }
 
     /// The sections that both ends hold.
@@ -358,6 +372,21 @@ impl Link {
     pub(crate) fn intend(&mut self, intent: Intent) {
         if !self.intents.contains(&intent) {
             self.intents.push_back(intent);
+            self.idle = None;
+        }
+    }
+
+    /// Looks again for what the peer was not told since it got it elsewhere.
+    pub(crate) fn end_pauses(&mut self, now: Instant) {
+        if self.told.end_pauses(now) {
+            self.idle = None;
+        }
+    }
+
+    /// Wants everybody's reports over this link again.
+    pub(crate) fn want_reports(&mut self) {
+        if !std::mem::take(&mut self.declined).is_empty() {
+            self.intend(Intent::Relay(None, true));
         }
     }
 
@@ -385,6 +414,11 @@ impl Link {
     /// Whether bytes cost money at either end.
     pub(crate) fn is_metered(&self) -> bool {
         self.options.metered || self.peer_metered
+    }
+
+    /// Whether anything but room limits what it carries.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.options.rate_max_bytes_per_s.is_some() || self.is_metered()
     }
 
     /// When the meter allows values again that wait for it.

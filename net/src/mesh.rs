@@ -165,6 +165,8 @@ pub struct Mesh {
     pulses_sent: u64,
     pulse_due: Instant,
     report_due: Instant,
+    /// What was reported last: the run, and how often its durable frontiers had changed.
+    reported: Option<(OriginIx, u64)>,
     check_due: Instant,
     lag_due: Instant,
     adopting: BTreeMap<SectionId, Adoption>,
@@ -199,6 +201,7 @@ impl Mesh {
             pulses_sent: 0,
             pulse_due: now,
             report_due: now.after(pace.report),
+            reported: None,
             check_due: now.after(pace.check),
             lag_due: now.after(pace.graft_after / 2),
             adopting: BTreeMap::new(),
@@ -265,6 +268,8 @@ impl Mesh {
             link.drop_shared(replica, section);
         }
         self.settle_adoptions(replica);
+        // It may have been the way by which reports came.
+        self.links.values_mut().for_each(Link::want_reports);
     }
 
     /// Adoptions whose link is gone, or does not share the section any more, are asked of others.
@@ -339,11 +344,13 @@ impl Mesh {
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let own =
             [(self.pulse_due, Timer::Pulse), (self.report_due, Timer::Report), (self.check_due, Timer::Check), (self.lag_due, Timer::Lag)];
-        let rates = self.links.values().filter_map(Link::send_due).map(|due| (due, Timer::Rate));
-        let pulses = self.links.values().filter(|link| link.is_metered()).map(|link| (link.pulses_due, Timer::MeteredPulse));
-        let pulses = pulses.filter(|(due, _)| *due > self.pulse_due);
-        let values = self.links.values().filter_map(Link::values_due).map(|due| (due, Timer::MeteredValues));
-        own.into_iter().chain(rates).chain(pulses).chain(values).min()
+        let bounded = self.links.values().filter(|link| link.is_bounded());
+        let of_links = bounded.flat_map(|link| {
+            let pulses = (link.is_metered() && link.pulses_due > self.pulse_due).then_some((link.pulses_due, Timer::MeteredPulse));
+            let (rate, values) = (link.send_due().map(|due| (due, Timer::Rate)), link.values_due().map(|due| (due, Timer::MeteredValues)));
+            [rate, pulses, values].into_iter().flatten()
+        });
+        own.into_iter().chain(of_links).min()
     }
 
     /// Does what is due.
@@ -357,16 +364,20 @@ impl Mesh {
         }
         if now >= self.report_due {
             self.report_due = now.after(self.pace.report * crowd);
-            let durable: Vec<(SectionId, Frontiers)> =
-                replica.held().filter_map(|id| Some((id, replica.section(id)?.durable().clone()))).collect();
             let origin = self.own_run(replica);
-            self.gossip.report_own(replica.origins(), replica.own().node, origin, &durable, self.pace.limits.runs_told);
+            let durable = Some((origin, replica.durable_changes()));
+            if std::mem::replace(&mut self.reported, durable) != durable {
+                let durable: Vec<(SectionId, Frontiers)> =
+                    replica.held().filter_map(|id| Some((id, replica.section(id)?.durable().clone()))).collect();
+                self.gossip.report_own(replica.origins(), replica.own().node, origin, &durable, self.pace.limits.runs_told);
+            }
             self.recall_reports(replica);
             self.look(now, replica);
         }
         if now >= self.check_due {
             self.check_due = now.after(self.pace.check);
             for link in self.links.values_mut() {
+                link.end_pauses(now);
                 // One end asks, so that a comparison goes round once; the other does if it cannot make out what the peer has.
                 for section in link.shared.keys().copied().collect::<Vec<_>>() {
                     if replica.own().node < link.peer || self.gossip.is_unclear(link.peer, section) {

@@ -9,7 +9,7 @@
 
 use mangrove_crdt::{
     frontier::{OriginIx, Origins},
-    id::{Origin, Plane, SectionId},
+    id::{NodeId, Origin, Plane, SectionId},
     section::{BucketImage, Frontiers, ImageEntry},
 };
 use minicbor::{Decode, Encode};
@@ -96,6 +96,9 @@ messages! {
         /// The receiver's [`Holds`] of this holding cannot be made out, since the sender has something else of the retired runs. *Duty*: say it
         /// again with every run told by number.
         15 Unfold(OfHolding),
+        /// A member's reports reach the sender sooner by another way, or it wants them from here again. *Duty*: pass none on to it for
+        /// [`RELAY_PAUSE`](crate::gossip::RELAY_PAUSE), or do again.
+        16 Relay(Relay),
     }
 }
 
@@ -270,6 +273,18 @@ pub struct Report {
     /// them (packed).
     #[cbor(n(3), with = "minicbor::bytes", default)]
     pub retired: Vec<u8>,
+}
+
+/// See [`Control::Relay`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Relay {
+    /// Whose reports; everybody's if there is none.
+    #[n(0)]
+    pub member: Option<NodeId>,
+    /// Whether they are wanted from here.
+    #[n(1)]
+    pub wanted: bool,
 }
 
 /// See [`Control::AdoptRequest`].

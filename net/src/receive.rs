@@ -17,7 +17,7 @@ use crate::{
     GROUP_BUCKETS, Violation,
     batch::{Batch, Unpacker, unpack_tree},
     codec::{Malformed, NamesIn, Reader},
-    gossip::{Gossip, Pulse},
+    gossip::{Gossip, Pulse, RELAY_PAUSE},
     link::{Arriving, HeldEnd, Intent, LaneIn, Link, Said, Serving, Shared},
     message::{Content, Control, LaneOf, Report, WIRE, WIRE_MIN, unpack_frontiers},
     retired::Retired,
@@ -61,12 +61,14 @@ impl Link {
         lane: u32,
         frame: &[u8],
     ) -> Result<Effects, Violation> {
+        self.idle = None;
         self.stats.frames_in += 1;
         self.stats.bytes_in += frame.len() as u64;
         self.refresh(replica);
         if lane != 0 {
             return self.handle_lane(replica, lane, frame);
         }
+        self.refreshed = 0;
         let mut effects = match Control::decode(frame)? {
             Some(control) => self.handle_control(now, replica, gossip, control)?,
             None => Effects::default(),
@@ -195,7 +197,8 @@ impl Link {
                     }
                 }
             }
-            Control::Report(report) => self.handle_report(replica, gossip, &report)?,
+            Control::Report(report) => self.handle_report(now, replica, gossip, &report)?,
+            Control::Relay(relay) => self.told.relay(now, relay.member, relay.wanted),
             Control::Behind(of) => {
                 if self.shared.get(&of.section).is_some_and(|shared| shared.adopting.is_none()) {
                     effects.adopt = Some(of.section);
@@ -320,7 +323,7 @@ impl Link {
         Ok(effects)
     }
 
-    fn handle_report(&mut self, replica: &mut Replica, gossip: &mut Gossip, report: &Report) -> Result<(), Violation> {
+    fn handle_report(&mut self, now: Instant, replica: &mut Replica, gossip: &mut Gossip, report: &Report) -> Result<(), Violation> {
         let mut r = Reader::new("report", &report.moved);
         let mut moved = Vec::new();
         for _ in 0..r.count()? {
@@ -350,11 +353,20 @@ impl Link {
         }
         let sections = moved.iter().map(|(section, ..)| *section).chain(retired.iter().map(|(section, _)| *section));
         let sections: BTreeSet<SectionId> = sections.collect();
-        if node != replica.own().node && gossip.report(replica.origins(), member, report.version, moved, retired) {
+        if node == replica.own().node {
+            return Ok(());
+        }
+        if gossip.report(replica.origins(), member, report.version, moved, retired) {
             self.told.reports.insert(node, (member, report.version));
             for section in sections {
                 gossip.count_report(replica, node, section);
             }
+            if self.declined.remove(&node).is_some() {
+                self.intend(Intent::Relay(Some(node), true));
+            }
+        } else if node != self.peer && self.declined.get(&node).is_none_or(|told| now.since(*told) >= RELAY_PAUSE / 2) {
+            self.declined.insert(node, now);
+            self.intend(Intent::Relay(Some(node), false));
         }
         Ok(())
     }
@@ -539,6 +551,9 @@ impl Link {
 
     /// Begins anew with sections that were given up, or held again, since this link last looked.
     pub(crate) fn refresh(&mut self, replica: &Replica) {
+        if std::mem::replace(&mut self.refreshed, replica.turnover()) == replica.turnover() {
+            return;
+        }
         let stale = |id: &SectionId, shared: &Shared| replica.holding(*id) != Some(shared.holding);
         if self.shared.iter().any(|(id, shared)| stale(id, shared)) {
             self.shared.retain(|id, shared| !stale(id, shared));
@@ -562,6 +577,7 @@ impl Link {
         let (frontiers, _) = self.peer_holds.get(&id)?;
         replica.section(id)?;
         let holding = replica.holding(id)?;
+        self.idle = None;
         self.shared.entry(id).or_insert_with(|| Shared { peer: frontiers.clone(), holding, ..Shared::default() });
         self.must_adopt(replica, id).then_some(id)
     }

@@ -19,6 +19,7 @@ use mangrove_crdt::{
     section::{Frontiers, Section},
     time::Instant,
 };
+use smallvec::SmallVec;
 
 use crate::{
     Frame, GROUP_BUCKETS,
@@ -29,8 +30,8 @@ use crate::{
     mesh::Limits,
     message::{
         AdoptBegin, AdoptEnd, AdoptRequest, Buckets, Check, Content, Control, Graft, Groups, Hello, Holds, Images, LaneOf, OfBucket,
-        OfFeed, OfHolding, OfSection, Packed, Piece, Repair, Report, WIRE, WIRE_MIN, pack_frontiers, pack_frontiers_above, pack_image,
-        pack_origin,
+        OfFeed, OfHolding, OfSection, Packed, Piece, Relay, Repair, Report, WIRE, WIRE_MIN, pack_frontiers, pack_frontiers_above,
+        pack_image, pack_origin,
     },
     retired::Retired,
 };
@@ -60,27 +61,53 @@ impl Link {
     }
 
     fn next_frame(&mut self, now: Instant, replica: &mut Replica, gossip: &Gossip, blocked: &dyn Fn(u32) -> bool) -> Option<Frame> {
+        let seen = (replica.changes(), gossip.news());
+        if self.idle == Some(seen) {
+            return None;
+        }
         self.refresh(replica);
         if let Some(frame) = self.control_frame(now, replica, gossip, blocked) {
             return Some(frame);
         }
         // Until the peer has said hello, it is not known what it lacks.
         self.origin?;
-        let lanes = Plane::ALL.map(Some).into_iter().chain([None]);
-        for plane in lanes {
-            let sections: Vec<(SectionId, u64)> = self.shared.iter().map(|(section, shared)| (*section, shared.holding)).collect();
-            for (section, holding) in sections {
-                let of = LaneOf { section, plane, holding };
-                if self.lanes_out.get(&of).is_some_and(|lane| blocked(lane.number)) {
-                    continue;
-                }
-                if let Some(content) = self.next_content(now, replica, gossip, of) {
-                    return Some(self.on_lane(of, content));
-                }
+        let mut passed_over = blocked(0);
+        for of in self.due(replica) {
+            if self.lanes_out.get(&of).is_some_and(|lane| blocked(lane.number)) {
+                passed_over = true;
+            } else if let Some(content) = self.next_content(now, replica, gossip, of) {
+                return Some(self.on_lane(of, content));
             }
         }
-        // Looking for content may have found something to say.
-        if self.intents.is_empty() { None } else { self.control_frame(now, replica, gossip, blocked) }
+        if !self.intents.is_empty() {
+            // Looking for content has found something to say.
+            return self.control_frame(now, replica, gossip, blocked);
+        }
+        // What waits for time to pass is to be looked at again.
+        let waits = self.is_metered() || self.shared.values().any(|shared| shared.behind_since.is_some());
+        self.idle = (!passed_over && !waits).then_some(seen);
+        None
+    }
+
+    /// The lanes that may have something to carry, the most urgent first.
+    fn due(&mut self, replica: &Replica) -> SmallVec<[LaneOf; 4]> {
+        let mut due: SmallVec<[LaneOf; 4]> = SmallVec::new();
+        for (id, shared) in &mut self.shared {
+            let Some(section) = replica.section(*id) else { continue };
+            let holding = shared.holding;
+            let of = |plane| LaneOf { section: *id, plane, holding };
+            for plane in Plane::ALL {
+                if has_work(shared, section, plane) || (plane == Plane::Values && shared.values_round.is_some()) {
+                    due.push(of(Some(plane)));
+                }
+            }
+            let rest = || self.lanes_out.get(&of(None)).is_some_and(|lane| !lane.rest.is_empty());
+            if shared.serving.is_some() || !shared.repairs.is_empty() || rest() {
+                due.push(of(None));
+            }
+        }
+        due.sort_by_key(|of| of.plane.map_or(Plane::ALL.len(), |plane| plane as usize));
+        due
     }
 
     fn control_frame(&mut self, now: Instant, replica: &mut Replica, gossip: &Gossip, blocked: &dyn Fn(u32) -> bool) -> Option<Frame> {
@@ -106,7 +133,6 @@ impl Link {
     fn next_content(&mut self, now: Instant, replica: &mut Replica, gossip: &Gossip, of: LaneOf) -> Option<Vec<u8>> {
         let limits = Limits { batch_bytes: self.batch_bytes(), ..self.limits };
         let metered = self.is_metered();
-        let reported = self.origin.and_then(|run| gossip.reported_in_run(replica.origins(), run));
         if let Some(rest) = self.lanes_out.get_mut(&of).and_then(|lane| lane.rest.pop_front()) {
             return Some(rest);
         }
@@ -123,7 +149,7 @@ impl Link {
         }
         if of.plane.is_some() && section.is_below_floor(&shared.peer) {
             // Others may have brought it further than this link has heard.
-            if let Some(reported) = reported {
+            if let Some(reported) = self.origin.and_then(|run| gossip.reported_in_run(cx.origins, run)) {
                 // No further than this node itself: a report may be of what the peer has given up since.
                 let ours = section.frontiers();
                 let (mut reported, _) = reported.frontiers(cx.origins, of.section, &ours);
@@ -198,13 +224,17 @@ impl Link {
             let (version, version_min, metered) = (WIRE, WIRE_MIN, self.options.metered);
             return Some(Control::Hello(Hello { version, version_min, origin: replica.own(), metered }));
         }
-        let ended = self.announced.iter().find(|(section, holding)| replica.holding(**section) != Some(**holding));
-        if let Some((section, holding)) = ended.map(|(section, holding)| (*section, *holding)) {
-            self.announced.remove(&section);
-            self.intents.push_front(Intent::Unholds(section, holding));
-        } else if let Some(section) = replica.held().find(|section| !self.announced.contains_key(section)) {
-            self.announced.insert(section, replica.holding(section).unwrap_or(0));
-            self.intents.push_front(Intent::Holds(section));
+        if self.announced_turnover != replica.turnover() {
+            let ended = self.announced.iter().find(|(section, holding)| replica.holding(**section) != Some(**holding));
+            if let Some((section, holding)) = ended.map(|(section, holding)| (*section, *holding)) {
+                self.announced.remove(&section);
+                self.intents.push_front(Intent::Unholds(section, holding));
+            } else if let Some(section) = replica.held().find(|section| !self.announced.contains_key(section)) {
+                self.announced.insert(section, replica.holding(section).unwrap_or(0));
+                self.intents.push_front(Intent::Holds(section));
+            } else {
+                self.announced_turnover = replica.turnover();
+            }
         }
         while let Some(intent) = self.intents.pop_front() {
             if let Some(control) = self.say(replica, intent) {
@@ -213,10 +243,13 @@ impl Link {
             }
         }
         let metered = self.is_metered();
-        if self.origin.is_some() && (!metered || now >= self.pulses_due) && !gossip.pulses_told(&mut self.told) {
+        let pulses = match self.origin.is_some() && (!metered || now >= self.pulses_due) {
+            true => gossip.untold_pulses(&mut self.told),
+            false => Vec::new(),
+        };
+        if !pulses.is_empty() {
             self.pulses_due = now.after(METERED_GAP);
             let mut w = Writer::default();
-            let pulses = gossip.untold_pulses(&mut self.told);
             w.u64(pulses.len() as u64);
             for pulse in pulses {
                 w.origin(&mut self.names_out, replica.origins(), pulse.origin);
@@ -225,7 +258,7 @@ impl Link {
             return Some(Control::Pulses(Packed { packed: w.out }));
         }
         if self.origin.is_some() {
-            let (node, report, told) = gossip.untold_report(&mut self.told)?;
+            let (node, report, told) = gossip.untold_report(self.peer, &mut self.told)?;
             self.told.reports.insert(node, (report.origin, report.version));
             let origins = replica.origins();
             // Of a section given up, perhaps to be held anew, the own report still tells until it is made again.
@@ -282,6 +315,7 @@ impl Link {
                 let said = self.said.get(&id)?;
                 Control::Holds(holds(names, replica.origins(), id, said, &said.frontiers, &Retired::default()))
             }
+            Intent::Relay(member, wanted) => Control::Relay(Relay { member, wanted }),
             Intent::Unfold(section, holding) => Control::Unfold(OfHolding { section, holding }),
             Intent::Graft(id, plane, origin) => {
                 let dot = DotIx { origin, number: replica.section(id)?.frontier(plane).get(origin) };
@@ -407,26 +441,33 @@ fn values_may_go(shared: &mut Shared, section: &Section, metered: bool, now: Ins
 }
 
 fn has_work(shared: &mut Shared, section: &Section, plane: Plane) -> bool {
-    let present = section.frontier(plane).changes() + 1;
-    if shared.quiet[plane as usize] == present {
+    let frontier = section.frontier(plane);
+    let (quiet, present) = (shared.quiet[plane as usize], frontier.changes() + 1);
+    if quiet == present {
         return false;
     }
-    let work = feeds(shared, section, plane).next().is_some();
-    shared.quiet[plane as usize] = if work { 0 } else { present };
+    // What has risen since there was nothing to send is all that there can be.
+    let risen = quiet.checked_sub(1).and_then(|changes| frontier.risen_since(changes));
+    let work = match risen {
+        Some(mut risen) => risen.any(|origin| is_due(shared, plane, DotIx { origin, number: frontier.get(origin) })),
+        None => feeds(shared, section, plane).next().is_some(),
+    };
+    if !work {
+        shared.quiet[plane as usize] = present;
+    }
     work
 }
 
 /// The feeds of which the peer is to get something.
 fn feeds<'a>(shared: &'a Shared, section: &'a Section, plane: Plane) -> impl Iterator<Item = OriginIx> + 'a {
-    let ahead = move |origin: OriginIx, number: u64| shared.peer[plane].get(origin) < number;
-    let wanted = move |origin: OriginIx| !shared.lazy.contains(&(plane, origin));
+    section.frontier(plane).iter().filter(move |dot| is_due(shared, plane, *dot)).map(|dot| dot.origin)
+}
+
+/// Whether the peer is to get something of a feed that has come so far here.
+fn is_due(shared: &Shared, plane: Plane, DotIx { origin, number }: DotIx) -> bool {
     let round = shared.values_round.as_ref().filter(|_| plane == Plane::Values);
-    let upto = move |dot: &DotIx| round.map_or(dot.number, |round| round.get(dot.origin).min(dot.number));
-    section
-        .frontier(plane)
-        .iter()
-        .filter(move |dot| shared.runs.contains_key(&(plane, dot.origin)) || (ahead(dot.origin, upto(dot)) && wanted(dot.origin)))
-        .map(|dot| dot.origin)
+    let upto = round.map_or(number, |round| round.get(origin).min(number));
+    shared.runs.contains_key(&(plane, origin)) || (shared.peer[plane].get(origin) < upto && !shared.lazy.contains(&(plane, origin)))
 }
 
 /// The feed whose turn it is.

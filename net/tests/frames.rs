@@ -93,7 +93,7 @@ fn with_seeds(count: u64, play: impl Fn(u64) + RefUnwindSafe) {
 fn whole_conversations_replay_and_damaged_ones_are_refused_or_harmless() {
     with_seeds(12, |seed| {
         let (mut world, frames) = conversation(seed);
-        assert!(frames.len() > 5, "there is something to say");
+        assert!(frames.len() > 3, "there is something to say: {}", frames.len());
         assert_eq!(replay(&mut world, &frames), Ok(frames.len()));
         let mut dice = Dice::new(seed ^ 0xf00d);
         for _ in 0..60 {

@@ -18,8 +18,8 @@ use support::{Plan, TOPICS, World, play_quietly, quietly, seeds};
 
 /// Rules, the first seed to play, and how many.
 const RULES: &[(Sabotage, u64, u64)] = &[
-    (Sabotage::OpenRun, 44, 8),
-    (Sabotage::MovedSkip, 60, 8),
+    (Sabotage::OpenRun, 43, 8),
+    (Sabotage::MovedSkip, 159, 8),
     (Sabotage::NoPointer, 1, 8),
     (Sabotage::NoFloor, 7, 8),
     (Sabotage::NoRepair, 3, 8),
@@ -71,7 +71,7 @@ fn every_rule_is_missed_when_it_is_broken() {
 #[test]
 #[ignore = "long: finds the seeds for the rules above"]
 fn find_seeds() {
-    for rule in ALL {
+    for rule in ALL.into_iter().filter(|rule| RULES.iter().any(|known| known.0 == *rule)) {
         let found = seeds(2_000).find_map(|seed| Some((seed, caught(rule, seed)?)));
         println!("{rule:?}: {found:?}");
     }
