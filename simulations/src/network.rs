@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use mangrove_net::link::LinkId;
+use smallvec::SmallVec;
 
 use crate::{
     dice::Dice,
@@ -126,7 +127,7 @@ pub struct Conn {
 #[derive(Debug)]
 pub enum Arrived {
     /// These frames are next on their lane, in order.
-    Frames(Vec<Bytes>),
+    Frames(SmallVec<[Bytes; 1]>),
     /// Nothing yet, or nothing new.
     Nothing,
 }
@@ -490,7 +491,7 @@ impl Network {
             }
             return Arrived::Nothing;
         }
-        let mut frames = vec![bytes];
+        let mut frames = SmallVec::from_buf([bytes]);
         lane.expected += 1;
         while let Some(next) = lane.early.remove(&lane.expected) {
             frames.push(next);

@@ -3,7 +3,7 @@
 //! At equal times what goes down comes before all else, and everything else in the order in which it was put in; so the order never depends on
 //! anything but the seed.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use bytes::Bytes;
@@ -172,44 +172,13 @@ pub enum Event {
     End,
 }
 
-#[derive(Debug)]
-struct Entry {
-    at: Time,
-    rank: u8,
-    seq: u64,
-    event: Event,
-}
-
-impl Entry {
-    fn key(&self) -> (Time, u8, u64) {
-        (self.at, self.rank, self.seq)
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.key().cmp(&other.key())
-    }
-}
-
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Queue {
-    heap: BinaryHeap<Reverse<Entry>>,
+    /// Time, rank and order of each event, and its place: what is sifted is small.
+    heap: BinaryHeap<Reverse<(Time, u8, u64, u32)>>,
+    places: Vec<Option<Event>>,
+    free: Vec<u32>,
     seq: u64,
 }
 
@@ -226,12 +195,24 @@ impl Queue {
 
     fn push(&mut self, at: Time, rank: u8, event: Event) {
         self.seq += 1;
-        self.heap.push(Reverse(Entry { at, rank, seq: self.seq, event }));
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.places[place as usize] = Some(event);
+                place
+            }
+            None => {
+                self.places.push(Some(event));
+                self.places.len() as u32 - 1
+            }
+        };
+        self.heap.push(Reverse((at, rank, self.seq, place)));
     }
 
     /// What happens next, and when.
     pub fn pop(&mut self) -> Option<(Time, Event)> {
-        self.heap.pop().map(|Reverse(entry)| (entry.at, entry.event))
+        let Reverse((at, _, _, place)) = self.heap.pop()?;
+        self.free.push(place);
+        Some((at, self.places[place as usize].take()?))
     }
 
     /// How much is to happen.

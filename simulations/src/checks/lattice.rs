@@ -25,6 +25,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct View {
     process: u32,
+    /// How often the node's frontiers, and the sections that it holds, had changed.
+    changes: u64,
     /// The oracle's number of each origin of the node.
     origins: Vec<u32>,
     sections: BTreeMap<SectionId, Seen>,
@@ -34,6 +36,8 @@ pub struct View {
 struct Seen {
     holding: u64,
     frontiers: [Vec<u64>; 3],
+    /// How often they had changed.
+    changes: [u64; 3],
     /// The greatest rank that each topic's value had.
     ranks: BTreeMap<DotIx, Rank>,
 }
@@ -63,6 +67,9 @@ impl View {
         for at in self.origins.len()..replica.origins().len() {
             self.origins.push(oracle.intern(replica.origins().get(OriginIx(at as u32))));
         }
+        if std::mem::replace(&mut self.changes, replica.changes()) == replica.changes() {
+            return Ok(());
+        }
         if self.sections.len() > 1 {
             self.sections.retain(|id, _| replica.section(*id).is_some());
         }
@@ -75,9 +82,12 @@ impl View {
             }
             let mut moved = Vec::new();
             for plane in Plane::ALL {
+                let frontier = section.frontier(plane);
+                if std::mem::replace(&mut seen.changes[plane as usize], frontier.changes()) == frontier.changes() {
+                    continue;
+                }
                 let before = &mut seen.frontiers[plane as usize];
                 before.resize(self.origins.len(), 0);
-                let frontier = section.frontier(plane);
                 for (at, before) in before.iter_mut().enumerate() {
                     let now = frontier.get(OriginIx(at as u32));
                     if now == *before {

@@ -212,6 +212,14 @@ impl World<'_> {
             Item::Persisted { released, synced } => {
                 self.trace.note(at, "persisted", whom, &[&released.to_le_bytes(), &synced.to_le_bytes()]);
             }
+            Item::Request { session, op, request } => {
+                let bytes = minicbor::to_vec(request).unwrap_or_default();
+                self.trace.note(at, "request", whom, &[&session.0.to_le_bytes(), &op.to_le_bytes(), &bytes]);
+                self.trace.say(at, || format!("{} <- {item:?}", self.hosts[host].name));
+            }
+            Item::Credit { session, subscription, updates } => {
+                self.trace.note(at, "credit", whom, &[&session.0.to_le_bytes(), &subscription.to_le_bytes(), &updates.to_le_bytes()]);
+            }
             other => {
                 let said = format!("{other:?}");
                 self.trace.note(at, item.name(), whom, &[said.as_bytes()]);
