@@ -34,6 +34,10 @@ const INPUTS_AT_ONCE: usize = 8;
 /// Writes are refused when the store takes less than this: what was taken in must still be written.
 const ROOM_MIN_BYTES: u64 = 8 << 20;
 
+/// Once they are, they are taken again from here on. What a compaction gives back for a moment does not end it: clients would be refused and
+/// taken in by turns.
+pub(super) const ROOM_AGAIN_BYTES: u64 = 2 * ROOM_MIN_BYTES;
+
 /// How often to see whether the certificate is to be renewed.
 const RENEWAL_EVERY: Duration = Duration::from_secs(3_600);
 
@@ -508,8 +512,7 @@ impl Drive {
         match report {
             Report::Persisted { upto, synced } => {
                 self.input(Input::Persisted { released: upto, synced });
-                // What a compaction gives back for a moment does not end it: clients would be refused and taken in by turns.
-                let room_min = if self.store_full { 2 * ROOM_MIN_BYTES } else { ROOM_MIN_BYTES };
+                let room_min = if self.store_full { ROOM_AGAIN_BYTES } else { ROOM_MIN_BYTES };
                 let full = self.writer.room() < room_min;
                 if full && !self.store_full {
                     tracing::warn!("the store is nearly full: new writes are refused");

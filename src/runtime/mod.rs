@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 
 use self::clock::{now, unix_s};
 use self::dial::{Dialers, Dialling};
-use self::drive::{Command, Drive};
+use self::drive::{Command, Drive, ROOM_AGAIN_BYTES};
 use self::gateway::Admission;
 use crate::client::{Credential, CredentialError, Token};
 use crate::config::{Config, Hold};
@@ -234,7 +234,8 @@ impl Running {
 
         let (commands, received) = mpsc::unbounded_channel();
         let reports = commands.clone();
-        let writer = Writer::start(store, WriterOptions::default(), move |report| {
+        let options = WriterOptions { room_wanted_bytes: ROOM_AGAIN_BYTES, ..WriterOptions::default() };
+        let writer = Writer::start(store, options, move |report| {
             // After the loop has ended nobody waits for it.
             let _ = reports.send(Command::Store(report));
         })

@@ -101,6 +101,7 @@ const NOTE_KEY: &[u8] = b"quarantined";
 /// Names of files in `DIR`.
 const DATA: &str = "data";
 const DATA_NEW: &str = "data.new";
+const JOURNAL_NEW: &str = "journal.new";
 
 impl DiskStore {
     pub(super) fn open(dir: DataDir, options: DiskOptions) -> Result<(DiskStore, Opened), StoreError> {
@@ -183,10 +184,7 @@ impl DiskStore {
 
     fn open_existing(&mut self) -> Result<Opened, StoreError> {
         self.open = None;
-        let found = journal::inspect(&self.path).map_err(|fault| match fault {
-            Fault::Damaged(what) => corrupt(&self.path, what),
-            Fault::Io(path, error) => io_error(&path, "reading a journal", &error),
-        })?;
+        let found = journal::inspect(&self.path).map_err(|fault| self.journal_error(fault))?;
         if !self.path.join("version").is_file() {
             return Err(corrupt(&self.path, "the file `version` is not there".into()));
         }
@@ -198,6 +196,13 @@ impl DiskStore {
             Some((path, reason)) => Opened::Quarantined { path, reason },
             None => Opened::Existing { torn_bytes: found.torn_bytes },
         })
+    }
+
+    fn journal_error(&self, fault: Fault) -> StoreError {
+        match fault {
+            Fault::Damaged(what) => corrupt(&self.path, what),
+            Fault::Io(path, error) => io_error(&path, "a journal", &error),
+        }
     }
 
     fn quarantine_path(&self) -> Result<PathBuf, StoreError> {
@@ -371,6 +376,7 @@ impl Store for DiskStore {
         if self.open.is_some() {
             return Ok(());
         }
+        journal::write_anew(&self.path, &self.dir.path().join(JOURNAL_NEW)).map_err(|fault| self.journal_error(fault))?;
         self.open_existing()?;
         // fjall also stops when its own workers find damage, and says only that it has stopped.
         self.verify().inspect_err(|_| self.open = None)

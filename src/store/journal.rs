@@ -21,7 +21,7 @@
 //! without a second write for each sync.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -115,6 +115,31 @@ fn journals(dir: &Path) -> Result<Vec<PathBuf>, Fault> {
     }
     journals.sort();
     Ok(journals.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Copies each journal to a new file, synced, that takes its place. After a failed write the system may take for written what it holds in memory
+/// alone: reading finds it, syncing says that all is well, and the next loss of power takes it, also from the middle. What a new file is made
+/// of was never said to be written before. `aside` is where copies are made, on the same file system.
+pub(super) fn write_anew(dir: &Path, aside: &Path) -> Result<(), Fault> {
+    let one = |path: &Path| -> io::Result<()> {
+        let mut journal = File::open(path)?;
+        let used = used_len(&journal, 0)?;
+        // Looking for its end has moved it.
+        journal.rewind()?;
+        let mut copy = File::create(aside)?;
+        io::copy(&mut journal.take(used), &mut copy)?;
+        copy.sync_all()?;
+        fs::rename(aside, path)?;
+        File::open(dir)?.sync_all()
+    };
+    for path in journals(dir)? {
+        if let Err(error) = one(&path) {
+            // It would take room where there may be none.
+            let _ = fs::remove_file(aside);
+            return Err(Fault::Io(path, error));
+        }
+    }
+    Ok(())
 }
 
 enum Stop {
@@ -393,6 +418,21 @@ mod tests {
             Fault::Damaged(what) => what.rsplit_once(": ").unwrap().1.to_owned(),
             Fault::Io(path, error) => panic!("{}: {error}", path.display()),
         })
+    }
+
+    #[test]
+    fn what_is_written_anew_is_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        // With a hole, so that looking for data skips something.
+        let content = [synced(1), vec![0; 200_000], synced(2), vec![0; 500]].concat();
+        let journal = dir.path().join("8.jnl");
+        fs::write(&journal, &content[..synced(1).len()]).unwrap();
+        let file = File::options().write(true).open(&journal).unwrap();
+        file.set_len(content.len() as u64).unwrap();
+        file.write_all_at(&synced(2), (content.len() - 500 - synced(2).len()) as u64).unwrap();
+        assert!(write_anew(dir.path(), &dir.path().join("aside")).is_ok());
+        assert_eq!(fs::read(&journal).unwrap(), content[..content.len() - 500]);
+        assert!(!dir.path().join("aside").exists());
     }
 
     #[test]

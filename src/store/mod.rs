@@ -212,7 +212,10 @@ pub enum StoreError {
         remedy: &'static str,
     },
     /// Nothing can be written where the data live.
-    #[error("{place} cannot be written: {what}; make it writable for this user, or name another directory with --data")]
+    #[error(
+        "{place} cannot be written: {what}; make it writable for this user, or name another directory with --data; if the system made it \
+         read-only after an error, check the disk, mount it anew and start the node again"
+    )]
     ReadOnly {
         /// The file or directory.
         place: String,

@@ -75,6 +75,8 @@ pub struct WriterOptions {
     pub retry_min: Duration,
     /// The longest wait before trying again.
     pub retry_max: Duration,
+    /// With less room than this it is looked for again after every `sync_after`, though nothing is written: who makes room on a disk tells nobody.
+    pub room_wanted_bytes: u64,
 }
 
 impl Default for WriterOptions {
@@ -85,6 +87,7 @@ impl Default for WriterOptions {
             unsynced_bytes_max: 8 << 20,
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(5),
+            room_wanted_bytes: 16 << 20,
         }
     }
 }
@@ -258,7 +261,7 @@ impl<S: Store, R: FnMut(Report)> Work<S, R> {
         }
         let received = match self.unsynced_since {
             Some(since) => self.batches.recv_timeout(self.options.sync_after.saturating_sub(since.elapsed())),
-            None if !self.is_tidy => self.batches.recv_timeout(self.options.sync_after),
+            None if !self.is_tidy || self.is_cramped() => self.batches.recv_timeout(self.options.sync_after),
             None => self.batches.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match received {
@@ -291,10 +294,15 @@ impl<S: Store, R: FnMut(Report)> Work<S, R> {
                 self.store.sync()?;
                 self.synced();
                 self.tell_persisted(0);
-            } else if self.unsynced_since.is_none() && !self.is_tidy {
-                self.is_tidy = true;
-                self.store.tidy()?;
+            } else if self.unsynced_since.is_none() {
+                let was_cramped = self.is_cramped();
+                if !std::mem::replace(&mut self.is_tidy, true) {
+                    self.store.tidy()?;
+                }
                 self.look();
+                if was_cramped && !self.is_cramped() {
+                    self.tell_persisted(0);
+                }
             }
             return Ok(());
         }
@@ -392,6 +400,10 @@ impl<S: Store, R: FnMut(Report)> Work<S, R> {
         self.shared.room.store(self.store.room(), Ordering::Relaxed);
     }
 
+    fn is_cramped(&self) -> bool {
+        self.shared.room.load(Ordering::Relaxed) < self.options.room_wanted_bytes
+    }
+
     fn set_error(&self, error: Option<StoreError>) {
         *self.shared.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
@@ -466,6 +478,34 @@ mod tests {
         disk.lock().unwrap().crash();
         assert_eq!(last(&disk), Some(1));
         drop(writer);
+    }
+
+    #[test]
+    fn room_that_others_make_is_reported_though_nothing_is_written() {
+        // Made as soon as the lack of it was told, or later.
+        for wait in [Duration::ZERO, Duration::from_millis(100)] {
+            let disk = Arc::new(Mutex::new(MemoryStore::new(Limit { bytes_max: 1_000, reserve_bytes: 0 })));
+            let options = WriterOptions { room_wanted_bytes: 10_000, sync_after: Duration::from_millis(10), ..options() };
+            let (sender, reports) = channel();
+            let others = disk.clone();
+            let make_room = move || others.lock().unwrap().set_limit(Limit::NONE);
+            let at_once = wait.is_zero().then(|| make_room.clone());
+            let writer = Writer::start(disk.clone(), options, move |report| {
+                sender.send(report).unwrap();
+                at_once.iter().for_each(|make_room| make_room());
+            })
+            .unwrap();
+            writer.send(batch(1, Sync::Disk));
+            assert_eq!(next(&reports), Report::Persisted { upto: 1, synced: 1 });
+            if !wait.is_zero() {
+                thread::sleep(wait);
+                assert_eq!((writer.room() < 1_000, reports.try_recv().is_err()), (true, true), "nothing has changed yet");
+                make_room();
+            }
+            assert_eq!(next(&reports), Report::Persisted { upto: 1, synced: 1 });
+            assert_eq!(writer.room(), u64::MAX);
+            assert_eq!(writer.close(), Ok(()));
+        }
     }
 
     #[test]

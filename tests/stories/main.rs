@@ -3,18 +3,25 @@
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
 
+mod load;
+mod mount;
+mod relay;
 mod support;
 
 mod a_chain_carries_what_its_ends_write;
 mod a_join_goes_on_where_it_was_killed;
+mod a_link_in_bad_weather_loses_nothing;
 mod a_mesh_outlives_its_founder;
 mod a_metered_link_says_its_lag;
 mod a_node_ends_at_once;
 mod a_node_holds_only_its_sections;
+mod a_paused_node_catches_up;
+mod a_restart_is_quick;
 mod a_slow_reader_gets_the_newest;
 mod acknowledged_writes_survive;
 mod concurrent_writes_lose_nothing;
 mod damage_is_learned_again;
+mod disks_that_recover_are_used_again;
 mod full_and_read_only_disks_refuse;
 mod nodes_come_and_go_under_load;
 mod sections_change_live;

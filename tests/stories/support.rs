@@ -54,7 +54,13 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// A program that is run with nothing of the environment that is meant for a real node.
 pub fn program(data: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mangrove"));
+    program_within(&[], data)
+}
+
+fn program_within(within: &[String], data: &Path) -> Command {
+    let mut words = within.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_mangrove")]);
+    let mut command = Command::new(words.next().expect("the program's own at least"));
+    command.args(words);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MANGROVE_") {
             command.env_remove(name);
@@ -152,7 +158,14 @@ impl World {
         }
         // Five times as fast as usual, so that a story does not wait for signs of life.
         flags.extend(["--set", "pulse_ms=200"].map(String::from));
-        Node { name: name.into(), data, flags, log, process: None, address: String::new() }
+        Node { name: name.into(), data, flags, within: Vec::new(), log, process: None, address: String::new() }
+    }
+
+    /// Fails the story if a node has logged an error.
+    pub fn logged_no_error(&self) {
+        let logged = self.logged();
+        let error = logged.lines().find(|line| line.contains("ERROR"));
+        assert!(error.is_none(), "{error:?}");
     }
 
     /// The nodes' logs, all in one.
@@ -182,6 +195,8 @@ pub struct Node {
     pub name: String,
     pub data: PathBuf,
     flags: Vec<String>,
+    /// What starts it, if not this program itself.
+    within: Vec<String>,
     log: PathBuf,
     process: Option<Child>,
     address: String,
@@ -200,7 +215,7 @@ impl Node {
         assert!(self.process.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log).expect("a log");
         let from = log.metadata().expect("a length").len() as usize;
-        let mut process = program(&self.data)
+        let mut process = program_within(&self.within, &self.data)
             .args(["--json", "up"])
             .args(&self.flags)
             .stdout(Stdio::piped())
@@ -218,6 +233,12 @@ impl Node {
         let started: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}"));
         self.address = started["address"].as_str().expect("an address").to_owned();
         Ok(())
+    }
+
+    /// By what command it is started, which must become the node's process itself.
+    #[allow(dead_code, reason = "for tests with more than this program")]
+    pub fn within(&mut self, command: &[&str]) {
+        self.within = command.iter().map(|word| (*word).to_owned()).collect();
     }
 
     /// Where it listens from its next start on.
@@ -245,10 +266,23 @@ impl Node {
         process.wait().expect("it ends");
     }
 
+    /// Stops it in the middle of whatever it does, until it is woken.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn wake(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.process_id() as i32).expect("a process");
+        kill_process(pid, signal).expect("it runs");
+    }
+
     /// Asks it to end, and waits until it has.
     pub fn terminate(&mut self) {
-        let pid = Pid::from_raw(self.process_id() as i32).expect("a process");
-        kill_process(pid, Signal::TERM).expect("it can be asked");
+        self.signal(Signal::TERM);
         let status = self.ended();
         assert!(status.success(), "{} ended with {status}", self.name);
     }
