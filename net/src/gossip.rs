@@ -22,6 +22,7 @@ use mangrove_crdt::{
     section::Frontiers,
     time::Instant,
 };
+use rustc_hash::FxHashMap;
 
 use crate::retired::Retired;
 
@@ -101,9 +102,9 @@ impl ReportState {
 #[derive(Debug, Default)]
 pub struct Told {
     /// The newest heartbeat of each member.
-    pub pulses: BTreeMap<NodeId, Pulse>,
+    pub pulses: FxHashMap<NodeId, Pulse>,
     /// The run and version of each member's report.
-    pub reports: BTreeMap<NodeId, (OriginIx, u64)>,
+    pub reports: FxHashMap<NodeId, (OriginIx, u64)>,
     /// Members whose reports the peer gets elsewhere, each until when.
     paused: BTreeMap<NodeId, Instant>,
     /// How much news of heartbeats, and of reports, there had been when it had been told all; zero if it was not.
@@ -114,6 +115,11 @@ pub struct Told {
 pub const RELAY_PAUSE: Duration = Duration::from_secs(30);
 
 impl Told {
+    /// Whether it was told all that there is.
+    pub fn is_all(&self, gossip: &Gossip) -> bool {
+        self.all == gossip.news
+    }
+
     /// The peer gets a member's reports, or everybody's, sooner elsewhere, or wants them from here again.
     pub fn relay(&mut self, now: Instant, member: Option<NodeId>, wanted: bool) {
         match (member, wanted) {

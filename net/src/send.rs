@@ -66,12 +66,15 @@ impl Link {
             return None;
         }
         self.refresh(replica);
-        if let Some(frame) = self.control_frame(now, replica, gossip, blocked) {
-            return Some(frame);
+        let mut passed_over = false;
+        if self.has_control(replica, gossip) {
+            if let Some(frame) = self.control_frame(now, replica, gossip, blocked) {
+                return Some(frame);
+            }
+            passed_over = blocked(0);
         }
         // Until the peer has said hello, it is not known what it lacks.
         self.origin?;
-        let mut passed_over = blocked(0);
         for of in self.due(replica) {
             if self.lanes_out.get(&of).is_some_and(|lane| blocked(lane.number)) {
                 passed_over = true;
@@ -108,6 +111,11 @@ impl Link {
         }
         due.sort_by_key(|of| of.plane.map_or(Plane::ALL.len(), |plane| plane as usize));
         due
+    }
+
+    /// Whether there may be something to say on lane 0.
+    fn has_control(&self, replica: &Replica, gossip: &Gossip) -> bool {
+        !self.intents.is_empty() || self.announced_turnover != replica.turnover() || !self.told.is_all(gossip)
     }
 
     fn control_frame(&mut self, now: Instant, replica: &mut Replica, gossip: &Gossip, blocked: &dyn Fn(u32) -> bool) -> Option<Frame> {

@@ -269,9 +269,14 @@ impl Network {
         self.path_changed(now, queue, from, to);
     }
 
-    /// A path takes so many times as long as before.
+    /// A path takes so many times as long as usual.
     pub fn slow(&mut self, from: usize, to: usize, factor: f64) {
-        self.paths[from * self.hosts + to].slow *= factor;
+        self.paths[from * self.hosts + to].slow = factor;
+    }
+
+    /// Whether it does.
+    pub fn is_slow(&self, from: usize, to: usize) -> bool {
+        self.path(from, to).slow > 1.0
     }
 
     /// Schedules begin: each path that has one is somewhere in it.

@@ -22,12 +22,12 @@ use crate::{
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Undo {
     Heal(Vec<(usize, usize)>, Mode),
-    Hasten(Vec<(usize, usize)>, f64),
+    Hasten(Vec<(usize, usize)>),
     Start(usize),
     Resume(usize),
-    Hurry(usize, f64),
+    Hurry(usize),
     Mend(usize),
-    Quicken(usize, f64),
+    Quicken(usize),
     Steady(usize),
     Widen(usize),
     Truth(usize),
@@ -241,9 +241,12 @@ impl World<'_> {
                 self.audible_changed = true;
                 Undo::Resume(host)
             }
+            // What is slow is not made slower: three such faults at once would hold up one turn for minutes.
+            FaultKind::SlowNode(..) if self.hosts[host].slow > 1.0 => Undo::Nothing,
+            FaultKind::DiskSlow(..) if self.hosts[host].disk.slow > 1.0 => Undo::Nothing,
             FaultKind::SlowNode(_, factor) => {
-                self.hosts[host].slow *= factor;
-                Undo::Hurry(host, *factor)
+                self.hosts[host].slow = *factor;
+                Undo::Hurry(host)
             }
             FaultKind::ClockJump(_, by) => {
                 let by = by.draw(&mut self.dice.faults) as i64;
@@ -261,8 +264,8 @@ impl World<'_> {
                 Undo::Nothing
             }
             FaultKind::DiskSlow(_, factor) => {
-                self.hosts[host].disk.slow *= factor;
-                Undo::Quicken(host, *factor)
+                self.hosts[host].disk.slow = *factor;
+                Undo::Quicken(host)
             }
             FaultKind::DiskFail(_) => {
                 self.hosts[host].disk.health = Health::Failing;
@@ -497,7 +500,7 @@ impl World<'_> {
                 }
                 self.audible_changed = true;
             }
-            Undo::Hasten(pairs, factor) => pairs.iter().for_each(|(from, to)| self.network.slow(*from, *to, 1.0 / factor)),
+            Undo::Hasten(pairs) => pairs.iter().for_each(|(from, to)| self.network.slow(*from, *to, 1.0)),
             Undo::Start(host) => self.start(host),
             Undo::Resume(host) => {
                 self.hosts[host].paused = self.hosts[host].paused.saturating_sub(1);
@@ -505,9 +508,9 @@ impl World<'_> {
                     self.resume(host);
                 }
             }
-            Undo::Hurry(host, factor) => self.hosts[host].slow /= factor,
+            Undo::Hurry(host) => self.hosts[host].slow = 1.0,
             Undo::Mend(host) => self.hosts[host].disk.health = Health::Sound,
-            Undo::Quicken(host, factor) => self.hosts[host].disk.slow /= factor,
+            Undo::Quicken(host) => self.hosts[host].disk.slow = 1.0,
             Undo::Steady(host) => self.hosts[host].clock.strobe(0),
             Undo::Widen(host) => self.hosts[host].disk.widen(),
             Undo::Truth(host) => self.hosts[host].disk.lying = false,

@@ -76,8 +76,9 @@ impl World<'_> {
                 Undo::Heal(pairs, mode)
             }
             Mode::Slow(factor) => {
+                pairs.retain(|(from, to)| !self.network.is_slow(*from, *to));
                 pairs.iter().for_each(|(from, to)| self.network.slow(*from, *to, factor));
-                Undo::Hasten(pairs, factor)
+                Undo::Hasten(pairs)
             }
         }
     }
