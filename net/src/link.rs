@@ -326,8 +326,10 @@ impl Link {
 
     /// Changes how it is used.
     pub fn set_options(&mut self, options: LinkOptions) {
-        self.options = options;
-        self.idle = None;
+        if self.options != options {
+            self.options = options;
+            self.idle = None;
+        }
     }
 
     /// The sections that both ends hold.

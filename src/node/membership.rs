@@ -20,6 +20,9 @@ use super::{
 /// After how many missed heartbeats a member counts as not reachable.
 const PULSES_MISSED_MAX: u32 = 5;
 
+/// For how long some of the members that nothing is heard of are dialled before it is others' turn.
+const SILENT_TURN: Duration = Duration::from_secs(30);
+
 /// Two links to one node that come up this close to each other were dialled by both ends at once.
 const BOTH_DIALLED_WITHIN: Duration = Duration::from_secs(2);
 
@@ -127,7 +130,10 @@ impl Node {
                 link.set_options(options);
             }
         }
-        self.redial(now);
+        // In a large mesh many come at once, first their records and then their heartbeats, so the choice is made anew with the next deadline.
+        if self.dialled.is_none() || self.replica.members.iter().count() <= self.config.neighbours_max {
+            self.redial(now);
+        }
     }
 
     /// A neighbour says that this node was revoked. The record itself may never come, since nobody is linked to it any more.
@@ -166,6 +172,7 @@ impl Node {
             members: &members,
             avoided: &avoided,
             alive: &alive,
+            turn: now.at.0 / SILENT_TURN.as_micros() as u64,
             seeds: &self.config.seeds,
             full_mesh_max: self.config.neighbours_max,
         });

@@ -18,6 +18,9 @@ use super::output::Target;
 /// How many successors on each ring to dial.
 const SUCCESSORS: usize = 2;
 
+/// How many of those on the way to them that nothing is heard of are dialled at a time.
+const SILENT_AT_ONCE: usize = 4;
+
 /// What the choice depends on.
 #[derive(Debug)]
 pub struct View<'a> {
@@ -31,6 +34,8 @@ pub struct View<'a> {
     pub avoided: &'a BTreeSet<NodeId>,
     /// Members heard of lately, over any chain of links.
     pub alive: &'a BTreeSet<NodeId>,
+    /// Counts on slowly: whose turn it is among the members that nothing is heard of.
+    pub turn: u64,
     /// Addresses from the configuration, always dialled: two islands that never met find each other through them.
     pub seeds: &'a [String],
     /// Up to how many nodes everyone dials everyone.
@@ -56,15 +61,22 @@ pub fn choose(view: &View<'_>) -> Vec<Target> {
             ring.sort_unstable();
             let own = ring.iter().position(|(_, node)| *node == view.own).unwrap_or(0);
             let after = (1..ring.len()).map(|step| ring[(own + step) % ring.len()].1);
-            // Those that nothing is heard of are dialled too (they may live and only be cut off from here), but do not count.
-            let mut live = 0;
+            // Those that nothing is heard of are dialled too (they may live and only be cut off from here), but do not count; and only some at a
+            // time, since to a node that has just started all are silent.
+            let (mut live, mut silent) = (0, Vec::new());
             for node in after {
-                chosen.insert(node);
-                live += usize::from(view.alive.contains(&node));
-                if live == SUCCESSORS {
-                    break;
+                if view.alive.contains(&node) {
+                    chosen.insert(node);
+                    live += 1;
+                    if live == SUCCESSORS {
+                        break;
+                    }
+                } else {
+                    silent.push(node);
                 }
             }
+            let from = view.turn as usize % silent.len().max(1) * SILENT_AT_ONCE;
+            chosen.extend(silent.iter().cycle().skip(from).take(SILENT_AT_ONCE.min(silent.len())));
         }
     }
     let known = chosen.iter().filter_map(|node| Some((node, view.members.get(node)?)));
@@ -105,7 +117,7 @@ mod tests {
 
     fn chosen(own: NodeId, members: &BTreeMap<NodeId, NodeRecord>, alive: &BTreeSet<NodeId>) -> Vec<NodeId> {
         let held: Vec<SectionId> = [SectionId::MESH].into_iter().chain(members[&own].holds.clone()).collect();
-        let view = View { own, held: &held, members, avoided: &BTreeSet::new(), alive, seeds: &[], full_mesh_max: 8 };
+        let view = View { own, held: &held, members, avoided: &BTreeSet::new(), alive, turn: 0, seeds: &[], full_mesh_max: 8 };
         choose(&view).into_iter().filter_map(|target| target.node).collect()
     }
 
@@ -148,6 +160,22 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_hears_of_nobody_tries_everybody_a_few_at_a_time() {
+        let members = members(60, |_| Vec::new());
+        let (own, alive, mut tried) = (NodeId::of_key(&[0]), BTreeSet::new(), BTreeSet::new());
+        for turn in 0..59 {
+            let held = [SectionId::MESH];
+            let (avoided, seeds) = (BTreeSet::new(), Vec::new());
+            let view =
+                View { own, held: &held, members: &members, avoided: &avoided, alive: &alive, turn, seeds: &seeds, full_mesh_max: 8 };
+            let now = choose(&view);
+            assert_eq!(now.len(), SILENT_AT_ONCE);
+            tried.extend(now.into_iter().filter_map(|target| target.node));
+        }
+        assert_eq!(tried.len(), 59);
+    }
+
+    #[test]
     fn seeds_are_dialled_unless_they_are_this_node_or_a_neighbour_that_is_heard_of() {
         let members = members(3, |_| Vec::new());
         let own = NodeId::of_key(&[0]);
@@ -158,6 +186,7 @@ mod tests {
             members: &members,
             avoided: &BTreeSet::from([NodeId::of_key(&[2])]),
             alive: &BTreeSet::from([NodeId::of_key(&[1])]),
+            turn: 0,
             seeds: &seeds,
             full_mesh_max: 8,
         };
@@ -184,6 +213,7 @@ mod tests {
             members: &members,
             avoided: &BTreeSet::new(),
             alive: &alive,
+            turn: 0,
             seeds: &seeds,
             full_mesh_max: 8,
         };
