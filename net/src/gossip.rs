@@ -155,6 +155,8 @@ pub struct Gossip {
     reports: BTreeMap<NodeId, ReportState>,
     /// Members' reports of sections that do not count in full, since the member has something else of the retired runs than this node.
     unclear: BTreeSet<(NodeId, SectionId)>,
+    /// The neighbour that brought news of each member's reports last.
+    ways: BTreeMap<NodeId, NodeId>,
     /// How much news of heartbeats, and of reports, there has been.
     news: (u64, u64),
     /// Whose the last of them were.
@@ -318,6 +320,21 @@ impl Gossip {
         true
     }
 
+    /// A neighbour has brought news of a member's reports.
+    pub fn came_by(&mut self, member: NodeId, neighbour: NodeId) {
+        self.ways.insert(member, neighbour);
+    }
+
+    /// Whether a member's reports come by another neighbour than this.
+    pub fn comes_elsewhere(&self, member: NodeId, neighbour: NodeId) -> bool {
+        self.ways.get(&member).is_some_and(|way| *way != neighbour)
+    }
+
+    /// A link to a neighbour is lost.
+    pub fn way_lost(&mut self, neighbour: NodeId) {
+        self.ways.retain(|_, way| *way != neighbour);
+    }
+
     /// Counts what a member has reported of a section, as far as it can be made out here.
     pub fn count_report(&mut self, replica: &mut Replica, node: NodeId, section: SectionId) {
         let Some(report) = self.reports.get(&node) else { return };
@@ -366,6 +383,7 @@ impl Gossip {
     pub fn forget(&mut self, node: &NodeId) {
         self.pulses.remove(node);
         self.reports.remove(node);
+        self.ways.remove(node);
         self.unclear.retain(|(of, _)| of != node);
     }
 }

@@ -269,6 +269,7 @@ impl Mesh {
         }
         self.settle_adoptions(replica);
         // It may have been the way by which reports came.
+        self.gossip.way_lost(link.peer);
         self.links.values_mut().for_each(Link::want_reports);
     }
 

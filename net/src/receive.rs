@@ -361,10 +361,12 @@ impl Link {
             for section in sections {
                 gossip.count_report(replica, node, section);
             }
+            gossip.came_by(node, self.peer);
             if self.declined.remove(&node).is_some() {
                 self.intend(Intent::Relay(Some(node), true));
             }
-        } else if node != self.peer && self.declined.get(&node).is_none_or(|told| now.since(*told) >= RELAY_PAUSE / 2) {
+        } else if gossip.comes_elsewhere(node, self.peer) && self.declined.get(&node).is_none_or(|told| now.since(*told) >= RELAY_PAUSE / 2)
+        {
             self.declined.insert(node, now);
             self.intend(Intent::Relay(Some(node), false));
         }
