@@ -107,7 +107,7 @@ pub struct Told {
     pub reports: FxHashMap<NodeId, (OriginIx, u64)>,
     /// Members whose reports the peer gets elsewhere, each until when.
     paused: BTreeMap<NodeId, Instant>,
-    /// How much news of heartbeats, and of reports, there had been when it had been told all; zero if it was not.
+    /// How much of the news of heartbeats, and of reports, it has been told; zero to have it looked through from the start.
     all: (u64, u64),
 }
 

@@ -198,7 +198,11 @@ impl Link {
                 }
             }
             Control::Report(report) => self.handle_report(now, replica, gossip, &report)?,
-            Control::Relay(relay) => self.told.relay(now, relay.member, relay.wanted),
+            // Of members that nothing was reported of there is nothing to leave out, nor to remember.
+            Control::Relay(relay) if relay.member.is_none_or(|member| gossip.reported(&member).is_some()) => {
+                self.told.relay(now, relay.member, relay.wanted);
+            }
+            Control::Relay(_) => {}
             Control::Behind(of) => {
                 if self.shared.get(&of.section).is_some_and(|shared| shared.adopting.is_none()) {
                     effects.adopt = Some(of.section);
