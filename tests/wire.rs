@@ -105,8 +105,7 @@ fn controls() -> Vec<Control> {
         Control::Buckets(message::Buckets { section, group: 63, buckets: packed }),
         Control::RepairRequest(message::OfBucket { section, bucket: 4_095 }),
         Control::Unfold(message::OfHolding { section, holding: 8 }),
-        Control::Relay(message::Relay { member: Some(origin(b"a").node), wanted: false }),
-        Control::Relay(message::Relay { member: None, wanted: true }),
+        Control::Relay(message::Relay { member: origin(b"a").node, wanted: false }),
     ]
 }
 
@@ -214,7 +213,7 @@ impl Bare {
     }
 
     fn link(&mut self, peer: &str) {
-        self.input(Input::LinkUp { link: LinkId(1), peer: NodeId::of_key(peer.as_bytes()), address: "test".into(), dialled: true });
+        self.input(Input::LinkUp { link: LinkId(1), peer: NodeId::of_key(peer.as_bytes()), address: "test".into(), dialled: None });
     }
 
     /// What it shows, without what differs from node to node.

@@ -6,7 +6,7 @@
 //!
 //! Heartbeats are few and take every way there is. Reports are many where much is written, so in a mesh with many links each takes a tree of its own: whoever
 //! gets one that it has already got tells the link that it need not bring that member's for a while ([`Control::Relay`]), and, when one comes sooner over such
-//! a link, or another link is lost, that it is wanted again. (The push phase of Plumtree: Leitão, Pereira and Rodrigues, 2007.)
+//! a link, or the link by which they came is lost, that it is wanted again. (The push phase of Plumtree: Leitão, Pereira and Rodrigues, 2007.)
 //!
 //! [`Control::Relay`]: crate::message::Control::Relay
 
@@ -107,7 +107,9 @@ pub struct Told {
     pub reports: FxHashMap<NodeId, (OriginIx, u64)>,
     /// Members whose reports the peer gets elsewhere, each until when.
     paused: BTreeMap<NodeId, Instant>,
-    /// How much of the news of heartbeats, and of reports, it has been told; zero to have it looked through from the start.
+    /// Members whose report may have moved beyond what it was told.
+    due: VecDeque<NodeId>,
+    /// How much of the news of heartbeats it has been told, and how much of that of reports has been taken into `due`.
     all: (u64, u64),
 }
 
@@ -117,34 +119,26 @@ pub const RELAY_PAUSE: Duration = Duration::from_secs(30);
 impl Told {
     /// Whether it was told all that there is.
     pub fn is_all(&self, gossip: &Gossip) -> bool {
-        self.all == gossip.news
+        self.all == gossip.news && self.due.is_empty()
     }
 
-    /// The peer gets a member's reports, or everybody's, sooner elsewhere, or wants them from here again.
-    pub fn relay(&mut self, now: Instant, member: Option<NodeId>, wanted: bool) {
-        match (member, wanted) {
-            (Some(member), false) => {
-                self.paused.insert(member, now.after(RELAY_PAUSE));
+    /// The peer gets a member's reports sooner elsewhere, or wants them from here again.
+    pub fn relay(&mut self, now: Instant, member: NodeId, wanted: bool) {
+        if wanted {
+            self.paused.remove(&member);
+            if !self.due.contains(&member) {
+                self.due.push_back(member);
             }
-            (Some(member), true) => {
-                self.paused.remove(&member);
-            }
-            (None, true) => self.paused.clear(),
-            (None, false) => {}
+        } else {
+            self.paused.insert(member, now.after(RELAY_PAUSE));
         }
-        // What was passed over is looked through again.
-        self.all.1 = 0;
     }
 
     /// Ends the pauses that have lasted long enough. Says whether there were any.
     pub fn end_pauses(&mut self, now: Instant) -> bool {
-        let before = self.paused.len();
-        self.paused.retain(|_, until| now < *until);
-        let ended = self.paused.len() < before;
-        if ended {
-            self.all.1 = 0;
-        }
-        ended
+        let before = self.due.len();
+        self.due.extend(self.paused.extract_if(.., |_, until| now >= *until).map(|(member, _)| member));
+        self.due.len() > before
     }
 }
 
@@ -226,23 +220,22 @@ impl Gossip {
 
     /// A member whose report has moved beyond what the link to a peer was told, and the version that it was told.
     pub fn untold_report(&self, peer: NodeId, told: &mut Told) -> Option<(NodeId, &ReportState, u64)> {
-        let Told { reports, all, paused, .. } = told;
-        if all.1 == self.news.1 {
-            return None;
+        if told.all.1 != self.news.1 {
+            match news_since(&self.recent.1, self.news.1, told.all.1).filter(|_| told.due.len() <= RECENT_MAX) {
+                Some(news) => told.due.extend(news),
+                None => told.due = self.reports.keys().copied().collect(),
+            }
+            told.all.1 = self.news.1;
         }
-        let untold = |node: &NodeId, report: &'_ ReportState| match reports.get(node) {
-            _ if *node == peer || paused.contains_key(node) => None,
-            Some((origin, version)) if *origin == report.origin => (*version < report.version).then_some((*node, *version)),
-            _ => Some((*node, 0)),
-        };
-        let found = match news_since(&self.recent.1, self.news.1, all.1) {
-            Some(mut news) => news.find_map(|node| untold(node, self.reports.get(node)?)),
-            None => self.reports.iter().find_map(|(node, report)| untold(node, report)),
-        };
-        if found.is_none() {
-            all.1 = self.news.1;
+        while let Some(node) = told.due.pop_front() {
+            let Some(report) = self.reports.get(&node).filter(|_| node != peer && !told.paused.contains_key(&node)) else { continue };
+            match told.reports.get(&node) {
+                Some((origin, version)) if *origin == report.origin && *version < report.version => return Some((node, report, *version)),
+                Some((origin, _)) if *origin == report.origin => {}
+                _ => return Some((node, report, 0)),
+            }
         }
-        found.and_then(|(node, version)| Some((node, self.reports.get(&node)?, version)))
+        None
     }
 
     /// This node's own durable frontiers, with so many of each node's runs told by number. Says whether anything moved.
@@ -330,9 +323,9 @@ impl Gossip {
         self.ways.get(&member).is_some_and(|way| *way != neighbour)
     }
 
-    /// A link to a neighbour is lost.
-    pub fn way_lost(&mut self, neighbour: NodeId) {
-        self.ways.retain(|_, way| *way != neighbour);
+    /// A link to a neighbour is lost. Returns the members whose reports came by it.
+    pub fn way_lost(&mut self, neighbour: NodeId) -> Vec<NodeId> {
+        self.ways.extract_if(.., |_, way| *way == neighbour).map(|(member, _)| member).collect()
     }
 
     /// Counts what a member has reported of a section, as far as it can be made out here.
@@ -507,15 +500,12 @@ mod tests {
         let node = NodeId([1; 32]);
         let untold = |gossip: &Gossip, told: &mut Told| gossip.untold_report(PEER, told).map(|(node, ..)| node);
         assert!(gossip.report(&origins, a, 1, [(SECTION, Plane::Values, at(a, 1))], []));
-        told.relay(NOW, Some(node), false);
+        told.relay(NOW, node, false);
         assert_eq!(untold(&gossip, &mut told), None);
-        told.relay(NOW, Some(node), true);
+        told.relay(NOW, node, true);
         assert_eq!(untold(&gossip, &mut told), Some(node), "it is wanted again");
-        told.relay(NOW, Some(node), false);
+        told.relay(NOW, node, false);
         assert_eq!(untold(&gossip, &mut told), None);
-        told.relay(NOW, None, true);
-        assert_eq!(untold(&gossip, &mut told), Some(node), "everybody's are");
-        told.relay(NOW, Some(node), false);
         assert!(!told.end_pauses(NOW) && untold(&gossip, &mut told).is_none());
         assert!(told.end_pauses(NOW.after(RELAY_PAUSE)));
         assert_eq!(untold(&gossip, &mut told), Some(node), "nothing was heard for so long");

@@ -74,7 +74,7 @@ pub(crate) enum Intent {
     /// The section's `Holds` of this holding could not be made out.
     Unfold(SectionId, u64),
     Unholds(SectionId, u64),
-    Relay(Option<NodeId>, bool),
+    Relay(NodeId, bool),
     Graft(SectionId, Plane, OriginIx),
     Prune(SectionId, Plane, OriginIx),
     Behind(SectionId),
@@ -357,6 +357,11 @@ impl Link {
         self.shared.values().any(|shared| !shared.runs.is_empty() || shared.serving.is_some() || !shared.repairs.is_empty())
     }
 
+    /// Whether any section is being adopted from this peer.
+    pub fn is_adopting(&self) -> bool {
+        self.shared.values().any(|shared| shared.adopting.is_some())
+    }
+
     /// Whether a section is being adopted from this peer, or is about to be asked for.
     pub(crate) fn adopts(&self, section: SectionId) -> bool {
         let asking = self.intents.contains(&Intent::AdoptRequest(section)) && self.shared.contains_key(&section);
@@ -385,10 +390,12 @@ impl Link {
         }
     }
 
-    /// Wants everybody's reports over this link again.
-    pub(crate) fn want_reports(&mut self) {
-        if !std::mem::take(&mut self.declined).is_empty() {
-            self.intend(Intent::Relay(None, true));
+    /// Wants these members' reports over this link again.
+    pub(crate) fn want_reports(&mut self, members: &[NodeId]) {
+        for member in members {
+            if self.declined.remove(member).is_some() {
+                self.intend(Intent::Relay(*member, true));
+            }
         }
     }
 

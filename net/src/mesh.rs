@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use mangrove_crdt::{
-    frontier::OriginIx,
+    frontier::{DotIx, OriginIx},
     id::{NodeId, Origin, Plane, SectionId},
     replica::Replica,
     section::Frontiers,
@@ -23,7 +23,7 @@ use crate::{
     codec::Malformed,
     gossip::{Gossip, Pulse},
     lag::History,
-    link::{Intent, Link, LinkId, LinkOptions},
+    link::{Intent, Link, LinkId, LinkOptions, Shared},
 };
 
 /// How often things happen.
@@ -264,13 +264,37 @@ impl Mesh {
     /// A link went down. What was in flight on it is lost, and comes again over another.
     pub fn handle_link_down(&mut self, replica: &mut Replica, id: LinkId) {
         let Some(mut link) = self.links.remove(&id) else { return };
+        self.graft_lost(replica, &link);
         for section in link.shared.keys().copied().collect::<Vec<_>>() {
             link.drop_shared(replica, section);
         }
         self.settle_adoptions(replica);
-        // It may have been the way by which reports came.
-        self.gossip.way_lost(link.peer);
-        self.links.values_mut().for_each(Link::want_reports);
+        let lost = self.gossip.way_lost(link.peer);
+        self.links.values_mut().for_each(|link| link.want_reports(&lost));
+    }
+
+    /// Feeds that came over a lost link only are grafted at once wherever they were pruned: there they have come by another way. (Otherwise a neighbour
+    /// must be seen ahead first, which takes seconds for each hop.)
+    fn graft_lost(&mut self, replica: &Replica, lost: &Link) {
+        for (id, of_lost) in &lost.shared {
+            let Some(section) = replica.section(*id) else { continue };
+            for plane in Plane::ALL {
+                for DotIx { origin, .. } in section.frontier(plane).iter() {
+                    let (feed, node) = ((plane, origin), replica.origins().get(origin).node);
+                    let goes_on = node != replica.own().node && self.gossip.incarnation(&node) == Some(origin);
+                    let comes = |shared: &Shared| !shared.pruned.contains(&feed);
+                    let others = || self.links.values().filter_map(|link| link.shared.get(id));
+                    if !goes_on || !comes(of_lost) || others().any(comes) {
+                        continue;
+                    }
+                    for link in self.links.values_mut() {
+                        if link.shared.get_mut(id).is_some_and(|shared| shared.pruned.remove(&feed)) {
+                            link.intend(Intent::Graft(*id, plane, origin));
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// Adoptions whose link is gone, or does not share the section any more, are asked of others.

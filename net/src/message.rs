@@ -279,9 +279,9 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Relay {
-    /// Whose reports; everybody's if there is none.
+    /// Whose reports.
     #[n(0)]
-    pub member: Option<NodeId>,
+    pub member: NodeId,
     /// Whether they are wanted from here.
     #[n(1)]
     pub wanted: bool,

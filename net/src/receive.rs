@@ -199,7 +199,7 @@ impl Link {
             }
             Control::Report(report) => self.handle_report(now, replica, gossip, &report)?,
             // Of members that nothing was reported of there is nothing to leave out, nor to remember.
-            Control::Relay(relay) if relay.member.is_none_or(|member| gossip.reported(&member).is_some()) => {
+            Control::Relay(relay) if gossip.reported(&relay.member).is_some() => {
                 self.told.relay(now, relay.member, relay.wanted);
             }
             Control::Relay(_) => {}
@@ -367,12 +367,12 @@ impl Link {
             }
             gossip.came_by(node, self.peer);
             if self.declined.remove(&node).is_some() {
-                self.intend(Intent::Relay(Some(node), true));
+                self.intend(Intent::Relay(node, true));
             }
         } else if gossip.comes_elsewhere(node, self.peer) && self.declined.get(&node).is_none_or(|told| now.since(*told) >= RELAY_PAUSE / 2)
         {
             self.declined.insert(node, now);
-            self.intend(Intent::Relay(Some(node), false));
+            self.intend(Intent::Relay(node, false));
         }
         Ok(())
     }

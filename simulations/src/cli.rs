@@ -195,13 +195,15 @@ fn run_one(args: &RunArgs, path: &Path, scenario: &Scenario) -> Result<u8, Strin
     let replay = |seed: u64| format!("mangrove-sim run {} --seed {seed}", path.display());
     let batch = Batch::new(scenario, base, count, &outcomes);
     say(&if args.json { batch.json(&replay) } else { batch.text(&replay) });
-    let events: u64 = outcomes.iter().map(|outcome| outcome.events).sum();
-    let node_seconds: f64 = outcomes.iter().map(|outcome| outcome.node_seconds).sum();
+    // The first was run twice.
+    let runs = || outcomes.iter().chain(outcomes.first().filter(|_| args.trace.is_none()));
+    let events: u64 = runs().map(|outcome| outcome.events).sum();
+    let node_seconds: f64 = runs().map(|outcome| outcome.node_seconds).sum();
     eprintln!(
         "{}: {} seeds in {took:.1} s on {} threads: {:.1} seeds/s, {:.0} events/s, {:.0} node-seconds/s",
         scenario.name,
         outcomes.len(),
-        args.jobs.min(outcomes.len().max(1)),
+        args.jobs.min(runs().count().max(1)),
         outcomes.len() as f64 / took,
         events as f64 / took,
         node_seconds / took

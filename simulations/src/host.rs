@@ -37,8 +37,8 @@ pub enum Item {
         peer: NodeId,
         /// Where.
         address: String,
-        /// Whether this end dialled.
-        dialled: bool,
+        /// What this end dialled it as, if it did.
+        dialled: Option<Target>,
     },
     /// See [`Input::LinkDown`].
     LinkDown {
@@ -374,7 +374,7 @@ impl Item {
     pub fn input(&self) -> Option<Input<'_>> {
         Some(match self {
             Item::LinkUp { link, peer, address, dialled } => {
-                Input::LinkUp { link: *link, peer: *peer, address: address.clone(), dialled: *dialled }
+                Input::LinkUp { link: *link, peer: *peer, address: address.clone(), dialled: dialled.clone() }
             }
             Item::LinkDown { link, reason } => Input::LinkDown { link: *link, reason: (*reason).to_owned() },
             Item::Frame { link, lane, bytes } => Input::Frame { link: *link, lane: *lane, bytes },

@@ -46,45 +46,48 @@ pub fn many(
     stop_early: bool,
     each: impl Fn(&Outcome) + Sync,
 ) -> Vec<Outcome> {
-    let first = seeds.start;
-    let seeds: Vec<u64> = seeds.collect();
+    let runs: Vec<u64> = std::iter::once(seeds.start).chain(seeds).collect();
     let next = AtomicUsize::new(0);
-    let last = AtomicUsize::new(seeds.len());
-    let outcomes: Mutex<Vec<Option<Outcome>>> = Mutex::new(seeds.iter().map(|_| None).collect());
+    let last = AtomicUsize::new(runs.len());
+    let outcomes: Mutex<Vec<Option<Outcome>>> = Mutex::new(runs.iter().map(|_| None).collect());
     std::thread::scope(|scope| {
-        for _ in 0..jobs.clamp(1, seeds.len().max(1)) {
+        for _ in 0..jobs.clamp(1, runs.len()) {
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(seed) = seeds.get(at).copied().filter(|_| at <= last.load(Ordering::Relaxed)) else { return };
-                    let mut outcome = one(scenario, seed, Trace::new(None));
-                    if seed == first && outcome.violation.is_none() {
-                        outcome.violation = again(scenario, &outcome);
-                    }
+                    let Some(seed) = runs.get(at).copied().filter(|_| at <= last.load(Ordering::Relaxed)) else { return };
+                    let outcome = one(scenario, seed, Trace::new(None));
                     if stop_early && outcome.violation.is_some() {
-                        last.fetch_min(at, Ordering::Relaxed);
+                        last.fetch_min(at.max(1), Ordering::Relaxed);
                     }
-                    each(&outcome);
+                    if at > 0 {
+                        each(&outcome);
+                    }
                     outcomes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[at] = Some(outcome);
                 }
             });
         }
     });
     let outcomes = outcomes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    outcomes.into_iter().take(last.into_inner().saturating_add(1)).flatten().collect()
+    let mut outcomes = outcomes.into_iter().take(last.into_inner().saturating_add(1)).flatten();
+    let again = outcomes.next();
+    let mut outcomes: Vec<Outcome> = outcomes.collect();
+    if let (Some(first), Some(again)) = (outcomes.first_mut(), again) {
+        same(first, &again);
+    }
+    outcomes
 }
 
 /// Runs a seed twice: different traces are a violation of S1.
 pub fn twice(scenario: &Scenario, seed: u64) -> Outcome {
     let mut outcome = one(scenario, seed, Trace::new(None));
-    if outcome.violation.is_none() {
-        outcome.violation = again(scenario, &outcome);
-    }
+    same(&mut outcome, &one(scenario, seed, Trace::new(None)));
     outcome
 }
 
 /// S1: the same run again must leave the same trace.
-fn again(scenario: &Scenario, outcome: &Outcome) -> Option<Violation> {
-    let again = one(scenario, outcome.seed, Trace::new(None));
-    (again.hash != outcome.hash).then(|| Violation::new(Invariant::S1, "two runs of this seed left different traces"))
+fn same(outcome: &mut Outcome, again: &Outcome) {
+    if outcome.violation.is_none() && again.hash != outcome.hash {
+        outcome.violation = Some(Violation::new(Invariant::S1, "two runs of this seed left different traces"));
+    }
 }

@@ -3,6 +3,7 @@
 use mangrove_crdt::{id::NodeId, time::Instant};
 use mangrove_net::link::LinkId;
 
+use super::output::Target;
 use crate::protocol::{Refusal, Request};
 
 /// The present, as the driver's clocks show it.
@@ -29,8 +30,8 @@ pub enum Input<'a> {
         peer: NodeId,
         /// Its address there.
         address: String,
-        /// Whether this node dialled.
-        dialled: bool,
+        /// What this node dialled it as; `None` if the peer dialled.
+        dialled: Option<Target>,
     },
     /// A link is gone.
     LinkDown {

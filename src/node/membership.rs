@@ -20,6 +20,21 @@ use super::{
 /// After how many missed heartbeats a member counts as not reachable.
 const PULSES_MISSED_MAX: u32 = 5;
 
+/// For how long there must be no news of membership before the choice of neighbours is made anew: when a mesh starts, or one joins, much comes at once.
+const REDIAL_SOON: Duration = Duration::from_millis(200);
+
+/// For how long the choice stands at most, as members are heard of and fall silent.
+const REDIAL_EVERY: Duration = Duration::from_secs(1);
+
+/// Within which time of its start a node has heard of every member that lives, if it is linked to any.
+const HEARD_WITHIN: Duration = Duration::from_secs(2);
+
+/// For how many heartbeats a neighbour that was hung up on must be heard of again over other links.
+const DISMISSED_PULSES_MAX: u32 = 3;
+
+/// How long a link stands at least: while the mesh finds itself, choices change.
+const SURPLUS_AFTER: Duration = Duration::from_secs(3);
+
 /// For how long some of the members that nothing is heard of are dialled before it is others' turn.
 const SILENT_TURN: Duration = Duration::from_secs(30);
 
@@ -130,9 +145,10 @@ impl Node {
                 link.set_options(options);
             }
         }
-        // In a large mesh many come at once, first their records and then their heartbeats, so the choice is made anew with the next deadline.
-        if self.dialled.is_none() || self.replica.members.iter().count() <= self.config.neighbours_max {
+        if self.dialled.is_none() {
             self.redial(now);
+        } else {
+            self.redial_due = now.at.after(REDIAL_SOON).min(self.redialled.after(REDIAL_EVERY));
         }
     }
 
@@ -161,35 +177,78 @@ impl Node {
 
     /// Sees anew which nodes to be linked to.
     pub(super) fn redial(&mut self, now: Now) {
+        (self.redialled, self.redial_due) = (now.at, now.at.after(REDIAL_EVERY));
         let mut members = self.replica.nodes();
         members.retain(|node, _| !self.revoked.contains(node));
+        self.settle_dismissed(now);
         let held: Vec<SectionId> = self.replica.held().collect();
-        let alive: BTreeSet<NodeId> = members.keys().copied().filter(|node| self.is_heard(now.at, node)).collect();
+        // Of whom nothing was heard yet, since this node has just started, something will be.
+        let young = now.at.since(self.started.at) < HEARD_WITHIN;
+        let unheard = |node: &NodeId| self.replica.members.get(node).is_some_and(|member| member.heard_us.is_none());
+        let alive = |node: &NodeId| self.is_heard(now.at, node) || (young && unheard(node));
+        let alive: BTreeSet<NodeId> = members.keys().copied().filter(alive).collect();
+        let linked: BTreeSet<NodeId> = self.links.values().map(|link| link.peer).collect();
         let avoided: BTreeSet<NodeId> = self.blocked.union(&self.revoked).copied().collect();
-        let targets = choose(&View {
+        let choice = choose(&View {
             own: self.id(),
             held: &held,
             members: &members,
             avoided: &avoided,
             alive: &alive,
-            turn: now.at.0 / SILENT_TURN.as_micros() as u64,
-            seeds: &self.config.seeds,
+            linked: &linked,
+            bridges: &self.bridges,
+            turn: now.at.since(self.started.at).as_micros() as u64 / SILENT_TURN.as_micros() as u64,
+            seeds: &self.seeds,
             full_mesh_max: self.config.neighbours_max,
         });
+        if choice.stands {
+            self.dismiss_surplus(now, &members, &choice.in_use);
+        }
         // Nobody would have it.
-        let targets = if self.revoked.contains(&self.id()) { Vec::new() } else { targets };
+        let targets = if self.revoked.contains(&self.id()) { Vec::new() } else { choice.targets };
         if self.dialled.as_ref() != Some(&targets) {
             self.dialled = Some(targets.clone());
             self.outputs.push(Output::Dial(targets));
         }
     }
 
+    /// Hangs up what this node has dialled and neither end chooses any more.
+    fn dismiss_surplus(&mut self, now: Now, members: &BTreeMap<NodeId, NodeRecord>, in_use: &BTreeSet<NodeId>) {
+        let busy = |link: &LinkId| self.mesh.link(*link).is_none_or(|link| link.is_sending() || link.is_adopting());
+        let surplus: Vec<(LinkId, NodeId)> = self
+            .links
+            .iter()
+            .filter(|(_, info)| info.dialled && members.contains_key(&info.peer) && !in_use.contains(&info.peer))
+            .filter(|(link, info)| now.at.since(info.up_at) >= SURPLUS_AFTER && !busy(link))
+            .map(|(link, info)| (*link, info.peer))
+            .collect();
+        for (link, peer) in surplus {
+            self.outputs.push(Output::Hangup { link, why: Parting::Surplus, reason: "neither node has the other for a neighbour".into() });
+            self.link_down(link);
+            self.dismissed.insert(peer, now.at);
+        }
+    }
+
+    /// A node that was hung up on and is not heard of since was heard over that link only: it is linked again, for as long as this node runs. (What the
+    /// choice goes by is the members, not who can reach whom: that only shows.)
+    fn settle_dismissed(&mut self, now: Now) {
+        let patience = self.pulse() * DISMISSED_PULSES_MAX;
+        let heard = |node: &NodeId| self.replica.members.get(node).and_then(|member| member.heard_us).unwrap_or(0);
+        self.dismissed.retain(|node, since| heard(node) <= since.0);
+        let silent = self.dismissed.extract_if(.., |_, since| now.at.since(*since) > patience);
+        let silent: Vec<NodeId> = silent.map(|(node, _)| node).collect();
+        self.bridges.extend(silent);
+    }
+
+    /// How long it is between two heartbeats of a member.
+    fn pulse(&self) -> Duration {
+        self.config.pace.pulse * (self.replica.members.iter().count() as u32 / 10).max(1)
+    }
+
     /// Whether a member was heard of lately, over any chain of links.
     pub(super) fn is_heard(&self, now: Instant, node: &NodeId) -> bool {
-        let crowd = (self.replica.members.iter().count() as u32 / 10).max(1);
-        let patience: Duration = self.config.pace.pulse * crowd * PULSES_MISSED_MAX;
         let heard = self.replica.members.get(node).and_then(|member| member.heard_us);
-        heard.is_some_and(|heard| now.since(Instant(heard)) <= patience)
+        heard.is_some_and(|heard| now.since(Instant(heard)) <= self.pulse() * PULSES_MISSED_MAX)
     }
 
     pub(super) fn link_up(&mut self, now: Now, link: LinkId, info: LinkInfo) {
@@ -250,15 +309,21 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::super::Input;
+    use super::super::Target;
     use super::super::testing::{OWN, SESSION, at, node};
     use super::*;
     use crate::protocol::Request;
 
     const PEER: NodeId = NodeId([2; 32]);
 
+    fn peer_as(node: Option<NodeId>) -> Target {
+        Target { node, addresses: vec!["there:1".into()] }
+    }
+
     /// Which link is hung up on when this one comes up.
     fn up(node: &mut Node, ms: u64, link: u64, dialled: bool) -> Option<u64> {
-        let input = Input::LinkUp { link: LinkId(link), peer: PEER, address: "there:1".into(), dialled };
+        let input =
+            Input::LinkUp { link: LinkId(link), peer: PEER, address: "there:1".into(), dialled: dialled.then(|| peer_as(Some(PEER))) };
         let hangup = |output| if let Output::Hangup { link, .. } = output { Some(link.0) } else { None };
         node.handle_input(at(ms), input).find_map(hangup)
     }
@@ -322,17 +387,99 @@ mod tests {
         assert_eq!(up(&mut node, 5_000, 2, false), Some(2), "nor is it let in again");
     }
 
+    /// A node of a mesh of thirty whose others are all heard of, linked to all that it chooses and to one more, which it has dialled.
+    fn with_one_link_too_many() -> (Node, Vec<NodeId>, NodeId) {
+        let mut node = node();
+        let others: Vec<NodeId> = (2..31).map(|at| NodeId([at; 32])).collect();
+        for other in &others {
+            let record =
+                NodeRecord { name: format!("n{}", other.0[0]), addresses: vec![format!("n{}:1", other.0[0])], ..NodeRecord::default() };
+            node.replica.put_standing(Standing::Node(*other), 0, minicbor::to_vec(record).ok());
+        }
+        drop(node.handle_input(at(0), Input::Timeout));
+        hear(&mut node, 1, &others);
+        for ms in [1_000, 2_000] {
+            drop(node.handle_input(at(ms), Input::Timeout));
+            let chosen: Vec<NodeId> = node.dialled.iter().flatten().filter_map(|target| target.node).collect();
+            chosen.into_iter().for_each(|other| link_to(&mut node, ms, other));
+        }
+        let linked: BTreeSet<NodeId> = node.links.values().map(|link| link.peer).collect();
+        let other = *others.iter().rev().find(|other| !linked.contains(*other)).expect("not all are chosen");
+        (node, others, other)
+    }
+
+    fn hear(node: &mut Node, ms: u64, others: &[NodeId]) {
+        others.iter().for_each(|other| node.replica.members.heard(*other, ms * 1_000));
+    }
+
+    fn link_to(node: &mut Node, ms: u64, peer: NodeId) {
+        if node.links.values().all(|link| link.peer != peer) {
+            let (link, address) = (LinkId(u64::from(peer.0[0])), format!("n{}:1", peer.0[0]));
+            let dialled = Some(Target { node: Some(peer), addresses: vec![address.clone()] });
+            drop(node.handle_input(at(ms), Input::LinkUp { link, peer, address, dialled }));
+        }
+    }
+
+    /// Whom the node hangs up on as not needed at some moment.
+    fn dismissed(node: &mut Node, ms: u64) -> Vec<u64> {
+        let surplus = |output| if let Output::Hangup { link, why: Parting::Surplus, .. } = output { Some(link.0) } else { None };
+        node.handle_input(at(ms), Input::Timeout).filter_map(surplus).collect()
+    }
+
+    #[test]
+    fn a_link_that_neither_end_chooses_is_hung_up_on_once_the_choice_stands() {
+        let (mut node, others, _) = with_one_link_too_many();
+        // Those that choose this node are not known to: all that is left of what was dialled is needed.
+        others.iter().for_each(|other| link_to(&mut node, 2_500, *other));
+        hear(&mut node, 13_000, &others);
+        assert_eq!(dismissed(&mut node, 5_000), [] as [u64; 0], "links are young");
+        let gone = dismissed(&mut node, 13_000);
+        assert!(gone.len() > 15, "{gone:?}");
+        let left = others.len() - gone.len();
+        assert!((4..=8).contains(&left), "{left} are left");
+        // One of those that are needed is lost: nobody is hung up on until it is back.
+        let (mut node, others, _) = with_one_link_too_many();
+        others.iter().for_each(|other| link_to(&mut node, 2_500, *other));
+        let needed = node.dialled.iter().flatten().find_map(|target| target.node).expect("somebody is dialled");
+        drop(node.handle_input(at(3_000), Input::LinkDown { link: LinkId(u64::from(needed.0[0])), reason: "test".into() }));
+        hear(&mut node, 13_000, &others);
+        assert_eq!(dismissed(&mut node, 13_000), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn who_is_not_heard_of_once_it_was_hung_up_on_is_linked_again_for_good() {
+        let (mut node, others, bridge) = with_one_link_too_many();
+        link_to(&mut node, 2_500, bridge);
+        let (rest, gone) = (others.iter().copied().filter(|other| *other != bridge).collect::<Vec<_>>(), LinkId(u64::from(bridge.0[0])));
+        let targets = |node: &Node, other: NodeId| node.dialled.iter().flatten().any(|target| target.node == Some(other));
+        hear(&mut node, 12_000, &others);
+        let surplus = dismissed(&mut node, 13_000);
+        assert_eq!(surplus, [gone.0], "nobody else is linked but those that are chosen");
+        for ms in (14_000..19_000).step_by(1_000) {
+            hear(&mut node, ms, &rest);
+            drop(node.handle_input(at(ms), Input::Timeout));
+            assert!(!targets(&node, bridge), "at {ms} ms there is still time to hear of it");
+        }
+        hear(&mut node, 20_000, &rest);
+        drop(node.handle_input(at(20_000), Input::Timeout));
+        assert!(targets(&node, bridge), "it is heard of over that link only");
+        link_to(&mut node, 20_500, bridge);
+        hear(&mut node, 40_000, &others);
+        assert_eq!(dismissed(&mut node, 40_000), [] as [u64; 0], "it is not hung up on again");
+    }
+
     #[test]
     fn a_blocked_node_is_neither_dialled_nor_let_in() {
         let mut node = node();
         let record = NodeRecord { name: "peer".into(), addresses: vec!["there:1".into()], ..NodeRecord::default() };
         node.replica.put_standing(Standing::Node(PEER), 0, minicbor::to_vec(record).ok());
         drop(node.handle_input(at(1), Input::Timeout));
+        drop(node.handle_input(at(300), Input::Timeout));
         let dialled = |node: &Node| node.dialled.iter().flatten().any(|target| target.node == Some(PEER));
         assert!(dialled(&node));
-        assert_eq!(up(&mut node, 1, 1, false), None);
+        assert_eq!(up(&mut node, 301, 1, false), None);
         let block = |blocked| Input::Request { session: SESSION, id: 1, request: Request::LinkBlock { node: "peer".into(), blocked } };
-        let outputs: Vec<Output> = node.handle_input(at(2), block(true)).collect();
+        let outputs: Vec<Output> = node.handle_input(at(302), block(true)).collect();
         let hangs_up = |output: &Output| matches!(output, Output::Hangup { link: LinkId(1), why: Parting::Blocked, .. });
         assert!(outputs.iter().any(hangs_up), "{outputs:?}");
         assert!(!dialled(&node));

@@ -87,7 +87,7 @@ pub struct NodeConfig {
     pub pace: Pace,
     /// How long removals in the built-in section are remembered for members that are away.
     pub retention: Duration,
-    /// Up to how many neighbours everyone dials everyone.
+    /// Up to how many neighbours everyone is linked to everyone.
     pub neighbours_max: usize,
     /// How links are used, by the name or id of the node at the other end; `*` for all others.
     pub links: BTreeMap<String, LinkOptions>,
@@ -109,11 +109,13 @@ pub enum Timer {
     Forget,
     /// When to store what nobody waits for.
     Store,
+    /// When to see anew whom to be linked to.
+    Redial,
     /// A deadline of the mesh.
     Mesh(mangrove_net::mesh::Timer),
 }
 
-/// How often to look for what can be forgotten, and for neighbours that have fallen silent.
+/// How often to look for what can be forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(1);
 
 /// How long changes may gather that nobody waits for, before they are stored: at least this, and longer after a large batch, so that
@@ -138,6 +140,12 @@ pub struct Node {
     links: BTreeMap<LinkId, LinkInfo>,
     blocked: BTreeSet<NodeId>,
     dialled: Option<Vec<Target>>,
+    /// The addresses of the configuration, each with who answered there last.
+    seeds: BTreeMap<String, Option<NodeId>>,
+    /// Neighbours that were hung up on as not needed, and when: to be heard of over other links, or to be linked again.
+    dismissed: BTreeMap<NodeId, Instant>,
+    /// Those of which nothing was heard then.
+    bridges: BTreeSet<NodeId>,
     revoked: BTreeSet<NodeId>,
     /// By whom and why this node was revoked, if it has heard that it was.
     outcast: Option<String>,
@@ -152,6 +160,9 @@ pub struct Node {
     store_refusal: Option<Refusal>,
     leaving: Option<mangrove_crdt::replica::Written>,
     forget_due: Instant,
+    /// When the choice of neighbours was made last, and is to be made next.
+    redialled: Instant,
+    redial_due: Instant,
     /// How often a value has changed.
     updates: u64,
     outputs: Vec<Output>,
@@ -169,6 +180,7 @@ impl Node {
     /// A node over what it has stored. The incarnation in the replica's origin must be durable already.
     pub fn new(now: Now, config: NodeConfig, replica: Replica) -> Self {
         let mesh = Mesh::new(now.at, config.pace);
+        let seeds = config.seeds.iter().map(|seed| (seed.clone(), None)).collect();
         let mut node = Node {
             config,
             replica,
@@ -179,6 +191,9 @@ impl Node {
             links: BTreeMap::new(),
             blocked: BTreeSet::new(),
             dialled: None,
+            seeds,
+            dismissed: BTreeMap::new(),
+            bridges: BTreeSet::new(),
             revoked: BTreeSet::new(),
             outcast: None,
             trusted: Default::default(),
@@ -190,6 +205,8 @@ impl Node {
             store_refusal: None,
             leaving: None,
             forget_due: now.at.after(FORGET_EVERY),
+            redialled: now.at,
+            redial_due: now.at,
             updates: 0,
             outputs: Vec::new(),
         };
@@ -203,7 +220,10 @@ impl Node {
     pub fn handle_input(&mut self, now: Now, input: Input<'_>) -> Outputs<'_> {
         match input {
             Input::LinkUp { link, peer, address, dialled } => {
-                self.link_up(now, link, LinkInfo { peer, address, dialled, up_at: now.at });
+                if let Some(Target { node: None, addresses }) = &dialled {
+                    self.seeds.extend(addresses.iter().map(|seed| (seed.clone(), Some(peer))));
+                }
+                self.link_up(now, link, LinkInfo { peer, address, dialled: dialled.is_some(), up_at: now.at });
             }
             Input::LinkDown { link, reason } => {
                 tracing::debug!(link = link.0, reason, "link down");
@@ -268,7 +288,7 @@ impl Node {
         // While the store has enough to do, its next report is what is waited for.
         let store = self.store_due.filter(|_| self.store_takes()).map(|due| (due, Timer::Store));
         let mesh = self.mesh.poll_timeout().map(|(due, timer)| (due, Timer::Mesh(timer)));
-        [Some((self.forget_due, Timer::Forget)), store, mesh].into_iter().flatten().min()
+        [Some((self.forget_due, Timer::Forget)), Some((self.redial_due, Timer::Redial)), store, mesh].into_iter().flatten().min()
     }
 
     /// What has not been handed out to be stored yet; for the driver, at the end.
@@ -325,6 +345,8 @@ impl Node {
             };
             let retentions: BTreeMap<SectionId, u64> = self.replica.held().map(|section| (section, retention(section))).collect();
             self.replica.forget(now.at.0, |section| retentions.get(&section).copied().unwrap_or(0));
+        }
+        if now.at >= self.redial_due {
             self.redial(now);
         }
         self.mesh.handle_timeout(now.at, &mut self.replica);

@@ -1,10 +1,13 @@
 //! Which nodes to be linked to.
 //!
 //! In a small mesh, all. In a larger one a bounded number, so chosen that the holders of each section stay connected: for each
-//! section held here, the built-in one included, its reachable holders are put on a ring in the order of a hash of node and section, and each dials the two
-//! that follow it. A ring through all holders is connected; the second successor carries it over one that is away, and a successor that is not
-//! heard of is passed over. The hash differs by section, so the rings are chords to each other, and the mesh as a whole has a small diameter
-//! (the idea of random-ring overlays such as HyParView's successors, here derived from what everyone knows instead of by gossip).
+//! section held here, the built-in one included, its holders are put on a ring in the order of a hash of node and section, and each is linked to the two
+//! that follow it. A ring through all holders is connected; the second successor carries it over one that is away. One that is heard of and not linked is
+//! dialled, and so are the next, since it may be out of reach from here; one that nothing is heard of is passed over. The hash differs by section, so the
+//! rings are chords to each other, and the mesh as a whole has a small diameter (the idea of random-ring overlays such as HyParView's
+//! successors, here derived from what everyone knows instead of by gossip).
+//!
+//! Until the mesh has found itself, nodes link to more than they need. What neither end chooses is hung up on when both ends' choices stand.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +18,7 @@ use mangrove_crdt::{
 
 use super::output::Target;
 
-/// How many successors on each ring to dial.
+/// How many successors on each ring to be linked to.
 const SUCCESSORS: usize = 2;
 
 /// How many of those on the way to them that nothing is heard of are dialled at a time.
@@ -34,49 +37,43 @@ pub struct View<'a> {
     pub avoided: &'a BTreeSet<NodeId>,
     /// Members heard of lately, over any chain of links.
     pub alive: &'a BTreeSet<NodeId>,
-    /// Counts on slowly: whose turn it is among the members that nothing is heard of.
+    /// Members that are linked.
+    pub linked: &'a BTreeSet<NodeId>,
+    /// Members to be linked to in any case, since a part of the mesh is heard over that link only.
+    pub bridges: &'a BTreeSet<NodeId>,
+    /// Counts on slowly from the node's start: whose turn it is among the members that nothing is heard of.
     pub turn: u64,
-    /// Addresses from the configuration, always dialled: two islands that never met find each other through them.
-    pub seeds: &'a [String],
+    /// Addresses from the configuration, each with who answered there last: two islands that never met find each other through them.
+    pub seeds: &'a BTreeMap<String, Option<NodeId>>,
     /// Up to how many nodes everyone dials everyone.
     pub full_mesh_max: usize,
 }
 
-/// The nodes to dial.
-pub fn choose(view: &View<'_>) -> Vec<Target> {
+/// What is chosen.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Whom to be linked to.
+    pub targets: Vec<Target>,
+    /// Members whose links are in use: those chosen here, and those that choose this node.
+    pub in_use: BTreeSet<NodeId>,
+    /// Whether all stand that are wanted, so that other links can go.
+    pub stands: bool,
+}
+
+/// The nodes to be linked to.
+pub fn choose(view: &View<'_>) -> Choice {
     let others = |node: &NodeId| *node != view.own && !view.avoided.contains(node);
-    let mut chosen: BTreeSet<NodeId> = BTreeSet::new();
+    let mut chosen: BTreeSet<NodeId> =
+        view.bridges.iter().copied().filter(|node| others(node) && view.members.contains_key(node)).collect();
+    let mut choosing = BTreeSet::new();
+    let mut stands = true;
     if view.members.len() <= view.full_mesh_max + 1 {
         chosen.extend(view.members.keys().copied().filter(others));
     } else {
         for section in view.held {
-            let holds =
-                |node: &NodeId, record: &NodeRecord| *section == SectionId::MESH || record.holds.contains(section) || *node == view.own;
-            let mut ring: Vec<([u8; 32], NodeId)> = view
-                .members
-                .iter()
-                .filter(|(node, record)| holds(node, record) && !view.avoided.contains(*node))
-                .map(|(node, _)| (place(*section, node), *node))
-                .collect();
-            ring.sort_unstable();
-            let own = ring.iter().position(|(_, node)| *node == view.own).unwrap_or(0);
-            let after = (1..ring.len()).map(|step| ring[(own + step) % ring.len()].1);
-            // Those that nothing is heard of are dialled too (they may live and only be cut off from here), but do not count; and only some at a
-            // time, since to a node that has just started all are silent.
-            let (mut live, mut silent) = (0, Vec::new());
-            for node in after {
-                if view.alive.contains(&node) {
-                    chosen.insert(node);
-                    live += 1;
-                    if live == SUCCESSORS {
-                        break;
-                    }
-                } else {
-                    silent.push(node);
-                }
-            }
-            let from = view.turn as usize % silent.len().max(1) * SILENT_AT_ONCE;
-            chosen.extend(silent.iter().cycle().skip(from).take(SILENT_AT_ONCE.min(silent.len())));
+            let ring = Ring::of(view, *section);
+            stands &= ring.successors(view, &mut chosen);
+            choosing.extend(ring.predecessors(view));
         }
     }
     let known = chosen.iter().filter_map(|node| Some((node, view.members.get(node)?)));
@@ -84,29 +81,94 @@ pub fn choose(view: &View<'_>) -> Vec<Target> {
         .filter(|(_, record)| !record.addresses.is_empty())
         .map(|(node, record)| Target { node: Some(*node), addresses: record.addresses.clone() })
         .collect();
-    // Whoever stands in for a member that is gone may be another node at the same address, which a dial that insists on the member never
-    // reaches. So only a seed whose member is chosen and heard of needs no dial of its own.
-    let heard = view.members.iter().filter(|(node, _)| chosen.contains(node) && view.alive.contains(node));
-    let dialled: BTreeSet<&String> = heard.flat_map(|(_, record)| &record.addresses).collect();
-    let own: BTreeSet<&String> = view.members.get(&view.own).into_iter().flat_map(|record| &record.addresses).collect();
-    let avoided: BTreeSet<&String> =
-        view.avoided.iter().filter_map(|node| view.members.get(node)).flat_map(|record| &record.addresses).collect();
-    let seeds = view.seeds.iter().filter(|seed| !dialled.contains(seed) && !own.contains(seed) && !avoided.contains(seed));
-    targets.extend(seeds.map(|seed| Target { node: None, addresses: vec![seed.clone()] }));
-    targets
+    targets.extend(seeds(view).map(|seed| Target { node: None, addresses: vec![seed.clone()] }));
+    choosing.extend(chosen);
+    Choice { targets, in_use: choosing, stands }
 }
 
-fn place(section: SectionId, node: &NodeId) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&section.0.to_be_bytes()).update(&node.0);
-    *hasher.finalize().as_bytes()
+/// The seeds that need a dial of their own. Whoever stands in for a member that is gone may be another node at the same address, which a
+/// dial that insists on the member never reaches; so those whose member is heard of do not, while anybody is linked.
+fn seeds<'a>(view: &'a View<'_>) -> impl Iterator<Item = &'a String> {
+    let at = |node: &NodeId, seed: &String| view.members.get(node).is_some_and(|record| record.addresses.contains(seed));
+    let heard = |node: &NodeId| !view.linked.is_empty() && view.alive.contains(node);
+    let settled = move |(seed, answered): &(&String, &Option<NodeId>)| {
+        at(&view.own, seed)
+            || view.avoided.iter().any(|node| at(node, seed))
+            || answered.is_some_and(|node| heard(&node))
+            || view.alive.iter().any(|node| heard(node) && at(node, seed))
+    };
+    view.seeds.iter().filter(move |seed| !settled(seed)).map(|(seed, _)| seed)
+}
+
+/// The holders of a section, from the one that follows this node to the one before it.
+struct Ring(Vec<NodeId>);
+
+impl Ring {
+    fn of(view: &View<'_>, section: SectionId) -> Self {
+        let holds = |node: &NodeId, record: &NodeRecord| section == SectionId::MESH || record.holds.contains(&section) || *node == view.own;
+        let mut ring: Vec<(u64, NodeId)> = view
+            .members
+            .iter()
+            .filter(|(node, record)| holds(node, record) && !view.avoided.contains(*node))
+            .map(|(node, _)| (place(section, node), *node))
+            .collect();
+        ring.sort_unstable();
+        let own = ring.iter().position(|(_, node)| *node == view.own).unwrap_or(0);
+        ring.rotate_left(own);
+        Ring(ring.into_iter().skip(1).map(|(_, node)| node).collect())
+    }
+
+    /// Adds the successors that this node is to be linked to. Says whether it is.
+    fn successors(&self, view: &View<'_>, chosen: &mut BTreeSet<NodeId>) -> bool {
+        let (mut linked, mut heard, mut silent) = (0, 0, Vec::new());
+        for node in &self.0 {
+            if view.linked.contains(node) {
+                chosen.insert(*node);
+                linked += 1;
+                if linked == SUCCESSORS {
+                    break;
+                }
+            } else if view.alive.contains(node) {
+                if heard < SUCCESSORS {
+                    chosen.insert(*node);
+                }
+                heard += 1;
+            } else {
+                silent.push(*node);
+            }
+        }
+        // Those that nothing is heard of may live and only be cut off from here; but a node that has just started will hear of them, if of anybody.
+        if view.turn > 0 || view.linked.is_empty() {
+            let from = view.turn as usize % silent.len().max(1) * SILENT_AT_ONCE;
+            chosen.extend(silent.iter().cycle().skip(from).take(SILENT_AT_ONCE.min(silent.len())));
+        }
+        heard == 0
+    }
+
+    /// Those of which this node is a successor, as far as it knows.
+    fn predecessors(&self, view: &View<'_>) -> impl Iterator<Item = NodeId> {
+        let live = self.0.iter().rev().filter(|node| view.alive.contains(*node) || view.linked.contains(*node));
+        live.take(SUCCESSORS).copied()
+    }
+}
+
+/// Where a node stands on a section's ring. Ids are hashes already, so a mixer (SplitMix64's) is all that it takes to make the rings differ.
+fn place(section: SectionId, node: &NodeId) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&node.0[..8]);
+    let mut mixed = u64::from_be_bytes(first) ^ section.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn members(count: u8, holds: impl Fn(u8) -> Vec<SectionId>) -> BTreeMap<NodeId, NodeRecord> {
+    type Members = BTreeMap<NodeId, NodeRecord>;
+
+    fn members(count: u8, holds: impl Fn(u8) -> Vec<SectionId>) -> Members {
         (0..count)
             .map(|at| {
                 let record = NodeRecord { addresses: vec![format!("node-{at}:1")], holds: holds(at), ..NodeRecord::default() };
@@ -115,27 +177,70 @@ mod tests {
             .collect()
     }
 
-    fn chosen(own: NodeId, members: &BTreeMap<NodeId, NodeRecord>, alive: &BTreeSet<NodeId>) -> Vec<NodeId> {
+    /// What a node chooses that knows of these, and is linked to those.
+    fn chosen(own: NodeId, members: &Members, alive: &BTreeSet<NodeId>, linked: &BTreeSet<NodeId>, turn: u64) -> Choice {
         let held: Vec<SectionId> = [SectionId::MESH].into_iter().chain(members[&own].holds.clone()).collect();
-        let view = View { own, held: &held, members, avoided: &BTreeSet::new(), alive, turn: 0, seeds: &[], full_mesh_max: 8 };
-        choose(&view).into_iter().filter_map(|target| target.node).collect()
+        let (avoided, bridges, seeds) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        choose(&View {
+            own,
+            held: &held,
+            members,
+            avoided: &avoided,
+            alive,
+            linked,
+            bridges: &bridges,
+            turn,
+            seeds: &seeds,
+            full_mesh_max: 8,
+        })
     }
 
-    fn is_connected(nodes: &BTreeSet<NodeId>, members: &BTreeMap<NodeId, NodeRecord>, alive: &BTreeSet<NodeId>) -> bool {
-        let mut edges: BTreeSet<(NodeId, NodeId)> = BTreeSet::new();
-        for node in nodes {
-            for other in chosen(*node, members, alive).into_iter().filter(|other| nodes.contains(other)) {
-                edges.insert((*node, other));
-                edges.insert((other, *node));
+    fn nodes(choice: &Choice) -> BTreeSet<NodeId> {
+        choice.targets.iter().filter_map(|target| target.node).collect()
+    }
+
+    /// A mesh whose nodes dial whom they choose and, once their choice stands, hang up on whom neither end chooses, until nothing changes. Of two nodes
+    /// that cannot reach each other neither is ever linked to the other.
+    fn settled(
+        members: &Members,
+        alive: &BTreeSet<NodeId>,
+        reach: impl Fn(&NodeId, &NodeId) -> bool,
+    ) -> BTreeMap<NodeId, BTreeSet<NodeId>> {
+        // From everybody linked to everybody, as far as can be: the most that there is to hang up on.
+        let mut links: BTreeMap<NodeId, BTreeSet<NodeId>> = BTreeMap::new();
+        for node in alive {
+            links.insert(*node, alive.iter().filter(|other| *other != node && reach(node, other)).copied().collect());
+        }
+        loop {
+            let before = links.clone();
+            for node in alive {
+                let choice = chosen(*node, members, alive, &links[node], 0);
+                for other in nodes(&choice).iter().filter(|other| alive.contains(*other) && reach(node, other)) {
+                    links.entry(*node).or_default().insert(*other);
+                    links.entry(*other).or_default().insert(*node);
+                }
+                if choice.stands {
+                    for other in before[node].difference(&choice.in_use) {
+                        links.entry(*node).or_default().remove(other);
+                        links.entry(*other).or_default().remove(node);
+                    }
+                }
+            }
+            if links == before {
+                return links;
             }
         }
+    }
+
+    fn is_connected(nodes: &BTreeSet<NodeId>, links: &BTreeMap<NodeId, BTreeSet<NodeId>>) -> bool {
         let mut reached: BTreeSet<NodeId> = nodes.iter().take(1).copied().collect();
         loop {
-            let next: Vec<NodeId> = edges.iter().filter(|(a, b)| reached.contains(a) && !reached.contains(b)).map(|(_, b)| *b).collect();
-            if next.is_empty() {
+            let next: Vec<NodeId> = reached.iter().flat_map(|node| &links[node]).filter(|node| nodes.contains(node)).copied().collect();
+            let before = reached.len();
+            reached.extend(next);
+            if reached.len() == before {
                 return reached.len() == nodes.len();
             }
-            reached.extend(next);
         }
     }
 
@@ -143,7 +248,8 @@ mod tests {
     fn a_small_mesh_is_a_full_one() {
         let members = members(9, |_| Vec::new());
         let own = *members.keys().next().expect("nine members");
-        assert_eq!(chosen(own, &members, &BTreeSet::new()).len(), 8);
+        let choice = chosen(own, &members, &BTreeSet::new(), &BTreeSet::new(), 0);
+        assert_eq!((nodes(&choice).len(), choice.in_use.len()), (8, 8));
     }
 
     #[test]
@@ -152,71 +258,103 @@ mod tests {
         let members = members(60, |at| if at % 4 == 0 { vec![section] } else { Vec::new() });
         let dead: BTreeSet<NodeId> = members.keys().copied().step_by(5).collect();
         let alive: BTreeSet<NodeId> = members.keys().copied().filter(|node| !dead.contains(node)).collect();
-        assert!(is_connected(&alive, &members, &alive));
+        let links = settled(&members, &alive, |_, _| true);
+        assert!(is_connected(&alive, &links));
         let holders: BTreeSet<NodeId> = alive.iter().copied().filter(|node| members[node].holds.contains(&section)).collect();
-        assert!(is_connected(&holders, &members, &alive));
-        let most = alive.iter().map(|node| chosen(*node, &members, &alive).len()).max();
-        assert!(most.is_some_and(|most| most <= 16), "a node dials {most:?}");
+        assert!(is_connected(&holders, &links));
+        let most = links.values().map(BTreeSet::len).max();
+        assert!(most.is_some_and(|most| most <= 4 * SUCCESSORS), "a node has {most:?} links");
+        // One that is away: the rest is connected all the same.
+        for gone in &alive {
+            let rest: BTreeSet<NodeId> = alive.iter().filter(|node| *node != gone).copied().collect();
+            assert!(is_connected(&rest, &links), "without {gone}");
+        }
+    }
+
+    #[test]
+    fn a_successor_that_is_out_of_reach_is_passed_over_and_nothing_is_hung_up_on_meanwhile() {
+        let members = members(40, |_| Vec::new());
+        let alive: BTreeSet<NodeId> = members.keys().copied().collect();
+        let side = |node: &NodeId| members.keys().position(|other| other == node).unwrap_or(0) / 20;
+        // Two halves, and two pairs of nodes over which they reach each other.
+        let bridge = |node: &NodeId| [3, 17, 23, 37].contains(&members.keys().position(|other| other == node).unwrap_or(0));
+        let links = settled(&members, &alive, |a, b| side(a) == side(b) || (bridge(a) && bridge(b)));
+        assert!(is_connected(&alive, &links));
     }
 
     #[test]
     fn a_node_that_hears_of_nobody_tries_everybody_a_few_at_a_time() {
         let members = members(60, |_| Vec::new());
-        let (own, alive, mut tried) = (NodeId::of_key(&[0]), BTreeSet::new(), BTreeSet::new());
-        for turn in 0..59 {
-            let held = [SectionId::MESH];
-            let (avoided, seeds) = (BTreeSet::new(), Vec::new());
-            let view =
-                View { own, held: &held, members: &members, avoided: &avoided, alive: &alive, turn, seeds: &seeds, full_mesh_max: 8 };
-            let now = choose(&view);
+        let (own, mut tried) = (NodeId::of_key(&[0]), BTreeSet::new());
+        for turn in 0..15 {
+            let now = nodes(&chosen(own, &members, &BTreeSet::new(), &BTreeSet::new(), turn));
             assert_eq!(now.len(), SILENT_AT_ONCE);
-            tried.extend(now.into_iter().filter_map(|target| target.node));
+            tried.extend(now);
         }
         assert_eq!(tried.len(), 59);
     }
 
     #[test]
-    fn seeds_are_dialled_unless_they_are_this_node_or_a_neighbour_that_is_heard_of() {
-        let members = members(3, |_| Vec::new());
-        let own = NodeId::of_key(&[0]);
-        let seeds = ["node-0:1", "node-1:1", "node-2:1", "elsewhere:1"].map(String::from);
-        let mut view = View {
-            own,
-            held: &[SectionId::MESH],
-            members: &members,
-            avoided: &BTreeSet::from([NodeId::of_key(&[2])]),
-            alive: &BTreeSet::from([NodeId::of_key(&[1])]),
-            turn: 0,
-            seeds: &seeds,
-            full_mesh_max: 8,
-        };
-        let dialled_as = |view: &View<'_>| {
-            let (members, seeds): (Vec<Target>, Vec<Target>) = choose(view).into_iter().partition(|target| target.node.is_some());
-            let addresses = |targets: Vec<Target>| targets.into_iter().flat_map(|target| target.addresses).collect::<Vec<_>>();
-            (addresses(members), addresses(seeds))
-        };
-        assert_eq!(dialled_as(&view), (vec!["node-1:1".to_owned()], vec!["elsewhere:1".to_owned()]));
-        // Nothing is heard of the member: another node may have taken its place.
-        view.alive = view.avoided;
-        assert_eq!(dialled_as(&view).1, vec!["node-1:1".to_owned(), "elsewhere:1".to_owned()]);
-    }
-
-    #[test]
-    fn a_seed_is_dialled_in_a_large_mesh_even_if_its_member_is_not_chosen() {
+    fn a_bridge_is_kept_whoever_is_chosen() {
         let members = members(60, |_| Vec::new());
         let own = NodeId::of_key(&[0]);
         let alive: BTreeSet<NodeId> = members.keys().copied().collect();
-        let seeds = vec!["node-7:1".to_owned()];
-        let view = View {
+        let choice = chosen(own, &members, &alive, &alive, 0);
+        let bridge = *alive.difference(&choice.in_use).find(|node| **node != own).expect("somebody is not chosen");
+        let (avoided, seeds) = (BTreeSet::new(), BTreeMap::new());
+        let choice = choose(&View {
             own,
             held: &[SectionId::MESH],
             members: &members,
-            avoided: &BTreeSet::new(),
+            avoided: &avoided,
             alive: &alive,
+            linked: &alive,
+            bridges: &BTreeSet::from([bridge]),
             turn: 0,
             seeds: &seeds,
             full_mesh_max: 8,
-        };
-        assert!(choose(&view).iter().any(|target| target.addresses == seeds));
+        });
+        assert!(nodes(&choice).contains(&bridge) && choice.in_use.contains(&bridge));
+    }
+
+    #[test]
+    fn seeds_are_dialled_unless_they_are_this_node_or_one_that_is_heard_of() {
+        for count in [4, 60] {
+            let members = members(count, |_| Vec::new());
+            let id = |at: u8| NodeId::of_key(&[at]);
+            let seeds = BTreeMap::from(
+                [("node-0:1", None), ("node-1:1", None), ("node-2:1", None), ("a.name:1", Some(id(3))), ("elsewhere:1", None)]
+                    .map(|(seed, answered)| (seed.to_owned(), answered)),
+            );
+            let avoided = BTreeSet::from([id(2)]);
+            let dialled = |alive: &[NodeId], linked: &[NodeId]| -> Vec<String> {
+                let (alive, linked) = (alive.iter().copied().collect(), linked.iter().copied().collect());
+                let view = View {
+                    own: id(0),
+                    held: &[SectionId::MESH],
+                    members: &members,
+                    avoided: &avoided,
+                    alive: &alive,
+                    linked: &linked,
+                    bridges: &BTreeSet::new(),
+                    turn: 0,
+                    seeds: &seeds,
+                    full_mesh_max: 8,
+                };
+                let of_seeds = choose(&view).targets.into_iter().filter(|target| target.node.is_none());
+                of_seeds.flat_map(|target| target.addresses).collect()
+            };
+            assert_eq!(dialled(&[id(1), id(3)], &[id(3)]), ["elsewhere:1"]);
+            assert_eq!(
+                dialled(&[id(1)], &[id(1)]),
+                ["a.name:1", "elsewhere:1"],
+                "nothing is heard of the member: another node may have taken its place"
+            );
+            assert_eq!(
+                dialled(&[id(1), id(3)], &[]),
+                ["a.name:1", "elsewhere:1", "node-1:1"],
+                "what was heard was heard over links that are gone"
+            );
+        }
     }
 }

@@ -60,6 +60,8 @@ pub enum Parting {
     Violation,
     /// The link is not needed: there is another one to this peer, or the peer is this node itself.
     Superseded,
+    /// The link is not needed: neither node has the other for a neighbour.
+    Surplus,
     /// An operator keeps the two nodes apart.
     Blocked,
     /// The peer was revoked.

@@ -72,7 +72,7 @@ impl Drop for Dialers {
 }
 
 async fn dial(mut shared: Dialling, target: Target) {
-    let Some(mut addresses) = quic::Target::new(target.addresses, shared.seed) else { return };
+    let Some(mut addresses) = quic::Target::new(target.addresses.clone(), shared.seed) else { return };
     let mut node = target.node;
     let mut told = BTreeSet::new();
     loop {
@@ -88,7 +88,7 @@ async fn dial(mut shared: Dialling, target: Target) {
                 let peer = connection.peer();
                 node = Some(peer);
                 told.clear();
-                if shared.commands.send(Command::Linked(connection)).is_err() {
+                if shared.commands.send(Command::Linked(connection, Some(target.clone()))).is_err() {
                     return;
                 }
                 // Until the loop has taken it, or sent it away, it does not count; a moment is enough for both.

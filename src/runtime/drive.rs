@@ -23,7 +23,7 @@ use super::dial::Dialers;
 use super::gateway::{Admitted, Outbox};
 use super::vault_names::{IDENTITY, LEFT, NAME, OPERATOR, TICKETS};
 use crate::config::Config;
-use crate::node::{ALIASES_MAX, Input, Node, Output, Parting, SessionId};
+use crate::node::{ALIASES_MAX, Input, Node, Output, Parting, SessionId, Target};
 use crate::protocol::{self, Code, Finding, FromNode, Refusal, Request, Response, Severity, Welcome};
 use crate::store::{Batch, Report, StoreError, Sync, Vault, Writer};
 
@@ -50,7 +50,7 @@ const FAREWELL_MAX: Duration = Duration::from_secs(1);
 /// Something for the loop to do.
 pub(super) enum Command {
     /// A connection to a node of the mesh stands.
-    Linked(MeshConnection),
+    Linked(MeshConnection, Option<Target>),
     /// Dialling failed.
     DialFailed { node: Option<NodeId>, error: String },
     /// A node of the mesh will not be dialled by this one, since this one was revoked.
@@ -250,6 +250,7 @@ impl Drive {
                     let code = match why {
                         Parting::Violation => CloseCode::Protocol,
                         Parting::Superseded => CloseCode::Superseded,
+                        Parting::Surplus => CloseCode::Done,
                         Parting::Blocked => CloseCode::Blocked,
                         Parting::Revoked => CloseCode::Revoked,
                     };
@@ -318,8 +319,8 @@ impl Drive {
 
     fn command(&mut self, command: Command, events: &mpsc::UnboundedSender<LinkEvent>) {
         match command {
-            Command::Linked(connection) => {
-                let (peer, address, dialled) = (connection.peer(), connection.remote_address().to_string(), connection.dialled_here());
+            Command::Linked(connection, dialled) => {
+                let (peer, address) = (connection.peer(), connection.remote_address().to_string());
                 self.next_id += 1;
                 let link = LinkId(self.next_id);
                 let lanes = connection.start(link.0, events.clone());

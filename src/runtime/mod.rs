@@ -419,7 +419,7 @@ async fn accept(endpoint: Endpoint, commands: mpsc::UnboundedSender<Command>) {
     while let Some(incoming) = endpoint.accept().await {
         match incoming {
             Incoming::Mesh(connection) => {
-                if commands.send(Command::Linked(connection)).is_err() {
+                if commands.send(Command::Linked(connection, None)).is_err() {
                     return;
                 }
             }

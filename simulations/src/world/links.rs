@@ -1,6 +1,7 @@
 //! Connections, as the world drives them: dialling, handshakes, packets, silence.
 
 use bytes::Bytes;
+use mangrove::node::Target;
 use mangrove_net::{dialer, link::LinkId};
 
 use super::World;
@@ -193,13 +194,15 @@ impl World<'_> {
         if !(welcome && trusted) {
             return self.dial_failed(host, number, id, 0);
         }
+        let mut dialled = None;
         if let Some(dialler) = self.dialler(host, number, id) {
             (dialler.known, dialler.since) = (Some(called), None);
+            dialled = Some(dialler.target.clone());
             let wait = dialler.backoff.disconnected(dialer::LASTED).as_micros() as u64;
             self.queue.at(now + wait, Event::Dial { host: host as u32, process: number, dialler: id });
         }
         let conn = self.network.connect(now, &mut self.queue, (host, number), (to, to_process));
-        self.come_up(conn, 0);
+        self.come_up(conn, 0, dialled);
         self.audible_changed = true;
     }
 
@@ -208,14 +211,14 @@ impl World<'_> {
         let (caller, called) = (self.network.conns[conn].ends[0].host, self.network.conns[conn].ends[1].host);
         let heard = self.network.is_up(caller, called) && self.network.conns[conn].ends[0].state == EndState::Up;
         if self.is_current(conn, 1) && heard {
-            self.come_up(conn, 1);
+            self.come_up(conn, 1, None);
         } else {
             self.network.kill(conn, 1);
         }
         self.audible_changed = true;
     }
 
-    fn come_up(&mut self, conn: usize, end: usize) {
+    fn come_up(&mut self, conn: usize, end: usize, dialled: Option<Target>) {
         let host = self.network.conns[conn].ends[end].host;
         let other = self.network.conns[conn].ends[1 - end].host;
         let (peer, address) = (self.hosts[other].id, self.hosts[other].name.clone());
@@ -224,6 +227,6 @@ impl World<'_> {
         process.links.insert(link, (conn, end));
         let end_of = &mut self.network.conns[conn].ends[end];
         (end_of.link, end_of.state) = (link, EndState::Up);
-        self.offer(host, Item::LinkUp { link, peer, address, dialled: end == 0 });
+        self.offer(host, Item::LinkUp { link, peer, address, dialled });
     }
 }

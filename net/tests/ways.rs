@@ -1,4 +1,5 @@
-//! Reports of durable frontiers: in a mesh with many links each member's take one way to each node, and another when that one is lost.
+//! In a mesh with many links what each member writes, and each member's reports of durable frontiers, take one way to each node, and another when that
+//! one is lost.
 
 mod support;
 
@@ -55,4 +56,20 @@ fn when_the_way_of_reports_is_lost_they_take_another() {
     world.run(5, |_| false);
     assert!(knows(&world, 2, 0), "node 1 brings what node 0 reports");
     assert!(knows(&world, 0, 2), "and to node 0 what node 2 does");
+}
+
+#[test]
+fn when_the_way_of_a_feed_is_lost_it_takes_another_at_once() {
+    let mut world = mesh(3);
+    let path = world.paths[0].clone();
+    let written = |world: &World, at: usize| -> u64 {
+        let section = world.hosts[at].replica.section(TOPICS).expect("all hold it");
+        section.frontier(Plane::Values).iter().map(|dot| dot.number).sum()
+    };
+    world.cut(world.linked(0, 2).expect("linked"));
+    world.set(0, &path);
+    assert!(written(&world, 2) < written(&world, 0));
+    // Sooner than a neighbour could be seen to be ahead.
+    world.run(1, |_| false);
+    assert_eq!(written(&world, 2), written(&world, 0), "node 1 has not brought what node 0 has written");
 }
