@@ -27,6 +27,7 @@ scenarios![
     "revoked",
     "rolling-restart",
     "sender-gone",
+    "sparse-mesh",
     "three-way-split",
     "twenty",
 ];

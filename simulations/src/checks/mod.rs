@@ -139,7 +139,7 @@ impl Violation {
 }
 
 /// The states that a scenario can demand to be reached by some seed.
-pub const SOMETIMES: [&str; 16] = [
+pub const SOMETIMES: [&str; 17] = [
     "write.acknowledged",
     "write.refused",
     "write.unknown",
@@ -148,6 +148,7 @@ pub const SOMETIMES: [&str; 16] = [
     "section.adopted",
     "bucket.repaired",
     "link.violated",
+    "link.surplus",
     "disk.quarantined",
     "disk.failed",
     "disk.torn",

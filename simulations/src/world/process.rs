@@ -291,8 +291,10 @@ impl World<'_> {
             Output::Hangup { link, why, reason } => {
                 self.trace.note(at, "hangup", whom, &[&link.0.to_le_bytes(), reason.as_bytes()]);
                 self.trace.say(at, || format!("{} -> hang up on link {}: {reason}", self.hosts[host].name, link.0));
-                if why == Parting::Violation {
-                    self.reach("link.violated");
+                match why {
+                    Parting::Violation => self.reach("link.violated"),
+                    Parting::Surplus => self.reach("link.surplus"),
+                    _ => {}
                 }
                 self.hang_up(host, link, (why == Parting::Revoked).then_some(reason));
             }
