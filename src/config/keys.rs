@@ -79,14 +79,16 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "peers",
         default: "[]",
-        doc: "Nodes of the mesh to dial beside those it knows already. One that can be reached is enough; the others are learned from it.",
+        doc: "Nodes of the mesh to dial beside those it knows already. One that can be reached is enough; the others are learned from it, and in a \
+              large mesh the link to it need not stay.",
         set: |config, raw| raw.hosts().map(|hosts| config.peers = hosts),
         get: |config| json!(config.peers),
     },
     Key {
         name: "neighbours_max",
         default: "8",
-        doc: "Links this node keeps at most, from 1 to 64. In a larger mesh the rest is reached through neighbours.",
+        doc: "Up to how many neighbours, from 1 to 64, everybody is linked to everybody. In a larger mesh each node is linked to a few, about four for each \
+              section that it holds, and reaches the rest through them. Set it alike everywhere.",
         set: |config, raw| raw.count(1, 64).map(|max| config.neighbours_max = max as usize),
         get: |config| json!(config.neighbours_max),
     },

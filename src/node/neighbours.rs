@@ -3,7 +3,8 @@
 //! In a small mesh, all. In a larger one a bounded number, so chosen that the holders of each section stay connected: for each
 //! section held here, the built-in one included, its holders are put on a ring in the order of a hash of node and section, and each is linked to the two
 //! that follow it. A ring through all holders is connected; the second successor carries it over one that is away. One that is heard of and not linked is
-//! dialled, and so are the next, since it may be out of reach from here; one that nothing is heard of is passed over. The hash differs by section, so the
+//! dialled, and so are the next, since it may be out of reach from here; one that nothing is heard of is passed over, and one that cannot be dialled dials its
+//! own. The hash differs by section, so the
 //! rings are chords to each other, and the mesh as a whole has a small diameter (the idea of random-ring overlays such as HyParView's
 //! successors, here derived from what everyone knows instead of by gossip).
 //!
@@ -120,7 +121,7 @@ impl Ring {
 
     /// Adds the successors that this node is to be linked to. Says whether it is.
     fn successors(&self, view: &View<'_>, chosen: &mut BTreeSet<NodeId>) -> bool {
-        let (mut linked, mut heard, mut silent) = (0, 0, Vec::new());
+        let (mut linked, mut heard, mut silent) = (0, Vec::new(), Vec::new());
         for node in &self.0 {
             if view.linked.contains(node) {
                 chosen.insert(*node);
@@ -128,21 +129,22 @@ impl Ring {
                 if linked == SUCCESSORS {
                     break;
                 }
+            } else if view.members.get(node).is_none_or(|record| record.addresses.is_empty()) {
+                // It only dials out, and sees to its own successors.
             } else if view.alive.contains(node) {
-                if heard < SUCCESSORS {
-                    chosen.insert(*node);
-                }
-                heard += 1;
+                heard.push(*node);
             } else {
                 silent.push(*node);
             }
         }
+        // The next that are heard of; and when they have had their time, others in turn, since these may be out of reach from here.
+        chosen.extend(heard.iter().take(SUCCESSORS));
+        chosen.extend(in_turn(&heard, view.turn, SUCCESSORS));
         // Those that nothing is heard of may live and only be cut off from here; but a node that has just started will hear of them, if of anybody.
         if view.turn > 0 || view.linked.is_empty() {
-            let from = view.turn as usize % silent.len().max(1) * SILENT_AT_ONCE;
-            chosen.extend(silent.iter().cycle().skip(from).take(SILENT_AT_ONCE.min(silent.len())));
+            chosen.extend(in_turn(&silent, view.turn, SILENT_AT_ONCE));
         }
-        heard == 0
+        heard.is_empty()
     }
 
     /// Those of which this node is a successor, as far as it knows.
@@ -150,6 +152,12 @@ impl Ring {
         let live = self.0.iter().rev().filter(|node| view.alive.contains(*node) || view.linked.contains(*node));
         live.take(SUCCESSORS).copied()
     }
+}
+
+/// So many of these, others each turn.
+fn in_turn(nodes: &[NodeId], turn: u64, count: usize) -> impl Iterator<Item = &NodeId> {
+    let from = turn as usize % nodes.len().max(1) * count;
+    nodes.iter().cycle().skip(from).take(count.min(nodes.len()))
 }
 
 /// Where a node stands on a section's ring. Ids are hashes already, so a mixer (SplitMix64's) is all that it takes to make the rings differ.
@@ -199,37 +207,36 @@ mod tests {
         choice.targets.iter().filter_map(|target| target.node).collect()
     }
 
-    /// A mesh whose nodes dial whom they choose and, once their choice stands, hang up on whom neither end chooses, until nothing changes. Of two nodes
-    /// that cannot reach each other neither is ever linked to the other.
+    /// A mesh whose nodes dial whom they choose and, once their choice stands, hang up on whom they have dialled and neither end chooses, until nothing
+    /// changes. Of two nodes that cannot reach each other neither is ever linked to the other.
     fn settled(
         members: &Members,
         alive: &BTreeSet<NodeId>,
         reach: impl Fn(&NodeId, &NodeId) -> bool,
     ) -> BTreeMap<NodeId, BTreeSet<NodeId>> {
-        // From everybody linked to everybody, as far as can be: the most that there is to hang up on.
-        let mut links: BTreeMap<NodeId, BTreeSet<NodeId>> = BTreeMap::new();
-        for node in alive {
-            links.insert(*node, alive.iter().filter(|other| *other != node && reach(node, other)).copied().collect());
-        }
-        loop {
+        let dials = |from: &NodeId, to: &NodeId| from != to && alive.contains(to) && reach(from, to) && !members[to].addresses.is_empty();
+        // From everybody linked to everybody, as far as can be: the most that there is to hang up on. Each link with who dialled first.
+        let all = alive.iter().flat_map(|from| alive.iter().map(move |to| (*from, *to)));
+        let mut links: BTreeSet<(NodeId, NodeId)> = all.filter(|(from, to)| dials(from, to) && (from < to || !dials(to, from))).collect();
+        let linked = |links: &BTreeSet<(NodeId, NodeId)>, node: &NodeId| -> BTreeSet<NodeId> {
+            let ends = links.iter().filter(|(from, to)| from == node || to == node);
+            ends.map(|(from, to)| if from == node { *to } else { *from }).collect()
+        };
+        for _ in 0..50 {
             let before = links.clone();
             for node in alive {
-                let choice = chosen(*node, members, alive, &links[node], 0);
-                for other in nodes(&choice).iter().filter(|other| alive.contains(*other) && reach(node, other)) {
-                    links.entry(*node).or_default().insert(*other);
-                    links.entry(*other).or_default().insert(*node);
-                }
+                let present = linked(&links, node);
+                let choice = chosen(*node, members, alive, &present, 0);
+                links.extend(nodes(&choice).difference(&present).filter(|other| dials(node, other)).map(|other| (*node, *other)));
                 if choice.stands {
-                    for other in before[node].difference(&choice.in_use) {
-                        links.entry(*node).or_default().remove(other);
-                        links.entry(*other).or_default().remove(node);
-                    }
+                    links.retain(|(from, to)| from != node || choice.in_use.contains(to));
                 }
             }
             if links == before {
-                return links;
+                return alive.iter().map(|node| (*node, linked(&links, node))).collect();
             }
         }
+        panic!("links come and go for ever");
     }
 
     fn is_connected(nodes: &BTreeSet<NodeId>, links: &BTreeMap<NodeId, BTreeSet<NodeId>>) -> bool {
@@ -280,6 +287,26 @@ mod tests {
         let bridge = |node: &NodeId| [3, 17, 23, 37].contains(&members.keys().position(|other| other == node).unwrap_or(0));
         let links = settled(&members, &alive, |a, b| side(a) == side(b) || (bridge(a) && bridge(b)));
         assert!(is_connected(&alive, &links));
+    }
+
+    #[test]
+    fn successors_that_cannot_be_dialled_do_not_stand_in_the_way_of_others() {
+        // Three of four only dial out.
+        let mut members = members(60, |_| Vec::new());
+        for (at, record) in members.values_mut().enumerate() {
+            record.addresses.retain(|_| at % 4 == 0);
+        }
+        let alive: BTreeSet<NodeId> = members.keys().copied().collect();
+        let listens = |node: &NodeId| !members[node].addresses.is_empty();
+        let links = settled(&members, &alive, |a, b| listens(a) || listens(b));
+        assert!(is_connected(&alive, &links));
+        let own = *members.keys().next().expect("sixty members");
+        let choice = chosen(own, &members, &alive, &BTreeSet::new(), 0);
+        assert_eq!(nodes(&choice).len(), SUCCESSORS);
+        // And those that can be, but are out of reach, make room for others.
+        let dialled: Vec<NodeId> = (0..8).flat_map(|turn| nodes(&chosen(own, &members, &alive, &BTreeSet::new(), turn))).collect();
+        let dialled: BTreeSet<NodeId> = dialled.into_iter().collect();
+        assert_eq!(dialled.len(), members.keys().filter(|node| **node != own && listens(node)).count());
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub struct MemoryStore {
     broken: Option<StoreError>,
     /// A disk that says "synced" and is not.
     lying: bool,
+    lied: bool,
 }
 
 /// A row before a batch changed it.
@@ -60,6 +61,7 @@ impl MemoryStore {
             failures: VecDeque::new(),
             broken: None,
             lying: false,
+            lied: false,
         }
     }
 
@@ -126,9 +128,23 @@ impl MemoryStore {
     }
 
     fn all_synced(&mut self) {
+        self.lied = false;
         self.synced.append(&mut self.unsynced);
         let old = self.synced.len().saturating_sub(TAIL_BATCHES_MAX);
         self.synced.drain(..old);
+    }
+
+    fn say_synced(&mut self) {
+        if self.lying {
+            self.lied |= !self.unsynced.is_empty();
+        } else {
+            self.all_synced();
+        }
+    }
+
+    /// Whether a crash would lose some of what was said to be synced: until the next sync in truth, though the disk may have stopped lying.
+    pub fn has_lied(&self) -> bool {
+        self.lied
     }
 
     /// Batches that a crash would lose.
@@ -238,17 +254,15 @@ impl Store for MemoryStore {
             })
             .collect();
         self.unsynced.push_back(replaced);
-        if sync == Sync::Disk && !self.lying {
-            self.all_synced();
+        if sync == Sync::Disk {
+            self.say_synced();
         }
         Ok(())
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
         self.fail()?;
-        if !self.lying {
-            self.all_synced();
-        }
+        self.say_synced();
         Ok(())
     }
 
@@ -378,6 +392,23 @@ mod tests {
         store.sync().unwrap();
         store.crash();
         assert_eq!(keys(&store), Vec::<Vec<u8>>::new());
+    }
+
+    #[test]
+    fn what_a_lying_disk_owes_it_owes_until_a_sync_in_truth() {
+        let mut store = MemoryStore::default();
+        store.set_lying(true);
+        store.sync().unwrap();
+        assert!(!store.has_lied(), "there was nothing to lie about");
+        store.commit(&[put(b"a", b"1")], Sync::Buffered).unwrap();
+        assert!(!store.has_lied(), "nor was anything said of this");
+        store.sync().unwrap();
+        store.set_lying(false);
+        assert!(store.has_lied());
+        store.commit(&[put(b"b", b"1")], Sync::Buffered).unwrap();
+        assert!(store.has_lied());
+        store.sync().unwrap();
+        assert!(!store.has_lied());
     }
 
     #[test]

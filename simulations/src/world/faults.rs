@@ -338,7 +338,7 @@ impl World<'_> {
         match state {
             Crash::Persisted => machine.disk.store.reopen(),
             Crash::LoseUnsynced | Crash::TornWrite => {
-                let lied = machine.disk.lying;
+                let lied = machine.disk.store.has_lied();
                 let torn = state == Crash::TornWrite && machine.disk.torn_write(&mut self.dice.disks);
                 if torn {
                     self.reach("disk.torn");
