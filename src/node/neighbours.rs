@@ -77,14 +77,19 @@ pub fn choose(view: &View<'_>) -> Choice {
             choosing.extend(ring.predecessors(view));
         }
     }
-    let known = chosen.iter().filter_map(|node| Some((node, view.members.get(node)?)));
-    let mut targets: Vec<Target> = known
-        .filter(|(_, record)| !record.addresses.is_empty())
-        .map(|(node, record)| Target { node: Some(*node), addresses: record.addresses.clone() })
-        .collect();
+    let known = chosen.iter().map(|node| Target { node: Some(*node), addresses: addresses(view, node) });
+    let mut targets: Vec<Target> = known.filter(|target| !target.addresses.is_empty()).collect();
     targets.extend(seeds(view).map(|seed| Target { node: None, addresses: vec![seed.clone()] }));
     choosing.extend(chosen);
     Choice { targets, in_use: choosing, stands }
+}
+
+/// Where a member may be: what it says, and where it has answered, since from here that may be the only address that reaches it.
+fn addresses(view: &View<'_>, node: &NodeId) -> Vec<String> {
+    let mut addresses = view.members.get(node).map(|record| record.addresses.clone()).unwrap_or_default();
+    let answered = view.seeds.iter().filter(|(_, answered)| **answered == Some(*node)).map(|(seed, _)| seed);
+    addresses.extend(answered.filter(|seed| !addresses.contains(seed)).cloned().collect::<Vec<_>>());
+    addresses
 }
 
 /// The seeds that need a dial of their own. Whoever stands in for a member that is gone may be another node at the same address, which a
@@ -129,7 +134,7 @@ impl Ring {
                 if linked == SUCCESSORS {
                     break;
                 }
-            } else if view.members.get(node).is_none_or(|record| record.addresses.is_empty()) {
+            } else if addresses(view, node).is_empty() {
                 // It only dials out, and sees to its own successors.
             } else if view.alive.contains(node) {
                 heard.push(*node);
@@ -307,6 +312,29 @@ mod tests {
         let dialled: Vec<NodeId> = (0..8).flat_map(|turn| nodes(&chosen(own, &members, &alive, &BTreeSet::new(), turn))).collect();
         let dialled: BTreeSet<NodeId> = dialled.into_iter().collect();
         assert_eq!(dialled.len(), members.keys().filter(|node| **node != own && listens(node)).count());
+    }
+
+    #[test]
+    fn a_member_is_dialled_where_it_has_answered_besides_where_it_says() {
+        let members = members(4, |_| Vec::new());
+        let id = |at: u8| NodeId::of_key(&[at]);
+        let seeds = BTreeMap::from([("outside:1".to_owned(), Some(id(1))), ("node-2:1".to_owned(), Some(id(2)))]);
+        let all: BTreeSet<NodeId> = members.keys().copied().collect();
+        let choice = choose(&View {
+            own: id(0),
+            held: &[SectionId::MESH],
+            members: &members,
+            avoided: &BTreeSet::new(),
+            alive: &all,
+            linked: &all,
+            bridges: &BTreeSet::new(),
+            turn: 0,
+            seeds: &seeds,
+            full_mesh_max: 8,
+        });
+        let of = |at: u8| choice.targets.iter().find(|target| target.node == Some(id(at))).map(|target| target.addresses.join(" "));
+        assert_eq!((of(1).as_deref(), of(2).as_deref()), (Some("node-1:1 outside:1"), Some("node-2:1")));
+        assert_eq!(choice.targets.len(), 3, "what has answered needs no dial of its own");
     }
 
     #[test]
