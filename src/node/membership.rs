@@ -236,8 +236,7 @@ impl Node {
         let heard = |node: &NodeId| self.replica.members.get(node).and_then(|member| member.heard_us).unwrap_or(0);
         self.dismissed.retain(|node, since| heard(node) <= since.0);
         let silent = self.dismissed.extract_if(.., |_, since| now.at.since(*since) > patience);
-        let silent: Vec<NodeId> = silent.map(|(node, _)| node).collect();
-        self.bridges.extend(silent);
+        self.bridges.extend(silent.map(|(node, _)| node));
     }
 
     /// How long it is between two heartbeats of a member.
@@ -316,14 +315,10 @@ mod tests {
 
     const PEER: NodeId = NodeId([2; 32]);
 
-    fn peer_as(node: Option<NodeId>) -> Target {
-        Target { node, addresses: vec!["there:1".into()] }
-    }
-
     /// Which link is hung up on when this one comes up.
     fn up(node: &mut Node, ms: u64, link: u64, dialled: bool) -> Option<u64> {
-        let input =
-            Input::LinkUp { link: LinkId(link), peer: PEER, address: "there:1".into(), dialled: dialled.then(|| peer_as(Some(PEER))) };
+        let dialled = dialled.then(|| Target { node: Some(PEER), addresses: vec!["there:1".into()] });
+        let input = Input::LinkUp { link: LinkId(link), peer: PEER, address: "there:1".into(), dialled };
         let hangup = |output| if let Output::Hangup { link, .. } = output { Some(link.0) } else { None };
         node.handle_input(at(ms), input).find_map(hangup)
     }
