@@ -529,18 +529,21 @@ impl Network {
         queue.at(at, Event::Resend { conn: conn as u32, from: from as u8 });
     }
 
-    /// A sender tries again what was lost.
-    pub fn resend(&mut self, now: Time, queue: &mut Queue, conn: usize, from: usize) {
+    /// A sender tries again what was lost. Says whether anything was.
+    pub fn resend(&mut self, now: Time, queue: &mut Queue, conn: usize, from: usize) -> bool {
         let (host, peer) = (self.conns[conn].ends[from].host, self.conns[conn].ends[1 - from].host);
         if now < self.conns[conn].ends[from].resend_at || !self.is_up(host, peer) {
-            return;
+            return false;
         }
         let end = &mut self.conns[conn].ends[from];
         end.lost_since = None;
-        for packet in std::mem::take(&mut end.stalled) {
+        let stalled = std::mem::take(&mut end.stalled);
+        let any = !stalled.is_empty();
+        for packet in stalled {
             self.conns[conn].ends[from].stalled_bytes -= packet.2.len();
             self.transmit(now, queue, conn, from, packet);
         }
+        any
     }
 
     /// An end is no more. What it had to send and to receive is forgotten.
@@ -640,7 +643,7 @@ mod tests {
                         arrived.extend(frames.iter().map(|frame| (now, frame[0])));
                     }
                 }
-                Event::Resend { conn, from } => network.resend(now, queue, conn as usize, from as usize),
+                Event::Resend { conn, from } => _ = network.resend(now, queue, conn as usize, from as usize),
                 Event::Hostile => network.part(now, queue, (0, 1), false, true),
                 Event::Settle => network.part(now, queue, (0, 1), false, false),
                 Event::End => network.part(now, queue, (0, 1), true, false),

@@ -139,7 +139,7 @@ impl Violation {
 }
 
 /// The states that a scenario can demand to be reached by some seed.
-pub const SOMETIMES: [&str; 17] = [
+pub const SOMETIMES: [&str; 18] = [
     "write.acknowledged",
     "write.refused",
     "write.unknown",
@@ -157,4 +157,5 @@ pub const SOMETIMES: [&str; 17] = [
     "node.restarted",
     "node.revoked",
     "link.idle",
+    "rest.disturbed",
 ];

@@ -60,6 +60,8 @@ pub struct World<'s> {
     equal_at: Option<Time>,
     /// The frames with content that had been sent when quiet began.
     quiet_from: Option<(Time, u64)>,
+    /// When something that a fault had lost was last sent again: by waits that double, up to as long after the faults as they lasted.
+    resent_at: Time,
     revoked: BTreeSet<usize>,
     /// Something about who hears whom has changed since it was looked at.
     audible_changed: bool,
@@ -153,6 +155,7 @@ impl<'s> World<'s> {
             phase: Phase::Making,
             equal_at: None,
             quiet_from: None,
+            resent_at: 0,
             revoked: BTreeSet::new(),
             audible_changed: false,
             permitted_losses: 0,
@@ -166,26 +169,28 @@ impl<'s> World<'s> {
         // What was logged before is another run's.
         log::take();
         self.begin();
-        while let Some((at, event)) = self.queue.pop() {
-            self.now = at;
-            self.events += 1;
-            if let Err(violation) = livelock::events(self.events, self.scenario.run.max_events) {
-                self.violated(violation);
-            }
-            if matches!(event, Event::End) {
-                self.over();
-                break;
-            }
-            self.happen(event);
-            if std::mem::take(&mut self.audible_changed) {
-                let (hosts, network) = (&self.hosts, &mut self.network);
-                network.listen(self.now, &mut self.queue, |host, process| hosts[host].speaks(process));
-            }
-            if self.found.is_some() {
-                break;
-            }
-        }
+        while self.step() {}
         self.finish()
+    }
+
+    /// The next event happens. Says whether another can: not after the end, nor after a violation.
+    fn step(&mut self) -> bool {
+        let Some((at, event)) = self.queue.pop() else { return false };
+        self.now = at;
+        self.events += 1;
+        if let Err(violation) = livelock::events(self.events, self.scenario.run.max_events) {
+            self.violated(violation);
+        }
+        if matches!(event, Event::End) {
+            self.over();
+            return false;
+        }
+        self.happen(event);
+        if std::mem::take(&mut self.audible_changed) {
+            let (hosts, network) = (&self.hosts, &mut self.network);
+            network.listen(self.now, &mut self.queue, |host, process| hosts[host].speaks(process));
+        }
+        self.found.is_none()
     }
 
     fn begin(&mut self) {
@@ -208,7 +213,15 @@ impl<'s> World<'s> {
             Event::Wake { host, process } => self.wake(host as usize, process),
             Event::Turn { host, process } => self.turn(host as usize, process),
             Event::Sent { conn, from, lane, bytes } => self.sent(conn as usize, from as usize, lane, bytes as usize),
-            Event::Resend { conn, from } => self.network.resend(self.now, &mut self.queue, conn as usize, from as usize),
+            Event::Resend { conn, from } => {
+                if self.network.resend(self.now, &mut self.queue, conn as usize, from as usize) {
+                    // A link comes to life again, and what its ends have to say to each other is no sign of unrest.
+                    self.resent_at = self.now;
+                    if self.quiet_from.take().is_some() {
+                        self.reach("rest.disturbed");
+                    }
+                }
+            }
             Event::Idle { conn, end, epoch } => self.idle(conn as usize, end as usize, epoch),
             Event::Closed { conn, end, revoked } => self.peer_closed(conn as usize, end as usize, revoked),
             Event::Dial { host, process, dialler } => self.dial(host as usize, process, dialler),

@@ -212,7 +212,9 @@ impl World<'_> {
             _ => {}
         }
         match (self.equal_at, self.quiet_from) {
-            (Some(at), None) if self.now >= at + QUIET_AFTER => self.quiet_from = Some((self.now, self.network.content_sent)),
+            (Some(at), None) if self.now >= at.max(self.resent_at) + QUIET_AFTER => {
+                self.quiet_from = Some((self.now, self.network.content_sent))
+            }
             (Some(_), Some((from, before))) if self.now >= from + QUIET_FOR => {
                 let result = bounds::quiet(self.network.content_sent - before, (self.now - from) / SECOND);
                 self.check(result);
@@ -269,5 +271,39 @@ impl World<'_> {
             durability::displaced(&self.oracle, &self.history, &replicas)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        network::EndState,
+        scenario::{Mode, Scenario, Shape},
+        trace::Trace,
+    };
+
+    #[test]
+    fn a_link_that_comes_to_life_late_is_no_unrest() {
+        let text = "schema = 1\n[run]\nduration = \"15s\"\nsettle = \"60s\"\n[nodes]\ncount = 3\n[nodes.config]\nidle_timeout = \"60s\"\n\
+                    [[section]]\nroot = \"s\"\n[network.default]\nlatency = \"10ms\"\n\
+                    [workload]\ntopics = { count = 3 }\n[[workload.source]]\nrate = { per_second = 5 }\nmix = { set = 100 }\n";
+        let scenario = Scenario::parse("late", text).expect("a good scenario");
+        let mut world = World::new(&scenario, 1, Trace::new(None));
+        world.begin();
+        // One of three links is cut as soon as it stands, so neither end hears the other's first words.
+        while !world.network.conns.iter().any(|conn| conn.ends.iter().all(|end| end.state == EndState::Up && end.host > 0)) {
+            assert!(world.step());
+        }
+        let cut = world.part(&Shape::Partial(vec![1], vec![2]), Mode::Drop, &[]);
+        while world.now < 16 * SECOND {
+            assert!(world.step());
+        }
+        // It heals, and the others have made all equal. But QUIC waits twice as long for each attempt: the next one is in ten seconds.
+        world.undo(cut);
+        while world.step() {}
+        assert!(world.reached.contains_key("rest.disturbed"), "{:?}", world.reached);
+        assert_eq!(world.found, None);
+        assert!(world.quiet_from.is_some(), "it was seen that rest is quiet");
     }
 }
