@@ -43,6 +43,7 @@ pub(crate) fn raise(dots: &mut Dots, dot: DotIx) {
 pub struct Origins {
     list: Vec<Origin>,
     index: FxHashMap<Origin, OriginIx>,
+    ordered: Vec<OriginIx>,
 }
 
 impl Origins {
@@ -52,8 +53,11 @@ impl Origins {
     /// The origin's index, given now if it is new.
     pub fn intern(&mut self, origin: Origin) -> OriginIx {
         *self.index.entry(origin).or_insert_with(|| {
+            let ix = OriginIx(self.list.len() as u32);
+            let at = self.ordered.partition_point(|other| self.list[other.at()] < origin);
             self.list.push(origin);
-            OriginIx(self.list.len() as u32 - 1)
+            self.ordered.insert(at, ix);
+            ix
         })
     }
 
@@ -65,6 +69,11 @@ impl Origins {
     /// The origin behind an index of this node.
     pub fn get(&self, ix: OriginIx) -> Origin {
         self.list[ix.at()]
+    }
+
+    /// All of them, node by node, and each node's runs from the oldest to the newest.
+    pub fn ordered(&self) -> &[OriginIx] {
+        &self.ordered
     }
 
     /// How many are known.

@@ -4,7 +4,7 @@
 //! have seen all that they had seen (R5). "All that they had seen" is judged against the newest report that we cover, so that busy
 //! writers, whose newest report is always a little ahead of us, cannot stall forgetting.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     id::{NodeId, SectionId},
@@ -14,10 +14,10 @@ use crate::{
 #[derive(Debug, Default, Clone)]
 struct Reported {
     /// The newest report that we cover.
-    covered: Option<Frontiers>,
+    covered: Option<Arc<Frontiers>>,
     /// The next report that we will cover: it stays until then, however many newer ones come.
-    next: Option<Frontiers>,
-    newest: Frontiers,
+    next: Option<Arc<Frontiers>>,
+    newest: Arc<Frontiers>,
 }
 
 /// What is known of one other member.
@@ -63,16 +63,16 @@ impl Members {
     }
 
     /// A member reports its durable frontiers in a section.
-    pub fn report(&mut self, node: NodeId, section: SectionId, frontiers: &Frontiers) {
+    pub fn report(&mut self, node: NodeId, section: SectionId, frontiers: Arc<Frontiers>) {
         let Some(member) = self.members.get_mut(&node) else { return };
         let reported = member.reports.entry(section).or_default();
-        reported.newest = frontiers.clone();
         reported.next.get_or_insert_with(|| frontiers.clone());
+        reported.newest = frontiers;
     }
 
     /// The newest durable frontiers that a member reported.
     pub fn reported(&self, node: &NodeId, section: SectionId) -> Option<&Frontiers> {
-        self.members.get(node)?.reports.get(&section).map(|reported| &reported.newest)
+        self.members.get(node)?.reports.get(&section).map(|reported| reported.newest.as_ref())
     }
 
     /// What every holder heard from within the retention, and this node, are known to hold durably. `None` if nothing may be forgotten:

@@ -12,6 +12,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,6 +24,7 @@ use mangrove_crdt::{
     time::Instant,
 };
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 use crate::retired::Retired;
 
@@ -35,65 +37,111 @@ pub struct Pulse {
     pub count: u64,
 }
 
-/// The newest report of a member: its durable frontiers, each entry with the version in which it last moved.
+/// The newest report of a member.
 #[derive(Clone, Debug)]
 pub struct ReportState {
     /// The member's run.
     pub origin: OriginIx,
     /// How often it has reported in this run.
     pub version: u64,
-    entries: BTreeMap<(SectionId, Plane, OriginIx), (u64, u64)>,
-    /// The retired runs of each section, of which there are no entries.
-    retired: BTreeMap<SectionId, (Retired, u64)>,
+    sections: BTreeMap<SectionId, Reported>,
+}
+
+/// What a member has reported of one section: its durable frontiers, but for the retired runs.
+#[derive(Clone, Debug, Default)]
+struct Reported {
+    frontiers: Arc<Frontiers>,
+    /// For each plane and origin, the version in which its number last moved; zero where none was ever told.
+    moved: [Vec<u64>; 3],
+    retired: Retired,
+    /// The version in which the retired runs last changed.
+    retired_in: u64,
+}
+
+impl Reported {
+    fn set(&mut self, plane: Plane, dot: DotIx, version: u64) {
+        Arc::make_mut(&mut self.frontiers)[plane].set(dot.origin, dot.number);
+        let (moved, at) = (&mut self.moved[plane as usize], dot.origin.0 as usize);
+        if moved.len() <= at {
+            moved.resize(at + 1, 0);
+        }
+        moved[at] = version;
+    }
+
+    /// Takes in what the frontiers are now. Says whether any number is another.
+    fn set_all(&mut self, frontiers: &Frontiers, version: u64) -> bool {
+        let mut any = false;
+        for plane in Plane::ALL {
+            let gone = self.frontiers[plane].iter().map(|dot| dot.origin).filter(|origin| frontiers[plane].get(*origin) == 0);
+            let gone = gone.map(|origin| DotIx { origin, number: 0 });
+            let moved = frontiers[plane].iter().filter(|dot| self.frontiers[plane].get(dot.origin) != dot.number);
+            for dot in gone.chain(moved).collect::<SmallVec<[DotIx; 8]>>() {
+                self.set(plane, dot, version);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Takes in which runs are retired. Says whether that is another state than before.
+    fn retire(&mut self, origins: &Origins, retired: Retired, version: u64) -> bool {
+        if self.retired == retired {
+            return false;
+        }
+        let frontiers = Arc::make_mut(&mut self.frontiers);
+        for plane in Plane::ALL {
+            for (at, moved) in self.moved[plane as usize].iter_mut().enumerate().filter(|(_, moved)| **moved > 0) {
+                let origin = OriginIx(at as u32);
+                if retired.covers(origins, origin) {
+                    frontiers[plane].forget(origin);
+                    *moved = 0;
+                }
+            }
+        }
+        (self.retired, self.retired_in) = (retired, version);
+        true
+    }
 }
 
 impl ReportState {
     fn new(origin: OriginIx) -> Self {
-        ReportState { origin, version: 0, entries: BTreeMap::new(), retired: BTreeMap::new() }
-    }
-
-    /// Takes in which runs of a section are retired. Says whether that is another state than before.
-    fn retire(&mut self, origins: &Origins, section: SectionId, retired: Retired, version: u64) -> bool {
-        if self.retired.get(&section).map_or(retired.is_empty(), |(known, _)| *known == retired) {
-            return false;
-        }
-        self.entries.retain(|(of, _, origin), _| *of != section || !retired.covers(origins, *origin));
-        self.retired.insert(section, (retired, version));
-        true
+        ReportState { origin, version: 0, sections: BTreeMap::new() }
     }
 
     /// The retired runs of each section in which they changed after a version.
     pub fn retired_after(&self, version: u64) -> impl Iterator<Item = (SectionId, &Retired)> {
-        self.retired.iter().filter(move |(_, (_, moved))| *moved > version).map(|(section, (retired, _))| (*section, retired))
+        let changed = self.sections.iter().filter(move |(_, reported)| reported.retired_in > version);
+        changed.map(|(section, reported)| (*section, &reported.retired))
     }
 
     /// Whether anything is reported in a section.
     pub fn tells_of(&self, section: SectionId) -> bool {
-        let range = (section, Plane::Standing, OriginIx(0))..=(section, Plane::Values, OriginIx(u32::MAX));
-        self.retired.get(&section).is_some_and(|(retired, _)| !retired.is_empty())
-            || self.entries.range(range).any(|(_, entry)| entry.0 > 0)
+        self.sections.get(&section).is_some_and(|reported| !reported.retired.is_empty() || !reported.frontiers.is_zero())
     }
 
     /// The entries that moved after a version.
     pub fn moved_after(&self, version: u64) -> impl Iterator<Item = (SectionId, Plane, DotIx)> + '_ {
-        self.entries
-            .iter()
-            .filter(move |(_, (_, moved))| *moved > version)
-            .map(|(&(section, plane, origin), &(number, _))| (section, plane, DotIx { origin, number }))
+        self.sections.iter().flat_map(move |(section, reported)| {
+            Plane::ALL.into_iter().flat_map(move |plane| {
+                let moved = reported.moved[plane as usize].iter().enumerate().filter(move |(_, moved)| **moved > version);
+                moved.map(move |(at, _)| {
+                    let origin = OriginIx(at as u32);
+                    (*section, plane, DotIx { origin, number: reported.frontiers[plane].get(origin) })
+                })
+            })
+        })
     }
 
     /// The frontiers reported in a section, seen by one who has `ours`; and whether they are all: of retired runs nothing counts that is not the
     /// same here.
-    pub fn frontiers(&self, origins: &Origins, section: SectionId, ours: &Frontiers) -> (Frontiers, bool) {
-        let mut frontiers = Frontiers::default();
-        let range = (section, Plane::Standing, OriginIx(0))..=(section, Plane::Values, OriginIx(u32::MAX));
-        for (&(_, plane, origin), &(number, _)) in self.entries.range(range) {
-            frontiers[plane].raise(origin, number);
+    pub fn frontiers(&self, origins: &Origins, section: SectionId, ours: impl FnOnce() -> Frontiers) -> (Arc<Frontiers>, bool) {
+        let Some(reported) = self.sections.get(&section) else { return (Arc::default(), true) };
+        if reported.retired.is_empty() {
+            return (reported.frontiers.clone(), true);
         }
-        match self.retired.get(&section).map(|(retired, _)| retired.join(origins, frontiers.clone(), ours)) {
-            Some(Some(all)) => (all, true),
-            Some(None) => (frontiers, false),
-            None => (frontiers, true),
+        match reported.retired.join(origins, (*reported.frontiers).clone(), &ours()) {
+            Some(all) => (Arc::new(all), true),
+            None => (reported.frontiers.clone(), false),
         }
     }
 }
@@ -254,29 +302,15 @@ impl Gossip {
         let version = report.version + 1;
         let mut moved = false;
         for (section, frontiers) in durable {
-            let (retired, frontiers) = Retired::part(origins, frontiers, runs_told);
-            moved |= report.retire(origins, *section, retired, version);
-            for plane in Plane::ALL {
-                for dot in frontiers[plane].iter() {
-                    let entry = report.entries.entry((*section, plane, dot.origin)).or_insert((0, 0));
-                    if entry.0 != dot.number {
-                        *entry = (dot.number, version);
-                        moved = true;
-                    }
-                }
-            }
+            let (retired, rest) = Retired::part(origins, frontiers, runs_told);
+            let reported = report.sections.entry(*section).or_default();
+            moved |= reported.retire(origins, retired, version);
+            moved |= reported.set_all(&rest, version);
         }
         // What is no longer held, or was given up and is being held anew, must not be counted on: it is told as nothing.
-        let given_up: Vec<_> = report.retired.iter().filter(|(section, _)| durable.iter().all(|(held, _)| held != *section)).collect();
-        for (section, retired) in given_up.into_iter().map(|(section, (retired, _))| (*section, retired.given_up())).collect::<Vec<_>>() {
-            moved |= report.retire(origins, section, retired, version);
-        }
-        for ((section, plane, origin), entry) in &mut report.entries {
-            let held = durable.iter().find(|(held, _)| held == section);
-            if entry.0 > 0 && held.is_none_or(|(_, frontiers)| frontiers[*plane].get(*origin) == 0) {
-                *entry = (0, version);
-                moved = true;
-            }
+        for (_, reported) in report.sections.iter_mut().filter(|(section, _)| durable.iter().all(|(held, _)| held != *section)) {
+            moved |= reported.retire(origins, reported.retired.given_up(), version);
+            moved |= reported.set_all(&Frontiers::default(), version);
         }
         if moved || report.version == 0 {
             report.version = version;
@@ -303,10 +337,10 @@ impl Gossip {
             return false;
         }
         for (section, retired) in retired {
-            report.retire(origins, section, retired, version);
+            report.sections.entry(section).or_default().retire(origins, retired, version);
         }
         for (section, plane, dot) in moved {
-            report.entries.insert((section, plane, dot.origin), (dot.number, version));
+            report.sections.entry(section).or_default().set(plane, dot, version);
         }
         report.version = version;
         note(&mut self.recent.1, &mut self.news.1, origin.node);
@@ -331,14 +365,14 @@ impl Gossip {
     /// Counts what a member has reported of a section, as far as it can be made out here.
     pub fn count_report(&mut self, replica: &mut Replica, node: NodeId, section: SectionId) {
         let Some(report) = self.reports.get(&node) else { return };
-        let ours = replica.section(section).map(|section| section.frontiers()).unwrap_or_default();
-        let (frontiers, all) = report.frontiers(replica.origins(), section, &ours);
+        let ours = || replica.section(section).map(|section| section.frontiers()).unwrap_or_default();
+        let (frontiers, all) = report.frontiers(replica.origins(), section, ours);
         if all {
             self.unclear.remove(&(node, section));
         } else {
             self.unclear.insert((node, section));
         }
-        replica.members.report(node, section, &frontiers);
+        replica.members.report(node, section, frontiers);
     }
 
     /// Whether what a member has reported of a section cannot be made out in full.
@@ -458,15 +492,15 @@ mod tests {
         let (_, report, version) = gossip.untold_report(PEER, &mut told).unwrap();
         let moved: Vec<_> = report.moved_after(version).collect();
         assert_eq!(moved, [(SECTION, Plane::Values, at(b, 5)), (OTHER, Plane::Values, at(a, 0))]);
-        assert_eq!(report.frontiers(&origins, SECTION, &Frontiers::default()).0, frontiers(&[at(a, 3), at(b, 5)]));
-        assert!(report.frontiers(&origins, OTHER, &Frontiers::default()).0.is_zero());
+        assert_eq!(report.frontiers(&origins, SECTION, Frontiers::default).0.as_ref(), &frontiers(&[at(a, 3), at(b, 5)]));
+        assert!(report.frontiers(&origins, OTHER, Frontiers::default).0.is_zero());
 
         // Another node that was told the two in turn knows the same; out of turn, the newer stands.
         let mut other = Gossip::default();
         assert!(other.report(&origins, a, 2, moved.clone(), []));
         assert!(!other.report(&origins, a, 2, moved.clone(), []));
         assert!(!other.report(&origins, a, 1, [(SECTION, Plane::Values, at(b, 4))], []));
-        assert_eq!(other.reported(&node).unwrap().frontiers(&origins, SECTION, &Frontiers::default()).0, frontiers(&[at(b, 5)]));
+        assert_eq!(other.reported(&node).unwrap().frontiers(&origins, SECTION, Frontiers::default).0.as_ref(), &frontiers(&[at(b, 5)]));
     }
 
     #[test]
@@ -478,12 +512,18 @@ mod tests {
         told.reports.insert(node, (first, 9));
         assert!(gossip.report(&origins, second, 1, [(SECTION, Plane::Values, at(first, 20))], []));
         // A disk that came back from an image: what it has lost is not counted on any more.
-        assert_eq!(gossip.reported(&node).unwrap().frontiers(&origins, SECTION, &Frontiers::default()).0, frontiers(&[at(first, 20)]));
+        assert_eq!(
+            gossip.reported(&node).unwrap().frontiers(&origins, SECTION, Frontiers::default).0.as_ref(),
+            &frontiers(&[at(first, 20)])
+        );
         assert!(gossip.reported_in_run(&origins, origins.get(second)).is_some());
         assert!(gossip.reported_in_run(&origins, origins.get(first)).is_none());
         // What the first run still says comes too late, whatever its version.
         assert!(!gossip.report(&origins, first, 10, [(SECTION, Plane::Values, at(first, 31))], []));
-        assert_eq!(gossip.reported(&node).unwrap().frontiers(&origins, SECTION, &Frontiers::default()).0, frontiers(&[at(first, 20)]));
+        assert_eq!(
+            gossip.reported(&node).unwrap().frontiers(&origins, SECTION, Frontiers::default).0.as_ref(),
+            &frontiers(&[at(first, 20)])
+        );
         // A link that was told of the first run is told all of the second.
         assert_eq!(gossip.untold_report(PEER, &mut told).map(|(_, report, version)| (report.version, version)), Some((1, 0)));
         // The same of a node's own.

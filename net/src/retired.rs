@@ -31,30 +31,23 @@ pub struct Retired {
     hash: u64,
 }
 
-/// What is held of each origin, plane by plane.
-type Numbers = BTreeMap<Origin, (OriginIx, [u64; 3])>;
-
-fn numbers(origins: &Origins, frontiers: &Frontiers) -> Numbers {
-    let mut numbers = Numbers::new();
-    for plane in Plane::ALL {
-        for dot in frontiers[plane].iter() {
-            numbers.entry(origins.get(dot.origin)).or_insert((dot.origin, [0; 3])).1[plane as usize] = dot.number;
-        }
-    }
-    numbers
+/// The origins of which something is held, node by node and run by run, and what that is, plane by plane.
+fn numbers(origins: &Origins, frontiers: &Frontiers) -> impl Iterator<Item = (OriginIx, [u64; 3])> {
+    let held = |ix: &OriginIx| (*ix, Plane::ALL.map(|plane| frontiers[plane].get(*ix)));
+    origins.ordered().iter().map(held).filter(|(_, numbers)| *numbers != [0; 3])
 }
 
 impl Retired {
     /// Parts all but the newest `told` runs of each node from some frontiers, and leaves the rest of these.
     pub fn part(origins: &Origins, frontiers: &Frontiers, told: usize) -> (Retired, Frontiers) {
-        let numbers = numbers(origins, frontiers);
-        let mut runs: BTreeMap<NodeId, Vec<OriginIx>> = BTreeMap::new();
-        for (origin, (ix, _)) in &numbers {
-            runs.entry(origin.node).or_default().push(*ix);
+        let held: Vec<OriginIx> = numbers(origins, frontiers).map(|(ix, _)| ix).collect();
+        let of_each_node = held.chunk_by(|a, b| origins.get(*a).node == origins.get(*b).node);
+        let upto: Vec<OriginIx> = of_each_node.filter_map(|runs| Some(runs[runs.len().checked_sub(told + 1)?])).collect();
+        if upto.is_empty() {
+            return (Retired::default(), frontiers.clone());
         }
-        let newest_retired = |runs: Vec<OriginIx>| Some(runs[runs.len().checked_sub(told + 1)?]);
-        let mut retired = Retired { upto: runs.into_values().filter_map(newest_retired).collect(), hash: 0 };
-        retired.hash = retired.hash_of(origins, &numbers);
+        let mut retired = Retired { upto, hash: 0 };
+        retired.hash = retired.hash_of(origins, frontiers);
         let mut rest = Frontiers::default();
         let bounds = retired.bounds(origins);
         for plane in Plane::ALL {
@@ -83,7 +76,7 @@ impl Retired {
         if self.is_empty() {
             return Some(rest);
         }
-        if self.hash_of(origins, &numbers(origins, ours)) != self.hash && !is(Sabotage::BlindRetired) {
+        if self.hash_of(origins, ours) != self.hash && !is(Sabotage::BlindRetired) {
             return None;
         }
         let bounds = self.bounds(origins);
@@ -99,13 +92,13 @@ impl Retired {
         self.upto.iter().map(|ix| origins.get(*ix)).map(|origin| (origin.node, origin.incarnation)).collect()
     }
 
-    fn hash_of(&self, origins: &Origins, numbers: &Numbers) -> u64 {
+    fn hash_of(&self, origins: &Origins, frontiers: &Frontiers) -> u64 {
         let bounds = self.bounds(origins);
         let mut hasher = blake3::Hasher::new();
-        for (origin, (_, numbers)) in numbers.iter().filter(|(origin, _)| within(&bounds, **origin)) {
-            hasher.update(&origin.to_bytes());
-            for number in numbers {
-                hasher.update(&number.to_be_bytes());
+        for (origin, numbers) in numbers(origins, frontiers).map(|(ix, numbers)| (origins.get(ix), numbers)) {
+            if within(&bounds, origin) {
+                hasher.update(&origin.to_bytes());
+                numbers.iter().for_each(|number| _ = hasher.update(&number.to_be_bytes()));
             }
         }
         // Zero is kept for nothing at all.

@@ -160,7 +160,7 @@ impl Link {
             if let Some(reported) = self.origin.and_then(|run| gossip.reported_in_run(cx.origins, run)) {
                 // No further than this node itself: a report may be of what the peer has given up since.
                 let ours = section.frontiers();
-                let (mut reported, _) = reported.frontiers(cx.origins, of.section, &ours);
+                let mut reported = reported.frontiers(cx.origins, of.section, || ours.clone()).0.as_ref().clone();
                 reported.meet(&ours);
                 shared.peer.join(&reported);
             }
