@@ -223,7 +223,7 @@ impl Bare {
             let value = replica.value(section, &topic.path).and_then(|write| write.value.clone());
             format!("{} {} {:02x?}", topic.path, topic.definition.topic_type().name(), value.as_deref().unwrap_or_default())
         });
-        topics.chain(replica.nodes().into_values().map(|record| format!("node {}", record.name))).collect()
+        topics.chain(replica.nodes().values().map(|record| format!("node {}", record.name))).collect()
     }
 }
 

@@ -108,6 +108,7 @@ pub struct Registers<K> {
     deleted: Vec<K>,
     dirty_feeds: BTreeSet<OriginIx>,
     next_run: RunId,
+    changes: u64,
 }
 
 impl<K> Default for Registers<K> {
@@ -124,11 +125,17 @@ impl<K> Default for Registers<K> {
             deleted: Vec::new(),
             dirty_feeds: BTreeSet::new(),
             next_run: 0,
+            changes: 0,
         }
     }
 }
 
 impl<K: Clone + Eq + Hash + Ord> Registers<K> {
+    /// How often any register has changed: as long as this is the same, so is what they hold.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// How far everything is held (R1): for each record covered, this holds it or something newer, or knows its removal.
     pub fn frontier(&self) -> &Frontier {
         &self.frontier
@@ -325,6 +332,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     /// Removes a key and its entries without a trace: the tree, or a peer that is ahead, has said that it is gone.
     pub fn drop_key(&mut self, key: &K) -> Option<Write> {
         let slot = self.index.remove(key)?;
+        self.changes += 1;
         let register = self.slots[slot as usize].take()?;
         for entry in &register.entries {
             self.passing.remove(&(entry.origin, entry.number, slot));
@@ -451,6 +459,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
 
     /// Makes a write the key's newest; its entries stay, and now are overtaken, but for one that is about to be `moved`.
     fn put(&mut self, key: K, write: Write, moved: Option<OriginIx>) -> Slot {
+        self.changes += 1;
         let slot = match self.index.get(&key) {
             Some(slot) => *slot,
             None => {

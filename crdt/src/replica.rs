@@ -4,6 +4,7 @@
 //! happened comes out of [`Replica::take_events`], what must reach the disk out of [`Replica::take_rows`].
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
@@ -145,6 +146,8 @@ pub struct Replica {
     meta_dirty: bool,
     marks: VecDeque<(u64, Vec<Held>)>,
     next_mark: u64,
+    /// The members' records, read at so many changes of the built-in section's standing records.
+    nodes: RefCell<(Option<(Option<u64>, u64)>, Arc<BTreeMap<NodeId, NodeRecord>>)>,
 }
 
 impl Replica {
@@ -170,6 +173,7 @@ impl Replica {
             meta_dirty: true,
             marks: VecDeque::new(),
             next_mark: 0,
+            nodes: RefCell::default(),
         };
         replica.open(SectionId::MESH);
         replica.open(SectionId::LOCAL);
@@ -327,11 +331,18 @@ impl Replica {
     }
 
     /// All members' records.
-    pub fn nodes(&self) -> BTreeMap<NodeId, NodeRecord> {
-        self.standing_records(|standing| match standing {
-            Standing::Node(node) => Some(node),
-            Standing::Revoked(_) => None,
-        })
+    pub fn nodes(&self) -> Arc<BTreeMap<NodeId, NodeRecord>> {
+        let present =
+            self.sections.get(&SectionId::MESH).map(|mesh| (self.holdings.get(&SectionId::MESH).copied(), mesh.standing.changes()));
+        let mut read = self.nodes.borrow_mut();
+        if read.0 != present {
+            let records = self.standing_records(|standing| match standing {
+                Standing::Node(node) => Some(node),
+                Standing::Revoked(_) => None,
+            });
+            *read = (present, Arc::new(records));
+        }
+        read.1.clone()
     }
 
     /// All revoked nodes.
@@ -688,13 +699,14 @@ impl Replica {
     pub fn forget(&mut self, now_us: u64, retention_us: impl Fn(SectionId) -> u64) {
         let records = self.nodes();
         for (id, section) in &mut self.sections {
-            let ours = section.frontiers();
-            let stable = if *id == SectionId::LOCAL {
+            let stable = if section.remembered() == 0 {
+                None
+            } else if *id == SectionId::LOCAL {
                 Some(section.durable().clone())
             } else {
                 let since = now_us.saturating_sub(retention_us(*id));
                 let holds = |node: &NodeId| *id == SectionId::MESH || records.get(node).is_some_and(|record| record.holds.contains(id));
-                self.members.stable(*id, &ours, section.durable(), holds, since)
+                self.members.stable(*id, &section.frontiers(), section.durable(), holds, since)
             };
             if let Some(stable) = stable {
                 section.forget(&stable);

@@ -32,17 +32,26 @@ pub struct Member {
 #[derive(Debug, Default)]
 pub struct Members {
     members: BTreeMap<NodeId, Member>,
+    joined: u64,
 }
 
 impl Members {
     /// Adds a member, if it is new.
     pub fn add(&mut self, node: NodeId) {
-        self.members.entry(node).or_default();
+        self.members.entry(node).or_insert_with(|| {
+            self.joined += 1;
+            Member::default()
+        });
     }
 
     /// Removes a member: it was revoked or has left.
     pub fn remove(&mut self, node: &NodeId) {
         self.members.remove(node);
+    }
+
+    /// How many have been added, in all.
+    pub fn joined(&self) -> u64 {
+        self.joined
     }
 
     /// Whether a node is a member, and what is known of it.

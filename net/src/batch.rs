@@ -10,7 +10,7 @@ use mangrove_crdt::{
 };
 use minicbor::{Decode, Encode};
 
-use crate::codec::{Intern, Malformed, NamesIn, NamesOut, Reader, Writer, is_plain};
+use crate::codec::{Intern, Malformed, NamesIn, NamesOut, Reader, USUAL_BYTES, Writer, is_plain};
 
 /// A part of a run, as it travels: on the lane of its section and plane.
 ///
@@ -96,7 +96,7 @@ pub struct Packer<K: PackKey> {
 impl<K: PackKey> Packer<K> {
     /// For records of one feed, whose positions come after `from`; or, without a feed, for records with dots of their own.
     pub fn new(feed: Option<OriginIx>, from: u64) -> Self {
-        Packer { w: Writer::default(), feed, number: from, seq: 0, time_ms: 0, key: K::Last::default() }
+        Packer { w: Writer { out: Vec::with_capacity(USUAL_BYTES) }, feed, number: from, seq: 0, time_ms: 0, key: K::Last::default() }
     }
 
     /// Adds a record: its position, key and write.

@@ -55,6 +55,9 @@ pub struct NamesIn {
     origins: Vec<OriginIx>,
 }
 
+/// Most frames are no longer than this: a buffer of so much seldom has to grow.
+pub(crate) const USUAL_BYTES: usize = 128;
+
 /// Appends packed data.
 #[derive(Debug, Default)]
 pub struct Writer {

@@ -167,6 +167,8 @@ pub struct Mesh {
     report_due: Instant,
     /// What was reported last: the run, and how often its durable frontiers had changed.
     reported: Option<(OriginIx, u64)>,
+    /// How often sections had been taken up or given up, and members added, when reports were recalled last.
+    recalled: (u64, u64),
     check_due: Instant,
     lag_due: Instant,
     adopting: BTreeMap<SectionId, Adoption>,
@@ -202,6 +204,7 @@ impl Mesh {
             pulse_due: now,
             report_due: now.after(pace.report),
             reported: None,
+            recalled: (0, 0),
             check_due: now.after(pace.check),
             lag_due: now.after(pace.graft_after / 2),
             adopting: BTreeMap::new(),
@@ -439,8 +442,13 @@ impl Mesh {
         replica.intern(run)
     }
 
-    /// Reports that came before their member was known as one count from now on.
+    /// Reports that came before their member was known as one, or before the section was held, count from now on.
     fn recall_reports(&mut self, replica: &mut Replica) {
+        self.gossip.count_unclear(replica);
+        let known = (replica.turnover(), replica.members.joined());
+        if std::mem::replace(&mut self.recalled, known) == known {
+            return;
+        }
         let held: Vec<SectionId> = replica.held().collect();
         let mut missing = Vec::new();
         for (node, _) in replica.members.iter() {
@@ -451,7 +459,6 @@ impl Mesh {
         for (node, section) in missing {
             self.gossip.count_report(replica, node, section);
         }
-        self.gossip.count_unclear(replica);
     }
 
     /// A member has left or was revoked.

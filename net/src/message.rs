@@ -16,7 +16,7 @@ use minicbor::{Decode, Encode};
 
 use crate::{
     batch::{Batch, PackKey, Packer, Unpacker},
-    codec::{Intern, Malformed, NamesIn, NamesOut, Reader, Writer},
+    codec::{Intern, Malformed, NamesIn, NamesOut, Reader, USUAL_BYTES, Writer},
 };
 
 /// The version of the wire format that this code speaks.
@@ -34,7 +34,7 @@ macro_rules! messages {
         impl $name {
             /// The frame of this message.
             pub fn encode(&self) -> Vec<u8> {
-                let mut w = Writer::default();
+                let mut w = Writer { out: Vec::with_capacity(USUAL_BYTES) };
                 match self {
                     $($name::$variant(body) => {
                         w.u64($kind);

@@ -1,7 +1,10 @@
 //! Who belongs to the mesh, which sections are held here, and which links there are.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use mangrove_crdt::{
     id::{NodeId, SectionId},
@@ -179,7 +182,9 @@ impl Node {
     pub(super) fn redial(&mut self, now: Now) {
         (self.redialled, self.redial_due) = (now.at, now.at.after(REDIAL_EVERY));
         let mut members = self.replica.nodes();
-        members.retain(|node, _| !self.revoked.contains(node));
+        if members.keys().any(|node| self.revoked.contains(node)) {
+            Arc::make_mut(&mut members).retain(|node, _| !self.revoked.contains(node));
+        }
         self.settle_dismissed(now);
         let held: Vec<SectionId> = self.replica.held().collect();
         // Of whom nothing was heard yet, since this node has just started, something will be.

@@ -113,29 +113,29 @@ impl Node {
         let mut rows: Vec<NodeRow> = self
             .replica
             .nodes()
-            .into_iter()
+            .iter()
             .map(|(node, record)| {
-                let heard = self.replica.members.get(&node).and_then(|member| member.heard_us);
-                let state = if node == self.id() {
+                let heard = self.replica.members.get(node).and_then(|member| member.heard_us);
+                let state = if *node == self.id() {
                     NodeState::This
-                } else if revoked.contains_key(&node) {
+                } else if revoked.contains_key(node) {
                     NodeState::Revoked
-                } else if self.links.values().any(|link| link.peer == node) {
+                } else if self.links.values().any(|link| link.peer == *node) {
                     NodeState::Linked
-                } else if self.is_heard(now.at, &node) {
+                } else if self.is_heard(now.at, node) {
                     NodeState::Reachable
                 } else {
                     NodeState::Unreachable
                 };
                 NodeRow {
-                    node,
-                    name: record.name,
+                    node: *node,
+                    name: record.name.clone(),
                     role: role(record.authority),
                     state,
                     heard_ms_ago: heard.map(|heard| now.at.since(Instant(heard)).as_millis() as u64),
-                    addresses: record.addresses,
+                    addresses: record.addresses.clone(),
                     version: format!("wire {}", record.wire),
-                    sections: self.roots(record.holds),
+                    sections: self.roots(record.holds.iter().copied()),
                 }
             })
             .collect();
@@ -239,7 +239,8 @@ impl Node {
             }
         }
         let root = policy.map(|policy| policy.root.to_string()).unwrap_or_default();
-        let holders = self.replica.nodes().into_values().filter(|record| record.holds.contains(&id)).map(|record| record.name).collect();
+        let nodes = self.replica.nodes();
+        let holders = nodes.values().filter(|record| record.holds.contains(&id)).map(|record| record.name.clone()).collect();
         let held = self.replica.section(id).is_some();
         SectionRow {
             root,

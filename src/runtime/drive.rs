@@ -550,7 +550,8 @@ impl Drive {
         };
         let identity = self.endpoint.identity();
         if identity.authority().is_none() {
-            let holders = self.node.replica().nodes().into_values().filter(|record| record.authority).map(|record| record.name);
+            let nodes = self.node.replica().nodes();
+            let holders = nodes.values().filter(|record| record.authority).map(|record| record.name.clone());
             return Err(Refusal::new(Code::NotAuthority, "invite", "this node may not invite")
                 .hint("ask a node with the role authority")
                 .who(holders));
@@ -639,7 +640,7 @@ impl Drive {
             return self.renewed(result, asked_by);
         }
         let addresses: Vec<String> =
-            self.node.replica().nodes().into_values().filter(|record| record.authority).flat_map(|record| record.addresses).collect();
+            self.node.replica().nodes().values().filter(|record| record.authority).flat_map(|record| record.addresses.clone()).collect();
         let (endpoint, name, back) = (self.endpoint.clone(), self.node.config().name.clone(), self.back.clone());
         tokio::spawn(async move {
             let mut result = Err("no node with the role authority is known".to_owned());

@@ -327,12 +327,28 @@ pub fn unseal<'a>(table: Table, key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]
 const CHECKSUM_KEY: [u8; 32] = *b"mangrove store: row checksums v1";
 
 pub(crate) fn checksum(table: &str, key: &[u8], value: &[u8]) -> [u8; SEAL_BYTES] {
-    let mut hasher = blake3::Hasher::new_keyed(&CHECKSUM_KEY);
     // Lengths go before what they measure, so that no two different rows give the same bytes.
-    hasher.update(&[table.len() as u8]).update(table.as_bytes());
-    hasher.update(&(key.len() as u32).to_be_bytes()).update(key).update(value);
+    let (table_len, key_len) = ([table.len() as u8], (key.len() as u32).to_be_bytes());
+    let parts = [&table_len[..], table.as_bytes(), &key_len, key, value];
+    // In one piece most rows take half the time.
+    let mut piece = [0; 512];
+    let hash = match piece.get_mut(..parts.iter().map(|part| part.len()).sum()) {
+        Some(piece) => {
+            let mut at = 0;
+            for part in parts {
+                piece[at..at + part.len()].copy_from_slice(part);
+                at += part.len();
+            }
+            blake3::keyed_hash(&CHECKSUM_KEY, piece)
+        }
+        None => {
+            let mut hasher = blake3::Hasher::new_keyed(&CHECKSUM_KEY);
+            parts.iter().for_each(|part| _ = hasher.update(part));
+            hasher.finalize()
+        }
+    };
     let mut sum = [0; SEAL_BYTES];
-    sum.copy_from_slice(&hasher.finalize().as_bytes()[..SEAL_BYTES]);
+    sum.copy_from_slice(&hash.as_bytes()[..SEAL_BYTES]);
     sum
 }
 
