@@ -146,8 +146,15 @@ pub struct Replica {
     meta_dirty: bool,
     marks: VecDeque<(u64, Vec<Held>)>,
     next_mark: u64,
-    /// The members' records, read at so many changes of the built-in section's standing records.
-    nodes: RefCell<(Option<(Option<u64>, u64)>, Arc<BTreeMap<NodeId, NodeRecord>>)>,
+    nodes: RefCell<Nodes>,
+}
+
+/// The members' records as they were read last.
+#[derive(Debug, Default)]
+struct Nodes {
+    /// Of which holding of the built-in section, after how many changes of its standing records.
+    of: Option<(u64, u64)>,
+    records: Arc<BTreeMap<NodeId, NodeRecord>>,
 }
 
 impl Replica {
@@ -332,17 +339,16 @@ impl Replica {
 
     /// All members' records.
     pub fn nodes(&self) -> Arc<BTreeMap<NodeId, NodeRecord>> {
-        let present =
-            self.sections.get(&SectionId::MESH).map(|mesh| (self.holdings.get(&SectionId::MESH).copied(), mesh.standing.changes()));
-        let mut read = self.nodes.borrow_mut();
-        if read.0 != present {
+        let present = self.holding(SectionId::MESH).zip(self.sections.get(&SectionId::MESH).map(|mesh| mesh.standing.changes()));
+        let mut nodes = self.nodes.borrow_mut();
+        if nodes.of != present {
             let records = self.standing_records(|standing| match standing {
                 Standing::Node(node) => Some(node),
                 Standing::Revoked(_) => None,
             });
-            *read = (present, Arc::new(records));
+            *nodes = Nodes { of: present, records: Arc::new(records) };
         }
-        read.1.clone()
+        nodes.records.clone()
     }
 
     /// All revoked nodes.

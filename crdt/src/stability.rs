@@ -59,6 +59,16 @@ impl Members {
         self.members.get(node)
     }
 
+    /// When a member's heartbeat last advanced, on this node's clock, in microseconds.
+    pub fn heard_us(&self, node: &NodeId) -> Option<u64> {
+        self.members.get(node)?.heard_us
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.members.len()
+    }
+
     /// All members, by id.
     pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &Member)> {
         self.members.iter()

@@ -39,12 +39,19 @@ impl Backoff {
 
     /// Evenly from 0 to 1 (SplitMix64: jitter needs no more).
     fn draw(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+        self.random = self.random.wrapping_add(SPLIT_MIX);
+        (split_mix(self.random) >> 11) as f64 / (1u64 << 53) as f64
     }
+}
+
+/// What SplitMix64 adds to its state at each step.
+pub const SPLIT_MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// What SplitMix64 makes of a state (Steele, Lea and Flood, 2014): a number all of whose bits hang on all of the state's.
+pub fn split_mix(state: u64) -> u64 {
+    let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// A peer to be connected with, under one or more addresses that are tried in turn.

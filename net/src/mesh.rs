@@ -61,6 +61,14 @@ impl Default for Limits {
     }
 }
 
+impl Pace {
+    /// The same in a mesh of so many: heartbeats and reports come to everybody, so the more there are, the more seldom each sends its own.
+    pub fn among(&self, members: usize) -> Pace {
+        let crowd = (members as u32 / 10).max(1);
+        Pace { pulse: self.pulse * crowd, report: self.report * crowd, ..*self }
+    }
+}
+
 impl Default for Pace {
     fn default() -> Self {
         Pace {
@@ -383,15 +391,15 @@ impl Mesh {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant, replica: &mut Replica) {
-        let crowd = (replica.members.iter().count() as u32 / 10).max(1);
+        let pace = self.pace.among(replica.members.count());
         if now >= self.pulse_due {
-            self.pulse_due = now.after(self.pace.pulse * crowd);
+            self.pulse_due = now.after(pace.pulse);
             self.pulses_sent += 1;
             let origin = self.own_run(replica);
             self.gossip.pulse(replica.origins(), Pulse { origin, count: self.pulses_sent });
         }
         if now >= self.report_due {
-            self.report_due = now.after(self.pace.report * crowd);
+            self.report_due = now.after(pace.report);
             let origin = self.own_run(replica);
             let durable = Some((origin, replica.durable_changes()));
             if std::mem::replace(&mut self.reported, durable) != durable {

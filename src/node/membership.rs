@@ -189,7 +189,7 @@ impl Node {
         let held: Vec<SectionId> = self.replica.held().collect();
         // Of whom nothing was heard yet, since this node has just started, something will be.
         let young = now.at.since(self.started.at) < HEARD_WITHIN;
-        let unheard = |node: &NodeId| self.replica.members.get(node).is_some_and(|member| member.heard_us.is_none());
+        let unheard = |node: &NodeId| self.replica.members.get(node).is_some() && self.replica.members.heard_us(node).is_none();
         let alive = |node: &NodeId| self.is_heard(now.at, node) || (young && unheard(node));
         let alive: BTreeSet<NodeId> = members.keys().copied().filter(alive).collect();
         let linked: BTreeSet<NodeId> = self.links.values().map(|link| link.peer).collect();
@@ -238,20 +238,19 @@ impl Node {
     /// choice goes by is the members, not who can reach whom: that only shows.)
     fn settle_dismissed(&mut self, now: Now) {
         let patience = self.pulse() * DISMISSED_PULSES_MAX;
-        let heard = |node: &NodeId| self.replica.members.get(node).and_then(|member| member.heard_us).unwrap_or(0);
-        self.dismissed.retain(|node, since| heard(node) <= since.0);
+        self.dismissed.retain(|node, since| self.replica.members.heard_us(node).unwrap_or(0) <= since.0);
         let silent = self.dismissed.extract_if(.., |_, since| now.at.since(*since) > patience);
         self.bridges.extend(silent.map(|(node, _)| node));
     }
 
     /// How long it is between two heartbeats of a member.
     fn pulse(&self) -> Duration {
-        self.config.pace.pulse * (self.replica.members.iter().count() as u32 / 10).max(1)
+        self.config.pace.among(self.replica.members.count()).pulse
     }
 
     /// Whether a member was heard of lately, over any chain of links.
     pub(super) fn is_heard(&self, now: Instant, node: &NodeId) -> bool {
-        let heard = self.replica.members.get(node).and_then(|member| member.heard_us);
+        let heard = self.replica.members.heard_us(node);
         heard.is_some_and(|heard| now.since(Instant(heard)) <= self.pulse() * PULSES_MISSED_MAX)
     }
 

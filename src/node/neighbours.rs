@@ -16,6 +16,7 @@ use mangrove_crdt::{
     id::{NodeId, SectionId},
     standing::NodeRecord,
 };
+use mangrove_net::dialer::{SPLIT_MIX, split_mix};
 
 use super::output::Target;
 
@@ -169,10 +170,7 @@ fn in_turn(nodes: &[NodeId], turn: u64, count: usize) -> impl Iterator<Item = &N
 fn place(section: SectionId, node: &NodeId) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&node.0[..8]);
-    let mut mixed = u64::from_be_bytes(first) ^ section.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+    split_mix(u64::from_be_bytes(first) ^ section.0.wrapping_mul(SPLIT_MIX))
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ impl Node {
             .nodes()
             .iter()
             .map(|(node, record)| {
-                let heard = self.replica.members.get(node).and_then(|member| member.heard_us);
+                let heard = self.replica.members.heard_us(node);
                 let state = if *node == self.id() {
                     NodeState::This
                 } else if revoked.contains_key(node) {

@@ -32,7 +32,7 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use mangrove_crdt::id::NodeId;
-use quinn::{Connection, RecvStream, SendStream, Side};
+use quinn::{Connection, RecvStream, SendStream};
 use tokio::{
     sync::{Notify, mpsc},
     task::JoinSet,
@@ -186,11 +186,6 @@ impl MeshConnection {
         self.connection.remote_address()
     }
 
-    /// Whether this side dialled.
-    pub fn dialled_here(&self) -> bool {
-        self.connection.side() == Side::Client
-    }
-
     /// The QUIC connection beneath, for whoever speaks to the peer otherwise than in lanes.
     pub fn quic(&self) -> &Connection {
         &self.connection
@@ -283,11 +278,6 @@ impl LaneSender {
     /// Where the other end is now; changes when it moves.
     pub fn remote_address(&self) -> SocketAddr {
         self.shared.connection.remote_address()
-    }
-
-    /// Whether this side dialled.
-    pub fn dialled_here(&self) -> bool {
-        self.shared.connection.side() == Side::Client
     }
 
     /// Figures of the path.
