@@ -167,7 +167,7 @@ pub struct Tree {
 
 /// For how many rounds of [`Tree::cool`] a document stays decoded that nobody touches. Decoding one costs ten times what a change costs, so
 /// documents that are in use should stay.
-const WARM_ROUNDS: u64 = 10;
+const WARM_ROUNDS: u64 = 30;
 
 /// How many documents are cooled in one round, so that it stays short.
 const COOLED_AT_ONCE_MAX: usize = 256;

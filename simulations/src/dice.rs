@@ -1,7 +1,8 @@
 //! Randomness: every draw follows from the seed and from the name of the stream it is drawn from.
 //!
 //! Each part of the world has a stream of its own, so that drawing once more in one part does not change the others: a scenario with
-//! another latency still has the same writes at the same moments.
+//! another latency still has the same writes at the same moments. Logarithms and the like are computed by [`libm`], since the platform's own
+//! differ in their last bits from one processor to another, and a seed is to mean the same run on all of them.
 
 use rand::Rng;
 use rand::SeedableRng;
@@ -47,13 +48,13 @@ impl Dice {
 
     /// From the standard normal distribution (Box and Muller 1958).
     pub fn normal(&mut self) -> f64 {
-        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.unit()).cos()
+        let radius = (-2.0 * libm::log(1.0 - self.unit())).sqrt();
+        radius * libm::cos(std::f64::consts::TAU * self.unit())
     }
 
     /// From the exponential distribution with mean 1.
     pub fn exponential(&mut self) -> f64 {
-        -(1.0 - self.unit()).ln()
+        -libm::log(1.0 - self.unit())
     }
 }
 
@@ -103,8 +104,8 @@ impl Amount {
             Amount::Constant(value) => value,
             Amount::Uniform { min, max } => min + (max - min) * dice.unit(),
             Amount::Exponential { mean } => mean * dice.exponential(),
-            Amount::LogNormal { median, sigma, min, max } => (median * (sigma * dice.normal()).exp()).clamp(min, max),
-            Amount::Pareto { min, shape, max } => (min / (1.0 - dice.unit()).powf(1.0 / shape)).min(max),
+            Amount::LogNormal { median, sigma, min, max } => (median * libm::exp(sigma * dice.normal())).clamp(min, max),
+            Amount::Pareto { min, shape, max } => (min / libm::pow(1.0 - dice.unit(), 1.0 / shape)).min(max),
         }
     }
 
@@ -119,7 +120,7 @@ impl Amount {
             Amount::Constant(value) => value,
             Amount::Uniform { min, max } => (min + max) / 2.0,
             Amount::Exponential { mean } => mean,
-            Amount::LogNormal { median, sigma, .. } => median * (sigma * sigma / 2.0).exp(),
+            Amount::LogNormal { median, sigma, .. } => median * libm::exp(sigma * sigma / 2.0),
             Amount::Pareto { min, shape, .. } => min * shape / (shape - 1.0).max(0.1),
         }
     }

@@ -3,7 +3,7 @@
 //! The node tells nobody what it writes, so the oracle looks: after each input it sees how far the node's own feeds have grown, and finds each
 //! new number's write in the node. Everything that checkers compare nodes with comes from here, and nothing here asks a node twice.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use mangrove_crdt::{
     frontier::{DotIx, OriginIx},
@@ -13,6 +13,8 @@ use mangrove_crdt::{
     replica::Replica,
     section::StandingKey,
 };
+
+use rustc_hash::FxHashMap;
 
 use crate::scenario::Time;
 
@@ -111,8 +113,8 @@ pub struct About {
 #[derive(Debug, Default)]
 pub struct Oracle {
     origins: Vec<Origin>,
-    index: HashMap<Origin, u32>,
-    feeds: HashMap<(SectionId, u8, u32), Vec<Written>>,
+    index: FxHashMap<Origin, u32>,
+    feeds: FxHashMap<(SectionId, u8, u32), Vec<Written>>,
     /// All topics that there ever were.
     pub topics: BTreeMap<(SectionId, Mark), TopicFacts>,
     /// The newest removal of each standing key.

@@ -29,6 +29,8 @@ pub struct View {
     changes: u64,
     /// The oracle's number of each origin of the node.
     origins: Vec<u32>,
+    /// The node's of each of the oracle's, as far as the node has heard of it.
+    locals: Vec<Option<OriginIx>>,
     sections: BTreeMap<SectionId, Seen>,
 }
 
@@ -65,7 +67,13 @@ impl View {
             *self = View { process: moment.by.1, ..View::default() };
         }
         for at in self.origins.len()..replica.origins().len() {
-            self.origins.push(oracle.intern(replica.origins().get(OriginIx(at as u32))));
+            let local = OriginIx(at as u32);
+            let number = oracle.intern(replica.origins().get(local));
+            self.origins.push(number);
+            if self.locals.len() <= number as usize {
+                self.locals.resize(number as usize + 1, None);
+            }
+            self.locals[number as usize] = Some(local);
         }
         if std::mem::replace(&mut self.changes, replica.changes()) == replica.changes() {
             return Ok(());
@@ -190,7 +198,7 @@ impl View {
         }
         let frontier = section.values.frontier();
         let demanded = facts.writes.iter().filter_map(|(origin, writes)| {
-            let upto = frontier.get(replica.origins().find(&oracle.origin(*origin))?);
+            let upto = frontier.get(self.locals.get(*origin as usize).copied()??);
             let (number, seq) = writes[..writes.partition_point(|(number, _)| *number <= upto)].last()?;
             Some(oracle.rank(*seq, Mark { origin: *origin, number: *number }))
         });

@@ -74,7 +74,7 @@ impl Faults {
             let drawn: Vec<&String> = from.iter().filter(|_| dice.chance(*probability)).collect();
             for word in drawn {
                 // Tuned, too: some runs see a kind seldom, some all the time, and so with how strong and long it is.
-                let (mean, tuned) = (mean * (dice.normal() * 0.7).exp(), (dice.normal() * 0.4).exp());
+                let (mean, tuned) = (mean * libm::exp(dice.normal() * 0.7), libm::exp(dice.normal() * 0.4));
                 if let Some((kind, lasts)) = usual(word, Who::Random, tuned) {
                     plan.push(FaultSpec { kind, when: When::Every(Amount::Exponential { mean }), lasts, budget: *budget });
                 }
