@@ -167,7 +167,7 @@ pub const RELAY_PAUSE: Duration = Duration::from_secs(30);
 impl Told {
     /// Whether it was told all that there is.
     pub fn is_all(&self, gossip: &Gossip) -> bool {
-        self.all == gossip.news && self.due.is_empty()
+        self.all == gossip.news() && self.due.is_empty()
     }
 
     /// The peer gets a member's reports sooner elsewhere, or wants them from here again.
@@ -199,27 +199,34 @@ pub struct Gossip {
     unclear: BTreeSet<(NodeId, SectionId)>,
     /// The neighbour that brought news of each member's reports last.
     ways: BTreeMap<NodeId, NodeId>,
-    /// How much news of heartbeats, and of reports, there has been.
-    news: (u64, u64),
-    /// Whose the last of them were.
-    recent: (VecDeque<NodeId>, VecDeque<NodeId>),
+    pulse_news: News,
+    report_news: News,
 }
 
-/// How much news is told one by one; whoever was told less looks through everybody's.
-const RECENT_MAX: usize = 256;
-
-/// Whose the news since some number of them was; `None` if that was too long ago.
-fn news_since(recent: &VecDeque<NodeId>, news: u64, told: u64) -> Option<impl Iterator<Item = &NodeId>> {
-    let since = usize::try_from(news - told).ok().filter(|since| *since <= recent.len())?;
-    Some(recent.range(recent.len() - since..))
+/// News of one kind: how much there has been, and whose the last of it was.
+#[derive(Debug, Default)]
+struct News {
+    count: u64,
+    recent: VecDeque<NodeId>,
 }
 
-fn note(recent: &mut VecDeque<NodeId>, news: &mut u64, node: NodeId) {
-    *news += 1;
-    if recent.len() == RECENT_MAX {
-        recent.pop_front();
+impl News {
+    /// How much is told one by one; whoever was told less looks through everybody's.
+    const RECENT_MAX: usize = 256;
+
+    fn add(&mut self, node: NodeId) {
+        self.count += 1;
+        if self.recent.len() == Self::RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(node);
     }
-    recent.push_back(node);
+
+    /// Whose it was since there was so much; `None` if that was too long ago.
+    fn since(&self, told: u64) -> Option<impl Iterator<Item = &NodeId>> {
+        let since = usize::try_from(self.count - told).ok().filter(|since| *since <= self.recent.len())?;
+        Some(self.recent.range(self.recent.len() - since..))
+    }
 }
 
 impl Gossip {
@@ -229,7 +236,7 @@ impl Gossip {
         let known = self.pulses.get(&origin.node);
         let newer = known.is_none_or(|known| (origins.get(known.origin).incarnation, known.count) < (origin.incarnation, pulse.count));
         if newer {
-            note(&mut self.recent.0, &mut self.news.0, origin.node);
+            self.pulse_news.add(origin.node);
             self.pulses.insert(origin.node, pulse);
         }
         newer
@@ -237,7 +244,7 @@ impl Gossip {
 
     /// How much news of heartbeats, and of reports, there has been.
     pub fn news(&self) -> (u64, u64) {
-        self.news
+        (self.pulse_news.count, self.report_news.count)
     }
 
     /// The run that a member's newest heartbeat is of.
@@ -248,7 +255,7 @@ impl Gossip {
     /// Heartbeats that a link was not told yet; from now on they count as told.
     pub fn untold_pulses(&self, told: &mut Told) -> Vec<Pulse> {
         let Told { pulses, all, .. } = told;
-        if all.0 == self.news.0 {
+        if all.0 == self.pulse_news.count {
             return Vec::new();
         }
         let mut untold = Vec::new();
@@ -258,22 +265,22 @@ impl Gossip {
                 untold.push(*pulse);
             }
         };
-        match news_since(&self.recent.0, self.news.0, all.0) {
+        match self.pulse_news.since(all.0) {
             Some(news) => news.for_each(|node| self.pulses.get(node).into_iter().for_each(|pulse| tell(node, pulse))),
             None => self.pulses.iter().for_each(|(node, pulse)| tell(node, pulse)),
         }
-        all.0 = self.news.0;
+        all.0 = self.pulse_news.count;
         untold
     }
 
     /// A member whose report has moved beyond what the link to a peer was told, and the version that it was told.
     pub fn untold_report(&self, peer: NodeId, told: &mut Told) -> Option<(NodeId, &ReportState, u64)> {
-        if told.all.1 != self.news.1 {
-            match news_since(&self.recent.1, self.news.1, told.all.1).filter(|_| told.due.len() <= RECENT_MAX) {
+        if told.all.1 != self.report_news.count {
+            match self.report_news.since(told.all.1).filter(|_| told.due.len() <= News::RECENT_MAX) {
                 Some(news) => told.due.extend(news),
                 None => told.due = self.reports.keys().copied().collect(),
             }
-            told.all.1 = self.news.1;
+            told.all.1 = self.report_news.count;
         }
         while let Some(node) = told.due.pop_front() {
             let Some(report) = self.reports.get(&node).filter(|_| node != peer && !told.paused.contains_key(&node)) else { continue };
@@ -314,7 +321,7 @@ impl Gossip {
         }
         if moved || report.version == 0 {
             report.version = version;
-            note(&mut self.recent.1, &mut self.news.1, node);
+            self.report_news.add(node);
         }
         moved
     }
@@ -343,7 +350,7 @@ impl Gossip {
             report.sections.entry(section).or_default().set(plane, dot, version);
         }
         report.version = version;
-        note(&mut self.recent.1, &mut self.news.1, origin.node);
+        self.report_news.add(origin.node);
         true
     }
 

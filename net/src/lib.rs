@@ -40,6 +40,7 @@ pub mod batch;
 pub mod codec;
 pub mod dialer;
 pub mod gossip;
+mod graft;
 mod lag;
 pub mod link;
 pub mod mesh;

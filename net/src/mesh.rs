@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use mangrove_crdt::{
-    frontier::{DotIx, OriginIx},
+    frontier::OriginIx,
     id::{NodeId, Origin, Plane, SectionId},
     replica::Replica,
     section::Frontiers,
@@ -23,7 +23,7 @@ use crate::{
     codec::Malformed,
     gossip::{Gossip, Pulse},
     lag::History,
-    link::{Intent, Link, LinkId, LinkOptions, Shared},
+    link::{Intent, Link, LinkId, LinkOptions},
 };
 
 /// How often things happen.
@@ -167,9 +167,9 @@ pub enum Notice {
 /// See the module.
 #[derive(Debug)]
 pub struct Mesh {
-    pace: Pace,
-    links: BTreeMap<LinkId, Link>,
-    gossip: Gossip,
+    pub(crate) pace: Pace,
+    pub(crate) links: BTreeMap<LinkId, Link>,
+    pub(crate) gossip: Gossip,
     pulses_sent: u64,
     pulse_due: Instant,
     report_due: Instant,
@@ -179,7 +179,7 @@ pub struct Mesh {
     recalled: (u64, u64),
     check_due: Instant,
     lag_due: Instant,
-    adopting: BTreeMap<SectionId, Adoption>,
+    pub(crate) adopting: BTreeMap<SectionId, Adoption>,
     /// What each section has held since when.
     histories: BTreeMap<SectionId, History>,
     mismatches: u64,
@@ -189,14 +189,11 @@ pub struct Mesh {
 
 /// From whom a section is being adopted, and since when nothing more has come.
 #[derive(Clone, Copy, Debug)]
-struct Adoption {
-    from: LinkId,
+pub(crate) struct Adoption {
+    pub from: LinkId,
     done: Option<u16>,
     since: Instant,
 }
-
-/// How long tree changes may wait for others that they build on before the whole document is asked for.
-const WAITING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long nothing may come of an adoption before another neighbour is asked.
 const ADOPTION_PATIENCE: Duration = Duration::from_secs(30);
@@ -282,30 +279,6 @@ impl Mesh {
         self.settle_adoptions(replica);
         let lost = self.gossip.way_lost(link.peer);
         self.links.values_mut().for_each(|link| link.want_reports(&lost));
-    }
-
-    /// Feeds that came over a lost link only are grafted at once wherever they were pruned: there they have come by another way. (Otherwise a neighbour
-    /// must be seen ahead first, which takes seconds for each hop.)
-    fn graft_lost(&mut self, replica: &Replica, lost: &Link) {
-        for (id, of_lost) in &lost.shared {
-            let Some(section) = replica.section(*id) else { continue };
-            for plane in Plane::ALL {
-                for DotIx { origin, .. } in section.frontier(plane).iter() {
-                    let (feed, node) = ((plane, origin), replica.origins().get(origin).node);
-                    let goes_on = node != replica.own().node && self.gossip.incarnation(&node) == Some(origin);
-                    let comes = |shared: &Shared| !shared.pruned.contains(&feed);
-                    let others = || self.links.values().filter_map(|link| link.shared.get(id));
-                    if !goes_on || !comes(of_lost) || others().any(comes) {
-                        continue;
-                    }
-                    for link in self.links.values_mut() {
-                        if link.shared.get_mut(id).is_some_and(|shared| shared.pruned.remove(&feed)) {
-                            link.intend(Intent::Graft(*id, plane, origin));
-                        }
-                    }
-                }
-            }
-        }
     }
 
     /// Adoptions whose link is gone, or does not share the section any more, are asked of others.
@@ -512,55 +485,6 @@ impl Mesh {
         let from = others.into_iter().find(|(_, link)| link.shared.contains_key(&section) && link.must_adopt(replica, section));
         if let Some(id) = from.map(|(id, _)| *id) {
             self.adopt(replica, section, id);
-        }
-    }
-
-    /// Grafts feeds of which a neighbour has had more for a while, with nothing coming.
-    fn graft_lagging(&mut self, now: Instant, replica: &Replica) {
-        for (id, link) in &mut self.links {
-            let mut grafts = Vec::new();
-            for (section_id, shared) in &mut link.shared {
-                let waiting = replica.section(*section_id).map(|section| section.waiting_documents()).unwrap_or_default();
-                if waiting.is_empty() {
-                    shared.waiting_since = None;
-                    shared.waiting_asked.clear();
-                } else if now.since(*shared.waiting_since.get_or_insert(now)) >= WAITING_PATIENCE {
-                    // What they build on does not come by itself: it reached the peer in a document, from somebody who is gone.
-                    shared.waiting_since = Some(now);
-                    let asked = waiting.into_iter().filter(|document| shared.waiting_asked.insert(*document));
-                    grafts.extend(asked.map(|document| Intent::RepairRequest(*section_id, document)));
-                }
-            }
-            for (section_id, shared) in &mut link.shared {
-                let Some(section) = replica.section(*section_id) else { continue };
-                if self.adopting.get(section_id).is_some_and(|adoption| adoption.from == *id) {
-                    shared.lagging.clear();
-                    continue;
-                }
-                let mut lagging = BTreeMap::new();
-                for plane in Plane::ALL {
-                    for dot in shared.peer[plane].iter() {
-                        let feed = (plane, dot.origin);
-                        let held = || shared.held.iter().flat_map(|held| &held.runs).any(|run| run.origin == dot.origin);
-                        let coming = shared.arriving.contains_key(&feed) || (plane == Plane::Values && held());
-                        if section.frontier(plane).covers(dot) || coming {
-                            continue;
-                        }
-                        let since = shared.lagging.get(&feed).copied().unwrap_or(now);
-                        if now.since(since) >= self.pace.graft_after {
-                            shared.pruned.remove(&feed);
-                            grafts.push(Intent::Graft(*section_id, plane, dot.origin));
-                            lagging.insert(feed, now);
-                        } else {
-                            lagging.insert(feed, since);
-                        }
-                    }
-                }
-                shared.lagging = lagging;
-            }
-            for graft in grafts {
-                link.intend(graft);
-            }
         }
     }
 }
