@@ -43,7 +43,8 @@ pub fn stalled(bytes: usize) -> Result<(), Violation> {
     Err(Violation::new(Invariant::S17, format!("{bytes} bytes wait on one connection whose path is down")))
 }
 
-/// Looks at a stretch of time in which everybody was equal and nobody wrote: how many frames with content crossed the links.
+/// Looks at a stretch of time in which everybody was equal and nobody wrote, and nothing that a fault had lost was sent again: how many frames with
+/// content crossed the links.
 ///
 /// # Errors
 /// Any did.
