@@ -488,3 +488,30 @@ impl Mesh {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mangrove_crdt::{
+        frontier::DotIx,
+        id::{Incarnation, NodeId, Plane},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_report_that_came_before_its_member_was_known_counts_once_it_is() {
+        let run = |node: u8| Origin { node: NodeId([node; 32]), incarnation: Incarnation { boot: 1, nonce: u64::from(node) } };
+        let (own, other) = (run(1), run(2));
+        let mut replica = Replica::new(own);
+        let mut mesh = Mesh::new(Instant(0), Pace::default());
+        mesh.handle_timeout(Instant(10_000_000), &mut replica);
+        let member = replica.intern(other);
+        let dot = DotIx { origin: member, number: 7 };
+        mesh.gossip.report(replica.origins(), member, 1, [(SectionId::MESH, Plane::Standing, dot)], []);
+        mesh.gossip.count_report(&mut replica, other.node, SectionId::MESH);
+        assert!(replica.members.reported(&other.node, SectionId::MESH).is_none(), "it is no member yet");
+        replica.members.add(other.node);
+        mesh.handle_timeout(Instant(20_000_000), &mut replica);
+        assert!(replica.members.reported(&other.node, SectionId::MESH).is_some_and(|durable| durable[Plane::Standing].covers(dot)));
+    }
+}
