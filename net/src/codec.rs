@@ -248,7 +248,12 @@ impl<'a> Reader<'a> {
 
     /// See [`Writer::dots`].
     pub fn dots(&mut self, names: &mut NamesIn, intern: &mut Intern<'_>) -> Result<Dots, Malformed> {
-        (0..self.count()?).map(|_| self.dot(names, intern)).collect()
+        let count = self.count()?;
+        let mut dots = Dots::with_capacity(count);
+        for _ in 0..count {
+            dots.push(self.dot(names, intern)?);
+        }
+        Ok(dots)
     }
 
     /// See [`Writer::frontier`].

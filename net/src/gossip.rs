@@ -4,7 +4,8 @@
 //! link that can take a frame gets what it was not told yet. So a slow link skips what is outdated, nothing queues, and whoever can
 //! reach a node by any chain of links knows that it lives.
 //!
-//! Heartbeats are few and take every way there is. Reports are many where much is written, so in a mesh with many links each takes a tree of its own: whoever
+//! Heartbeats are few and take every way there is; each node passes them on together, a few times between two of its own, so that a packet carries several and
+//! most have by then come to a neighbour from elsewhere. Reports are many where much is written, so in a mesh with many links each takes a tree of its own: whoever
 //! gets one that it has already got tells the link that it need not bring that member's for a while ([`Control::Relay`]), and, when one comes sooner over such
 //! a link, or the link by which they came is lost, that it is wanted again. (The push phase of Plumtree: Leitão, Pereira and Rodrigues, 2007.)
 //!
@@ -200,6 +201,8 @@ pub struct Gossip {
     /// The neighbour that brought news of each member's reports last.
     ways: BTreeMap<NodeId, NodeId>,
     pulse_news: News,
+    /// How much of the news of heartbeats may be told.
+    pulses_released: u64,
     report_news: News,
 }
 
@@ -242,9 +245,14 @@ impl Gossip {
         newer
     }
 
-    /// How much news of heartbeats, and of reports, there has been.
+    /// How much news there has been that may be told: of heartbeats, and of reports.
     pub fn news(&self) -> (u64, u64) {
-        (self.pulse_news.count, self.report_news.count)
+        (self.pulses_released, self.report_news.count)
+    }
+
+    /// From now on every heartbeat that has come may be told.
+    pub fn release_pulses(&mut self) {
+        self.pulses_released = self.pulse_news.count;
     }
 
     /// The run that a member's newest heartbeat is of.
@@ -255,7 +263,7 @@ impl Gossip {
     /// Heartbeats that a link was not told yet; from now on they count as told.
     pub fn untold_pulses(&self, told: &mut Told) -> Vec<Pulse> {
         let Told { pulses, all, .. } = told;
-        if all.0 == self.pulse_news.count {
+        if all.0 == self.pulses_released {
             return Vec::new();
         }
         let mut untold = Vec::new();
@@ -269,7 +277,7 @@ impl Gossip {
             Some(news) => news.for_each(|node| self.pulses.get(node).into_iter().for_each(|pulse| tell(node, pulse))),
             None => self.pulses.iter().for_each(|(node, pulse)| tell(node, pulse)),
         }
-        all.0 = self.pulse_news.count;
+        all.0 = self.pulses_released;
         untold
     }
 
@@ -474,9 +482,13 @@ mod tests {
             gossip.pulse(&origins, pulse(a, count));
         }
         gossip.pulse(&origins, pulse(b, 1));
+        assert!(told.is_all(&gossip), "nothing may be told yet");
+        gossip.release_pulses();
         assert_eq!(gossip.untold_pulses(&mut told), [pulse(a, 3), pulse(b, 1)]);
         assert!(gossip.untold_pulses(&mut told).is_empty());
         gossip.pulse(&origins, pulse(b, 2));
+        assert!(gossip.untold_pulses(&mut told).is_empty());
+        gossip.release_pulses();
         assert_eq!(gossip.untold_pulses(&mut told), [pulse(b, 2)]);
         assert_eq!(gossip.untold_pulses(&mut Told::default()).len(), 2);
     }
@@ -568,6 +580,7 @@ mod tests {
             gossip.pulse(&origins, Pulse { origin, count: 1 });
             gossip.report(&origins, origin, 1, [(SECTION, Plane::Values, at(a, 1))], []);
         }
+        gossip.release_pulses();
         gossip.forget(&NodeId([1; 32]));
         assert_eq!((gossip.incarnation(&NodeId([1; 32])), gossip.incarnation(&NodeId([2; 32]))), (None, Some(b)));
         assert!(gossip.reported(&NodeId([1; 32])).is_none() && gossip.reported(&NodeId([2; 32])).is_some());

@@ -31,7 +31,7 @@ use crate::{
 pub struct Pace {
     /// Between two heartbeats, in a mesh of up to ten; longer in proportion beyond.
     pub pulse: Duration,
-    /// Between two reports of this node's durable frontiers, if they moved; longer in larger meshes, like the pulse.
+    /// Between two reports of this node's durable frontiers, if they moved, and between passing on heartbeats twice; longer in larger meshes, like the pulse.
     pub report: Duration,
     /// Between two comparisons of a section's state with a neighbour.
     pub check: Duration,
@@ -97,7 +97,7 @@ pub struct Frame {
 pub enum Timer {
     /// When to send this node's next heartbeat.
     Pulse,
-    /// When to see whether durable frontiers have moved, and to report them.
+    /// When to see whether durable frontiers have moved, and to report them; and to pass on heartbeats that have come.
     Report,
     /// When to compare state with neighbours.
     Check,
@@ -365,11 +365,16 @@ impl Mesh {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant, replica: &mut Replica) {
         let pace = self.pace.among(replica.members.count());
-        if now >= self.pulse_due {
+        let beats = now >= self.pulse_due;
+        if beats {
             self.pulse_due = now.after(pace.pulse);
             self.pulses_sent += 1;
             let origin = self.own_run(replica);
             self.gossip.pulse(replica.origins(), Pulse { origin, count: self.pulses_sent });
+        }
+        if beats || now >= self.report_due {
+            // At moments of this node's own, not when they come: neighbours differ in these, so that one tells the other first.
+            self.gossip.release_pulses();
         }
         if now >= self.report_due {
             self.report_due = now.after(pace.report);
@@ -497,6 +502,25 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn heartbeats_that_came_go_on_together_with_the_next_of_ones_own_or_report() {
+        let run = |node: u8| Origin { node: NodeId([node; 32]), incarnation: Incarnation { boot: 1, nonce: u64::from(node) } };
+        for (pulse_ms, report_ms) in [(1_000, 250), (250, 1_000)] {
+            let pace = Pace { pulse: Duration::from_millis(pulse_ms), report: Duration::from_millis(report_ms), ..Pace::default() };
+            let (mut replica, mut mesh) = (Replica::new(run(1)), Mesh::new(Instant(0), pace));
+            mesh.handle_timeout(Instant(0), &mut replica);
+            assert_eq!(mesh.gossip.news().0, 1, "its own goes at once");
+            for node in [2, 3] {
+                let origin = replica.intern(run(node));
+                assert!(mesh.gossip.pulse(replica.origins(), Pulse { origin, count: 1 }));
+            }
+            mesh.handle_timeout(Instant(249_999), &mut replica);
+            assert_eq!(mesh.gossip.news().0, 1);
+            mesh.handle_timeout(Instant(250_000), &mut replica);
+            assert_eq!(mesh.gossip.news().0, 3 + u64::from(pulse_ms == 250));
+        }
+    }
 
     #[test]
     fn a_report_that_came_before_its_member_was_known_counts_once_it_is() {

@@ -76,6 +76,9 @@ impl Acks {
 
     /// Answers whose needs are met now.
     pub fn due(&mut self, replica: &Replica) -> Vec<(SessionId, u64, Response)> {
+        if !self.waiting.iter().any(|waiting| waiting.needs.is_met(replica)) {
+            return Vec::new();
+        }
         let (due, waiting): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.needs.is_met(replica));
         self.waiting = waiting;

@@ -114,7 +114,7 @@ impl MemoryStore {
 
     fn take_back(&mut self, batch: Vec<Replaced>) {
         for row in batch.into_iter().rev() {
-            self.put(row.table, row.key, row.value);
+            self.put(row.table, &row.key, row.value);
         }
     }
 
@@ -182,13 +182,15 @@ impl MemoryStore {
     }
 
     /// Puts or removes one row and gives what was there.
-    fn put(&mut self, table: Table, key: Vec<u8>, sealed: Option<Vec<u8>>) -> Option<Vec<u8>> {
+    fn put(&mut self, table: Table, key: &[u8], sealed: Option<Vec<u8>>) -> Option<Vec<u8>> {
         let key_len = key.len();
         let rows = &mut self.tables[table as usize];
         self.bytes += sealed.as_ref().map_or(0, |value| (key_len + value.len()) as u64);
-        let old = match sealed {
-            Some(value) => rows.insert(key, value),
-            None => rows.remove(&key),
+        let old = match (sealed, rows.get_mut(key)) {
+            (Some(value), Some(old)) => Some(std::mem::replace(old, value)),
+            (Some(value), None) => rows.insert(key.to_vec(), value),
+            (None, Some(_)) => rows.remove(key),
+            (None, None) => None,
         };
         self.bytes -= old.as_ref().map_or(0, |value| (key_len + value.len()) as u64);
         old
@@ -250,7 +252,7 @@ impl Store for MemoryStore {
             .into_iter()
             .map(|((table, key), value)| {
                 let sealed = value.map(|value| seal(table, key, value));
-                Replaced { table, key: key.to_vec(), value: self.put(table, key.to_vec(), sealed) }
+                Replaced { table, key: key.to_vec(), value: self.put(table, key, sealed) }
             })
             .collect();
         self.unsynced.push_back(replaced);

@@ -84,7 +84,7 @@ pub fn buckets(replica: &Replica, id: SectionId) -> Vec<Bucket> {
         let bucket = found.entry(topic.path.bucket()).or_default();
         let mut mix = Mix(2);
         mix.write(topic.path.as_str().as_bytes());
-        mix.write(&topic.definition.hash().0);
+        std::hash::Hash::hash(&topic.definition, &mut mix);
         bucket.digest = bucket.digest.wrapping_add(mix.finish());
         for id in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)) {
             let mut mix = Mix(3);
