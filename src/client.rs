@@ -343,7 +343,7 @@ impl Client {
 
     /// Removes all topics that a selector matches now; their number.
     pub async fn remove_topics(&self, selector: &str) -> Result<u64, ClientError> {
-        match self.request(Request::TopicsRemove { selector: selector.into() }).await? {
+        match self.request(Request::TopicsRemove { selector: selector.into(), force: false }).await? {
             Response::Removed { topics } => Ok(topics),
             other => Err(unexpected(&other)),
         }
@@ -368,7 +368,7 @@ impl Client {
     /// Writes one value: bytes of the topic's type. With `add`, makes the topic if it is missing.
     pub async fn set(&self, path: &str, value: Vec<u8>, add: Option<TopicSpec>) -> Result<(), ClientError> {
         let items = vec![SetItem { target: Target::Path(path.into()), value }];
-        let report = self.set_all(SetBatch { items, add, durability: None }).await?;
+        let report = self.set_all(SetBatch { items, add, durability: None, under: None }).await?;
         match report.refused.into_iter().next() {
             Some(item) => Err(item.refusal.into()),
             None => Ok(()),

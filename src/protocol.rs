@@ -34,7 +34,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use mangrove_crdt::definition::Durability;
-use mangrove_crdt::id::{MeshId, NodeId};
+use mangrove_crdt::id::{MeshId, NodeId, SessionId};
 use minicbor::data::Type;
 use minicbor::{Decode, Decoder, Encode, Encoder};
 use serde::Serialize;
@@ -42,6 +42,7 @@ use serde::Serialize;
 mod aliases;
 mod refusal;
 mod rows;
+mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -50,6 +51,7 @@ pub use refusal::{Code, ItemRefusal, Refusal};
 pub use rows::{
     DisplacedRow, Finding, LinkRow, LinkState, NodeRow, NodeState, SectionRow, Severity, Status, TopicDetail, TopicRow, ValueRow,
 };
+pub use sources::{Claim, Closed, OpenSession, OwnSource, SourceDetail, SourceRow, SourceState};
 
 /// The version of this protocol. A node answers a client with the smaller of both versions, or refuses.
 pub const VERSION: u32 = 1;
@@ -231,6 +233,16 @@ pub enum FromNode {
     /// The node ends the session after this; the client may go to another node.
     #[n(6)]
     Closing(#[n(0)] Refusal),
+    /// A source of this session has another state. What comes after it on the stream was judged in that state.
+    #[n(7)]
+    Source {
+        /// Which.
+        #[n(0)]
+        source: u32,
+        /// How it is now.
+        #[n(1)]
+        state: SourceState,
+    },
 }
 
 /// How a client introduces itself.
@@ -391,12 +403,15 @@ pub enum Request {
         #[cbor(n(1), decode_with = "bounded::list")]
         paths: Vec<String>,
     },
-    /// Remove all topics that a selector matches now: [`Response::Removed`].
+    /// Remove all topics that a selector matches now: [`Response::Removed`]. If another session holds any of their branches, all is refused.
     #[n(15)]
     TopicsRemove {
         /// Which.
         #[n(0)]
         selector: String,
+        /// Even those of branches that another session holds.
+        #[cbor(n(1), default)]
+        force: bool,
     },
     /// The definitions of the topics that a selector matches, in order of their paths: [`Response::Topics`].
     #[n(16)]
@@ -494,6 +509,65 @@ pub enum Request {
     /// End the node: [`Response::Done`], after which it stops.
     #[n(29)]
     Shutdown,
+    /// Let this session outlive its connection, and be known to the mesh: [`Response::Session`]. Asked again, it changes the timeout.
+    #[n(30)]
+    SessionOpen {
+        /// For how long after the loss of its connection it may be taken up again, in milliseconds; `None` for the node's default. The node may
+        /// grant less.
+        #[n(0)]
+        reconnect_timeout_ms: Option<u64>,
+    },
+    /// Take up, on this connection, a session whose connection was lost: [`Response::Session`]. A connection that still has it is closed.
+    #[n(31)]
+    SessionResume {
+        /// Which.
+        #[n(0)]
+        id: SessionId,
+        /// Its secret.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        secret: Vec<u8>,
+    },
+    /// End the session for good, with all its claims: [`Response::Done`]. The connection stays, as a new session.
+    #[n(32)]
+    SessionClose,
+    /// Want to be the update source of a branch: [`Response::Claimed`], then [`FromNode::Source`] whenever its state changes. Opens the session
+    /// to the mesh, if [`Request::SessionOpen`] has not.
+    #[n(33)]
+    SourceClaim {
+        /// The branch: a topic's path, and all paths below it.
+        #[n(0)]
+        branch: String,
+        /// Greater goes first in the queue.
+        #[n(1)]
+        priority: i32,
+        /// Whether to wait where another source holds the branch; otherwise that is refused.
+        #[n(2)]
+        wait: bool,
+        /// For how long the source stays active after the loss of the connection, in milliseconds; `None` for the node's default.
+        #[n(3)]
+        hold_ms: Option<u64>,
+    },
+    /// Be the update source no more, or wish it no more: [`Response::Done`].
+    #[n(34)]
+    SourceClose {
+        /// Which.
+        #[n(0)]
+        source: u32,
+    },
+    /// The branches that are claimed or were, in order: [`Response::Sources`].
+    #[n(35)]
+    Sources {
+        /// Which part of them.
+        #[n(0)]
+        page: Page,
+    },
+    /// One branch, with its whole queue: [`Response::Source`].
+    #[n(36)]
+    SourceShow {
+        /// The branch.
+        #[n(0)]
+        branch: String,
+    },
 }
 
 /// A node's answer.
@@ -626,6 +700,29 @@ pub enum Response {
     /// To [`Request::Doctor`].
     #[n(19)]
     Findings(#[cbor(n(0), decode_with = "bounded::list")] Vec<Finding>),
+    /// To [`Request::SessionOpen`] and [`Request::SessionResume`].
+    #[n(20)]
+    Session(#[n(0)] Box<OpenSession>),
+    /// To [`Request::SourceClaim`].
+    #[n(21)]
+    Claimed {
+        /// The number by which the session names it from now on.
+        #[n(0)]
+        source: u32,
+    },
+    /// To [`Request::Sources`].
+    #[n(22)]
+    Sources {
+        /// A page of them.
+        #[cbor(n(0), decode_with = "bounded::list")]
+        rows: Vec<SourceRow>,
+        /// Where the next page starts, if there is one: its [`Page::after`].
+        #[n(1)]
+        next: Option<String>,
+    },
+    /// To [`Request::SourceShow`].
+    #[n(23)]
+    Source(#[n(0)] Box<SourceDetail>),
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -700,6 +797,20 @@ pub struct SetBatch {
     /// Where the values must be before the answer; `None` leaves it to their topics and sections.
     #[cbor(n(2), default, with = "disks")]
     pub durability: Option<Durability>,
+    /// Under which authority; `None` for whatever the session has at the moment. What was written under an epoch that has ended is refused.
+    #[cbor(n(3), default)]
+    pub under: Option<Authority>,
+}
+
+/// An epoch of a source: from one [`SourceState::Active`] to what follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Authority {
+    /// The source's number in its session.
+    #[n(0)]
+    pub source: u32,
+    /// The epoch that it was told.
+    #[n(1)]
+    pub epoch: u64,
 }
 
 /// One value to write.

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
-use mangrove::node::{Hold, Input, Node, NodeConfig, Now, SessionId};
+use mangrove::node::{ConnectionId, Hold, Input, Node, NodeConfig, Now};
 use mangrove::protocol::{Request, SetBatch, SetItem, Target, TopicSpec};
 use mangrove_crdt::id::{Incarnation, MeshId, NodeId, Origin, Plane, SectionId};
 use mangrove_crdt::replica::Replica;
@@ -179,11 +179,15 @@ impl Bare {
             hold: Hold::All,
             pace: Pace::default(),
             retention: Duration::from_secs(3_600),
+            lease: Duration::from_secs(5),
+            settle: Duration::from_millis(300),
+            hold_grants: Duration::from_secs(5),
+            reconnect_timeout: Duration::from_secs(60),
             neighbours_max: 8,
             links: BTreeMap::new(),
         };
         let mut bare = Bare { node: Node::new(at, config, Replica::new(origin(name.as_bytes()))), at };
-        bare.input(Input::SessionOpened { session: SessionId(1), client: "test".into(), aliases_max: 0 });
+        bare.input(Input::SessionOpened { session: ConnectionId(1), client: "test".into(), aliases_max: 0, entropy: [7; 32] });
         bare
     }
 
@@ -198,13 +202,13 @@ impl Bare {
     }
 
     fn ask(&mut self, request: Request) {
-        self.input(Input::Request { session: SessionId(1), id: 1, request });
+        self.input(Input::Request { session: ConnectionId(1), id: 1, request });
     }
 
     fn set(&mut self, path: &str, value: i64) {
         let value = mangrove_crdt::value::from_json(&mangrove_crdt::definition::TopicType::Int64, &value.into()).expect("a value");
         let items = vec![SetItem { target: Target::Path(path.into()), value }];
-        self.ask(Request::Set(SetBatch { items, add: Some(TopicSpec::of("int64")), durability: None }));
+        self.ask(Request::Set(SetBatch { items, add: Some(TopicSpec::of("int64")), durability: None, under: None }));
     }
 
     fn pass(&mut self, wait: Duration) {
@@ -259,7 +263,7 @@ fn conversation() -> (Vec<(u32, Vec<u8>)>, Vec<String>) {
     for number in 0..50 {
         a.set(&format!("plant/{number}"), number);
     }
-    a.ask(Request::TopicsRemove { selector: "?plant/1.".into() });
+    a.ask(Request::TopicsRemove { selector: "?plant/1.".into(), force: false });
     a.pass(Duration::from_secs(2));
     a.link("b");
     b.link("a");
@@ -268,7 +272,7 @@ fn conversation() -> (Vec<(u32, Vec<u8>)>, Vec<String>) {
         a.set(&format!("plant/{number}"), -number);
         a.set(&format!("plant/new/{number}"), number);
     }
-    a.ask(Request::TopicsRemove { selector: ">plant/31".into() });
+    a.ask(Request::TopicsRemove { selector: ">plant/31".into(), force: false });
     a.ask(Request::NodeRename { name: "a-renamed".into() });
     said.extend(talk(&mut a, &mut b));
     assert_eq!(a.shown(), b.shown(), "the two nodes are equal before anything is frozen");
@@ -312,7 +316,7 @@ fn a_bucket_too_large_for_one_frame_comes_in_pieces() {
         let mut value = vec![0; 1 << 20];
         blake3::Hasher::new().update(&[number as u8]).finalize_xof().fill(&mut value);
         let items = vec![SetItem { target: Target::Path(path), value }];
-        a.ask(Request::Set(SetBatch { items, add: Some(TopicSpec::of("binary")), durability: None }));
+        a.ask(Request::Set(SetBatch { items, add: Some(TopicSpec::of("binary")), durability: None, under: None }));
     }
     a.pass(Duration::from_secs(2));
     a.link("b");

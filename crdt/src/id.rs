@@ -40,9 +40,9 @@ impl FromStr for NodeId {
     }
 }
 
-/// A text that is not the 64 hexadecimal digits of a node or mesh id.
+/// A text that is not the hexadecimal digits of an id: 64 for a node or a mesh, 32 for a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected 64 hexadecimal digits")]
+#[error("expected 64 hexadecimal digits, or 32 for a session")]
 pub struct BadId;
 
 /// A mesh: the BLAKE3 hash of the public key that its root authority certificate certifies.
@@ -73,6 +73,43 @@ impl FromStr for MeshId {
     type Err = BadId;
     fn from_str(text: &str) -> Result<Self, BadId> {
         unhex(text).map(MeshId).ok_or(BadId)
+    }
+}
+
+/// A client's session on the mesh: random, given by the node that opened it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
+#[cbor(transparent)]
+pub struct SessionId(#[cbor(with = "minicbor::bytes")] pub [u8; 16]);
+
+impl SessionId {
+    /// The first eight hexadecimal digits, for people and logs.
+    pub fn short(&self) -> String {
+        hex(&self.0[..4])
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({})", self.short())
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = BadId;
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        unhex(text).map(SessionId).ok_or(BadId)
+    }
+}
+
+impl serde::Serialize for SessionId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -207,12 +244,12 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)] as char, DIGITS[usize::from(byte & 15)] as char]).collect()
 }
 
-fn unhex(text: &str) -> Option<[u8; 32]> {
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digits = text.as_bytes();
-    if digits.len() != 64 {
+    if digits.len() != 2 * N {
         return None;
     }
-    let mut bytes = [0; 32];
+    let mut bytes = [0; N];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
         let high = char::from(pair[0]).to_digit(16)?;
         let low = char::from(pair[1]).to_digit(16)?;

@@ -21,6 +21,7 @@ use crate::{
     rows::{self, BadRow},
     section::{Context, Event, Frontiers, Section, StandingKey},
     stability::Members,
+    stamp::Under,
     standing::{NodeRecord, Revocation, Standing},
     tree::{Topic, TreeError},
     value::{self, ValueError},
@@ -107,6 +108,7 @@ pub enum LoadError {
 const META_FORMAT: &[u8] = b"format";
 const META_ORIGIN: u8 = b'o';
 const META_CLOCK: u8 = b'c';
+const META_EPOCH: u8 = b'e';
 const META_HELD: u8 = b'h';
 const META_RELEASED: u8 = b'r';
 
@@ -334,7 +336,7 @@ impl Replica {
 
     /// A member's record.
     pub fn node(&self, node: NodeId) -> Option<NodeRecord> {
-        minicbor::decode(&self.standing(Standing::Node(node))?).ok()
+        self.standing(SectionId::MESH, Standing::Node(node))
     }
 
     /// All members' records.
@@ -344,7 +346,7 @@ impl Replica {
         if nodes.of != present {
             let records = self.standing_records(|standing| match standing {
                 Standing::Node(node) => Some(node),
-                Standing::Revoked(_) => None,
+                _ => None,
             });
             *nodes = Nodes { of: present, records: Arc::new(records) };
         }
@@ -355,12 +357,13 @@ impl Replica {
     pub fn revoked(&self) -> BTreeMap<NodeId, Revocation> {
         self.standing_records(|standing| match standing {
             Standing::Revoked(node) => Some(node),
-            Standing::Node(_) => None,
+            _ => None,
         })
     }
 
-    fn standing(&self, standing: Standing) -> Option<Arc<[u8]>> {
-        self.sections.get(&SectionId::MESH)?.standing.get(&standing.key())?.value.clone()
+    /// A standing record of a section.
+    pub fn standing<T: for<'b> minicbor::Decode<'b, ()>>(&self, section: SectionId, standing: Standing) -> Option<T> {
+        minicbor::decode(self.sections.get(&section)?.standing.get(&standing.key())?.value.as_deref()?).ok()
     }
 
     fn standing_records<T: for<'b> minicbor::Decode<'b, ()>>(&self, pick: impl Fn(Standing) -> Option<NodeId>) -> BTreeMap<NodeId, T> {
@@ -447,13 +450,19 @@ impl Replica {
         }
     }
 
-    /// Writes a topic's value.
+    /// Writes a topic's value, as a plain write of the first epoch.
     pub fn set(&mut self, path: &Path, time_ms: u64, value: Arc<[u8]>) -> Result<Written, SetError> {
-        self.set_and_tell(path, time_ms, value).map(|(written, _)| written)
+        self.set_under(path, Under::default(), time_ms, value).map(|(written, _)| written)
     }
 
     /// Writes a topic's value, and tells which durability the topic itself asks for.
-    pub fn set_and_tell(&mut self, path: &Path, time_ms: u64, value: Arc<[u8]>) -> Result<(Written, Option<Durability>), SetError> {
+    pub fn set_under(
+        &mut self,
+        path: &Path,
+        under: Under,
+        time_ms: u64,
+        value: Arc<[u8]>,
+    ) -> Result<(Written, Option<Durability>), SetError> {
         let id = self.section_of(path);
         let own = self.writers.get(&id).copied();
         let (Some(own), Some((section, mut cx))) = (own, self.parts(id)) else { return Err(NotHeld { section: id }.into()) };
@@ -461,14 +470,15 @@ impl Replica {
         value::validate(topic.definition.topic_type(), &value)?;
         let durability = topic.definition.properties().durability;
         let place = section.place_of(topic).ok_or(SetError::NoTopic)?;
-        let dot = section.set_at(&mut cx, own, place, time_ms, value);
+        let dot = section.set_at(&mut cx, own, place, under, time_ms, value);
         Ok((Written { section: id, plane: Plane::Values, dot }, durability))
     }
 
     fn set_in(&mut self, id: SectionId, path: &Path, time_ms: u64, value: Arc<[u8]>) -> Option<Written> {
         let own = self.writer(id);
         let (section, mut cx) = self.parts(id)?;
-        let dot = section.set(&mut cx, own, path.as_str(), time_ms, value)?;
+        let under = Under::default();
+        let dot = section.set(&mut cx, own, path.as_str(), under, time_ms, value)?;
         Some(Written { section: id, plane: Plane::Values, dot })
     }
 
@@ -479,19 +489,36 @@ impl Replica {
         Some(Written { section, plane: Plane::Tree, dot: DotIx { origin: own, number } })
     }
 
-    /// Where this node's latest standing record stands.
+    /// Where this node's latest standing record of the built-in section stands.
     pub fn last_standing_write(&self) -> Option<Written> {
-        let own = *self.writers.get(&SectionId::MESH)?;
-        let number = self.sections.get(&SectionId::MESH)?.standing.frontier().get(own);
-        Some(Written { section: SectionId::MESH, plane: Plane::Standing, dot: DotIx { origin: own, number } })
+        self.last_standing_write_in(SectionId::MESH)
+    }
+
+    /// The same of any section.
+    pub fn last_standing_write_in(&self, section: SectionId) -> Option<Written> {
+        let own = *self.writers.get(&section)?;
+        let number = self.sections.get(&section)?.standing.frontier().get(own);
+        Some(Written { section, plane: Plane::Standing, dot: DotIx { origin: own, number } })
     }
 
     /// Writes a standing record of the built-in section, or removes it.
     pub fn put_standing(&mut self, standing: Standing, time_ms: u64, value: Option<Vec<u8>>) -> Option<Written> {
-        let own = self.writer(SectionId::MESH);
-        let (mesh, mut cx) = self.parts(SectionId::MESH)?;
-        let dot = mesh.put_standing(&mut cx, own, standing.key(), time_ms, value.map(Arc::from));
-        Some(Written { section: SectionId::MESH, plane: Plane::Standing, dot })
+        self.put_standing_in(SectionId::MESH, standing, Under::default(), time_ms, value)
+    }
+
+    /// Writes a standing record of a section, or removes it. `None` if the section isn't held.
+    pub fn put_standing_in(
+        &mut self,
+        section: SectionId,
+        standing: Standing,
+        under: Under,
+        time_ms: u64,
+        value: Option<Vec<u8>>,
+    ) -> Option<Written> {
+        let own = *self.writers.get(&section)?;
+        let (held, mut cx) = self.parts(section)?;
+        let dot = held.put_standing(&mut cx, own, standing.key(), under, time_ms, value.map(Arc::from));
+        Some(Written { section, plane: Plane::Standing, dot })
     }
 
     /// Declares a section and takes over, as new writes, what this node holds of it already.
@@ -695,6 +722,7 @@ impl Replica {
             }
         }
         delete(Table::Meta, [&[META_CLOCK][..], &id.0.to_be_bytes()].concat());
+        delete(Table::Meta, [&[META_EPOCH][..], &id.0.to_be_bytes()].concat());
         delete(Table::Meta, [&[META_HELD][..], &id.0.to_be_bytes()].concat());
         self.meta_dirty = true;
     }
@@ -763,6 +791,10 @@ impl Replica {
             if section.take_clock_dirty() {
                 let key = [&[META_CLOCK][..], &id.0.to_be_bytes()].concat();
                 out.push(rows::put(Table::Meta, key, section.clock().to_be_bytes().to_vec()));
+                if section.epoch() > 0 {
+                    let key = [&[META_EPOCH][..], &id.0.to_be_bytes()].concat();
+                    out.push(rows::put(Table::Meta, key, section.epoch().to_be_bytes().to_vec()));
+                }
             }
             frontiers.push((id, self.holdings.get(&id).copied().unwrap_or(0), section.frontiers()));
             let sink = std::cell::RefCell::new(&mut out);
@@ -834,6 +866,7 @@ impl Replica {
 pub struct Loading {
     replica: Replica,
     clocks: Vec<(SectionId, u64)>,
+    epochs: Vec<(SectionId, u64)>,
 }
 
 impl Loading {
@@ -842,12 +875,12 @@ impl Loading {
         let mut replica = Replica::new(own);
         // The stored origins keep their indexes, so this run's own comes after them.
         replica.origins = Origins::default();
-        Loading { replica, clocks: Vec::new() }
+        Loading { replica, clocks: Vec::new(), epochs: Vec::new() }
     }
 
     /// Takes in one row. They come table by table in the order of [`Table::ALL`]. After an error this is worth nothing any more.
     pub fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), LoadError> {
-        let Loading { replica, clocks } = self;
+        let Loading { replica, clocks, epochs } = self;
         let bad = |why: &str| BadRow { table, key: key.to_vec(), why: why.into() };
         match table {
             Table::Meta => match key.split_first() {
@@ -868,6 +901,11 @@ impl Loading {
                     let id = id.try_into().map(u64::from_be_bytes).map_err(|_| bad("not a section"))?;
                     let clock = value.try_into().map(u64::from_be_bytes).map_err(|_| bad("not a clock"))?;
                     clocks.push((SectionId(id), clock));
+                }
+                Some((&META_EPOCH, id)) => {
+                    let id = id.try_into().map(u64::from_be_bytes).map_err(|_| bad("not a section"))?;
+                    let epoch = value.try_into().map(u64::from_be_bytes).map_err(|_| bad("not an epoch"))?;
+                    epochs.push((SectionId(id), epoch));
                 }
                 Some((&META_HELD, id)) => {
                     let id = id.try_into().map(u64::from_be_bytes).map_err(|_| bad("not a section"))?;
@@ -895,7 +933,7 @@ impl Loading {
 
     /// All rows have come: puts together what they belong to.
     pub fn finish(self) -> Result<Replica, LoadError> {
-        let Loading { mut replica, clocks } = self;
+        let Loading { mut replica, clocks, epochs } = self;
         let own = replica.own;
         replica.stored_origins = replica.origins.len();
         let own_ix = replica.origins.intern(own);
@@ -905,6 +943,11 @@ impl Loading {
         for (id, clock) in clocks {
             if let Some(section) = replica.sections.get_mut(&id) {
                 section.restore_clock(clock);
+            }
+        }
+        for (id, epoch) in epochs {
+            if let Some(section) = replica.sections.get_mut(&id) {
+                section.restore_epoch(epoch);
             }
         }
         replica.writers = replica.sections.keys().map(|id| (*id, own_ix)).collect();

@@ -2,6 +2,8 @@
 //!
 //! Origins are named by their index, which is itself a row and never changes; everything else is CBOR.
 
+use std::sync::Arc;
+
 use minicbor::{Decoder, Encoder, data::Type};
 
 use crate::{
@@ -126,7 +128,7 @@ pub fn decode_stored(bytes: &[u8]) -> Result<Stored> {
     let dot = DotIx { origin: OriginIx(d.u32()?), number: d.u64()? };
     let epoch = d.u64()?;
     let rank: Option<Rank> = d.decode()?;
-    let stamp = Stamp { epoch, rank: rank.map(Box::new), seq: d.u64()? };
+    let stamp = Stamp { epoch, rank: rank.map(Arc::new), seq: d.u64()? };
     let time_ms = d.u64()?;
     let value = match d.datatype()? {
         Type::Null => {

@@ -20,7 +20,7 @@ use crate::{
     registers::{Merged, Registers, Write},
     rows::Buried,
     sabotage::{Sabotage, is},
-    stamp::{Stamp, newer},
+    stamp::{Stamp, Under, newer},
     tree::{Kind, Removal, Topic, TopicChange, Tree, TreeError, TreeRecord},
 };
 
@@ -190,6 +190,8 @@ pub struct Section {
     /// Standing records.
     pub standing: Registers<StandingKey>,
     clock: u64,
+    /// The highest epoch that anything here has been written under.
+    epoch: u64,
     clock_dirty: bool,
     durable: Frontiers,
     /// Keys of values whose topic does not live here (yet).
@@ -234,6 +236,7 @@ impl Section {
             values: Registers::default(),
             standing: Registers::default(),
             clock: 0,
+            epoch: 0,
             clock_dirty: false,
             durable: Frontiers::default(),
             orphans: BTreeSet::new(),
@@ -298,7 +301,7 @@ impl Section {
         self.clock
     }
 
-    /// Whether the clock moved since the last call.
+    /// Whether the clock or the highest epoch moved since the last call.
     pub fn take_clock_dirty(&mut self) -> bool {
         std::mem::take(&mut self.clock_dirty)
     }
@@ -309,6 +312,29 @@ impl Section {
             self.clock = clock;
             self.clock_dirty = true;
         }
+    }
+
+    /// The highest epoch heard of here, of any branch. It never falls, and is never forgotten: the next grant is above it.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Moves the highest epoch up to what a peer has heard of.
+    pub fn raise_epoch(&mut self, epoch: u64) {
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            self.clock_dirty = true;
+        }
+    }
+
+    fn heard(&mut self, stamp: &Stamp) {
+        self.raise_clock(stamp.seq);
+        self.raise_epoch(stamp.epoch);
+    }
+
+    fn stamp(&mut self, under: Under) -> Stamp {
+        self.raise_epoch(under.epoch);
+        Stamp { epoch: under.epoch, rank: under.rank, seq: self.tick() }
     }
 
     fn tick(&mut self) -> u64 {
@@ -360,10 +386,10 @@ impl Section {
         self.topics_changed(cx, changes, None);
     }
 
-    /// Writes a topic's value as a plain write. `None` if there is no such topic.
-    pub fn set(&mut self, cx: &mut Context<'_>, own: OriginIx, path: &str, time_ms: u64, value: Arc<[u8]>) -> Option<DotIx> {
+    /// Writes a topic's value. `None` if there is no such topic.
+    pub fn set(&mut self, cx: &mut Context<'_>, own: OriginIx, path: &str, under: Under, time_ms: u64, value: Arc<[u8]>) -> Option<DotIx> {
         let place = self.place_of(self.tree.topic(path)?)?;
-        Some(self.set_at(cx, own, place, time_ms, value))
+        Some(self.set_at(cx, own, place, under, time_ms, value))
     }
 
     /// Which of a topic's creations is to be written to (where there is a value already, if there is), and what is known of the others' values:
@@ -379,9 +405,17 @@ impl Section {
     }
 
     /// Writes to a live creation of a topic.
-    pub(crate) fn set_at(&mut self, cx: &mut Context<'_>, own: OriginIx, place: (DotIx, Dots), time_ms: u64, value: Arc<[u8]>) -> DotIx {
+    pub(crate) fn set_at(
+        &mut self,
+        cx: &mut Context<'_>,
+        own: OriginIx,
+        place: (DotIx, Dots),
+        under: Under,
+        time_ms: u64,
+        value: Arc<[u8]>,
+    ) -> DotIx {
         let (id, others) = place;
-        let mut stamp = Stamp { seq: self.tick(), ..Stamp::default() };
+        let mut stamp = self.stamp(under);
         if is(Sabotage::KeyClock) {
             stamp.seq = self.values.get(&id).map_or(1, |write| write.stamp.seq + 1);
         }
@@ -391,8 +425,16 @@ impl Section {
     }
 
     /// Writes or removes a standing record.
-    pub fn put_standing(&mut self, cx: &mut Context<'_>, own: OriginIx, key: StandingKey, time_ms: u64, value: Option<Arc<[u8]>>) -> DotIx {
-        let mut stamp = Stamp { seq: self.tick(), ..Stamp::default() };
+    pub fn put_standing(
+        &mut self,
+        cx: &mut Context<'_>,
+        own: OriginIx,
+        key: StandingKey,
+        under: Under,
+        time_ms: u64,
+        value: Option<Arc<[u8]>>,
+    ) -> DotIx {
+        let mut stamp = self.stamp(under);
         if is(Sabotage::KeyClock) {
             stamp.seq = self.standing.get(&key).map_or(1, |write| write.stamp.seq + 1);
         }
@@ -477,7 +519,7 @@ impl Section {
     /// `judged`: what a peer had seen whose whole bucket this comes from. Of two writes that it had, it has logged the loser if they were concurrent;
     /// here that cannot be told, since a write does not name what everybody has long had.
     fn merge_value_of(&mut self, cx: &mut Context<'_>, id: DotIx, write: Write, judged: Option<&Frontier>) -> bool {
-        self.raise_clock(write.stamp.seq);
+        self.heard(&write.stamp);
         let fresh = !self.values.frontier().covers(write.dot);
         if self.values.get(&id).is_none() && self.tree.path_of(id).is_none() {
             if self.is_removed(id) {
@@ -526,7 +568,7 @@ impl Section {
 
     /// Takes in a standing record, unless it was removed here.
     pub fn merge_standing(&mut self, cx: &mut Context<'_>, key: &StandingKey, write: Write) {
-        self.raise_clock(write.stamp.seq);
+        self.heard(&write.stamp);
         if self.has_removed(cx.origins, key, &write) {
             return;
         }
@@ -824,6 +866,11 @@ impl Section {
         self.clock = self.clock.max(clock);
     }
 
+    /// Restores the highest epoch.
+    pub fn restore_epoch(&mut self, epoch: u64) {
+        self.epoch = self.epoch.max(epoch);
+    }
+
     /// Restores a stored tree record, with where each topic was that it removes, and what that held.
     pub(crate) fn restore_record(&mut self, origin: OriginIx, record: TreeRecord, buried: Vec<Buried>) {
         let by = DotIx { origin, number: record.number };
@@ -848,9 +895,9 @@ impl Section {
             self.standing_index.entry(standing_bucket(key)).or_default().insert(key.clone());
         }
         self.durable = self.frontiers();
-        let highest =
-            self.values.iter().map(|(_, write)| write.stamp.seq).chain(self.standing.iter().map(|(_, write)| write.stamp.seq)).max();
-        self.clock = self.clock.max(highest.unwrap_or(0));
+        let stamps = self.values.iter().map(|(_, write)| &write.stamp).chain(self.standing.iter().map(|(_, write)| &write.stamp));
+        let (clock, epoch) = stamps.fold((0, 0), |(clock, epoch), stamp| (clock.max(stamp.seq), epoch.max(stamp.epoch)));
+        (self.clock, self.epoch) = (self.clock.max(clock), self.epoch.max(epoch));
         self.twins = self.tree.topics_from("").filter(|topic| topic.ids.len() > 1).flat_map(|topic| topic.ids.iter().copied()).collect();
         let orphans: Vec<DotIx> = self.values.iter().map(|(id, _)| *id).filter(|id| self.tree.path_of(*id).is_none()).collect();
         for id in orphans {
@@ -1050,7 +1097,7 @@ fn hash_write(origins: &Origins, hasher: &mut blake3::Hasher, write: &Write) {
     hasher.update(&write.stamp.epoch.to_be_bytes());
     if let Some(rank) = &write.stamp.rank {
         hasher.update(&rank.priority.to_be_bytes());
-        hasher.update(&rank.session);
+        hasher.update(&rank.session.0);
     }
     hasher.update(&write.stamp.seq.to_be_bytes());
     hasher.update(&origins.get(write.dot.origin).to_bytes());

@@ -1,10 +1,13 @@
 //! Stamps order values; no wall clock ever decides.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, sync::Arc};
 
 use minicbor::{Decode, Encode};
 
-use crate::frontier::{DotIx, Origins};
+use crate::{
+    frontier::{DotIx, Origins},
+    id::SessionId,
+};
 
 /// How a grant ranks among those of its epoch: priority, then session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
@@ -14,8 +17,7 @@ pub struct Rank {
     pub priority: i32,
     /// The session that holds the grant.
     #[n(1)]
-    #[cbor(with = "minicbor::bytes")]
-    pub session: [u8; 16],
+    pub session: SessionId,
 }
 
 /// Orders the writes of one key: epoch, then rank, then the Lamport clock; the origin breaks ties (see [`newer`]).
@@ -26,9 +28,18 @@ pub struct Stamp {
     /// The epoch of the grant, or the open epoch of a branch without a source.
     pub epoch: u64,
     /// The rank of the grant.
-    pub rank: Option<Box<Rank>>,
+    pub rank: Option<Arc<Rank>>,
     /// The writer's Lamport clock in this section.
     pub seq: u64,
+}
+
+/// Under which authority something is written: the part of a stamp that a grant gives, or a release.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Under {
+    /// The epoch.
+    pub epoch: u64,
+    /// The grant's rank; a plain write has none.
+    pub rank: Option<Arc<Rank>>,
 }
 
 /// Compares two writes by stamp, then by origin, then by number.

@@ -1,20 +1,37 @@
-//! What the standing plane of the built-in section says about nodes.
+//! What the standing planes say: of nodes and sessions in the built-in section, of update sources in each section.
 //!
-//! A standing key is a kind byte and an id. A node keeps and forwards records of kinds that it does not know, so that newer nodes
-//! may add kinds.
+//! A standing key is a kind byte and what names the record within its kind. A node keeps and forwards records of kinds that it does not know, so
+//! that newer nodes may add kinds.
 
 use minicbor::{Decode, Encode};
 
 use crate::{
-    id::{NodeId, SectionId},
+    id::{NodeId, SectionId, SessionId},
+    path::Path,
     section::StandingKey,
 };
 
 const KIND_NODE: u8 = 1;
 const KIND_REVOKED: u8 = 2;
+const KIND_SESSION: u8 = 3;
+const KIND_CLAIM: u8 = 4;
+const KIND_GRANT: u8 = 5;
 
 /// The longest standing key.
 pub const STANDING_KEY_BYTES_MAX: usize = 256;
+
+/// A branch, as keys name it: the first bytes of the BLAKE3 hash of its path, which may be longer than a key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct BranchHash(pub [u8; 16]);
+
+impl BranchHash {
+    /// The hash of a path.
+    pub fn of(branch: &Path) -> Self {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&blake3::hash(branch.as_str().as_bytes()).as_bytes()[..16]);
+        BranchHash(bytes)
+    }
+}
 
 /// A standing key that this version understands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,28 +40,107 @@ pub enum Standing {
     Node(NodeId),
     /// A node that was revoked, written by whoever revoked it; never removed.
     Revoked(NodeId),
+    /// A session that outlives its connection, written by its home; removed when it has ended for good. In the built-in section.
+    Session(SessionId),
+    /// A session's wish to be the source of a branch, written by its home. In the branch's section.
+    Claim(BranchHash, SessionId),
+    /// Who holds a branch, or that it was released: written by the holder's home under the grant's own epoch and rank, or under the open epoch. In the
+    /// branch's section.
+    Grant(BranchHash),
 }
 
 impl Standing {
     /// The key of this record.
     pub fn key(self) -> StandingKey {
-        let (kind, node) = match self {
-            Standing::Node(node) => (KIND_NODE, node),
-            Standing::Revoked(node) => (KIND_REVOKED, node),
-        };
-        std::iter::once(kind).chain(node.0).collect()
+        let key = |kind: u8, parts: [&[u8]; 2]| [&[kind][..], parts[0], parts[1]].concat().into();
+        match self {
+            Standing::Node(node) => key(KIND_NODE, [&node.0, &[]]),
+            Standing::Revoked(node) => key(KIND_REVOKED, [&node.0, &[]]),
+            Standing::Session(session) => key(KIND_SESSION, [&session.0, &[]]),
+            Standing::Claim(branch, session) => key(KIND_CLAIM, [&branch.0, &session.0]),
+            Standing::Grant(branch) => key(KIND_GRANT, [&branch.0, &[]]),
+        }
     }
 
     /// What a key names, if this version knows its kind.
     pub fn of_key(key: &[u8]) -> Option<Self> {
         let (kind, id) = key.split_first()?;
-        let node = NodeId(id.try_into().ok()?);
-        match *kind {
-            KIND_NODE => Some(Standing::Node(node)),
-            KIND_REVOKED => Some(Standing::Revoked(node)),
-            _ => None,
-        }
+        Some(match *kind {
+            KIND_NODE => Standing::Node(NodeId(id.try_into().ok()?)),
+            KIND_REVOKED => Standing::Revoked(NodeId(id.try_into().ok()?)),
+            KIND_SESSION => Standing::Session(SessionId(id.try_into().ok()?)),
+            KIND_CLAIM => {
+                let (branch, session) = id.split_first_chunk::<16>()?;
+                Standing::Claim(BranchHash(*branch), SessionId(session.try_into().ok()?))
+            }
+            KIND_GRANT => Standing::Grant(BranchHash(id.try_into().ok()?)),
+            _ => return None,
+        })
     }
+}
+
+/// A session, as its home tells the mesh of it.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct SessionRecord {
+    /// The node that has its client.
+    #[n(0)]
+    pub home: NodeId,
+    /// How often it has been taken up: rises with each, so that the greatest stands.
+    #[n(1)]
+    pub epoch: u64,
+    /// The BLAKE3 hash of its secret.
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    pub secret: [u8; 32],
+    /// For how long after the loss of its connection it may be taken up again, in milliseconds.
+    #[n(3)]
+    pub reconnect_timeout_ms: u64,
+    /// When it was opened, by its first home's wall clock, in milliseconds since 1970; for people.
+    #[n(4)]
+    pub opened_ms: u64,
+    /// What its client says that it is.
+    #[n(5)]
+    pub client: String,
+}
+
+/// A session's wish to be the source of a branch.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct ClaimRecord {
+    /// The branch.
+    #[n(0)]
+    pub branch: Path,
+    /// The session's home.
+    #[n(1)]
+    pub home: NodeId,
+    /// Greater goes first.
+    #[n(2)]
+    pub priority: i32,
+    /// The section's Lamport clock when it was registered: among equals the least goes first.
+    #[n(3)]
+    pub registered: u64,
+    /// For how long after the loss of its connection the session keeps the branch, in milliseconds.
+    #[n(4)]
+    pub hold_ms: u64,
+    /// For how long after the loss of its connection, or of its home, the session keeps its place, in milliseconds.
+    #[n(5)]
+    pub reconnect_timeout_ms: u64,
+    /// The claim's number in its session.
+    #[n(6)]
+    pub number: u32,
+    /// Whether the session has been without a connection for longer than `hold_ms`.
+    #[n(7)]
+    pub away: bool,
+}
+
+/// Who holds a branch. The epoch is that of the record's stamp.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct GrantRecord {
+    /// The branch.
+    #[n(0)]
+    pub branch: Path,
+    /// The session, and its home when it was granted; `None` once it was released.
+    #[n(1)]
+    pub holder: Option<(SessionId, NodeId)>,
 }
 
 /// What a node says of itself to the mesh. It tells nothing that differs from run to run, so that a start alone writes nothing. (Field 3 was once the boot counter.)

@@ -1,5 +1,7 @@
 //! Batches: a part of a run of one feed.
 
+use std::sync::Arc;
+
 use mangrove_crdt::{
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins},
     registers::Write,
@@ -166,7 +168,7 @@ impl<'a, K: PackKey> Unpacker<'a, K> {
         if flags & RANKED != 0 {
             stamp.epoch = self.r.u64()?;
             if self.r.u64()? != 0 {
-                stamp.rank = Some(Box::new(self.r.rank()?));
+                stamp.rank = Some(Arc::new(self.r.rank()?));
             }
         }
         self.seq = self.r.seq(self.seq)?;
@@ -219,7 +221,7 @@ mod tests {
     use std::{fmt::Debug, sync::Arc};
 
     use mangrove_crdt::{
-        id::{Incarnation, NodeId, Origin},
+        id::{Incarnation, NodeId, Origin, SessionId},
         stamp::Rank,
     };
     use proptest::prelude::*;
@@ -263,7 +265,7 @@ mod tests {
     fn drawn() -> impl Strategy<Value = Drawn> {
         let rank = prop::option::of((any::<i32>(), any::<[u8; 16]>()));
         let stamp = (prop_oneof![Just(0), any::<u64>()], rank, 0..=COUNT_MAX).prop_map(|(epoch, rank, seq)| {
-            let rank = rank.map(|(priority, session)| Box::new(Rank { priority, session }));
+            let rank = rank.map(|(priority, session)| Arc::new(Rank { priority, session: SessionId(session) }));
             Stamp { epoch, rank, seq }
         });
         let value = prop::option::of(prop::collection::vec(any::<u8>(), 0..80).prop_map(Arc::from));

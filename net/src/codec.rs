@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use mangrove_crdt::{
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins},
-    id::Origin,
+    id::{Origin, SessionId},
     stamp::{Rank, Stamp},
 };
 
@@ -131,7 +131,7 @@ impl Writer {
     /// A rank.
     pub fn rank(&mut self, rank: &Rank) {
         self.delta(0, i64::from(rank.priority) as u64);
-        self.out.extend_from_slice(&rank.session);
+        self.out.extend_from_slice(&rank.session.0);
     }
 }
 
@@ -264,7 +264,7 @@ impl<'a> Reader<'a> {
     /// See [`Writer::rank`].
     pub fn rank(&mut self) -> Result<Rank, Malformed> {
         let priority = i32::try_from(self.delta(0)? as i64).map_err(|_| self.bad("a priority beyond 32 bits"))?;
-        let session = self.take(16)?.try_into().map_err(|_| self.bad("a session"))?;
+        let session = SessionId(self.take(16)?.try_into().map_err(|_| self.bad("a session"))?);
         Ok(Rank { priority, session })
     }
 
@@ -452,7 +452,7 @@ mod tests {
         ) {
             let (ours, mut theirs) = (ours(), theirs());
             let frontier: Frontier = raised.into_iter().collect();
-            let rank = Rank { priority, session };
+            let rank = Rank { priority, session: SessionId(session) };
             let (mut out, mut names) = (NamesOut::default(), NamesIn::default());
             let mut w = Writer::default();
             w.u64(number);

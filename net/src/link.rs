@@ -214,6 +214,8 @@ pub(crate) struct Said {
     /// Without those of retired runs.
     pub floors: Frontiers,
     pub clock: u64,
+    /// The highest epoch.
+    pub epoch: u64,
 }
 
 /// See the module.

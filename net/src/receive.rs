@@ -136,8 +136,10 @@ impl Link {
                 };
                 if let Some((section, _)) = replica.parts(holds.section) {
                     section.raise_clock(holds.clock);
+                    section.raise_epoch(holds.epoch);
                 }
-                let said = Said { holding: holds.holding, frontiers: frontiers.clone(), floors: floors.clone(), clock: holds.clock };
+                let (holding, clock, epoch) = (holds.holding, holds.clock, holds.epoch);
+                let said = Said { holding, frontiers: frontiers.clone(), floors: floors.clone(), clock, epoch };
                 self.heard.insert(holds.section, said);
                 self.peer_holds.insert(holds.section, (frontiers, floors));
                 self.peer_holdings.insert(holds.section, holds.holding);

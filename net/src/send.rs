@@ -310,11 +310,11 @@ impl Link {
             Intent::RepairRequest(section, bucket) => Control::RepairRequest(OfBucket { section, bucket }),
             Intent::Holds(id) => {
                 let section = replica.section(id)?;
-                let (frontiers, clock, holding) = (section.frontiers(), section.clock(), replica.holding(id)?);
+                let (frontiers, clock, epoch, holding) = (section.frontiers(), section.clock(), section.epoch(), replica.holding(id)?);
                 let (retired, rest) = Retired::part(replica.origins(), &frontiers, self.limits.runs_told);
                 let mut floors = section.floors();
                 floors.meet(&rest);
-                let said = Said { holding, frontiers, floors, clock };
+                let said = Said { holding, frontiers, floors, clock, epoch };
                 let holds = holds(names, replica.origins(), id, &said, &rest, &retired);
                 self.said.insert(id, said);
                 Control::Holds(holds)
@@ -400,7 +400,7 @@ fn holds(names: &mut NamesOut, origins: &Origins, section: SectionId, said: &Sai
         frontiers: pack_frontiers(names, origins, told),
         floors: pack_frontiers(names, origins, &said.floors),
         clock: said.clock,
-        epoch: 0,
+        epoch: said.epoch,
         holding: said.holding,
         retired: retired.pack(names, origins),
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use mangrove::{
-    node::{Hold, Input, Node, NodeConfig, Now, SessionId, Target},
+    node::{ConnectionId, Hold, Input, Node, NodeConfig, Now, Target},
     protocol::{Code, Refusal, Request},
     store::StoreError,
 };
@@ -78,14 +78,14 @@ pub enum Item {
         /// In its words.
         said: String,
     },
-    /// A client comes.
-    Opened(SessionId),
+    /// A client comes, with what its sessions' secrets come from.
+    Opened(ConnectionId, [u8; 32]),
     /// A client goes.
-    Gone(SessionId),
+    Gone(ConnectionId),
     /// A client asks; under the number of an operation.
     Request {
         /// Who.
-        session: SessionId,
+        session: ConnectionId,
         /// The operation.
         op: u32,
         /// What.
@@ -94,7 +94,7 @@ pub enum Item {
     /// A client can take more.
     Credit {
         /// Who.
-        session: SessionId,
+        session: ConnectionId,
         /// Of which subscription.
         subscription: u32,
         /// How many.
@@ -102,6 +102,12 @@ pub enum Item {
     },
     /// A deadline.
     Timeout,
+}
+
+/// What a connection's sessions get their ids and secrets from: another for each connection of each process, and the same in each run.
+pub fn entropy(by: (u32, u32), connection: ConnectionId) -> [u8; 32] {
+    let name = [by.0.to_be_bytes().as_slice(), &by.1.to_be_bytes(), &connection.0.to_be_bytes()].concat();
+    *blake3::hash(&name).as_bytes()
 }
 
 impl Item {
@@ -117,7 +123,7 @@ impl Item {
             Item::StoreRecovered => "store-recovered",
             Item::Room => "room",
             Item::Outcast { .. } => "outcast",
-            Item::Opened(_) => "session-opened",
+            Item::Opened(..) => "session-opened",
             Item::Gone(_) => "session-closed",
             Item::Request { .. } => "request",
             Item::Credit { .. } => "credit",
@@ -327,6 +333,10 @@ impl Host {
                 limits: scenario.config.limits,
             },
             retention: scenario.config.retention,
+            lease: scenario.config.lease,
+            settle: scenario.config.settle,
+            hold_grants: scenario.config.hold,
+            reconnect_timeout: scenario.config.reconnect_timeout,
             neighbours_max: scenario.config.neighbours_max,
             links: BTreeMap::new(),
         };
@@ -384,7 +394,9 @@ impl Item {
             Item::StoreRecovered => Input::StoreRecovered,
             Item::Room => return None,
             Item::Outcast { by, said } => Input::Outcast { by: Some(*by), said: said.clone() },
-            Item::Opened(session) => Input::SessionOpened { session: *session, client: "simulated".into(), aliases_max: 0 },
+            Item::Opened(session, entropy) => {
+                Input::SessionOpened { session: *session, client: "simulated".into(), aliases_max: 0, entropy: *entropy }
+            }
             Item::Gone(session) => Input::SessionClosed { session: *session },
             Item::Request { session, op, request } => Input::Request { session: *session, id: u64::from(*op), request: request.clone() },
             Item::Credit { session, subscription, updates } => {

@@ -124,7 +124,7 @@ impl Publisher {
         if items.is_empty() {
             return Ok(());
         }
-        let request = Request::Set(SetBatch { items, add: self.add.clone(), durability: self.durability });
+        let request = Request::Set(SetBatch { items, add: self.add.clone(), durability: self.durability, under: None });
         let answer = self.session.ask(request).await?;
         drop(numbers);
         self.in_flight.push_back(InFlight { answer, lengths });

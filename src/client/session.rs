@@ -329,6 +329,7 @@ fn take(message: FromNode, table: &SharedTable, aliases: &mut Aliases<Arc<str>>)
             deliver(&mut table, subscription, Delivery::Ended(refusal))?;
             table.subscriptions.remove(&subscription);
         }
+        FromNode::Source { .. } => {}
         FromNode::Closing(refusal) => return Err(refusal.into()),
         FromNode::Welcome(_) | FromNode::Refused(_) => {
             return Err(ClientError::Protocol("it introduced itself twice".into()));

@@ -72,7 +72,7 @@ async fn requests_are_answered_by_their_ids() {
     assert_eq!(client.welcome().name, "EWR");
     let (text, removed, ()) = tokio::join!(client.config(), client.remove_topics("?a//"), async {
         let (first, second) = (script.request().await, script.request().await);
-        assert_eq!((first.1, second.1), (Request::Config, Request::TopicsRemove { selector: "?a//".into() }));
+        assert_eq!((first.1, second.1), (Request::Config, Request::TopicsRemove { selector: "?a//".into(), force: false }));
         script.answer(second.0, Response::Removed { topics: 3 }).await;
         script.answer(first.0, Response::Text("{}".into())).await;
     });

@@ -8,7 +8,7 @@ use mangrove_crdt::{
     replica::{Replica, Written},
 };
 
-use super::input::SessionId;
+use super::input::ConnectionId;
 use crate::protocol::Response;
 
 /// What must be how durable before an answer goes out.
@@ -56,7 +56,7 @@ impl Needs {
 
 #[derive(Debug)]
 struct Waiting {
-    session: SessionId,
+    session: ConnectionId,
     id: u64,
     response: Response,
     needs: Needs,
@@ -70,12 +70,12 @@ pub struct Acks {
 
 impl Acks {
     /// An answer that waits.
-    pub fn wait(&mut self, session: SessionId, id: u64, response: Response, needs: Needs) {
+    pub fn wait(&mut self, session: ConnectionId, id: u64, response: Response, needs: Needs) {
         self.waiting.push_back(Waiting { session, id, response, needs });
     }
 
     /// Answers whose needs are met now.
-    pub fn due(&mut self, replica: &Replica) -> Vec<(SessionId, u64, Response)> {
+    pub fn due(&mut self, replica: &Replica) -> Vec<(ConnectionId, u64, Response)> {
         if !self.waiting.iter().any(|waiting| waiting.needs.is_met(replica)) {
             return Vec::new();
         }
@@ -86,7 +86,7 @@ impl Acks {
     }
 
     /// Those who wait for this node's disk, which takes nothing now; they wait no more.
-    pub fn give_up_on_disk(&mut self, replica: &Replica) -> Vec<(SessionId, u64)> {
+    pub fn give_up_on_disk(&mut self, replica: &Replica) -> Vec<(ConnectionId, u64)> {
         let (stored, lost): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.needs.is_on_disk(replica));
         self.waiting = stored;
@@ -94,7 +94,7 @@ impl Acks {
     }
 
     /// A session is gone; nobody waits any more.
-    pub fn forget(&mut self, session: SessionId) {
+    pub fn forget(&mut self, session: ConnectionId) {
         self.waiting.retain(|waiting| waiting.session != session);
     }
 }

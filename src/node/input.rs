@@ -15,9 +15,9 @@ pub struct Now {
     pub unix_ms: u64,
 }
 
-/// Names a client's session on this node.
+/// Names a client's connection to this node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SessionId(pub u64);
+pub struct ConnectionId(pub u64);
 
 /// Something that has happened outside.
 #[derive(Debug)]
@@ -59,21 +59,23 @@ pub enum Input<'a> {
     /// A client has shown a credential.
     SessionOpened {
         /// Its name from now on.
-        session: SessionId,
+        session: ConnectionId,
         /// What it says it is.
         client: String,
         /// How many aliases it keeps.
         aliases_max: u32,
+        /// Random, never the same again, and known to nobody else: what names and protects the sessions of this connection.
+        entropy: [u8; 32],
     },
     /// A client has gone.
     SessionClosed {
         /// Which.
-        session: SessionId,
+        session: ConnectionId,
     },
     /// A client asks for something.
     Request {
         /// Who.
-        session: SessionId,
+        session: ConnectionId,
         /// Under which number.
         id: u64,
         /// What.
@@ -82,7 +84,7 @@ pub enum Input<'a> {
     /// A client can take more updates.
     Credit {
         /// Who.
-        session: SessionId,
+        session: ConnectionId,
         /// Of which subscription.
         subscription: u32,
         /// How many.

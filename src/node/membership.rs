@@ -54,6 +54,7 @@ impl Node {
         self.policy_changed(now);
         self.announce(now);
         self.members_changed(now);
+        self.load_sessions(now);
     }
 
     /// Brings this node's own record up to date.
@@ -244,7 +245,7 @@ impl Node {
     }
 
     /// How long it is between two heartbeats of a member.
-    fn pulse(&self) -> Duration {
+    pub(super) fn pulse(&self) -> Duration {
         self.config.pace.among(self.replica.members.count()).pulse
     }
 

@@ -30,12 +30,14 @@
 //! ```
 
 mod acks;
+mod connections;
 mod input;
 mod membership;
 mod neighbours;
 mod output;
 mod requests;
 mod sessions;
+mod sources;
 #[cfg(test)]
 mod testing;
 mod views;
@@ -56,13 +58,15 @@ use mangrove_net::{
     mesh::{Frame, Mesh, Notice, Pace},
 };
 
-pub use input::{Input, Now, SessionId};
+pub use connections::{ALIASES_MAX, stamp_text, topic_spec};
+pub use input::{ConnectionId, Input, Now};
 pub use output::{Output, Outputs, Parting, Revoked, Target};
-pub use sessions::{ALIASES_MAX, stamp_text, topic_spec};
 
 use self::{
     acks::Acks,
-    sessions::{Session, Sessions},
+    connections::{Connection, Connections},
+    sessions::Sessions,
+    sources::Sources,
 };
 use crate::protocol::{FromNode, Refusal, Response};
 
@@ -87,6 +91,14 @@ pub struct NodeConfig {
     pub pace: Pace,
     /// How long removals in the built-in section are remembered for members that are away.
     pub retention: Duration,
+    /// After how long without a sign of life a node is taken for gone, and its sources' branches pass on; longer in larger meshes, like the pulse.
+    pub lease: Duration,
+    /// How long a branch that nobody holds waits for claims to spread, before its first claim gets it.
+    pub settle: Duration,
+    /// For how long after the loss of its connection a session keeps its branches, unless its client asks for another time.
+    pub hold_grants: Duration,
+    /// For how long after that it may be taken up again, at most, and unless its client asks for less.
+    pub reconnect_timeout: Duration,
     /// Up to how many neighbours everyone is linked to everyone.
     pub neighbours_max: usize,
     /// How links are used, by the name or id of the node at the other end; `*` for all others.
@@ -111,6 +123,8 @@ pub enum Timer {
     Store,
     /// When to see anew whom to be linked to.
     Redial,
+    /// When a branch that has settled is to be granted, a home has been silent for long, or a lost session has had its time.
+    Sources,
     /// A deadline of the mesh.
     Mesh(mangrove_net::mesh::Timer),
 }
@@ -135,7 +149,9 @@ pub struct Node {
     replica: Replica,
     mesh: Mesh,
     started: Now,
+    connections: Connections,
     sessions: Sessions,
+    sources: Sources,
     acks: Acks,
     links: BTreeMap<LinkId, LinkInfo>,
     blocked: BTreeSet<NodeId>,
@@ -186,7 +202,9 @@ impl Node {
             replica,
             mesh,
             started: now,
-            sessions: Sessions::new(),
+            connections: Connections::new(),
+            sessions: Sessions::default(),
+            sources: Sources::default(),
             acks: Acks::default(),
             links: BTreeMap::new(),
             blocked: BTreeSet::new(),
@@ -231,17 +249,19 @@ impl Node {
             }
             Input::Frame { link, lane, bytes } => self.frame(now, link, lane, bytes),
             Input::Outcast { by, said } => self.told_outcast(by, &said),
-            Input::SessionOpened { session, client, aliases_max } => {
-                tracing::debug!(session = session.0, client, "a client has come");
-                self.sessions.insert(session, Session::new(aliases_max));
+            Input::SessionOpened { session, client, aliases_max, entropy } => {
+                tracing::debug!(connection = session.0, client, "a client has come");
+                self.connections.insert(session, Connection::new(client, aliases_max, entropy));
             }
             Input::SessionClosed { session } => {
-                self.sessions.remove(&session);
                 self.acks.forget(session);
+                if let Some(Connection { session: Some(session), .. }) = self.connections.remove(&session) {
+                    self.session_lost(now, session);
+                }
             }
             Input::Request { session, id, request } => self.request(now, session, id, request),
             Input::Credit { session, subscription, updates } => {
-                if let Some(session) = self.sessions.get_mut(&session) {
+                if let Some(session) = self.connections.get_mut(&session) {
                     session.grant(subscription, updates);
                 }
             }
@@ -279,8 +299,8 @@ impl Node {
     }
 
     /// The next updates for a session; to be called when its connection can take them.
-    pub fn poll_updates(&mut self, session: SessionId) -> Option<FromNode> {
-        self.sessions.get_mut(&session)?.poll(&self.replica)
+    pub fn poll_updates(&mut self, session: ConnectionId) -> Option<FromNode> {
+        self.connections.get_mut(&session)?.poll(&self.replica)
     }
 
     /// The next deadline; [`Input::Timeout`] is due then.
@@ -288,7 +308,9 @@ impl Node {
         // While the store has enough to do, its next report is what is waited for.
         let store = self.store_due.filter(|_| self.store_takes()).map(|due| (due, Timer::Store));
         let mesh = self.mesh.poll_timeout().map(|(due, timer)| (due, Timer::Mesh(timer)));
-        [Some((self.forget_due, Timer::Forget)), Some((self.redial_due, Timer::Redial)), store, mesh].into_iter().flatten().min()
+        let sources = [self.sessions.due(), self.sources.due()].into_iter().flatten().min().map(|due| (due, Timer::Sources));
+        let own = [Some((self.forget_due, Timer::Forget)), Some((self.redial_due, Timer::Redial)), sources, store, mesh];
+        own.into_iter().flatten().min()
     }
 
     /// What has not been handed out to be stored yet; for the driver, at the end.
@@ -349,6 +371,8 @@ impl Node {
         if now.at >= self.redial_due {
             self.redial(now);
         }
+        self.sessions_due(now);
+        self.sources_due(now);
         self.mesh.handle_timeout(now.at, &mut self.replica);
     }
 
@@ -364,6 +388,8 @@ impl Node {
         for (session, id, response) in self.acks.due(&self.replica) {
             self.answer(session, id, response);
         }
+        // After the answers: the answer to a claim comes before the first word of its source.
+        self.settle_sources();
         if self.leaving.is_some_and(|written| self.replica.copies(written) > 0 || self.links.is_empty()) {
             self.leaving = None;
             self.outputs.push(Output::Stop { left: true });
@@ -372,7 +398,7 @@ impl Node {
     }
 
     fn publish(&mut self, now: Now, events: Vec<Event>) {
-        let listening = self.sessions.values().any(Session::listens);
+        let listening = self.connections.values().any(Connection::listens);
         let mut policy = false;
         let mut members = false;
         for event in events {
@@ -380,12 +406,13 @@ impl Node {
                 Event::Value { section, topic } => {
                     self.updates += 1;
                     if listening && let Some(path) = self.replica.path_of(section, topic) {
-                        self.sessions.values_mut().for_each(|session| session.value_changed(path));
+                        self.connections.values_mut().for_each(|session| session.value_changed(path));
                     }
                 }
-                Event::Topic { path, .. } if listening => self.sessions.values_mut().for_each(|session| session.topic_changed(&path)),
+                Event::Topic { path, .. } if listening => self.connections.values_mut().for_each(|session| session.topic_changed(&path)),
                 Event::Topic { .. } => {}
-                Event::Standing { .. } => members = true,
+                Event::Standing { section: SectionId::MESH, .. } => members = true,
+                Event::Standing { section, key } => self.claims_changed(now, section, &key),
                 Event::Policy => policy = true,
                 Event::Displaced(displaced) => {
                     tracing::info!(path = %displaced.path, writer = %displaced.dot.origin, "a write lost to a concurrent one and was kept in the displaced log");
@@ -394,13 +421,14 @@ impl Node {
         }
         if policy {
             self.policy_changed(now);
+            self.sections_changed(now);
         }
         if members {
             self.members_changed(now);
         }
     }
 
-    fn answer(&mut self, session: SessionId, id: u64, response: Response) {
+    fn answer(&mut self, session: ConnectionId, id: u64, response: Response) {
         self.outputs.push(Output::Send { session, message: FromNode::Response { id, response } });
     }
 

@@ -5,7 +5,7 @@ use std::vec;
 use mangrove_crdt::{id::NodeId, persist::Row};
 use mangrove_net::link::LinkId;
 
-use super::input::SessionId;
+use super::input::ConnectionId;
 use crate::protocol::FromNode;
 
 /// Something to be done outside, in the order in which it comes.
@@ -23,7 +23,7 @@ pub enum Output {
     /// Send this to a client.
     Send {
         /// Whom.
-        session: SessionId,
+        session: ConnectionId,
         /// What.
         message: FromNode,
     },

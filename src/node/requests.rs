@@ -14,14 +14,14 @@ use mangrove_crdt::{
     value,
 };
 
-use super::{Node, Now, Parting, SessionId, acks::Needs};
+use super::{ConnectionId, Node, Now, Parting, acks::Needs};
 use crate::protocol::{Code, ItemRefusal, Page, Refusal, Request, Response, SetBatch, Target, TopicSpec};
 
 type Answer = Result<(Response, Needs), Refusal>;
 
 impl Node {
-    pub(super) fn request(&mut self, now: Now, session: SessionId, id: u64, request: Request) {
-        if !self.sessions.contains_key(&session) {
+    pub(super) fn request(&mut self, now: Now, session: ConnectionId, id: u64, request: Request) {
+        if !self.connections.contains_key(&session) {
             return;
         }
         match self.serve(now, session, request) {
@@ -33,7 +33,7 @@ impl Node {
         }
     }
 
-    fn serve(&mut self, now: Now, session: SessionId, request: Request) -> Answer {
+    fn serve(&mut self, now: Now, session: ConnectionId, request: Request) -> Answer {
         let done = |response| Ok((response, Needs::default()));
         match request {
             Request::Status => done(Response::Status(Box::new(self.status(now)))),
@@ -82,7 +82,7 @@ impl Node {
             }
             Request::SectionDrop { root, force } => self.section_drop(now, &root, force),
             Request::TopicsAdd { topic, paths } => self.topics_add(&topic, &paths),
-            Request::TopicsRemove { selector } => self.topics_remove(&selector),
+            Request::TopicsRemove { selector, force } => self.topics_remove(now, session, &selector, force),
             Request::Topics { selector, page } => {
                 let (paths, next) = self.page(&selector, &page)?;
                 let rows = paths.iter().filter_map(|path| self.topic_row(path)).collect();
@@ -105,12 +105,12 @@ impl Node {
             }
             Request::Subscribe { selector, credit, stamps } => {
                 let selector = parse_selector(&selector)?;
-                let client = self.sessions.get_mut(&session).ok_or_else(closing)?;
+                let client = self.connections.get_mut(&session).ok_or_else(closing)?;
                 let subscription = client.subscribe(selector, credit, stamps)?;
                 done(Response::Subscribed { subscription })
             }
             Request::Unsubscribe { subscription } => {
-                let client = self.sessions.get_mut(&session).ok_or_else(closing)?;
+                let client = self.connections.get_mut(&session).ok_or_else(closing)?;
                 if client.unsubscribe(subscription) {
                     done(Response::Done)
                 } else {
@@ -126,7 +126,14 @@ impl Node {
                 let (row, value) = self.displaced_value(&id)?;
                 done(Response::DisplacedValue { row: Box::new(row), value })
             }
-            Request::DisplacedRestore { id } => self.restore(now, &id),
+            Request::DisplacedRestore { id } => self.restore(now, session, &id),
+            Request::SessionOpen { reconnect_timeout_ms } => self.session_open(now, session, reconnect_timeout_ms),
+            Request::SessionResume { id, secret } => self.session_resume(now, session, id, &secret),
+            Request::SessionClose => self.session_close(now, session),
+            Request::SourceClaim { branch, priority, wait, hold_ms } => self.source_claim(now, session, &branch, priority, wait, hold_ms),
+            Request::SourceClose { source } => self.source_close(now, session, source),
+            Request::Sources { page } => done(self.source_rows(&page)),
+            Request::SourceShow { branch } => done(self.source_detail(now, &branch)?),
             Request::Invite { .. } | Request::Renew | Request::Config | Request::Doctor | Request::Shutdown => {
                 Err(Refusal::new(Code::Unsupported, "request", "this node runs inside a program that does not serve it"))
             }
@@ -134,14 +141,14 @@ impl Node {
     }
 
     /// Whether the store takes writes.
-    fn writable(&self) -> Result<(), Refusal> {
+    pub(super) fn writable(&self) -> Result<(), Refusal> {
         match &self.store_refusal {
             Some(refusal) => Err(refusal.clone()),
             None => Ok(()),
         }
     }
 
-    fn locate(&self, path: &Path) -> Result<SectionId, Refusal> {
+    pub(super) fn locate(&self, path: &Path) -> Result<SectionId, Refusal> {
         self.replica.locate(path).map_err(|NotHeld { section }| self.not_held(path.as_str(), section))
     }
 
@@ -410,7 +417,7 @@ impl Node {
         }
     }
 
-    fn topics_remove(&mut self, selector: &str) -> Answer {
+    fn topics_remove(&mut self, now: Now, session: ConnectionId, selector: &str, force: bool) -> Answer {
         // Removing is how to make room.
         if self.store_refusal.as_ref().is_some_and(|refusal| refusal.code != Code::Full) {
             self.writable()?;
@@ -425,16 +432,24 @@ impl Node {
             .filter(|(_, topic)| selector.matches(&topic.path))
             .map(|(_, topic)| topic.path.clone())
             .collect();
+        if let Some(refusal) = self.claimed_by_others(now, session, &paths) {
+            if !force {
+                return Err(
+                    refusal.hint("ask its holder, or use --force: what the holder has written and this node has not seen is displaced")
+                );
+            }
+            tracing::warn!(%selector, connection = session.0, claimed = refusal.what, why = refusal.why, "topics of a claimed branch are removed by force");
+        }
         let topics = self.replica.remove_topics(&paths) as u64;
         let mut needs = Needs::default();
         self.need_tree(&mut needs, paths.iter(), None);
         Ok((Response::Removed { topics }, needs))
     }
 
-    fn set(&mut self, now: Now, session: SessionId, batch: SetBatch) -> Answer {
+    fn set(&mut self, now: Now, session: ConnectionId, batch: SetBatch) -> Answer {
         self.writable()?;
         let add = batch.add.as_ref().map(parse_definition).transpose()?;
-        let client = self.sessions.get_mut(&session).ok_or_else(closing)?;
+        let client = self.connections.get_mut(&session).ok_or_else(closing)?;
         let mut refused = Vec::new();
         let mut writes = Vec::with_capacity(batch.items.len());
         for (item, set) in batch.items.into_iter().enumerate() {
@@ -458,13 +473,21 @@ impl Node {
                 Err(refusal) => refused.push(ItemRefusal { item: item as u32, refusal }),
             }
         }
+        let mut admitted = Vec::with_capacity(writes.len());
+        for (item, path, value) in writes {
+            match self.authority(now, session, &path, batch.under) {
+                Ok(under) => admitted.push((item, path, under, value)),
+                Err(refusal) => refused.push(ItemRefusal { item, refusal }),
+            }
+        }
+        let writes = admitted;
         let mut needs = Needs::default();
         let mut created = 0;
         if let Some(definition) = &add {
             let missing: Vec<(Path, Definition)> = writes
                 .iter()
-                .filter(|(_, path, value)| self.replica.topic(path).is_none() && value::validate(definition.topic_type(), value).is_ok())
-                .map(|(_, path, _)| (path.clone(), definition.clone()))
+                .filter(|(_, path, _, value)| self.replica.topic(path).is_none() && value::validate(definition.topic_type(), value).is_ok())
+                .map(|(_, path, ..)| (path.clone(), definition.clone()))
                 .collect();
             if !missing.is_empty() {
                 let results = self.replica.add_topics(&missing);
@@ -474,8 +497,8 @@ impl Node {
             }
         }
         let mut written = 0;
-        for (item, path, value) in writes {
-            match self.replica.set_and_tell(&path, now.unix_ms, Arc::from(value)) {
+        for (item, path, under, value) in writes {
+            match self.replica.set_under(&path, under, now.unix_ms, Arc::from(value)) {
                 Ok((write, own)) => {
                     written += 1;
                     let durability = batch.durability.or(own).unwrap_or_else(|| self.durability_of(write.section));
@@ -499,11 +522,12 @@ impl Node {
         }
     }
 
-    fn restore(&mut self, now: Now, id: &str) -> Answer {
+    fn restore(&mut self, now: Now, session: ConnectionId, id: &str) -> Answer {
         self.writable()?;
         let number = id.parse().ok();
         let unknown = || Refusal::new(Code::UnknownDisplaced, id, "there is no such displaced value").hint("see: mangrove displaced ls");
         let entry = number.and_then(|number| self.replica.displaced().get(number)).cloned().ok_or_else(unknown)?;
+        let under = self.authority(now, session, &entry.path, None)?;
         let mut needs = Needs::default();
         if self.replica.topic(&entry.path).is_none() {
             let definition = entry.definition.as_ref().and_then(|bytes| Definition::from_bytes(bytes).ok());
@@ -514,8 +538,8 @@ impl Node {
             }
             self.need_tree(&mut needs, std::iter::once(&entry.path), None);
         }
-        match self.replica.set(&entry.path, now.unix_ms, Arc::from(entry.value)) {
-            Ok(write) => {
+        match self.replica.set_under(&entry.path, under, now.unix_ms, Arc::from(entry.value)) {
+            Ok((write, _)) => {
                 needs.add(write, self.durability_of(write.section));
                 Ok((Response::Done, needs))
             }
@@ -549,7 +573,7 @@ impl Node {
     }
 }
 
-fn closing() -> Refusal {
+pub(super) fn closing() -> Refusal {
     Refusal::new(Code::Closing, "session", "the session has ended")
 }
 
@@ -557,12 +581,12 @@ pub(super) fn no_such_topic(path: &Path) -> Refusal {
     Refusal::new(Code::NoSuchTopic, path.as_str(), "there is no topic").hint("make it with: mangrove topic add")
 }
 
-fn parse_path(text: &str) -> Result<Path, Refusal> {
+pub(super) fn parse_path(text: &str) -> Result<Path, Refusal> {
     Path::parse(text).map_err(|error| Refusal::new(Code::InvalidPath, text, error.to_string()))
 }
 
 /// A path that clients may have a topic at.
-fn parse_topic_path(text: &str) -> Result<Path, Refusal> {
+pub(super) fn parse_topic_path(text: &str) -> Result<Path, Refusal> {
     let path = parse_path(text)?;
     if path.is_reserved() {
         return Err(Refusal::new(Code::NotPermitted, text, "segments that begin with $ are kept for the mesh itself"));

@@ -1,251 +1,237 @@
-//! Clients on this node, and what they have subscribed to.
+//! Sessions that outlive their connection: opened for the mesh, lost, taken up again, ended.
 //!
-//! **Subscribers pull.** A subscription holds a set of changed topics, each at most once, and never a queue of values: whoever is slow
-//! gets the newest state when it comes round, and costs no more for it.
+//! A session is a standing record that its home writes. While its client is connected it lives; when the connection is lost, its client may take it up
+//! again with its secret until the reconnect timeout has passed, and then it ends for good: the record is removed, and with it all claims. A home
+//! that starts again finds its sessions' records, and counts from its start.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use mangrove_crdt::{definition::Definition, id::SectionId, path::Path, replica::Replica, selector::Selector};
+use mangrove_crdt::{
+    definition::Durability,
+    id::{SectionId, SessionId},
+    standing::{SessionRecord, Standing},
+    time::Instant,
+};
 
-use super::input::SessionId;
-use crate::protocol::{Aliases, Code, Event, FRAME_AIM, FromNode, Gone, Refusal, Target, TopicSpec, Update};
+use super::{ConnectionId, Node, Now, acks::Needs, sources::Source};
+use crate::protocol::{Closed, Code, FromNode, OpenSession, OwnSource, Refusal, Response};
 
-/// How many subscriptions one session may have.
-pub const SUBSCRIPTIONS_MAX: usize = 1_000;
-
-/// How many aliases a session's client may give.
-pub const ALIASES_MAX: u32 = 1 << 20;
-
-/// How many topics one look for new matches goes through at a time, so that a large tree does not hold up the node.
-const SCAN_MAX: usize = 10_000;
-
-/// A client.
+/// A session whose home is this node.
 #[derive(Debug)]
 pub struct Session {
-    /// The paths that it has given numbers; none for a number given to what is no path that it may use.
-    pub aliases: Aliases<Option<Path>>,
-    subscriptions: BTreeMap<u32, Subscription>,
-    next_subscription: u32,
-    named: HashMap<Path, u32>,
-    named_max: u32,
-}
-
-#[derive(Debug)]
-struct Subscription {
-    selector: Selector,
-    stamps: bool,
-    credit: u64,
-    /// How far the first look has come: everything before this path was seen.
-    scan: Option<String>,
-    synced_told: bool,
-    /// Topics that have changed since they were last told, oldest first, each once.
-    changed: VecDeque<Path>,
-    /// Topics that the client knows to be there, and those that have changed.
-    topics: HashMap<Path, Known>,
-}
-
-/// A topic, as one subscription knows it.
-#[derive(Debug, Default)]
-struct Known {
-    /// What the client knows to be there.
-    told: Option<Arc<Definition>>,
-    /// Whether it stands among the changed ones.
-    waiting: bool,
+    /// What the mesh knows of it.
+    pub record: SessionRecord,
+    /// Where its client is.
+    pub connection: Option<ConnectionId>,
+    /// Since when it is nowhere.
+    lost_at: Instant,
+    /// Its sources, by their number.
+    pub sources: BTreeMap<u32, Source>,
+    next_source: u32,
 }
 
 impl Session {
-    /// A session without subscriptions, whose client keeps so many aliases.
-    pub fn new(aliases_max: u32) -> Self {
-        Session {
-            aliases: Aliases::new(ALIASES_MAX),
-            subscriptions: BTreeMap::new(),
-            next_subscription: 0,
-            named: HashMap::new(),
-            named_max: aliases_max,
-        }
+    /// The number of its next source.
+    pub fn number(&mut self) -> u32 {
+        self.next_source += 1;
+        self.next_source
     }
 
-    /// Begins to tell of each matching topic, now and from now on.
-    pub fn subscribe(&mut self, selector: Selector, credit: u32, stamps: bool) -> Result<u32, Refusal> {
-        if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
-            let why = format!("a session has at most {SUBSCRIPTIONS_MAX} subscriptions");
-            return Err(Refusal::new(Code::TooMany, selector.to_string(), why).hint("unsubscribe, or join selectors with # and ////"));
+    /// Notes a source under a number that it had before.
+    pub fn restore_source(&mut self, number: u32, source: Source) {
+        self.next_source = self.next_source.max(number);
+        self.sources.insert(number, source);
+    }
+}
+
+/// All sessions whose home is this node.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    /// By id.
+    pub all: BTreeMap<SessionId, Session>,
+    lost: BTreeSet<SessionId>,
+    due: Option<Instant>,
+}
+
+impl Sessions {
+    /// When something is to be done about a lost one.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Sees anew when that is.
+    fn plan(&mut self) {
+        let lost = self.lost.iter().filter_map(|id| self.all.get(id));
+        let lost = lost.map(|session| {
+            let end = session.lost_at.after(Duration::from_millis(session.record.reconnect_timeout_ms));
+            let holds = session.sources.values().filter_map(|source| source.held_for());
+            holds.map(|hold| session.lost_at.after(hold)).chain([end]).min().unwrap_or(end)
+        });
+        self.due = lost.min();
+    }
+}
+
+impl Node {
+    /// Finds the sessions that this node has had before it started.
+    pub(super) fn load_sessions(&mut self, now: Now) {
+        let records = self.replica.section(SectionId::MESH).into_iter().flat_map(|mesh| mesh.standing.iter());
+        let own = records.filter_map(|(key, write)| {
+            let Some(Standing::Session(id)) = Standing::of_key(key) else { return None };
+            let record: SessionRecord = minicbor::decode(write.value.as_deref()?).ok()?;
+            (record.home == self.id()).then_some((id, record))
+        });
+        for (id, record) in own.collect::<Vec<_>>() {
+            let session = Session { record, connection: None, lost_at: now.at, sources: BTreeMap::new(), next_source: 0 };
+            self.sessions.all.insert(id, session);
+            self.sessions.lost.insert(id);
         }
-        self.next_subscription += 1;
-        let first = selector.literal_prefix().map(|prefix| prefix.as_str().to_owned()).unwrap_or_default();
-        let subscription = Subscription {
-            selector,
-            stamps,
-            credit: credit.into(),
-            scan: Some(first),
-            synced_told: false,
-            changed: VecDeque::new(),
-            topics: HashMap::new(),
+        self.load_sources(now);
+        self.sessions.plan();
+    }
+
+    pub(super) fn session_open(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        timeout_ms: Option<u64>,
+    ) -> Result<(Response, Needs), Refusal> {
+        self.writable()?;
+        let (id, secret) = self.open_session(now, connection)?;
+        let timeout_max = self.config.reconnect_timeout.as_millis() as u64;
+        let timeout_ms = timeout_ms.map_or(timeout_max, |asked| asked.min(timeout_max));
+        let Some(session) = self.sessions.all.get_mut(&id) else { return Err(unknown(id)) };
+        session.record.reconnect_timeout_ms = timeout_ms;
+        let needs = self.store_session(now, id);
+        Ok((self.session_response(id, secret), needs))
+    }
+
+    /// The session of a connection, opened now if it has none; with its secret, so that whoever opened it by claiming can still ask for that.
+    pub(super) fn open_session(&mut self, now: Now, connection: ConnectionId) -> Result<(SessionId, Vec<u8>), Refusal> {
+        let client = self.connections.get_mut(&connection).ok_or_else(super::requests::closing)?;
+        let derived = |context: &str| blake3::derive_key(context, &client.entropy);
+        let mut id = SessionId::default();
+        id.0.copy_from_slice(&derived("mangrove session id v1")[..16]);
+        let secret = derived("mangrove session secret v1");
+        if let Some(resumed) = client.session {
+            return Ok((resumed, if resumed == id { secret.to_vec() } else { Vec::new() }));
+        }
+        client.session = Some(id);
+        let record = SessionRecord {
+            home: self.replica.own().node,
+            epoch: 1,
+            secret: *blake3::hash(&secret).as_bytes(),
+            reconnect_timeout_ms: self.config.reconnect_timeout.as_millis() as u64,
+            opened_ms: now.unix_ms,
+            client: client.client.clone(),
         };
-        self.subscriptions.insert(self.next_subscription, subscription);
-        Ok(self.next_subscription)
+        let session = Session { record, connection: Some(connection), lost_at: now.at, sources: BTreeMap::new(), next_source: 0 };
+        self.sessions.all.insert(id, session);
+        self.store_session(now, id);
+        Ok((id, secret.to_vec()))
     }
 
-    /// Tells no more. Says whether there was such a subscription.
-    pub fn unsubscribe(&mut self, subscription: u32) -> bool {
-        self.subscriptions.remove(&subscription).is_some()
+    fn store_session(&mut self, now: Now, id: SessionId) -> Needs {
+        let record = self.sessions.all.get(&id).map(|session| minicbor::to_vec(&session.record).expect("encoding to memory"));
+        let written = self.replica.put_standing(Standing::Session(id), now.unix_ms, record);
+        let mut needs = Needs::default();
+        written.into_iter().for_each(|written| needs.add(written, Durability::Disk));
+        needs
     }
 
-    /// The client can take more.
-    pub fn grant(&mut self, subscription: u32, updates: u32) {
-        if let Some(subscription) = self.subscriptions.get_mut(&subscription) {
-            subscription.credit += u64::from(updates);
+    fn session_response(&self, id: SessionId, secret: Vec<u8>) -> Response {
+        let session = self.sessions.all.get(&id);
+        let sources = session.into_iter().flat_map(|session| &session.sources).map(|(number, source)| OwnSource {
+            source: *number,
+            branch: source.branch.to_string(),
+            state: source.told.clone(),
+        });
+        let reconnect_timeout_ms = session.map_or(0, |session| session.record.reconnect_timeout_ms);
+        Response::Session(Box::new(OpenSession { id, secret, reconnect_timeout_ms, sources: sources.collect() }))
+    }
+
+    pub(super) fn session_resume(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        id: SessionId,
+        secret: &[u8],
+    ) -> Result<(Response, Needs), Refusal> {
+        self.writable()?;
+        let known =
+            self.sessions.all.get_mut(&id).filter(|session| blake3::hash(secret) == blake3::Hash::from_bytes(session.record.secret));
+        let session = known.ok_or_else(|| unknown(id))?;
+        let client = self.connections.get_mut(&connection).ok_or_else(super::requests::closing)?;
+        if client.session.is_some_and(|other| other != id) {
+            return Err(Refusal::new(Code::InvalidRequest, id.to_string(), "this connection has another session already"));
         }
+        client.session = Some(id);
+        if let Some(old) = session.connection.replace(connection).filter(|old| *old != connection) {
+            self.connections.remove(&old);
+            self.acks.forget(old);
+            let refusal = Refusal::new(Code::Closing, id.to_string(), "the session was taken up on another connection");
+            self.outputs.push(super::Output::Send { session: old, message: FromNode::Closing(refusal) });
+        }
+        session.record.epoch += 1;
+        self.sessions.lost.remove(&id);
+        let needs = self.store_session(now, id);
+        self.sources_resumed(now, id);
+        self.sessions.plan();
+        Ok((self.session_response(id, Vec::new()), needs))
     }
 
-    /// Whether it has any subscription.
-    pub fn listens(&self) -> bool {
-        !self.subscriptions.is_empty()
+    /// Ends the session of a connection by its client's wish; the connection stays, and may open another.
+    pub(super) fn session_close(&mut self, now: Now, connection: ConnectionId) -> Result<(Response, Needs), Refusal> {
+        let client = self.connections.get_mut(&connection).ok_or_else(super::requests::closing)?;
+        client.entropy = blake3::derive_key("mangrove session next v1", &client.entropy);
+        let mut needs = Needs::default();
+        if let Some(id) = client.session.take() {
+            needs = self.end_session(now, id, "the client has ended its session");
+        }
+        Ok((Response::Done, needs))
     }
 
-    /// A topic came, went, or got another definition.
-    pub fn topic_changed(&mut self, path: &Path) {
-        for subscription in self.subscriptions.values_mut() {
-            if subscription.is_seen(path) && (subscription.is_told(path) || subscription.selector.matches(path)) {
-                subscription.mark(path);
+    /// The connection of a session is gone.
+    pub(super) fn session_lost(&mut self, now: Now, id: SessionId) {
+        let Some(session) = self.sessions.all.get_mut(&id) else { return };
+        (session.connection, session.lost_at) = (None, now.at);
+        self.sessions.lost.insert(id);
+        self.sources_lost(now, id, Duration::ZERO);
+        self.sessions.plan();
+    }
+
+    /// Does what is due of lost sessions.
+    pub(super) fn sessions_due(&mut self, now: Now) {
+        if self.sessions.due.is_none_or(|due| due > now.at) {
+            return;
+        }
+        for id in self.sessions.lost.clone() {
+            let Some(session) = self.sessions.all.get(&id) else { continue };
+            let away = now.at.since(session.lost_at);
+            if away >= Duration::from_millis(session.record.reconnect_timeout_ms) {
+                self.end_session(now, id, "its client has not come back in time");
+            } else {
+                self.sources_lost(now, id, away);
             }
         }
+        self.sessions.plan();
     }
 
-    /// A topic has another value.
-    pub fn value_changed(&mut self, path: &Path) {
-        for subscription in self.subscriptions.values_mut() {
-            if let Some(topic) = subscription.topics.get_mut(path).filter(|topic| topic.told.is_some())
-                && !std::mem::replace(&mut topic.waiting, true)
-            {
-                subscription.changed.push_back(path.clone());
-            }
+    fn end_session(&mut self, now: Now, id: SessionId, why: &str) -> Needs {
+        tracing::info!(session = %id.short(), why, "a session has ended");
+        let numbers: Vec<u32> = self.sessions.all.get(&id).into_iter().flat_map(|session| session.sources.keys().copied()).collect();
+        for number in numbers {
+            self.close_source(now, id, number, Closed::SessionClosed, why);
         }
-    }
-
-    /// What can be told now: up to about one frame of updates, or that a first look is complete.
-    pub fn poll(&mut self, replica: &Replica) -> Option<FromNode> {
-        let mut updates = Vec::new();
-        let mut bytes = 0;
-        for (id, subscription) in &mut self.subscriptions {
-            subscription.look(replica);
-            while subscription.credit > 0 && bytes < FRAME_AIM {
-                let Some(path) = subscription.changed.pop_front() else { break };
-                let (event, more) = subscription.step(replica, &path);
-                if more {
-                    subscription.changed.push_front(path.clone());
-                }
-                let Some(event) = event else { continue };
-                if let Event::Value { value, .. } = &event {
-                    bytes += value.len();
-                }
-                bytes += 32;
-                subscription.credit -= 1;
-                let next = self.named.len() as u32;
-                let topic = match self.named.get(&path) {
-                    Some(alias) => Target::Alias(*alias),
-                    None if next < self.named_max => {
-                        self.named.insert(path.clone(), next);
-                        Target::Named { alias: next, path: path.to_string() }
-                    }
-                    None => Target::Path(path.to_string()),
-                };
-                updates.push(Update { subscription: *id, topic, event });
-            }
-            if updates.is_empty() && subscription.scan.is_none() && subscription.changed.is_empty() && !subscription.synced_told {
-                subscription.synced_told = true;
-                return Some(FromNode::Synced { subscription: *id });
-            }
-        }
-        (!updates.is_empty()).then_some(FromNode::Updates(updates))
+        self.sessions.all.remove(&id);
+        self.sessions.lost.remove(&id);
+        self.store_session(now, id)
     }
 }
 
-impl Subscription {
-    /// Whether a path lies where the first look has been already.
-    fn is_seen(&self, path: &Path) -> bool {
-        self.scan.as_ref().is_none_or(|scan| path.as_str() < scan.as_str())
-    }
-
-    fn is_told(&self, path: &Path) -> bool {
-        self.topics.get(path).is_some_and(|topic| topic.told.is_some())
-    }
-
-    fn mark(&mut self, path: &Path) {
-        let topic = self.topics.entry(path.clone()).or_default();
-        if !std::mem::replace(&mut topic.waiting, true) {
-            self.changed.push_back(path.clone());
-        }
-    }
-
-    /// Goes on with the first look, while little is waiting.
-    fn look(&mut self, replica: &Replica) {
-        while self.changed.len() < SCAN_MAX && self.credit > 0 {
-            let Some(from) = self.scan.take() else { return };
-            let prefix = self.selector.literal_prefix();
-            let mut found = Vec::new();
-            for (looked, (_, topic)) in replica.topics_from(&from).enumerate() {
-                if prefix.as_ref().is_some_and(|prefix| !topic.path.as_str().starts_with(prefix.as_str())) {
-                    break;
-                }
-                if looked == SCAN_MAX {
-                    self.scan = Some(topic.path.to_string());
-                    break;
-                }
-                if self.selector.matches(&topic.path) {
-                    found.push(topic.path.clone());
-                }
-            }
-            found.iter().for_each(|path| self.mark(path));
-        }
-    }
-
-    /// The next thing that a client is to be told of a path that has changed, and whether there is more after it.
-    fn step(&mut self, replica: &Replica, path: &Path) -> (Option<Event>, bool) {
-        let now = replica.topic(path);
-        let Some(known) = self.topics.get_mut(path) else { return (None, false) };
-        let definition = now.map(|(_, topic)| &topic.definition);
-        let (event, more) = match (&known.told, now) {
-            (Some(told), _) if Some(told) != definition => {
-                let held = replica.section(replica.section_of(path)).is_some();
-                known.told = None;
-                (Some(Event::Removed { reason: if held { Gone::Removed } else { Gone::Dropped } }), now.is_some())
-            }
-            (_, None) => (None, false),
-            (told, Some((section, topic))) => {
-                let write = replica.section(section).and_then(|section| section.value_of(replica.origins(), topic));
-                let value = write.and_then(|write| Some((write.value.as_ref()?, write.time_ms)));
-                if told.is_none() {
-                    known.told = Some(topic.definition.clone());
-                    (Some(Event::Added { topic: topic_spec(&topic.definition) }), value.is_some())
-                } else {
-                    let stamp = self.stamps.then(|| stamp_text(replica, section, path)).flatten();
-                    let unix_ms = |time_ms| self.stamps.then_some(time_ms);
-                    (value.map(|(value, time_ms)| Event::Value { value: value.to_vec(), unix_ms: unix_ms(time_ms), stamp }), false)
-                }
-            }
-        };
-        known.waiting = more;
-        if known.told.is_none() && !more {
-            self.topics.remove(path);
-        }
-        (event, more)
-    }
+fn unknown(id: SessionId) -> Refusal {
+    Refusal::new(Code::UnknownSession, id.to_string(), "this node has no such session, or the secret is another's")
+        .hint("it has ended, or its home is another node: open a new one")
 }
-
-/// A definition as people write it.
-pub fn topic_spec(definition: &Definition) -> TopicSpec {
-    let properties = definition.explicit_properties().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    TopicSpec { topic_type: definition.topic_type().name().into(), properties }
-}
-
-/// A value's stamp, for people: epoch, clock, and who wrote it.
-pub fn stamp_text(replica: &Replica, section: SectionId, path: &Path) -> Option<String> {
-    let write = replica.value(section, path)?;
-    let dot = replica.dot(write.dot);
-    Some(format!("{}.{}@{}#{}", write.stamp.epoch, write.stamp.seq, dot.origin, dot.number))
-}
-
-/// All sessions.
-pub type Sessions = BTreeMap<SessionId, Session>;

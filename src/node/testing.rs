@@ -1,21 +1,26 @@
-//! A node for tests: alone, with nothing stored and nothing configured.
+//! Nodes for tests: one alone, with nothing stored and nothing configured; or some that are linked.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use mangrove_crdt::{
     id::{Incarnation, MeshId, NodeId, Origin},
+    persist::{Row, Table},
     replica::Replica,
     time::Instant,
 };
-use mangrove_net::mesh::Pace;
+use mangrove_net::{link::LinkId, mesh::Pace};
 
-use super::{Hold, Input, Node, NodeConfig, Now, SessionId};
+use super::{ConnectionId, Hold, Input, Node, NodeConfig, Now, Output, Target};
+use crate::protocol::{FromNode, Request, Response};
 
 /// The node's id.
 pub const OWN: NodeId = NodeId([1; 32]);
 
-/// A session that is open.
-pub const SESSION: SessionId = SessionId(1);
+/// A client that is connected.
+pub const SESSION: ConnectionId = ConnectionId(1);
 
 /// So many milliseconds after the node's start.
 pub fn at(ms: u64) -> Now {
@@ -24,10 +29,19 @@ pub fn at(ms: u64) -> Now {
 
 /// The node, started at zero.
 pub fn node() -> Node {
-    let own = Origin { node: OWN, incarnation: Incarnation { boot: 1, nonce: 1 } };
+    let mut node = started(1, Replica::new(run(1, 1)), 0);
+    drop(node.handle_input(at(0), Input::SessionOpened { session: SESSION, client: "test".into(), aliases_max: 0, entropy: [7; 32] }));
+    node
+}
+
+fn run(number: u8, boot: u32) -> Origin {
+    Origin { node: NodeId([number; 32]), incarnation: Incarnation { boot, nonce: u64::from(boot) } }
+}
+
+fn started(number: u8, replica: Replica, ms: u64) -> Node {
     let config = NodeConfig {
         mesh: MeshId([9; 32]),
-        name: "own".into(),
+        name: if number == 1 { "own".into() } else { format!("n{number}") },
         addresses: Vec::new(),
         seeds: Vec::new(),
         authority: None,
@@ -35,10 +49,162 @@ pub fn node() -> Node {
         hold: Hold::All,
         pace: Pace::default(),
         retention: Duration::from_secs(1),
+        lease: Duration::from_secs(5),
+        settle: Duration::from_millis(300),
+        hold_grants: Duration::from_secs(5),
+        reconnect_timeout: Duration::from_secs(60),
         neighbours_max: 8,
         links: BTreeMap::new(),
     };
-    let mut node = Node::new(at(0), config, Replica::new(own));
-    drop(node.handle_input(at(0), Input::SessionOpened { session: SESSION, client: "test".into(), aliases_max: 0 }));
-    node
+    Node::new(at(ms), config, replica)
+}
+
+/// What is on a disk.
+type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+
+/// Some nodes, each linked to each unless they are kept apart. Frames and disks take no time.
+pub struct Meshed {
+    pub nodes: Vec<Node>,
+    /// Milliseconds since the start.
+    pub ms: u64,
+    /// What the clients of each node were told without having asked, in order.
+    pub told: Vec<(usize, ConnectionId, FromNode)>,
+    links: BTreeMap<(usize, usize), LinkId>,
+    disks: Vec<Rows>,
+    answers: BTreeMap<u64, Response>,
+    next: u64,
+}
+
+impl Meshed {
+    /// So many nodes that know each other.
+    pub fn new(count: u8) -> Self {
+        let nodes: Vec<Node> = (1..=count).map(|number| started(number, Replica::new(run(number, 1)), 0)).collect();
+        let disks = vec![BTreeMap::new(); nodes.len()];
+        let mut meshed = Meshed { nodes, ms: 0, told: Vec::new(), links: BTreeMap::new(), disks, answers: BTreeMap::new(), next: 0 };
+        meshed.heal();
+        meshed.pass(3_000);
+        meshed
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Links all that are not.
+    pub fn heal(&mut self) {
+        for (a, b) in (0..self.nodes.len()).flat_map(|a| (0..a).map(move |b| (a, b))) {
+            if self.links.contains_key(&(a, b)) {
+                continue;
+            }
+            for (at, other) in [(a, b), (b, a)] {
+                let link = LinkId(self.number());
+                self.links.insert((at, other), link);
+                let peer = self.nodes[other].id();
+                let dialled = (at == a).then(|| Target { node: Some(peer), addresses: Vec::new() });
+                self.input(at, Input::LinkUp { link, peer, address: "there".into(), dialled });
+            }
+        }
+        self.flow();
+    }
+
+    /// Cuts the links between one node and all others.
+    pub fn cut_off(&mut self, at: usize) {
+        for other in 0..self.nodes.len() {
+            for (a, b) in [(at, other), (other, at)] {
+                if let Some(link) = self.links.remove(&(a, b)) {
+                    self.input(a, Input::LinkDown { link, reason: "cut".into() });
+                }
+            }
+        }
+    }
+
+    /// A node ends, and starts over what is on its disk, without links and clients.
+    pub fn restart(&mut self, at: usize) {
+        self.cut_off(at);
+        let own = self.nodes[at].replica().own();
+        let rows = self.disks[at].iter().map(|((table, key), value)| Row { table: *table, key: key.clone(), value: Some(value.clone()) });
+        let replica = Replica::load(run(own.node.0[0], own.incarnation.boot + 1), rows).expect("what was stored can be read");
+        self.nodes[at] = started(own.node.0[0], replica, self.ms);
+        self.heal();
+    }
+
+    /// A client comes to a node.
+    pub fn client(&mut self, at: usize) -> ConnectionId {
+        let session = ConnectionId(self.number());
+        let entropy = *blake3::hash(&session.0.to_be_bytes()).as_bytes();
+        self.input(at, Input::SessionOpened { session, client: "test".into(), aliases_max: 0, entropy });
+        session
+    }
+
+    /// A client goes.
+    pub fn gone(&mut self, at: usize, session: ConnectionId) {
+        self.input(at, Input::SessionClosed { session });
+        self.flow();
+    }
+
+    /// A client asks; what it is answered.
+    pub fn ask(&mut self, at: usize, session: ConnectionId, request: Request) -> Response {
+        let id = self.number();
+        self.input(at, Input::Request { session, id, request });
+        self.flow();
+        self.answers.remove(&id).expect("an answer")
+    }
+
+    /// Time passes.
+    pub fn pass(&mut self, ms: u64) {
+        let end = self.ms + ms;
+        loop {
+            let due = self.nodes.iter().filter_map(|node| node.poll_timeout()).map(|(due, _)| due.0.div_ceil(1_000)).min();
+            self.ms = due.map_or(end, |due| due.clamp(self.ms, end));
+            for at in 0..self.nodes.len() {
+                if self.nodes[at].poll_timeout().is_some_and(|(due, _)| due.0 <= self.ms * 1_000) {
+                    self.input(at, Input::Timeout);
+                }
+            }
+            self.flow();
+            if self.ms == end {
+                return;
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        at(self.ms)
+    }
+
+    fn input(&mut self, at: usize, input: Input<'_>) {
+        let now = self.now();
+        let mut outputs: VecDeque<Output> = self.nodes[at].handle_input(now, input).collect();
+        while let Some(output) = outputs.pop_front() {
+            match output {
+                Output::Persist { rows, mark, .. } => {
+                    for Row { table, key, value } in rows {
+                        match value {
+                            Some(value) => self.disks[at].insert((table, key), value),
+                            None => self.disks[at].remove(&(table, key)),
+                        };
+                    }
+                    outputs.extend(self.nodes[at].handle_input(now, Input::Persisted { released: mark, synced: mark }));
+                }
+                Output::Send { message: FromNode::Response { id, response }, .. } => _ = self.answers.insert(id, response),
+                Output::Send { session, message } => self.told.push((at, session, message)),
+                Output::Hangup { .. } | Output::Dial(_) | Output::Trust { .. } | Output::Stop { .. } => {}
+            }
+        }
+    }
+
+    /// Frames cross until there are none.
+    fn flow(&mut self) {
+        let (now, mut moved) = (self.now(), true);
+        while std::mem::take(&mut moved) {
+            for ((at, other), link) in self.links.clone() {
+                while let Some(frame) = self.nodes[at].poll_transmit(now, link, &|_| false) {
+                    moved = true;
+                    let link = self.links[&(other, at)];
+                    self.input(other, Input::Frame { link, lane: frame.lane, bytes: &frame.bytes });
+                }
+            }
+        }
+    }
 }

@@ -11,8 +11,8 @@ use mangrove_crdt::{
 
 use super::{
     Node, Now,
+    connections::{stamp_text, topic_spec},
     membership::OUTCAST_HINT,
-    sessions::{stamp_text, topic_spec},
 };
 use crate::protocol::{
     Code, DisplacedRow, FRAME_AIM, Finding, LinkRow, LinkState, NodeRow, NodeState, PAGE_MAX, Page, Refusal, SectionRow, Severity, Status,
@@ -41,7 +41,7 @@ impl Node {
             nodes: members.len() as u32 + 1,
             reachable: reachable as u32 + 1,
             links: self.links.len() as u32,
-            sessions: self.sessions.len() as u32,
+            sessions: self.connections.len() as u32,
             sections: self.replica.held().count() as u32 - 1,
             topics: self.replica.topic_count() as u64,
             value_bytes: self.replica.value_bytes(None),

@@ -153,6 +153,16 @@ codes! {
     Fixed = 31 "fixed",
     /// The section takes writes only from an active update source.
     QuorumOnly = 32 "quorum-only",
+    /// A branch above or below it is claimed.
+    Overlaps = 33 "overlaps",
+    /// The session has claimed this branch already.
+    AlreadyClaimed = 34 "already-claimed",
+    /// The epoch under which it was sent has ended; `who` is the holder now.
+    Fenced = 35 "fenced",
+    /// There is no such source in this session, or none at the branch.
+    UnknownSource = 36 "unknown-source",
+    /// There is no such session here, or the secret is another's.
+    UnknownSession = 37 "unknown-session",
 }
 
 impl fmt::Display for Code {

@@ -58,13 +58,14 @@ fn item_refusals() -> impl Strategy<Value = Vec<ItemRefusal>> {
 
 fn set_batch() -> impl Strategy<Value = SetBatch> {
     let items = vec((target(), bytes()).prop_map(|(target, value)| SetItem { target, value }), 0..5);
-    (items, option::of(spec()), durability()).prop_map(|(items, add, durability)| SetBatch { items, add, durability })
+    let under = option::of((any::<u32>(), any::<u64>()).prop_map(|(source, epoch)| Authority { source, epoch }));
+    (items, option::of(spec()), durability(), under).prop_map(|(items, add, durability, under)| SetBatch { items, add, durability, under })
 }
 
 fn request() -> impl Strategy<Value = Request> {
     let about_topics = prop_oneof![
         (spec(), texts()).prop_map(|(topic, paths)| Request::TopicsAdd { topic, paths }),
-        text().prop_map(|selector| Request::TopicsRemove { selector }),
+        (text(), any::<bool>()).prop_map(|(selector, force)| Request::TopicsRemove { selector, force }),
         (text(), page()).prop_map(|(selector, page)| Request::Topics { selector, page }),
         text().prop_map(|path| Request::TopicShow { path }),
         set_batch().prop_map(Request::Set),
@@ -390,7 +391,7 @@ fn lists_are_limited_before_they_take_memory() {
 #[test]
 fn frames_over_the_limit_are_refused_at_both_ends() {
     let item = SetItem { target: Target::Alias(0), value: vec![0; FRAME_MAX] };
-    let batch = SetBatch { items: vec![item], add: None, durability: None };
+    let batch = SetBatch { items: vec![item], add: None, durability: None, under: None };
     let message = FromClient::Request { id: 1, request: Request::Set(batch) };
     let mut buffer = vec![1, 2, 3];
     assert_eq!(put_frame(&message, &mut buffer).unwrap_err().limit, FRAME_MAX);
@@ -402,7 +403,7 @@ fn frames_over_the_limit_are_refused_at_both_ends() {
 #[test]
 fn a_value_of_the_greatest_length_fits_with_the_longest_path() {
     let item = SetItem { target: Target::Named { alias: u32::MAX, path: "p".repeat(1024) }, value: vec![0; VALUE_MAX] };
-    let batch = SetBatch { items: vec![item], add: Some(TopicSpec::of("binary")), durability: Some(Durability::Mesh(3)) };
+    let batch = SetBatch { items: vec![item], add: Some(TopicSpec::of("binary")), durability: Some(Durability::Mesh(3)), under: None };
     assert!(frame(&FromClient::Request { id: u64::MAX, request: Request::Set(batch) }).is_ok());
 }
 

@@ -23,7 +23,7 @@ use super::dial::Dialers;
 use super::gateway::{Admitted, Outbox};
 use super::vault_names::{IDENTITY, LEFT, NAME, OPERATOR, TICKETS};
 use crate::config::Config;
-use crate::node::{ALIASES_MAX, Input, Node, Output, Parting, SessionId, Target};
+use crate::node::{ALIASES_MAX, ConnectionId, Input, Node, Output, Parting, Target};
 use crate::protocol::{self, Code, Finding, FromNode, Refusal, Request, Response, Severity, Welcome};
 use crate::store::{Batch, Report, StoreError, Sync, Vault, Writer};
 
@@ -68,17 +68,17 @@ pub(super) enum Command {
         answer: oneshot::Sender<Result<Admitted, Refusal>>,
     },
     /// A client asks for something.
-    Request { session: SessionId, id: u64, request: Result<Request, Refusal>, permit: Option<OwnedSemaphorePermit> },
+    Request { session: ConnectionId, id: u64, request: Result<Request, Refusal>, permit: Option<OwnedSemaphorePermit> },
     /// A client can take more updates.
-    Credit { session: SessionId, subscription: u32, updates: u32 },
+    Credit { session: ConnectionId, subscription: u32, updates: u32 },
     /// A session's stream can take more.
     SessionWritable,
     /// A client has gone.
-    SessionClosed { session: SessionId },
+    SessionClosed { session: ConnectionId },
     /// The store thread reports.
     Store(Report),
     /// A new certificate was granted, or not.
-    Renewed { result: Result<Box<Identity>, String>, asked_by: Option<(SessionId, u64)> },
+    Renewed { result: Result<Box<Identity>, String>, asked_by: Option<(ConnectionId, u64)> },
     /// Somebody wants the node to end.
     Stop,
 }
@@ -105,7 +105,7 @@ pub(super) struct Drive {
     pub(super) back: mpsc::UnboundedSender<Command>,
     pub(super) linked: watch::Sender<Arc<BTreeSet<NodeId>>>,
     links: BTreeMap<LinkId, LinkHandle>,
-    sessions: BTreeMap<SessionId, SessionHandle>,
+    sessions: BTreeMap<ConnectionId, SessionHandle>,
     dial_errors: BTreeMap<NodeId, String>,
     /// Why the last dialling of a configured address failed.
     seed_error: Option<String>,
@@ -276,7 +276,7 @@ impl Drive {
         }
     }
 
-    fn send(&mut self, id: SessionId, message: FromNode) {
+    fn send(&mut self, id: ConnectionId, message: FromNode) {
         if let Some(session) = self.sessions.get_mut(&id) {
             let permit = match &message {
                 FromNode::Response { id, .. } => session.permits.remove(id),
@@ -286,7 +286,7 @@ impl Drive {
         }
     }
 
-    fn respond(&mut self, session: SessionId, id: u64, response: Response) {
+    fn respond(&mut self, session: ConnectionId, id: u64, response: Response) {
         self.send(session, FromNode::Response { id, response });
     }
 
@@ -386,10 +386,12 @@ impl Drive {
         if version == 0 {
             return Err(Refusal::new(Code::Unsupported, "session", "there is no protocol version 0"));
         }
+        let mut entropy = [0; 32];
+        getrandom::fill(&mut entropy).map_err(|error| Refusal::new(Code::Internal, "session", error.to_string()))?;
         self.next_id += 1;
-        let session = SessionId(self.next_id);
+        let session = ConnectionId(self.next_id);
         self.sessions.insert(session, SessionHandle { outbox, permits: BTreeMap::new() });
-        self.input(Input::SessionOpened { session, client, aliases_max: aliases_max.min(ALIASES_MAX) });
+        self.input(Input::SessionOpened { session, client, aliases_max: aliases_max.min(ALIASES_MAX), entropy });
         let welcome = Welcome {
             version: version.min(protocol::VERSION),
             session: session.0,
@@ -403,7 +405,7 @@ impl Drive {
     }
 
     /// What only the driver can answer, or complete; the rest is for the node.
-    fn request(&mut self, session: SessionId, id: u64, request: Request) {
+    fn request(&mut self, session: ConnectionId, id: u64, request: Request) {
         let response = match request {
             Request::Status => {
                 let mut status = self.node.status(now());
@@ -626,7 +628,7 @@ impl Drive {
     }
 
     /// Gets a new certificate: from its own authority key, or from a linked node with that role.
-    fn renew(&mut self, asked_by: Option<(SessionId, u64)>) {
+    fn renew(&mut self, asked_by: Option<(ConnectionId, u64)>) {
         if std::mem::replace(&mut self.renewing, true) {
             if let Some((session, id)) = asked_by {
                 let refusal = Refusal::new(Code::NotReady, "renew", "a renewal is under way");
@@ -656,7 +658,7 @@ impl Drive {
         });
     }
 
-    fn renewed(&mut self, result: Result<Box<Identity>, String>, asked_by: Option<(SessionId, u64)>) {
+    fn renewed(&mut self, result: Result<Box<Identity>, String>, asked_by: Option<(ConnectionId, u64)>) {
         self.renewing = false;
         let kept = result.and_then(|identity| {
             self.vault.put(IDENTITY, &identity.to_bytes()).map_err(|error| error.to_string())?;

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::drive::Command;
-use crate::node::SessionId;
+use crate::node::ConnectionId;
 use crate::protocol::{self, Code, FRAME_MAX, FromClient, FromNode, HELLO_MAX, Hello, Refusal, Request, Welcome};
 
 /// How many requests of one session may be unanswered at once.
@@ -47,7 +47,7 @@ impl Outbox {
 
 /// What the loop answers to a client's hello.
 pub(super) struct Admitted {
-    pub(super) session: SessionId,
+    pub(super) session: ConnectionId,
     pub(super) welcome: Welcome,
 }
 
@@ -97,7 +97,7 @@ where
     Ok(())
 }
 
-async fn read_all<R: AsyncRead + Unpin>(read: &mut R, commands: &mpsc::UnboundedSender<Command>, session: SessionId) -> io::Result<()> {
+async fn read_all<R: AsyncRead + Unpin>(read: &mut R, commands: &mpsc::UnboundedSender<Command>, session: ConnectionId) -> io::Result<()> {
     let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
     while let Some(bytes) = read_frame(read, FRAME_MAX).await? {
         let command = match protocol::decode_from_client(&bytes) {
@@ -119,7 +119,7 @@ async fn read_all<R: AsyncRead + Unpin>(read: &mut R, commands: &mpsc::Unbounded
     Ok(())
 }
 
-async fn request_command(requests: &Arc<Semaphore>, session: SessionId, id: u64, request: Result<Request, Refusal>) -> Command {
+async fn request_command(requests: &Arc<Semaphore>, session: ConnectionId, id: u64, request: Result<Request, Refusal>) -> Command {
     // The semaphore is never closed; without a permit the request would only go unbounded.
     let permit = requests.clone().acquire_owned().await.ok();
     Command::Request { session, id, request, permit }

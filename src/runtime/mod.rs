@@ -379,6 +379,10 @@ fn node_config(config: &Config, identity: &Identity, vault: &Vault, name: String
         },
         pace: Pace { pulse: config.pulse, ..Pace::default() },
         retention: config.retention,
+        lease: config.lease,
+        settle: config.settle,
+        hold_grants: config.hold_grants,
+        reconnect_timeout: config.reconnect_timeout,
         neighbours_max: config.neighbours_max,
         links: config
             .links

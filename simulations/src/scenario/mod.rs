@@ -103,6 +103,14 @@ pub struct NodeSettings {
     pub graft_after: Duration,
     /// How long removals in the built-in section are remembered.
     pub retention: Duration,
+    /// After how much silence a node is taken for gone.
+    pub lease: Duration,
+    /// How long a branch that nobody holds waits for claims to spread.
+    pub settle: Duration,
+    /// For how long a session that has lost its connection keeps its branches.
+    pub hold: Duration,
+    /// For how long it may be taken up again.
+    pub reconnect_timeout: Duration,
     /// Up to how many neighbours everyone dials everyone.
     pub neighbours_max: usize,
     /// How much one frame holds.

@@ -152,7 +152,7 @@ fn nodes(mut keys: Keys) -> Result<(Vec<NodeSpec>, NodeSettings), BadScenario> {
             return Err(keys.bad("seeds", format!("no node is called {seed:?}")));
         }
     }
-    let config = settings(table_or_empty(&mut keys, "config", &["lease", "settle", "drift_max_ppm", "hold"])?)?;
+    let config = settings(table_or_empty(&mut keys, "config", &["drift_max_ppm"])?)?;
     keys.end()?;
     Ok((nodes, config))
 }
@@ -167,6 +167,10 @@ fn settings(mut keys: Keys) -> Result<NodeSettings, BadScenario> {
     let check = duration("check", pace.check)?;
     let graft_after = duration("graft_after", pace.graft_after)?;
     let retention = duration("retention", Duration::from_secs(7 * 86_400))?;
+    let lease = duration("lease", Duration::from_secs(5))?;
+    let settle = duration("settle", Duration::from_millis(300))?;
+    let hold = duration("hold", Duration::from_secs(5))?;
+    let reconnect_timeout = duration("reconnect_timeout", Duration::from_secs(60))?;
     let idle_timeout = duration("idle_timeout", Duration::from_secs(20))?.as_micros() as Time;
     for (key, value) in [("heartbeat", heartbeat), ("report", report), ("check", check), ("graft_after", graft_after)] {
         if value < Duration::from_millis(1) {
@@ -179,6 +183,10 @@ fn settings(mut keys: Keys) -> Result<NodeSettings, BadScenario> {
         check,
         graft_after,
         retention,
+        lease,
+        settle,
+        hold,
+        reconnect_timeout,
         neighbours_max: keys.count("neighbours_max")?.unwrap_or(8) as usize,
         limits: Limits {
             batch_bytes: keys.count("batch_bytes")?.map_or(limits.batch_bytes, |bytes| bytes as usize),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mangrove::{
-    node::SessionId,
+    node::ConnectionId,
     protocol::{Event as Told, FromNode, Request, Response, SetBatch, SetItem, Target, TopicSpec},
 };
 use mangrove_crdt::{definition::Durability, path::Path};
@@ -12,7 +12,7 @@ use super::{Phase, World};
 use crate::{
     checks::{integrity, reads},
     history::{Doing, Outcome, payload},
-    host::Item,
+    host::{Item, entropy},
     oracle::About,
     queue::Event,
     scenario::{Observed, SECOND, Scenario, Time},
@@ -42,7 +42,7 @@ pub struct Client {
     role: Role,
     homes: Vec<usize>,
     /// The host, its process, and the session there.
-    session: Option<(usize, u32, SessionId)>,
+    session: Option<(usize, u32, ConnectionId)>,
     /// Counts its sessions.
     sessions: u32,
     /// Its operations that are under way.
@@ -89,7 +89,7 @@ impl World<'_> {
     }
 
     /// The client's session, opened anew if it has none and a home of it runs.
-    fn connected(&mut self, at: usize) -> Option<(usize, SessionId)> {
+    fn connected(&mut self, at: usize) -> Option<(usize, ConnectionId)> {
         if let Some((host, process, session)) = self.clients[at].session {
             if self.hosts[host].process.is_some() && self.hosts[host].process_no == process {
                 return Some((host, session));
@@ -99,18 +99,19 @@ impl World<'_> {
         let open = |host: &usize| self.hosts[*host].process.is_some() && !self.hosts[*host].expelled;
         let host = self.clients[at].homes.iter().copied().find(open)?;
         let process = self.hosts[host].process.as_mut()?;
-        let session = SessionId(process.next_id());
+        let session = ConnectionId(process.next_id());
         self.clients[at].session = Some((host, self.hosts[host].process_no, session));
         self.clients[at].sessions += 1;
         if let Role::Subscriber { told, subscription, .. } = &mut self.clients[at].role {
             told.clear();
             *subscription = None;
         }
-        self.offer(host, Item::Opened(session));
+        let by = (host as u32, self.hosts[host].process_no);
+        self.offer(host, Item::Opened(session, entropy(by, session)));
         Some((host, session))
     }
 
-    fn found(&mut self, at: usize, session: (usize, SessionId), done: usize) {
+    fn found(&mut self, at: usize, session: (usize, ConnectionId), done: usize) {
         if !self.clients[at].pending.is_empty() {
             return;
         }
@@ -130,7 +131,7 @@ impl World<'_> {
         });
     }
 
-    fn write(&mut self, at: usize, session: (usize, SessionId), spec: usize) {
+    fn write(&mut self, at: usize, session: (usize, ConnectionId), spec: usize) {
         let source = &self.scenario.workload.sources[spec];
         let dice = &mut self.dice.work;
         let next = self.now + source.gap.draw(dice).max(1.0) as Time;
@@ -156,7 +157,7 @@ impl World<'_> {
             let (durability, asked) = (source.durability.unwrap_or(usual), source.durability);
             self.ask(at, session, Doing::Set, path.clone(), len, durability, |op| {
                 let items = vec![SetItem { target: Target::Path(path), value: payload(op, len) }];
-                Request::Set(SetBatch { items, add: None, durability: asked })
+                Request::Set(SetBatch { items, add: None, durability: asked, under: None })
             });
         } else if drawn < set + add {
             self.ask(at, session, Doing::Add, path.clone(), 0, usual, |_| Request::TopicsAdd {
@@ -164,7 +165,7 @@ impl World<'_> {
                 paths: vec![path],
             });
         } else {
-            self.ask(at, session, Doing::Remove, path.clone(), 0, usual, |_| Request::TopicsRemove { selector: path });
+            self.ask(at, session, Doing::Remove, path.clone(), 0, usual, |_| Request::TopicsRemove { selector: path, force: false });
         }
     }
 
@@ -173,7 +174,7 @@ impl World<'_> {
     pub(super) fn ask(
         &mut self,
         client: usize,
-        (host, session): (usize, SessionId),
+        (host, session): (usize, ConnectionId),
         doing: Doing,
         path: String,
         len: usize,
@@ -199,7 +200,7 @@ impl World<'_> {
                 about.paths = targets.filter_map(|target| if let Target::Path(text) = target { path(text) } else { None }).collect();
             }
             Request::TopicsAdd { paths, .. } => about.paths = paths.iter().filter_map(path).collect(),
-            Request::TopicsRemove { selector } => {
+            Request::TopicsRemove { selector, .. } => {
                 about.paths = path(selector).into_iter().collect();
                 about.removes = self.oracle.living(replica, &about.paths);
             }
@@ -236,7 +237,7 @@ impl World<'_> {
     }
 
     /// A node tells a client something.
-    pub(super) fn told(&mut self, host: usize, session: SessionId, message: FromNode) {
+    pub(super) fn told(&mut self, host: usize, session: ConnectionId, message: FromNode) {
         let mut said = Vec::new();
         // Everything that a client is told is a part of the run.
         if mangrove::protocol::put_frame(&message, &mut said).is_ok() {
@@ -344,7 +345,7 @@ impl World<'_> {
         }
         let number = self.hosts[host].process_no;
         let here = self.clients.iter().filter_map(|client| client.session).filter(|(at, process, _)| (*at, *process) == (host, number));
-        let sessions: Vec<SessionId> = here.map(|(_, _, session)| session).collect();
+        let sessions: Vec<ConnectionId> = here.map(|(_, _, session)| session).collect();
         for session in sessions {
             while let Some(message) = self.hosts[host].process.as_mut().and_then(|process| process.node.poll_updates(session)) {
                 self.told(host, session, message);

@@ -12,7 +12,7 @@ use crate::{
     dice::{Amount, Dice},
     disk::Health,
     history::Doing,
-    host::{Image, Item, identity},
+    host::{Image, Item, entropy, identity},
     queue::Event,
     scenario::{Crash, FaultKind, FaultSpec, Mode, Observed, Scenario, Shape, Time, When, Who, fault::Budget, kinds::usual},
     tamper::{Tamper, is},
@@ -425,8 +425,8 @@ impl World<'_> {
         let by = (host as u32, self.hosts[host].process_no);
         let op = self.history.ask(Doing::Other, String::new(), 0, by, self.now, Durability::Memory);
         let Some(process) = self.hosts[host].process.as_mut() else { return };
-        let session = mangrove::node::SessionId(process.next_id());
-        self.offer(host, Item::Opened(session));
+        let session = mangrove::node::ConnectionId(process.next_id());
+        self.offer(host, Item::Opened(session, entropy(by, session)));
         self.offer(host, Item::Request { session, op, request: request(op) });
     }
 

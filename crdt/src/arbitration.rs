@@ -1,0 +1,417 @@
+//! Who should be the update source of a branch: a pure judgement of the claims and grants that are known.
+//!
+//! Every session that wants a branch has a *claim* in the standing plane of the branch's section; whoever has it is named by the branch's *grant*.
+//! The claims of a branch form a queue: priority, then the Lamport time of registration, then the session's id. The queue picks *successors* only:
+//! who holds the branch keeps it, whatever comes, until its claim goes, its session is away for too long, or its home has been silent for too long.
+//! Whether a home lives is each node's own judgement, by its own clock, so nodes may differ for a while; what joins them again is the
+//! grant: the greater (epoch, rank) stands, everywhere.
+//!
+//! A branch above or below another session's claim is refused where that is known. Where it was not, on the two sides of a split, of all claims
+//! that overlap the earliest stand and the others close: see [`Contest::stands`].
+//!
+//! Releasing a branch leaves a grant without a holder under the next epoch, the *open* epoch, under which plain writes are stamped from then on: so they
+//! are never older than what the source has left, on nodes that come later, too.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use crate::{
+    id::{NodeId, SessionId},
+    path::Path,
+    stamp::Rank,
+    standing::ClaimRecord,
+};
+
+/// A claim that stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Claim {
+    /// Whose.
+    pub session: SessionId,
+    /// What it says.
+    pub record: ClaimRecord,
+}
+
+impl Claim {
+    /// Its place in the queue: the least is next.
+    pub fn place(&self) -> (Reverse<i32>, u64, SessionId) {
+        (Reverse(self.record.priority), self.record.registered, self.session)
+    }
+
+    /// When it was registered: of claims that overlap, the least stands.
+    fn age(&self) -> (u64, SessionId) {
+        (self.record.registered, self.session)
+    }
+
+    /// The rank of a grant to it.
+    pub fn rank(&self) -> Rank {
+        Rank { priority: self.record.priority, session: self.session }
+    }
+}
+
+/// The newest grant of a branch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Grant {
+    /// Its epoch; without a holder, the open epoch.
+    pub epoch: u64,
+    /// The rank under which the holder writes.
+    pub rank: Option<Rank>,
+    /// The session that holds the branch, and its home; `None` once it was released.
+    pub holder: Option<(SessionId, NodeId)>,
+}
+
+/// What is known of one branch.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Branch {
+    /// Its queue, the next first.
+    claims: Vec<Claim>,
+    /// Who holds it.
+    pub grant: Option<Grant>,
+}
+
+/// How a claim is to be judged by a node at some moment.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Life {
+    /// Its session is presumed to have ended: it does not count.
+    Presumed,
+    /// Its session or its home has been out of reach for longer than it may hold a branch: it keeps its place and is passed over.
+    Away,
+    /// It may hold the branch.
+    Present,
+}
+
+impl Branch {
+    /// The queue, the next first.
+    pub fn claims(&self) -> &[Claim] {
+        &self.claims
+    }
+
+    /// A session's claim.
+    pub fn claim(&self, session: &SessionId) -> Option<&Claim> {
+        self.claims.iter().find(|claim| claim.session == *session)
+    }
+
+    /// Who holds it by the newest grant, if its claim stands yet.
+    pub fn holder(&self) -> Option<&Claim> {
+        let (session, _) = self.grant.as_ref()?.holder.as_ref()?;
+        self.claim(session)
+    }
+
+    /// Who should hold it: the holder if it may, otherwise the first that may.
+    pub fn rightful(&self, life: impl Fn(&Claim) -> Life) -> Option<&Claim> {
+        let may = |claim: &&Claim| life(claim) == Life::Present;
+        self.holder().filter(may).or_else(|| self.claims.iter().find(may))
+    }
+
+    /// Whether anybody is, or wants to be, its source: then nobody else may write.
+    pub fn is_claimed(&self, life: impl Fn(&Claim) -> Life) -> bool {
+        self.claims.iter().any(|claim| life(claim) > Life::Presumed)
+    }
+
+    fn is_bare(&self) -> bool {
+        self.claims.is_empty() && self.grant.is_none()
+    }
+}
+
+/// All branches of one section that are claimed, or were.
+#[derive(Clone, Debug, Default)]
+pub struct Contest {
+    branches: BTreeMap<Path, Branch>,
+    /// The branches on which each home has claims.
+    homes: BTreeMap<NodeId, BTreeSet<Path>>,
+    claims: usize,
+}
+
+impl Contest {
+    /// A branch that is claimed, or was.
+    pub fn branch(&self, branch: &Path) -> Option<&Branch> {
+        self.branches.get(branch)
+    }
+
+    /// All of them, in order, after one.
+    pub fn after(&self, after: Option<&str>) -> impl Iterator<Item = (&Path, &Branch)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        self.branches.range::<str, _>((from, Unbounded))
+    }
+
+    /// How many claims there are.
+    pub fn claims(&self) -> usize {
+        self.claims
+    }
+
+    /// Whether there is nothing, not even a release to remember.
+    pub fn is_empty(&self) -> bool {
+        self.branches.is_empty()
+    }
+
+    /// The nodes that have claims here.
+    pub fn homes(&self) -> impl Iterator<Item = &NodeId> {
+        self.homes.keys()
+    }
+
+    /// The branches on which a node has claims.
+    pub fn branches_of(&self, home: &NodeId) -> impl Iterator<Item = &Path> {
+        self.homes.get(home).into_iter().flatten()
+    }
+
+    /// A claim was registered, changed, or went.
+    pub fn set_claim(&mut self, branch: &Path, session: SessionId, record: Option<ClaimRecord>) {
+        let known = self.branches.entry(branch.clone()).or_default();
+        let before = known.claims.len();
+        known.claims.retain(|claim| claim.session != session);
+        if let Some(record) = record {
+            let claim = Claim { session, record };
+            let at = known.claims.partition_point(|other| other.place() < claim.place());
+            known.claims.insert(at, claim);
+        }
+        self.claims = self.claims + known.claims.len() - before;
+        let homes: BTreeSet<NodeId> = known.claims.iter().map(|claim| claim.record.home).collect();
+        for home in &homes {
+            self.homes.entry(*home).or_default().insert(branch.clone());
+        }
+        self.homes.retain(|home, branches| {
+            if !homes.contains(home) {
+                branches.remove(branch);
+            }
+            !branches.is_empty()
+        });
+        self.drop_bare(branch);
+    }
+
+    /// A branch was granted or released.
+    pub fn set_grant(&mut self, branch: &Path, grant: Option<Grant>) {
+        self.branches.entry(branch.clone()).or_default().grant = grant;
+        self.drop_bare(branch);
+    }
+
+    fn drop_bare(&mut self, branch: &Path) {
+        if self.branches.get(branch).is_some_and(Branch::is_bare) {
+            self.branches.remove(branch);
+        }
+    }
+
+    /// The branch above a path, or at it, that is claimed.
+    pub fn claimed_above(&self, path: &Path, life: impl Fn(&Claim) -> Life) -> Option<(&Path, &Branch)> {
+        if self.claims == 0 {
+            return None;
+        }
+        let above = path.self_and_ancestors().filter_map(|branch| self.branches.get_key_value(branch));
+        above.into_iter().find(|(_, branch)| branch.is_claimed(&life))
+    }
+
+    /// Under which epoch a path is written that no source stands above: the greatest that a release left behind, above it.
+    pub fn open_epoch(&self, path: &Path) -> u64 {
+        if self.branches.is_empty() {
+            return 0;
+        }
+        let above = path.self_and_ancestors().filter_map(|branch| self.branches.get(branch)?.grant.as_ref());
+        above.map(|grant| if grant.holder.is_some() { grant.epoch + 1 } else { grant.epoch }).max().unwrap_or(0)
+    }
+
+    /// Branches strictly above or below one that have claims.
+    pub fn overlapping(&self, branch: &Path) -> impl Iterator<Item = (&Path, &Branch)> + use<'_> {
+        let above = branch.self_and_ancestors().skip(1).filter_map(|above| self.branches.get_key_value(above));
+        let above: Vec<(&Path, &Branch)> = above.collect();
+        above.into_iter().chain(self.below(branch)).filter(|(_, other)| !other.claims.is_empty())
+    }
+
+    fn below<'a>(&'a self, branch: &Path) -> impl Iterator<Item = (&'a Path, &'a Branch)> + use<'a> {
+        let prefix = format!("{branch}/");
+        let range = self.branches.range::<str, _>((std::ops::Bound::Included(prefix.as_str()), std::ops::Bound::Unbounded));
+        range.take_while(move |(path, _)| path.as_str().starts_with(&prefix))
+    }
+
+    /// The earliest claim on a branch strictly above or below one, with that branch.
+    pub fn overlap(&self, branch: &Path, life: impl Fn(&Claim) -> Life) -> Option<(&Path, &Claim)> {
+        let claims = self.overlapping(branch).flat_map(|(path, other)| other.claims.iter().map(move |claim| (path, claim)));
+        claims.filter(|(_, claim)| life(claim) > Life::Presumed).min_by_key(|(_, claim)| claim.age())
+    }
+
+    /// Whether a claim stands against those on branches above and below it; if not, the one in its way. Of all that overlap, directly or by way of
+    /// others, the earliest is taken first, then each next one that no taken one overlaps: so what is in the way stands itself.
+    pub fn stands(&self, branch: &Path, session: &SessionId, life: impl Fn(&Claim) -> Life) -> Result<(), (Path, SessionId)> {
+        if self.overlap(branch, &life).is_none() {
+            return Ok(());
+        }
+        // All that overlaps it lies below its topmost claimed ancestor.
+        let claimed = |path: &&str| self.branches.get(*path).is_some_and(|branch| !branch.claims.is_empty());
+        let top = branch.self_and_ancestors().filter(claimed).last().unwrap_or(branch.as_str());
+        let Some((top, own)) = self.branches.get_key_value(top) else { return Ok(()) };
+        let mut claims: Vec<(&Path, &Claim)> = std::iter::once((top, own))
+            .chain(self.below(top))
+            .flat_map(|(path, branch)| branch.claims.iter().map(move |claim| (path, claim)))
+            .filter(|(_, claim)| life(claim) > Life::Presumed)
+            .collect();
+        claims.sort_by_key(|(_, claim)| claim.age());
+        let mut taken: BTreeMap<Path, SessionId> = BTreeMap::new();
+        for (path, claim) in claims {
+            let above = path.self_and_ancestors().skip(1).find_map(|above| taken.get_key_value(above));
+            let prefix = format!("{path}/");
+            let below = || {
+                let next = taken.range::<str, _>((std::ops::Bound::Included(prefix.as_str()), std::ops::Bound::Unbounded)).next();
+                next.filter(|(below, _)| below.as_str().starts_with(&prefix))
+            };
+            let in_the_way = above.or_else(below).map(|(path, session)| (path.clone(), *session));
+            if path == branch && claim.session == *session {
+                return in_the_way.map_or(Ok(()), Err);
+            }
+            if in_the_way.is_none() {
+                taken.entry(path.clone()).or_insert(claim.session);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn path(text: &str) -> Path {
+        Path::parse(text).unwrap()
+    }
+
+    fn session(number: u8) -> SessionId {
+        SessionId([number; 16])
+    }
+
+    fn record(branch: &str, home: u8, priority: i32, registered: u64) -> ClaimRecord {
+        ClaimRecord {
+            branch: path(branch),
+            home: NodeId([home; 32]),
+            priority,
+            registered,
+            hold_ms: 5_000,
+            reconnect_timeout_ms: 60_000,
+            number: 1,
+            away: false,
+        }
+    }
+
+    fn contest(claims: &[(&str, u8, i32, u64)]) -> Contest {
+        let mut contest = Contest::default();
+        for (branch, number, priority, registered) in claims {
+            contest.set_claim(&path(branch), session(*number), Some(record(branch, *number, *priority, *registered)));
+        }
+        contest
+    }
+
+    fn present(_: &Claim) -> Life {
+        Life::Present
+    }
+
+    fn rightful(contest: &Contest, branch: &str, life: impl Fn(&Claim) -> Life) -> Option<u8> {
+        contest.branch(&path(branch))?.rightful(life).map(|claim| claim.session.0[0])
+    }
+
+    fn granted(epoch: u64, number: u8) -> Option<Grant> {
+        let rank = Rank { priority: 0, session: session(number) };
+        Some(Grant { epoch, rank: Some(rank), holder: Some((session(number), NodeId([number; 32]))) })
+    }
+
+    #[test]
+    fn the_queue_is_by_priority_then_registration_then_session() {
+        let contest = contest(&[("a", 1, 0, 9), ("a", 2, 0, 3), ("a", 3, 5, 99), ("a", 4, 0, 3)]);
+        let queue: Vec<u8> = contest.branch(&path("a")).unwrap().claims().iter().map(|claim| claim.session.0[0]).collect();
+        assert_eq!(queue, [3, 2, 4, 1]);
+        assert_eq!(rightful(&contest, "a", present), Some(3));
+    }
+
+    #[test]
+    fn an_incumbent_keeps_its_branch_until_it_is_away_or_its_claim_goes() {
+        let mut contest = contest(&[("a", 1, 0, 1), ("a", 2, 7, 2)]);
+        contest.set_grant(&path("a"), granted(4, 1));
+        assert_eq!(rightful(&contest, "a", present), Some(1), "whoever comes with a greater priority waits");
+        let away = |number: u8| move |claim: &Claim| if claim.session == session(number) { Life::Away } else { Life::Present };
+        assert_eq!(rightful(&contest, "a", away(1)), Some(2));
+        contest.set_claim(&path("a"), session(1), None);
+        assert_eq!((rightful(&contest, "a", present), rightful(&contest, "a", away(2))), (Some(2), None));
+        assert_eq!(contest.homes().count(), 1);
+    }
+
+    #[test]
+    fn a_path_belongs_to_the_claimed_branch_above_it() {
+        let mut contest = contest(&[("a/b", 1, 0, 1)]);
+        let above = |contest: &Contest, at: &str| contest.claimed_above(&path(at), present).map(|(branch, _)| branch.to_string());
+        assert_eq!(above(&contest, "a/b/c/d"), Some("a/b".into()));
+        assert_eq!(above(&contest, "a/b"), Some("a/b".into()));
+        assert_eq!((above(&contest, "a"), above(&contest, "a/bc")), (None, None));
+        assert!(contest.claimed_above(&path("a/b"), |_| Life::Presumed).is_none());
+        contest.set_claim(&path("a/b"), session(1), None);
+        assert!(contest.is_empty() && contest.claims() == 0);
+    }
+
+    #[test]
+    fn plain_writes_are_above_what_a_source_has_left() {
+        let mut contest = Contest::default();
+        contest.set_grant(&path("a/b"), granted(7, 1));
+        assert_eq!(contest.open_epoch(&path("a/b/c")), 8, "its claim is gone, and its release has not come yet");
+        contest.set_grant(&path("a/b"), Some(Grant { epoch: 8, rank: None, holder: None }));
+        contest.set_grant(&path("a"), Some(Grant { epoch: 3, rank: None, holder: None }));
+        assert_eq!([("a/b"), ("a/b/c"), ("a/x"), ("x")].map(|at| contest.open_epoch(&path(at))), [8, 8, 3, 0]);
+    }
+
+    #[test]
+    fn branches_that_overlap_are_found_above_and_below() {
+        let contest = contest(&[("a/b", 1, 0, 5), ("a/b!", 9, 0, 1)]);
+        let overlap = |at: &str| contest.overlap(&path(at), present).map(|(branch, claim)| (branch.to_string(), claim.session.0[0]));
+        assert_eq!(overlap("a"), Some(("a/b!".into(), 9)), "the earliest");
+        assert_eq!(overlap("a/b/c"), Some(("a/b".into(), 1)));
+        assert_eq!((overlap("a/b"), overlap("a/bc"), overlap("b")), (None, None, None));
+        assert!(contest.overlap(&path("a/b/c"), |_| Life::Presumed).is_none());
+    }
+
+    #[test]
+    fn of_claims_that_overlap_the_earliest_stand_and_what_they_free_stands_too() {
+        // The second closes because of the first, so the third, which only overlaps the second, stands.
+        let contest = contest(&[("a/b", 1, 0, 1), ("a", 2, 9, 2), ("a/c", 3, 0, 3), ("a/b", 4, 0, 8)]);
+        let stands =
+            |at: &str, number: u8| contest.stands(&path(at), &session(number), present).map_err(|(path, by)| (path.to_string(), by.0[0]));
+        assert_eq!(stands("a/b", 1), Ok(()));
+        assert_eq!(stands("a", 2), Err(("a/b".into(), 1)));
+        assert_eq!(stands("a/c", 3), Ok(()));
+        assert_eq!(stands("a/b", 4), Ok(()), "the same branch is queued for, not contested");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever the order in which claims come, those that stand are the same, do not overlap, and stand in the way of each that does not.
+        #[test]
+        fn what_stands_depends_on_the_claims_alone(claims in prop::collection::vec(("[ab](/[ab]){0,3}", 1..=9u8, 0..4u64), 1..12)) {
+            let mut claims: Vec<(String, u8, u64)> = claims;
+            claims.sort();
+            claims.dedup_by_key(|(branch, number, _)| (branch.clone(), *number));
+            let build = |claims: &[(String, u8, u64)]| {
+                let mut contest = Contest::default();
+                for (branch, number, registered) in claims {
+                    contest.set_claim(&path(branch), session(*number), Some(record(branch, *number, 0, *registered)));
+                }
+                contest
+            };
+            let one = build(&claims);
+            let mut turned = claims.clone();
+            turned.reverse();
+            let other = build(&turned);
+            let verdict = |contest: &Contest, (branch, number, _): &(String, u8, u64)| contest.stands(&path(branch), &session(*number), present);
+            let standing: Vec<&(String, u8, u64)> = claims.iter().filter(|claim| verdict(&one, claim).is_ok()).collect();
+            prop_assert!(!standing.is_empty());
+            for claim in &claims {
+                let judged = verdict(&one, claim);
+                prop_assert_eq!(&judged, &verdict(&other, claim));
+                if let Err((path, by)) = judged {
+                    prop_assert!(standing.iter().any(|(branch, number, _)| *branch == path.as_str() && session(*number) == by));
+                }
+            }
+            for (a, ..) in &standing {
+                for (b, ..) in &standing {
+                    prop_assert!(a == b || !(b.starts_with(&format!("{a}/"))), "{} and {} both stand", a, b);
+                }
+            }
+        }
+    }
+}

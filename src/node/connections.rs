@@ -1,0 +1,266 @@
+//! Clients connected to this node, and what they have subscribed to.
+//!
+//! **Subscribers pull.** A subscription holds a set of changed topics, each at most once, and never a queue of values: whoever is slow
+//! gets the newest state when it comes round, and costs no more for it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use mangrove_crdt::{
+    definition::Definition,
+    id::{SectionId, SessionId},
+    path::Path,
+    replica::Replica,
+    selector::Selector,
+};
+
+use super::input::ConnectionId;
+use crate::protocol::{Aliases, Code, Event, FRAME_AIM, FromNode, Gone, Refusal, Target, TopicSpec, Update};
+
+/// How many subscriptions one session may have.
+pub const SUBSCRIPTIONS_MAX: usize = 1_000;
+
+/// How many aliases a session's client may give.
+pub const ALIASES_MAX: u32 = 1 << 20;
+
+/// How many topics one look for new matches goes through at a time, so that a large tree does not hold up the node.
+const SCAN_MAX: usize = 10_000;
+
+/// A client.
+#[derive(Debug)]
+pub struct Connection {
+    /// The paths that it has given numbers; none for a number given to what is no path that it may use.
+    pub aliases: Aliases<Option<Path>>,
+    subscriptions: BTreeMap<u32, Subscription>,
+    next_subscription: u32,
+    named: HashMap<Path, u32>,
+    named_max: u32,
+    /// What the client says that it is.
+    pub client: String,
+    /// What the next session of this connection gets its id and secret from.
+    pub entropy: [u8; 32],
+    /// The session that the mesh knows, if there is one.
+    pub session: Option<SessionId>,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    selector: Selector,
+    stamps: bool,
+    credit: u64,
+    /// How far the first look has come: everything before this path was seen.
+    scan: Option<String>,
+    synced_told: bool,
+    /// Topics that have changed since they were last told, oldest first, each once.
+    changed: VecDeque<Path>,
+    /// Topics that the client knows to be there, and those that have changed.
+    topics: HashMap<Path, Known>,
+}
+
+/// A topic, as one subscription knows it.
+#[derive(Debug, Default)]
+struct Known {
+    /// What the client knows to be there.
+    told: Option<Arc<Definition>>,
+    /// Whether it stands among the changed ones.
+    waiting: bool,
+}
+
+impl Connection {
+    /// A connection without subscriptions, whose client keeps so many aliases.
+    pub fn new(client: String, aliases_max: u32, entropy: [u8; 32]) -> Self {
+        Connection {
+            aliases: Aliases::new(ALIASES_MAX),
+            subscriptions: BTreeMap::new(),
+            next_subscription: 0,
+            named: HashMap::new(),
+            named_max: aliases_max,
+            client,
+            entropy,
+            session: None,
+        }
+    }
+
+    /// Begins to tell of each matching topic, now and from now on.
+    pub fn subscribe(&mut self, selector: Selector, credit: u32, stamps: bool) -> Result<u32, Refusal> {
+        if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
+            let why = format!("a session has at most {SUBSCRIPTIONS_MAX} subscriptions");
+            return Err(Refusal::new(Code::TooMany, selector.to_string(), why).hint("unsubscribe, or join selectors with # and ////"));
+        }
+        self.next_subscription += 1;
+        let first = selector.literal_prefix().map(|prefix| prefix.as_str().to_owned()).unwrap_or_default();
+        let subscription = Subscription {
+            selector,
+            stamps,
+            credit: credit.into(),
+            scan: Some(first),
+            synced_told: false,
+            changed: VecDeque::new(),
+            topics: HashMap::new(),
+        };
+        self.subscriptions.insert(self.next_subscription, subscription);
+        Ok(self.next_subscription)
+    }
+
+    /// Tells no more. Says whether there was such a subscription.
+    pub fn unsubscribe(&mut self, subscription: u32) -> bool {
+        self.subscriptions.remove(&subscription).is_some()
+    }
+
+    /// The client can take more.
+    pub fn grant(&mut self, subscription: u32, updates: u32) {
+        if let Some(subscription) = self.subscriptions.get_mut(&subscription) {
+            subscription.credit += u64::from(updates);
+        }
+    }
+
+    /// Whether it has any subscription.
+    pub fn listens(&self) -> bool {
+        !self.subscriptions.is_empty()
+    }
+
+    /// A topic came, went, or got another definition.
+    pub fn topic_changed(&mut self, path: &Path) {
+        for subscription in self.subscriptions.values_mut() {
+            if subscription.is_seen(path) && (subscription.is_told(path) || subscription.selector.matches(path)) {
+                subscription.mark(path);
+            }
+        }
+    }
+
+    /// A topic has another value.
+    pub fn value_changed(&mut self, path: &Path) {
+        for subscription in self.subscriptions.values_mut() {
+            if let Some(topic) = subscription.topics.get_mut(path).filter(|topic| topic.told.is_some())
+                && !std::mem::replace(&mut topic.waiting, true)
+            {
+                subscription.changed.push_back(path.clone());
+            }
+        }
+    }
+
+    /// What can be told now: up to about one frame of updates, or that a first look is complete.
+    pub fn poll(&mut self, replica: &Replica) -> Option<FromNode> {
+        let mut updates = Vec::new();
+        let mut bytes = 0;
+        for (id, subscription) in &mut self.subscriptions {
+            subscription.look(replica);
+            while subscription.credit > 0 && bytes < FRAME_AIM {
+                let Some(path) = subscription.changed.pop_front() else { break };
+                let (event, more) = subscription.step(replica, &path);
+                if more {
+                    subscription.changed.push_front(path.clone());
+                }
+                let Some(event) = event else { continue };
+                if let Event::Value { value, .. } = &event {
+                    bytes += value.len();
+                }
+                bytes += 32;
+                subscription.credit -= 1;
+                let next = self.named.len() as u32;
+                let topic = match self.named.get(&path) {
+                    Some(alias) => Target::Alias(*alias),
+                    None if next < self.named_max => {
+                        self.named.insert(path.clone(), next);
+                        Target::Named { alias: next, path: path.to_string() }
+                    }
+                    None => Target::Path(path.to_string()),
+                };
+                updates.push(Update { subscription: *id, topic, event });
+            }
+            if updates.is_empty() && subscription.scan.is_none() && subscription.changed.is_empty() && !subscription.synced_told {
+                subscription.synced_told = true;
+                return Some(FromNode::Synced { subscription: *id });
+            }
+        }
+        (!updates.is_empty()).then_some(FromNode::Updates(updates))
+    }
+}
+
+impl Subscription {
+    /// Whether a path lies where the first look has been already.
+    fn is_seen(&self, path: &Path) -> bool {
+        self.scan.as_ref().is_none_or(|scan| path.as_str() < scan.as_str())
+    }
+
+    fn is_told(&self, path: &Path) -> bool {
+        self.topics.get(path).is_some_and(|topic| topic.told.is_some())
+    }
+
+    fn mark(&mut self, path: &Path) {
+        let topic = self.topics.entry(path.clone()).or_default();
+        if !std::mem::replace(&mut topic.waiting, true) {
+            self.changed.push_back(path.clone());
+        }
+    }
+
+    /// Goes on with the first look, while little is waiting.
+    fn look(&mut self, replica: &Replica) {
+        while self.changed.len() < SCAN_MAX && self.credit > 0 {
+            let Some(from) = self.scan.take() else { return };
+            let prefix = self.selector.literal_prefix();
+            let mut found = Vec::new();
+            for (looked, (_, topic)) in replica.topics_from(&from).enumerate() {
+                if prefix.as_ref().is_some_and(|prefix| !topic.path.as_str().starts_with(prefix.as_str())) {
+                    break;
+                }
+                if looked == SCAN_MAX {
+                    self.scan = Some(topic.path.to_string());
+                    break;
+                }
+                if self.selector.matches(&topic.path) {
+                    found.push(topic.path.clone());
+                }
+            }
+            found.iter().for_each(|path| self.mark(path));
+        }
+    }
+
+    /// The next thing that a client is to be told of a path that has changed, and whether there is more after it.
+    fn step(&mut self, replica: &Replica, path: &Path) -> (Option<Event>, bool) {
+        let now = replica.topic(path);
+        let Some(known) = self.topics.get_mut(path) else { return (None, false) };
+        let definition = now.map(|(_, topic)| &topic.definition);
+        let (event, more) = match (&known.told, now) {
+            (Some(told), _) if Some(told) != definition => {
+                let held = replica.section(replica.section_of(path)).is_some();
+                known.told = None;
+                (Some(Event::Removed { reason: if held { Gone::Removed } else { Gone::Dropped } }), now.is_some())
+            }
+            (_, None) => (None, false),
+            (told, Some((section, topic))) => {
+                let write = replica.section(section).and_then(|section| section.value_of(replica.origins(), topic));
+                let value = write.and_then(|write| Some((write.value.as_ref()?, write.time_ms)));
+                if told.is_none() {
+                    known.told = Some(topic.definition.clone());
+                    (Some(Event::Added { topic: topic_spec(&topic.definition) }), value.is_some())
+                } else {
+                    let stamp = self.stamps.then(|| stamp_text(replica, section, path)).flatten();
+                    let unix_ms = |time_ms| self.stamps.then_some(time_ms);
+                    (value.map(|(value, time_ms)| Event::Value { value: value.to_vec(), unix_ms: unix_ms(time_ms), stamp }), false)
+                }
+            }
+        };
+        known.waiting = more;
+        if known.told.is_none() && !more {
+            self.topics.remove(path);
+        }
+        (event, more)
+    }
+}
+
+/// A definition as people write it.
+pub fn topic_spec(definition: &Definition) -> TopicSpec {
+    let properties = definition.explicit_properties().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    TopicSpec { topic_type: definition.topic_type().name().into(), properties }
+}
+
+/// A value's stamp, for people: epoch, clock, and who wrote it.
+pub fn stamp_text(replica: &Replica, section: SectionId, path: &Path) -> Option<String> {
+    let write = replica.value(section, path)?;
+    let dot = replica.dot(write.dot);
+    Some(format!("{}.{}@{}#{}", write.stamp.epoch, write.stamp.seq, dot.origin, dot.number))
+}
+
+/// All of them.
+pub type Connections = BTreeMap<ConnectionId, Connection>;
