@@ -21,7 +21,7 @@ use crate::{
     rows::{self, BadRow},
     section::{Context, Event, Frontiers, Section, StandingKey},
     stability::Members,
-    stamp::Under,
+    stamp::{Stamp, Under},
     standing::{NodeRecord, Revocation, Standing},
     tree::{Topic, TreeError},
     value::{self, ValueError},
@@ -70,6 +70,12 @@ pub enum SetError {
     /// The value does not fit the topic's type.
     #[error(transparent)]
     Invalid(#[from] ValueError),
+    /// What is there was written under a greater epoch or rank: by a source of which this node has not heard otherwise yet.
+    #[error("what is there was written under epoch {epoch}, which is greater")]
+    Outranked {
+        /// That epoch.
+        epoch: u64,
+    },
 }
 
 /// Where a write stands.
@@ -469,6 +475,12 @@ impl Replica {
         let topic = section.tree.topic(path.as_str()).ok_or(SetError::NoTopic)?;
         value::validate(topic.definition.topic_type(), &value)?;
         let durability = topic.definition.properties().durability;
+        if section.epoch() > 0
+            && let Some(Stamp { epoch, rank, .. }) = section.value_of(cx.origins, topic).map(|held| &held.stamp)
+            && (*epoch, rank) > (under.epoch, &under.rank)
+        {
+            return Err(SetError::Outranked { epoch: *epoch });
+        }
         let place = section.place_of(topic).ok_or(SetError::NoTopic)?;
         let dot = section.set_at(&mut cx, own, place, under, time_ms, value);
         Ok((Written { section: id, plane: Plane::Values, dot }, durability))

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 
 use mangrove_crdt::{
     frontier::{DotIx, OriginIx},
-    id::{Dot, NodeId, Origin, Plane, SectionId},
+    id::{Dot, NodeId, Origin, Plane, SectionId, SessionId},
     path::Path,
     registers::Write,
     replica::Replica,
     section::StandingKey,
+    stamp::Stamp,
 };
 
 use rustc_hash::FxHashMap;
@@ -27,8 +28,8 @@ pub struct Mark {
     pub number: u64,
 }
 
-/// What orders writes of one key: the Lamport clock, then the origin itself, then the number.
-pub type Rank = (u64, Origin, u64);
+/// What orders writes of one key: the stamp, then the origin itself, then the number.
+pub type Rank = (Stamp, Origin, u64);
 
 /// What was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,8 +38,8 @@ pub enum Record {
     Value {
         /// The topic.
         topic: Mark,
-        /// The stamp's clock.
-        seq: u64,
+        /// Its stamp.
+        stamp: Stamp,
         /// The operation that wrote it; none for one that moved with its section.
         op: Option<u32>,
         /// A hash of the bytes.
@@ -54,8 +55,8 @@ pub enum Record {
     Standing {
         /// Its key.
         key: StandingKey,
-        /// The stamp's clock.
-        seq: u64,
+        /// Its stamp.
+        stamp: Stamp,
         /// Whether it removes what the key said.
         removal: bool,
     },
@@ -94,8 +95,8 @@ pub struct TopicFacts {
     pub path: Path,
     /// The tree changes that removed it.
     pub removals: Vec<Mark>,
-    /// Its values: for each origin the numbers, with the stamps' clocks, in order.
-    pub writes: BTreeMap<u32, Vec<(u64, u64)>>,
+    /// Its values: for each origin the numbers, with the stamps, in order.
+    pub writes: BTreeMap<u32, Vec<(u64, Stamp)>>,
 }
 
 /// What a client's operation is about, for finding its writes.
@@ -107,6 +108,8 @@ pub struct About {
     pub paths: Vec<Path>,
     /// The topics that lived there before, if it removes them.
     pub removes: Vec<(SectionId, Mark)>,
+    /// The branch, session and epoch that it writes under, if it writes as a source.
+    pub under: Option<(Path, SessionId, u64)>,
 }
 
 /// See the module.
@@ -176,8 +179,8 @@ impl Oracle {
     }
 
     /// What orders a value among those of its topic.
-    pub fn rank(&self, seq: u64, mark: Mark) -> Rank {
-        (seq, self.origin(mark.origin), mark.number)
+    pub fn rank(&self, stamp: &Stamp, mark: Mark) -> Rank {
+        (stamp.clone(), self.origin(mark.origin), mark.number)
     }
 
     /// A feed of a node's own has grown to `upto`: finds and keeps what is new. `after` is how far it was before.
@@ -221,13 +224,13 @@ impl Oracle {
                         }
                     }
                 }
-                Record::Value { topic, seq, .. } => {
+                Record::Value { topic, stamp, .. } => {
                     if let Some(facts) = self.topics.get_mut(&(section, *topic)) {
-                        facts.writes.entry(no).or_default().push((number, *seq));
+                        facts.writes.entry(no).or_default().push((number, stamp.clone()));
                     }
                 }
-                Record::Standing { key, seq, removal: true } => {
-                    let rank = self.rank(*seq, mark);
+                Record::Standing { key, stamp, removal: true } => {
+                    let rank = self.rank(stamp, mark);
                     let known = replica.section(section).into_iter().flat_map(|section| section.standing.frontier().iter());
                     let known = known.map(|dot| (replica.origins().get(dot.origin), dot.number)).collect();
                     if self.gone.get(key).is_none_or(|before| before.rank < rank) {
@@ -270,7 +273,7 @@ impl Oracle {
         let Some((topic, write)) = found else { return Record::Other };
         let seen = write.seen.iter().map(|dot| self.mark(replica, *dot)).collect();
         let topic = self.mark(replica, topic);
-        Record::Value { topic, seq: write.stamp.seq, op, hash: hash(write.value.as_deref().unwrap_or_default()), seen }
+        Record::Value { topic, stamp: write.stamp.clone(), op, hash: hash(write.value.as_deref().unwrap_or_default()), seen }
     }
 
     /// The topics that live at some paths of a node, concurrent ones included.
@@ -285,7 +288,7 @@ impl Oracle {
 
     /// What a node holds of a write, as its rank.
     pub fn rank_of(&self, replica: &Replica, write: &Write) -> Rank {
-        (write.stamp.seq, replica.origins().get(write.dot.origin), write.dot.number)
+        (write.stamp.clone(), replica.origins().get(write.dot.origin), write.dot.number)
     }
 
     /// All values that were written, with their marks.
@@ -310,7 +313,11 @@ impl Oracle {
 fn find_standing(replica: &Replica, id: SectionId, dot: DotIx) -> Record {
     let Some(section) = replica.section(id) else { return Record::Other };
     let found = section.standing.iter().find(|(_, write)| write.dot == dot);
-    found.map_or(Record::Other, |(key, write)| Record::Standing { key: key.clone(), seq: write.stamp.seq, removal: write.value.is_none() })
+    found.map_or(Record::Other, |(key, write)| Record::Standing {
+        key: key.clone(),
+        stamp: write.stamp.clone(),
+        removal: write.value.is_none(),
+    })
 }
 
 /// A short hash of some bytes (FNV-1a): against mistakes, not against forgers.

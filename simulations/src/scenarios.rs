@@ -15,6 +15,7 @@ scenarios![
     "absence-of-island",
     "absence-of-one",
     "amnesia-and-return",
+    "available-sources",
     "hot",
     "hub-and-leaves",
     "hundred",

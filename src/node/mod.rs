@@ -411,7 +411,10 @@ impl Node {
                 }
                 Event::Topic { path, .. } if listening => self.connections.values_mut().for_each(|session| session.topic_changed(&path)),
                 Event::Topic { .. } => {}
-                Event::Standing { section: SectionId::MESH, .. } => members = true,
+                Event::Standing { section: SectionId::MESH, key } => {
+                    members = true;
+                    self.session_changed(now, &key);
+                }
                 Event::Standing { section, key } => self.claims_changed(now, section, &key),
                 Event::Policy => policy = true,
                 Event::Displaced(displaced) => {

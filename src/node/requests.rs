@@ -515,6 +515,10 @@ impl Node {
         match error {
             SetError::NotHeld(NotHeld { section }) => self.not_held(path.as_str(), section),
             SetError::NoTopic => no_such_topic(path),
+            SetError::Outranked { .. } => {
+                Refusal::new(Code::Exclusive, path.as_str(), format!("a source that this node has yet to hear of holds it: {error}"))
+                    .hint("try again in a moment")
+            }
             SetError::Invalid(error) => {
                 let code = if matches!(error, value::ValueError::TooLong(_)) { Code::TooLarge } else { Code::InvalidValue };
                 Refusal::new(code, path.as_str(), error.to_string()).hint("see its type with: mangrove topic show")

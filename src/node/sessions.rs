@@ -63,7 +63,7 @@ impl Sessions {
     }
 
     /// Sees anew when that is.
-    fn plan(&mut self) {
+    pub fn plan(&mut self) {
         let lost = self.lost.iter().filter_map(|id| self.all.get(id));
         let lost = lost.map(|session| {
             let end = session.lost_at.after(Duration::from_millis(session.record.reconnect_timeout_ms));
@@ -89,6 +89,19 @@ impl Node {
             self.sessions.lost.insert(id);
         }
         self.load_sources(now);
+        self.sessions.plan();
+    }
+
+    /// A record of the built-in section has changed. If it is of a session that this node had before it lost its disk, and others still know of, its
+    /// client may take it up again as after any start.
+    pub(super) fn session_changed(&mut self, now: Now, key: &[u8]) {
+        let Some(standing @ Standing::Session(id)) = Standing::of_key(key) else { return };
+        let record = self.replica.standing::<SessionRecord>(SectionId::MESH, standing).filter(|record| record.home == self.id());
+        let (Some(record), false) = (record, self.sessions.all.contains_key(&id)) else { return };
+        let session = Session { record, connection: None, lost_at: now.at, sources: BTreeMap::new(), next_source: 0 };
+        self.sessions.all.insert(id, session);
+        self.sessions.lost.insert(id);
+        self.find_sources(now, Some(id));
         self.sessions.plan();
     }
 

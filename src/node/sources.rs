@@ -80,6 +80,8 @@ pub struct Sources {
     /// When each branch that has settled by then is to be granted.
     decisions: BTreeMap<(SectionId, Path), Instant>,
     homes: BTreeMap<NodeId, Home>,
+    /// Claims of sessions whose home is this node, which does not know them, and until when their sessions may turn up.
+    orphans: BTreeMap<(SectionId, Path, SessionId), Instant>,
     /// Sources of which something is not on the disk yet.
     pending: BTreeSet<(SessionId, u32)>,
     due: Option<Instant>,
@@ -92,7 +94,8 @@ impl Sources {
     }
 
     fn plan(&mut self) {
-        self.due = self.decisions.values().copied().chain(self.homes.values().map(|home| home.due)).min();
+        let waits = self.decisions.values().chain(self.orphans.values()).copied();
+        self.due = waits.chain(self.homes.values().map(|home| home.due)).min();
     }
 
     fn branch(&self, section: SectionId, branch: &Path) -> Option<&Branch> {
@@ -112,29 +115,56 @@ impl Node {
                 self.note_standing(now, *section, &key);
             }
         }
-        // Claims of sessions that are no more: the node stopped in between.
+        self.find_sources(now, None);
+        self.sources.plan();
+    }
+
+    /// Finds the claims of this node's sessions, or of one of them, that it does not know as their sources: after a start, or since others have kept
+    /// them for it.
+    pub(super) fn find_sources(&mut self, now: Now, of: Option<SessionId>) {
         let own = self.id();
         let claims = self.sources.fields.iter().flat_map(|(section, field)| {
             let branches = field.contest.branches_of(&own).filter_map(|path| Some((path, field.contest.branch(path)?)));
             branches.flat_map(move |(path, branch)| branch.claims().iter().map(move |claim| (*section, path.clone(), claim.clone())))
         });
-        for (section, branch, claim) in claims.filter(|(_, _, claim)| claim.record.home == own).collect::<Vec<_>>() {
-            let (session, record) = (claim.session, claim.record);
-            let source = Source {
-                section,
-                branch: branch.clone(),
-                told: SourceState::Init,
-                pending: None,
-                granted: None,
-                hold: Duration::from_millis(record.hold_ms),
-                away: record.away,
-            };
-            match self.sessions.all.get_mut(&session) {
-                Some(known) => known.restore_source(record.number, source),
-                None => self.put_claim(now, section, &branch, session, None),
-            }
+        let ours = claims.filter(|(_, _, claim)| claim.record.home == own && of.is_none_or(|of| of == claim.session));
+        for (section, branch, claim) in ours.collect::<Vec<_>>() {
+            self.find_source(now, section, &branch, &claim);
         }
-        self.sources.plan();
+    }
+
+    fn find_source(&mut self, now: Now, section: SectionId, branch: &Path, claim: &Claim) {
+        let (record, until) = (&claim.record, now.at.after(self.lease()));
+        let standing = Standing::Claim(BranchHash::of(branch), claim.session);
+        if self.replica.standing::<ClaimRecord>(section, standing).is_none() {
+            return; // it has gone just now
+        }
+        match self.sessions.all.get_mut(&claim.session) {
+            Some(known) if known.sources.contains_key(&record.number) => {}
+            Some(known) => {
+                let source = Source {
+                    section,
+                    branch: branch.clone(),
+                    told: SourceState::Init,
+                    pending: None,
+                    granted: None,
+                    hold: Duration::from_millis(record.hold_ms),
+                    away: record.away,
+                };
+                known.restore_source(record.number, source);
+                self.sessions.plan();
+            }
+            // Its session's record may be on its way.
+            None => _ = self.sources.orphans.entry((section, branch.clone(), claim.session)).or_insert(until),
+        }
+    }
+
+    /// A claim whose session this node does not have, though it is its home: it has ended.
+    fn drop_orphan(&mut self, now: Now, section: SectionId, branch: &Path, session: SessionId) {
+        if !self.sessions.all.contains_key(&session) {
+            self.release(now, section, branch, session);
+            self.put_claim(now, section, branch, session, None);
+        }
     }
 
     fn sections_with_sources(&self) -> impl Iterator<Item = SectionId> {
@@ -277,6 +307,7 @@ impl Node {
             _ => _ = self.sources.decisions.remove(&place),
         }
         for claim in ours {
+            self.find_source(now, section, branch, &claim);
             let life = |claim: &Claim| self.life(now.at, claim);
             let stands = self.sources.fields.get(&section).map_or(Ok(()), |field| field.contest.stands(branch, &claim.session, life));
             match stands {
@@ -370,6 +401,10 @@ impl Node {
         let due = self.sources.decisions.extract_if(.., |_, due| *due <= now.at).map(|(place, _)| place);
         for (section, branch) in due.collect::<Vec<_>>() {
             self.decide(now, section, &branch);
+        }
+        let due = self.sources.orphans.extract_if(.., |_, due| *due <= now.at).map(|(place, _)| place);
+        for (section, branch, session) in due.collect::<Vec<_>>() {
+            self.drop_orphan(now, section, &branch, session);
         }
         let due = self.sources.homes.iter().filter(|(_, home)| home.due <= now.at).map(|(home, _)| *home);
         for home in due.collect::<Vec<_>>() {
@@ -612,6 +647,18 @@ impl Node {
             self.release(now, section, &branch, session);
         }
         self.put_claim(now, section, &branch, session, Some(&record));
+    }
+
+    /// What sessions of this node may write as sources at this moment: section, branch, session and epoch.
+    pub fn active_sources(&self) -> impl Iterator<Item = (SectionId, &Path, SessionId, u64)> {
+        self.sessions.all.iter().flat_map(|(id, session)| {
+            session.sources.values().filter_map(|source| match (&source.granted, &source.told) {
+                (Some(under), SourceState::Active { epoch }) if under.epoch == *epoch => {
+                    Some((source.section, &source.branch, *id, *epoch))
+                }
+                _ => None,
+            })
+        })
     }
 
     // Admission.

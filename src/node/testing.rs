@@ -119,6 +119,12 @@ impl Meshed {
         }
     }
 
+    /// A node ends, and starts with an empty disk under its old name, without links and clients.
+    pub fn forget(&mut self, at: usize) {
+        self.disks[at].clear();
+        self.restart(at);
+    }
+
     /// A node ends, and starts over what is on its disk, without links and clients.
     pub fn restart(&mut self, at: usize) {
         self.cut_off(at);

@@ -50,12 +50,12 @@ impl Losses {
 /// # Errors
 /// It is not.
 pub fn written(oracle: &Oracle, name: &str, id: mangrove_crdt::id::SectionId, mark: Mark) -> Result<(), Violation> {
-    let Some(Record::Value { seq, seen, .. }) = oracle.get(id, Plane::Values, mark).map(|written| &written.record) else { return Ok(()) };
+    let Some(Record::Value { stamp, seen, .. }) = oracle.get(id, Plane::Values, mark).map(|written| &written.record) else { return Ok(()) };
     for known in seen {
-        let Some(Record::Value { seq: of_known, .. }) = oracle.get(id, Plane::Values, *known).map(|written| &written.record) else {
+        let Some(Record::Value { stamp: of_known, .. }) = oracle.get(id, Plane::Values, *known).map(|written| &written.record) else {
             continue;
         };
-        if oracle.rank(*of_known, *known) > oracle.rank(*seq, mark) {
+        if oracle.rank(of_known, *known) > oracle.rank(stamp, mark) {
             let what =
                 format!("node {name}: it writes {:?}, which is older than {:?}, which it knows", oracle.dot(mark), oracle.dot(*known));
             return Err(Violation::new(Invariant::S7, what));
@@ -101,15 +101,15 @@ fn lost_topic(oracle: &Oracle, replica: &Replica, op: &Op) -> Option<String> {
 
 fn lost_value(oracle: &Oracle, replica: &Replica, op: &Op) -> Option<String> {
     let (id, mark) = op.value?;
-    let Record::Value { topic, seq, .. } = &oracle.get(id, Plane::Values, mark)?.record else { return None };
+    let Record::Value { topic, stamp, .. } = &oracle.get(id, Plane::Values, mark)?.record else { return None };
     let facts = oracle.topics.get(&(id, *topic))?;
     if !facts.removals.is_empty() {
         return None;
     }
     let section = replica.section(id)?;
     let held = oracle.local(replica, *topic).and_then(|topic| section.values.get(&topic)).map(|write| oracle.rank_of(replica, write));
-    let rank = oracle.rank(*seq, mark);
-    (held < Some(rank)).then(|| format!("it had the stamp {rank:?}, there is {held:?}"))
+    let rank = Some(oracle.rank(stamp, mark));
+    (held < rank).then(|| format!("it had the stamp {rank:?}, there is {held:?}"))
 }
 
 /// At the end, where no disk was ever lost: each acknowledged value that no later writer knew of is the visible one, or in a displaced log.

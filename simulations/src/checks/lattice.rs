@@ -15,7 +15,7 @@ use mangrove_crdt::{
     section::Section,
 };
 
-use super::{Invariant, Violation, integrity, numbering};
+use super::{Invariant, Violation, fences, integrity, numbering};
 use crate::{
     oracle::{About, Mark, Oracle, Rank, Record},
     scenario::Time,
@@ -40,6 +40,8 @@ struct Seen {
     frontiers: [Vec<u64>; 3],
     /// How often they had changed.
     changes: [u64; 3],
+    /// The highest epoch.
+    epoch: u64,
     /// The greatest rank that each topic's value had.
     ranks: BTreeMap<DotIx, Rank>,
 }
@@ -88,6 +90,7 @@ impl View {
             if seen.holding != holding {
                 *seen = Seen { holding, ..Seen::default() };
             }
+            fences::risen(moment.name, id, std::mem::replace(&mut seen.epoch, section.epoch()), section.epoch())?;
             let mut moved = Vec::new();
             for plane in Plane::ALL {
                 let frontier = section.frontier(plane);
@@ -199,8 +202,8 @@ impl View {
         let frontier = section.values.frontier();
         let demanded = facts.writes.iter().filter_map(|(origin, writes)| {
             let upto = frontier.get(self.locals.get(*origin as usize).copied()??);
-            let (number, seq) = writes[..writes.partition_point(|(number, _)| *number <= upto)].last()?;
-            Some(oracle.rank(*seq, Mark { origin: *origin, number: *number }))
+            let (number, stamp) = &writes[..writes.partition_point(|(number, _)| *number <= upto)].last()?;
+            Some(oracle.rank(stamp, Mark { origin: *origin, number: *number }))
         });
         let demanded = demanded.max();
         if held < demanded {
@@ -213,7 +216,7 @@ impl View {
             return Err(Violation::new(Invariant::S3, what));
         }
         let Some(seen) = self.sections.get_mut(&id) else { return Ok(()) };
-        let before = seen.ranks.get(&topic).copied();
+        let before = seen.ranks.get(&topic).cloned();
         if held < before {
             let what = format!("node {}: its value of {} went down from {before:?} to {held:?}", moment.name, facts.path);
             return Err(Violation::new(Invariant::S3, what));
@@ -249,7 +252,7 @@ fn covered(
     let Some(written) = oracle.get(id, plane, mark) else { return Ok(()) };
     let unsound = |what: String| Err(Violation::new(Invariant::S3, format!("node {}: unsound: {what}", moment.name)));
     match &written.record {
-        Record::Value { topic, seq, .. } => {
+        Record::Value { topic, stamp, .. } => {
             let Some(local) = oracle.local(replica, *topic) else {
                 return unsound(format!("it covers the value {:?} and has not heard of its topic's origin", oracle.dot(mark)));
             };
@@ -258,7 +261,7 @@ fn covered(
             }
             let held = section.values.get(&local);
             let rank = held.map(|write| oracle.rank_of(replica, write));
-            if rank < Some(oracle.rank(*seq, mark)) {
+            if rank < Some(oracle.rank(stamp, mark)) {
                 let lives = section.tree.path_of(local).is_some();
                 let knows = section.tree.frontier().covers(local);
                 return unsound(format!(
@@ -283,15 +286,19 @@ fn covered(
             }
         }
         Record::Removed(topics) => super::resurrection::covered(oracle, moment, replica, section, topics, mark),
-        Record::Standing { key, seq, .. } => {
+        Record::Standing { key, stamp, .. } => {
             let rank = section.standing.get(key).map(|write| oracle.rank_of(replica, write));
-            let demanded = oracle.rank(*seq, mark);
+            let demanded = oracle.rank(stamp, mark);
             super::resurrection::standing(oracle, moment.name, replica, key)?;
             // A removal that everybody knows is forgotten, and with it what it removed.
             if oracle.gone.get(key).is_some_and(|gone| gone.rank >= demanded) {
                 return Ok(());
             }
-            if rank >= Some(demanded) { Ok(()) } else { unsound(format!("it covers the standing record {demanded:?} and holds {rank:?}")) }
+            if rank.as_ref() >= Some(&demanded) {
+                Ok(())
+            } else {
+                unsound(format!("it covers the standing record {demanded:?} and holds {rank:?}"))
+            }
         }
         Record::Other => Ok(()),
     }

@@ -6,6 +6,8 @@
 pub mod bounds;
 pub mod convergence;
 pub mod durability;
+pub mod exclusivity;
+pub mod fences;
 pub mod integrity;
 pub mod lattice;
 pub mod livelock;
@@ -30,6 +32,10 @@ pub enum Invariant {
     S2,
     /// Frontiers are sound, and nothing goes down.
     S3,
+    /// Epochs rise, and what comes after one is never overtaken by what came before.
+    S5,
+    /// In available sections two hold a branch only while they are apart, and one in the end.
+    S6,
     /// Nothing acknowledged is lost.
     S7,
     /// Nothing removed comes back.
@@ -50,16 +56,20 @@ pub enum Invariant {
     S19,
     /// After the faults everything becomes equal in time.
     L1,
+    /// A branch that is wanted gets a source.
+    L3,
     /// A run ends.
     L5,
 }
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 14] = [
+    pub const ALL: [Invariant; 17] = [
         Invariant::S1,
         Invariant::S2,
         Invariant::S3,
+        Invariant::S5,
+        Invariant::S6,
         Invariant::S7,
         Invariant::S8,
         Invariant::S9,
@@ -70,6 +80,7 @@ impl Invariant {
         Invariant::S18,
         Invariant::S19,
         Invariant::L1,
+        Invariant::L3,
         Invariant::L5,
     ];
 
@@ -79,6 +90,8 @@ impl Invariant {
             Invariant::S1 => "the same run gives the same trace",
             Invariant::S2 => "nodes that have seen the same hold the same",
             Invariant::S3 => "frontiers are sound and nothing goes down",
+            Invariant::S5 => "epochs rise, and what has ended writes no more",
+            Invariant::S6 => "a branch has one source in the end, and two only while they are apart",
             Invariant::S7 => "nothing acknowledged is lost",
             Invariant::S8 => "nothing removed comes back",
             Invariant::S9 => "what is seen was written",
@@ -89,6 +102,7 @@ impl Invariant {
             Invariant::S18 => "what a revoked node writes is not taken",
             Invariant::S19 => "no panic and no error in the log",
             Invariant::L1 => "after the faults everything becomes equal in time",
+            Invariant::L3 => "a branch that is wanted gets a source in time",
             Invariant::L5 => "a run ends",
         }
     }
@@ -97,7 +111,7 @@ impl Invariant {
     pub fn kind(self) -> Kind {
         match self {
             Invariant::S19 => Kind::Crash,
-            Invariant::L1 | Invariant::L5 => Kind::Liveness,
+            Invariant::L1 | Invariant::L3 | Invariant::L5 => Kind::Liveness,
             _ => Kind::Safety,
         }
     }
@@ -139,7 +153,7 @@ impl Violation {
 }
 
 /// The states that a scenario can demand to be reached by some seed.
-pub const SOMETIMES: [&str; 18] = [
+pub const SOMETIMES: [&str; 24] = [
     "write.acknowledged",
     "write.refused",
     "write.unknown",
@@ -158,4 +172,10 @@ pub const SOMETIMES: [&str; 18] = [
     "node.revoked",
     "link.idle",
     "rest.disturbed",
+    "source.active",
+    "source.standby",
+    "source.taken-over",
+    "source.double",
+    "source.resumed",
+    "write.fenced",
 ];

@@ -39,10 +39,10 @@ impl Told {
     pub fn value(&mut self, oracle: &Oracle, history: &History, home: &str, path: &str, op: u32) -> Result<(), Violation> {
         let written = history.get(op).and_then(|op| op.value);
         let written = written.and_then(|(section, mark)| match &oracle.get(section, Plane::Values, mark)?.record {
-            Record::Value { topic, seq, .. } => Some((*topic, oracle.rank(*seq, mark))),
+            Record::Value { topic, stamp, .. } => Some((*topic, oracle.rank(stamp, mark))),
             _ => None,
         });
-        let before = self.topics.insert(path.to_owned(), Some((op, written))).flatten();
+        let before = self.topics.insert(path.to_owned(), Some((op, written.clone()))).flatten();
         let (Some((earlier, Some((of, before)))), Some((topic, rank))) = (before, written) else { return Ok(()) };
         if of == topic && rank < before {
             let what = format!("node {home}: a subscriber is told operation {op} of {path} after operation {earlier}, which is newer");

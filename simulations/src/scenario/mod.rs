@@ -207,6 +207,8 @@ pub struct SourceSpec {
     pub homes: Vec<usize>,
     /// The root of the section that it writes to.
     pub section: String,
+    /// The branch whose update source it wants to be, to write only there; none to write plainly.
+    pub branch: Option<String>,
     /// Between two requests, in microseconds.
     pub gap: Amount,
     /// How often it sets, adds, removes: weights.
@@ -233,6 +235,8 @@ pub struct SubscriberSpec {
 pub struct ChecksSpec {
     /// After the faults, everything must be equal within this.
     pub converge_within: Time,
+    /// After the faults, every branch that somebody wants must have one source within this.
+    pub lease_within: Time,
     /// States that some seed of the batch must have reached, or the batch shows nothing.
     pub sometimes: Vec<String>,
 }

@@ -361,7 +361,7 @@ fn workload(mut keys: Keys, sections: &[SectionSpec], count: usize, find: &dyn F
     }
     let payload = keys.amount("payload", Unit::Size)?.unwrap_or(Amount::Uniform { min: 16.0, max: 128.0 });
     let mut sources = Vec::new();
-    for keys in keys.tables("source", &["branch", "session"])? {
+    for keys in keys.tables("source", &["session"])? {
         sources.extend(source(keys, sections, count, find)?);
     }
     let mut subscribers = Vec::new();
@@ -410,6 +410,10 @@ fn source(
         (None, Some(section)) => section.root.clone(),
         (None, None) => return Err(keys.bad("section", "there is none to write to")),
     };
+    let branch = keys.text("branch")?;
+    if let Some(branch) = branch.as_ref().filter(|branch| **branch != section && !branch.starts_with(&format!("{section}/"))) {
+        return Err(keys.bad("branch", format!("{branch:?} is not in the section {section:?}")));
+    }
     let mut rate = keys.table("rate", &[])?.ok_or_else(|| keys.bad("rate", "is missing"))?;
     let process = rate.word("process", &["poisson", "fixed"])?.unwrap_or_else(|| "poisson".into());
     let per_second = rate.number("per_second")?.filter(|rate| *rate > 0.0).ok_or_else(|| rate.bad("per_second", "must be above 0"))?;
@@ -429,7 +433,7 @@ fn source(
     let durability = durability(&keys, text)?;
     let active = (keys.duration("from")?.unwrap_or(0), keys.duration("until")?.unwrap_or(Time::MAX));
     keys.end()?;
-    let of = |homes: Vec<usize>| SourceSpec { homes, section: section.clone(), gap, mix, durability, active };
+    let of = |homes: Vec<usize>| SourceSpec { homes, section: section.clone(), branch: branch.clone(), gap, mix, durability, active };
     Ok(if moves { vec![of(homes)] } else { homes.into_iter().map(|home| of(vec![home])).collect() })
 }
 
@@ -437,8 +441,9 @@ fn checks(mut keys: Keys, settle: Time) -> Result<ChecksSpec, BadScenario> {
     if let Some(safety) = keys.text("safety")?.filter(|safety| safety != "all") {
         return Err(keys.bad("safety", format!("{safety:?} is not supported yet; there is all")));
     }
-    let mut converge_within = settle;
-    if let Some(mut liveness) = keys.table("liveness", &["lease_within", "resume_within"])? {
+    let (mut converge_within, mut lease_within) = (settle, settle);
+    if let Some(mut liveness) = keys.table("liveness", &["resume_within"])? {
+        lease_within = liveness.duration("lease_within")?.unwrap_or(settle).min(settle);
         converge_within = liveness.duration("converge_within")?.unwrap_or(settle).min(settle);
         liveness.end()?;
     }
@@ -452,5 +457,5 @@ fn checks(mut keys: Keys, settle: Time) -> Result<ChecksSpec, BadScenario> {
         }
     }
     keys.end()?;
-    Ok(ChecksSpec { converge_within, sometimes })
+    Ok(ChecksSpec { converge_within, lease_within, sometimes })
 }

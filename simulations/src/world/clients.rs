@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use mangrove::{
     node::ConnectionId,
-    protocol::{Event as Told, FromNode, Request, Response, SetBatch, SetItem, Target, TopicSpec},
+    protocol::{Authority, Code, Event as Told, FromNode, Request, Response, SetBatch, SetItem, SourceState, Target, TopicSpec},
 };
-use mangrove_crdt::{definition::Durability, path::Path};
+use mangrove_crdt::{definition::Durability, id::SessionId, path::Path};
 
 use super::{Phase, World};
 use crate::{
-    checks::{integrity, reads},
+    checks::{fences, integrity, reads},
     history::{Doing, Outcome, payload},
     host::{Item, entropy},
     oracle::About,
@@ -49,11 +49,39 @@ pub struct Client {
     pending: Vec<u32>,
     /// Updates that are told in the wrong order, where that is wanted.
     held_back: Vec<mangrove::protocol::Update>,
+    /// Its wish to be a branch's update source.
+    claim: Claim,
 }
+
+/// How far a client has come with becoming the source of its branch.
+#[derive(Debug, Default)]
+struct Claim {
+    /// Its session, by which it comes back: the host that has it, its id and secret.
+    open: Option<(usize, SessionId, Vec<u8>)>,
+    /// The connection that has the session.
+    on: Option<ConnectionId>,
+    /// The operations by which it opens or takes up its session, and claims.
+    asked: Option<(u32, Option<u32>)>,
+    /// The source's number.
+    source: Option<u32>,
+    /// The epoch under which it may write.
+    active: Option<u64>,
+}
+
+/// How often, in so many turns, a source gives up its branch of its own accord.
+const CLOSE_ONE_IN: usize = 100;
 
 /// All clients of a scenario.
 pub fn all(scenario: &Scenario) -> Vec<Client> {
-    let client = |role, homes| Client { role, homes, session: None, sessions: 0, pending: Vec::new(), held_back: Vec::new() };
+    let client = |role, homes| Client {
+        role,
+        homes,
+        session: None,
+        sessions: 0,
+        pending: Vec::new(),
+        held_back: Vec::new(),
+        claim: Claim::default(),
+    };
     let sources = scenario.workload.sources.iter().enumerate().map(|(at, spec)| client(Role::Source(at), spec.homes.clone()));
     let subscribers = scenario.workload.subscribers.iter().enumerate();
     let subscribers =
@@ -146,6 +174,9 @@ impl World<'_> {
             return;
         }
         self.queue.at(next, Event::Client { client: at as u32 });
+        if let Some(branch) = &source.branch {
+            return self.write_as_source(at, session, spec, branch.clone());
+        }
         let [set, add, remove] = source.mix;
         let drawn = dice.unit() * (set + add + remove);
         let root = source.section.clone();
@@ -167,6 +198,106 @@ impl World<'_> {
         } else {
             self.ask(at, session, Doing::Remove, path.clone(), 0, usual, |_| Request::TopicsRemove { selector: path, force: false });
         }
+    }
+
+    /// A turn of a client that wants to be its branch's source: it claims, or writes, or gives up.
+    fn write_as_source(&mut self, at: usize, session: (usize, ConnectionId), spec: usize, branch: String) {
+        let claim = &self.clients[at].claim;
+        if claim.asked.is_some_and(|(_, claimed)| claimed.is_none()) {
+            return;
+        }
+        let Some(source) = claim.source else {
+            if claim.asked.is_none() {
+                self.claim(at, session, &branch);
+            }
+            return;
+        };
+        let Some(epoch) = claim.active else { return };
+        if self.dice.work.below(CLOSE_ONE_IN) == 0 {
+            (self.clients[at].claim.source, self.clients[at].claim.active, self.clients[at].claim.asked) = (None, None, None);
+            return self.ask(at, session, Doing::Other, branch, 0, Durability::Memory, |_| Request::SourceClose { source });
+        }
+        let spec = &self.scenario.workload.sources[spec];
+        let usual = self.scenario.sections.iter().find(|section| section.root == spec.section).map(|section| section.durability);
+        let (durability, asked) = (spec.durability.or(usual).unwrap_or(Durability::Disk), spec.durability);
+        let below = |path: &String| *path == branch || path.starts_with(&format!("{branch}/"));
+        let paths: Vec<String> = (0..self.scenario.workload.topics).map(|number| topic_path(&spec.section, number)).filter(below).collect();
+        let Some(path) = self.dice.work.pick(&paths) else { return };
+        let len = self.scenario.workload.payload.draw_u64(&mut self.dice.work) as usize;
+        self.ask(at, session, Doing::Set, path.clone(), len, durability, |op| {
+            let items = vec![SetItem { target: Target::Path(path), value: payload(op, len) }];
+            Request::Set(SetBatch { items, add: None, durability: asked, under: Some(Authority { source, epoch }) })
+        });
+    }
+
+    /// A client opens its session, or takes up the one that it had at this node, and claims its branch.
+    fn claim(&mut self, at: usize, session: (usize, ConnectionId), branch: &str) {
+        let open =
+            self.clients[at].claim.open.clone().filter(|(host, ..)| *host == session.0 && self.clients[at].claim.on != Some(session.1));
+        let asked = self.history.iter().count() as u32;
+        let resumes = open.is_some();
+        self.ask(at, session, Doing::Other, branch.to_owned(), 0, Durability::Memory, |_| match open {
+            Some((_, id, secret)) => Request::SessionResume { id, secret },
+            None => Request::SessionOpen { reconnect_timeout_ms: None },
+        });
+        self.clients[at].claim.asked = Some((asked, None));
+        if !resumes {
+            let request = Request::SourceClaim { branch: branch.to_owned(), priority: 0, wait: true, hold_ms: None };
+            self.ask(at, session, Doing::Other, branch.to_owned(), 0, Durability::Memory, |_| request);
+            self.clients[at].claim.asked = Some((asked, Some(asked + 1)));
+        }
+    }
+
+    /// What came of a request by which a client becomes a source.
+    fn claim_answered(&mut self, at: usize, host: usize, op: u32, response: &Response) {
+        let Some((opened, claimed)) = self.clients[at].claim.asked else { return };
+        let Some(Role::Source(spec)) = self.clients.get(at).map(|client| &client.role) else { return };
+        let branch = self.scenario.workload.sources[*spec].branch.clone().unwrap_or_default();
+        let connection = self.clients[at].session.map(|(_, _, connection)| connection);
+        let claim = &mut self.clients[at].claim;
+        match response {
+            Response::Session(open) if op == opened => {
+                claim.on = connection;
+                if !open.secret.is_empty() {
+                    claim.open = Some((host, open.id, open.secret.clone()));
+                }
+                if claimed.is_none() {
+                    // Taken up again: its source with it, unless that has been closed.
+                    claim.asked = None;
+                    if let Some(own) = open.sources.iter().find(|source| source.branch == branch) {
+                        (claim.source, claim.asked) = (Some(own.source), Some((opened, Some(opened))));
+                        self.reach("source.resumed");
+                    }
+                }
+            }
+            Response::Claimed { source } if Some(op) == claimed => claim.source = Some(*source),
+            Response::Refused(_) if op == opened => (claim.open, claim.asked) = (None, None),
+            Response::Refused(_) if Some(op) == claimed => claim.asked = None,
+            _ => {}
+        }
+    }
+
+    /// A node tells a client of its source.
+    fn source_told(&mut self, at: usize, source: u32, state: SourceState) {
+        let claim = &mut self.clients[at].claim;
+        if claim.source != Some(source) {
+            return;
+        }
+        claim.active = None;
+        match state {
+            SourceState::Active { epoch } => claim.active = Some(epoch),
+            SourceState::Standby { .. } => self.reach("source.standby"),
+            SourceState::Closed { .. } => (claim.source, claim.asked) = (None, None),
+            SourceState::Init => {}
+        }
+    }
+
+    /// The branches that some client wants that is connected to a node.
+    pub(super) fn wanted_branches(&self) -> impl Iterator<Item = String> {
+        self.clients.iter().filter(|client| client.session.is_some() && client.claim.source.is_some()).filter_map(|client| {
+            let Role::Source(spec) = client.role else { return None };
+            self.scenario.workload.sources[spec].branch.clone()
+        })
     }
 
     /// Asks a node for something, as an operation of its own.
@@ -194,6 +325,7 @@ impl World<'_> {
         let replica = self.hosts[host].process.as_ref()?.node.replica();
         let path = |text: &String| Path::parse(text).ok();
         let mut about = About { op: *op, ..About::default() };
+        about.under = self.under(host, item);
         match request {
             Request::Set(batch) => {
                 let targets = batch.items.iter().map(|item| &item.target);
@@ -207,6 +339,16 @@ impl World<'_> {
             _ => return None,
         }
         Some(about)
+    }
+
+    /// Under which authority a client writes: the branch, its session and the epoch.
+    fn under(&self, host: usize, item: &Item) -> Option<(Path, SessionId, u64)> {
+        let Item::Request { session, request: Request::Set(SetBatch { under: Some(under), .. }), .. } = item else { return None };
+        let at = Some((host, self.hosts[host].process_no, *session));
+        let client = self.clients.iter().find(|client| client.session == at)?;
+        let Role::Source(spec) = client.role else { return None };
+        let branch = Path::parse(self.scenario.workload.sources[spec].branch.as_ref()?).ok()?;
+        Some((branch, client.claim.open.as_ref()?.1, under.epoch))
     }
 
     /// What an operation wrote, as it stands in the node now.
@@ -234,6 +376,11 @@ impl World<'_> {
             }
             Doing::Other => {}
         }
+        let written = op.value.is_some();
+        if let (Some((branch, session, epoch)), true) = (&about.under, written) {
+            let result = fences::accepted(&self.hosts[host].name, replica, branch, *session, *epoch);
+            self.check(result);
+        }
     }
 
     /// A node tells a client something.
@@ -250,7 +397,11 @@ impl World<'_> {
         let process = self.hosts[host].process_no;
         let Some(client) = self.clients.iter().position(|client| client.session == Some((host, process, session))) else { return };
         match message {
-            FromNode::Response { id, response } => self.answered_op(client, host, id as u32, response),
+            FromNode::Response { id, response } => {
+                self.claim_answered(client, host, id as u32, &response);
+                self.answered_op(client, host, id as u32, response);
+            }
+            FromNode::Source { source, state } => self.source_told(client, source, state),
             FromNode::Updates(mut updates) => {
                 if is(Tamper::SwappedUpdates) {
                     self.clients[client].held_back.append(&mut updates);
@@ -281,6 +432,10 @@ impl World<'_> {
             // What is refused later than at once was taken in: it shows, and nobody knows whether it will last.
             Response::Refused(_) if self.present_op != Some(op) => (Outcome::Unknown, None),
             Response::Refused(_) => (Outcome::Failed, None),
+            Response::Written { refused, .. } if refused.iter().any(|refused| refused.refusal.code == Code::Fenced) => {
+                self.reach("write.fenced");
+                (Outcome::Failed, None)
+            }
             Response::Written { refused, .. } | Response::Added { refused, .. } if !refused.is_empty() => (Outcome::Failed, None),
             Response::Subscribed { subscription } => (Outcome::Ok, Some(*subscription)),
             _ => (Outcome::Ok, None),
@@ -365,6 +520,8 @@ impl World<'_> {
     /// A client has lost its node, or has let go of it.
     pub(super) fn client_lost(&mut self, at: usize) {
         self.clients[at].session = None;
+        let claim = &mut self.clients[at].claim;
+        (claim.asked, claim.source, claim.active) = (None, None, None);
         for op in std::mem::take(&mut self.clients[at].pending) {
             self.history.end(op, self.now, Outcome::Unknown);
         }
@@ -402,7 +559,7 @@ impl World<'_> {
             for (id, topic) in replica.topics_from("").filter(|(_, topic)| selector.matches(&topic.path)) {
                 let Some(write) = replica.section(id).and_then(|section| section.value_of(replica.origins(), topic)) else { continue };
                 let stands = write.value.as_deref().and_then(crate::history::payload_op);
-                let said = told.topics.get(topic.path.as_str()).copied().flatten().map(|told| told.0);
+                let said = told.topics.get(topic.path.as_str()).and_then(Option::as_ref).map(|told| told.0);
                 if stands != said {
                     let home = &self.hosts[host].name;
                     return Some(format!(

@@ -10,7 +10,7 @@ mod verdict;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    checks::{Violation, convergence, durability::Losses, lattice::View, livelock},
+    checks::{Violation, convergence, durability::Losses, exclusivity::Holders, lattice::View, livelock},
     dice::Dice,
     history::History,
     host::Host,
@@ -68,6 +68,10 @@ pub struct World<'s> {
     permitted_losses: u64,
     /// The operation whose request is being taken in.
     present_op: Option<u32>,
+    /// Who holds which branch.
+    holders: Holders,
+    /// How many records there were when rest was looked at last.
+    records_seen: u64,
     /// The last frame with content, for whoever changes one.
     tampered: u64,
 }
@@ -160,6 +164,8 @@ impl<'s> World<'s> {
             audible_changed: false,
             permitted_losses: 0,
             present_op: None,
+            holders: Holders::default(),
+            records_seen: 0,
             tampered: 0,
         }
     }

@@ -82,6 +82,7 @@ impl World<'_> {
             self.network.kill(conn, end);
         }
         self.audible_changed = true;
+        self.observe_holders(host);
         self.sessions_lost(host);
         self.trace.say(self.now, || format!("{} ends{}", self.hosts[host].name, if in_order { " in order" } else { "" }));
         true
@@ -249,8 +250,30 @@ impl World<'_> {
         let moment = Moment { at, by, name, outcast };
         let result = self.views[host].step(&mut self.oracle, moment, process.node.replica(), about);
         self.check(result);
+        if self.scenario.workload.sources.iter().any(|source| source.branch.is_some()) {
+            self.observe_holders(host);
+        }
         if self.faults.awaits_state() {
             self.observe_state(host);
+        }
+    }
+
+    /// Looks at what a node's sessions hold.
+    fn observe_holders(&mut self, host: usize) {
+        let process = self.hosts[host].process.as_ref();
+        let held = process.into_iter().flat_map(|process| process.node.active_sources());
+        let held = held.map(|(_, branch, session, epoch)| (branch.to_string(), (session, epoch))).collect();
+        let forgetful = !self.losses.disks[host].is_empty();
+        let changes = match self.holders.set(self.now, (host, self.hosts[host].process_no), forgetful, held) {
+            Ok(changes) => changes,
+            Err(violation) => return self.violated(violation),
+        };
+        for (state, reached) in
+            [("source.active", changes.gained), ("source.taken-over", changes.taken_over), ("source.double", changes.doubled)]
+        {
+            if reached {
+                self.reach(state);
+            }
         }
     }
 

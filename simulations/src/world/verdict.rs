@@ -4,7 +4,7 @@ use mangrove_crdt::id::SectionId;
 
 use super::{Buckets, Phase, QUIET_AFTER, QUIET_FOR, World};
 use crate::{
-    checks::{Invariant, Violation, bounds, convergence, durability, liveness, resurrection, robustness, tree},
+    checks::{Invariant, Violation, bounds, convergence, durability, exclusivity, liveness, resurrection, robustness, tree},
     log,
     scenario::SECOND,
 };
@@ -195,6 +195,20 @@ impl World<'_> {
         self.hold_again();
         let difference = self.difference();
         let settled = self.scenario.hostile().1;
+        let bound = self.scenario.checks.lease_within;
+        let held = self.holders.settled(self.now, settled, 0, self.wanted_branches());
+        let held = held.map_err(|(violation, branch)| {
+            let any = self.members().first().and_then(|host| self.hosts[*host].process.as_ref());
+            let claims = any.map(|process| exclusivity::describe(process.node.replica(), &branch)).unwrap_or_default();
+            Violation { what: format!("{}; claims: {claims}", violation.what), ..violation }
+        });
+        if self.now >= settled + bound {
+            self.check(held.clone());
+        } else if std::mem::replace(&mut self.records_seen, self.oracle.records) != self.oracle.records {
+            // Sessions end and branches pass on for a while after the last client has written.
+            self.resent_at = self.now;
+            self.quiet_from = None;
+        }
         match (&difference, self.equal_at) {
             (None, None) => {
                 self.trace.say(self.now, || "all are equal".into());
@@ -218,6 +232,11 @@ impl World<'_> {
             (Some(_), Some((from, before))) if self.now >= from + QUIET_FOR => {
                 let result = bounds::quiet(self.network.content_sent - before, (self.now - from) / SECOND);
                 self.check(result);
+                if held.is_err() {
+                    // A branch may still pass on: until the bound.
+                    self.quiet_from = None;
+                    return;
+                }
                 // Nothing more can happen: what is left of the settle phase would only repeat itself.
                 self.queue.first_at(self.now, crate::queue::Event::End);
             }

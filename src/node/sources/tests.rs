@@ -325,3 +325,20 @@ fn greater_priority_is_next_and_never_displaces() {
     assert!(!states(&mut meshed, clients[1]).iter().any(|state| matches!(state, SourceState::Active { .. })));
     agree(&mut meshed);
 }
+
+#[test]
+fn a_home_that_has_lost_its_disk_does_not_leave_its_old_claims_in_the_way() {
+    let mut meshed = meshed(2);
+    let (one, two) = (meshed.client(0), meshed.client(1));
+    claim(&mut meshed, 0, one, BRANCH);
+    claim(&mut meshed, 1, two, BRANCH);
+    meshed.pass(1_000);
+    states(&mut meshed, two);
+    // All that it had comes back from the other node; nobody comes for the session.
+    meshed.forget(0);
+    meshed.pass(10_000);
+    assert_eq!(states(&mut meshed, two).last(), Some(&active(3)));
+    meshed.pass(60_000);
+    let rows = agree(&mut meshed);
+    assert_eq!((rows[0].waiting, rows[0].holder.as_ref().map(|holder| holder.node.as_str())), (0, Some("n2")));
+}

@@ -1,0 +1,154 @@
+//! S6, L3 and a part of S5: who holds a branch. In an available section two may, while they are apart; once nothing keeps them apart, one does, and every branch that
+//! is wanted has one, within the scenario's bound. And what a process of a node has held under an epoch, no later one holds under the same.
+
+use std::collections::BTreeMap;
+
+use mangrove_crdt::{
+    id::SessionId,
+    path::Path,
+    replica::Replica,
+    standing::{BranchHash, ClaimRecord, Standing},
+};
+
+use super::{Invariant, Violation};
+use crate::scenario::Time;
+
+/// Who holds a branch: for each host the session, and its epoch.
+type Holding = BTreeMap<usize, (SessionId, u64)>;
+
+/// Who holds which branch at present, and how long two have.
+#[derive(Debug, Default)]
+pub struct Holders {
+    branches: BTreeMap<String, Holding>,
+    /// Since when a branch has had more than one.
+    double: BTreeMap<String, Time>,
+    /// The highest epoch under which each branch was held, and where.
+    newest: BTreeMap<String, (u64, usize)>,
+    /// The process that each session held each branch in, under each epoch.
+    epochs: BTreeMap<(String, SessionId, u64), (usize, u32)>,
+}
+
+/// What has become of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Changes {
+    /// A branch has a holder that had none here.
+    pub gained: bool,
+    /// And under a higher epoch than at another host before.
+    pub taken_over: bool,
+    /// A branch has two.
+    pub doubled: bool,
+}
+
+impl Holders {
+    /// What the sessions of a host's process hold now. `forgetful`: its disk has lost something that it had said to have.
+    ///
+    /// # Errors
+    /// A session holds a branch again under an epoch of an earlier process.
+    pub fn set(
+        &mut self,
+        at: Time,
+        (host, process): (usize, u32),
+        forgetful: bool,
+        now: BTreeMap<String, (SessionId, u64)>,
+    ) -> Result<Changes, Violation> {
+        let mut changes = Changes::default();
+        for (branch, holding) in &mut self.branches {
+            if !now.contains_key(branch) {
+                holding.remove(&host);
+            }
+        }
+        for (branch, held) in now {
+            let holding = self.branches.entry(branch.clone()).or_default();
+            if holding.insert(host, held) != Some(held) {
+                changes.gained = true;
+                let first = self.epochs.entry((branch.clone(), held.0, held.1)).or_insert((host, process));
+                if *first != (host, process) && !forgetful {
+                    let what = format!("session {} is active under epoch {} of {branch} in a second process", held.0.short(), held.1);
+                    return Err(Violation::new(Invariant::S5, what));
+                }
+                let newest = self.newest.entry(branch).or_insert((0, host));
+                if held.1 > newest.0 {
+                    changes.taken_over |= newest.1 != host;
+                    *newest = (held.1, host);
+                }
+            }
+        }
+        for (branch, holding) in &self.branches {
+            if holding.len() < 2 {
+                self.double.remove(branch);
+            } else if !self.double.contains_key(branch) {
+                self.double.insert(branch.clone(), at);
+                changes.doubled = true;
+            }
+        }
+        Ok(changes)
+    }
+
+    /// After the faults: nothing has kept anybody apart since `since`, and `bound` has passed.
+    ///
+    /// # Errors
+    /// A branch has two holders, or, though it is wanted, none; with the branch.
+    pub fn settled(&self, now: Time, since: Time, bound: Time, wanted: impl Iterator<Item = String>) -> Result<(), (Violation, String)> {
+        if now < since + bound {
+            return Ok(());
+        }
+        let seconds = (now - since) as f64 / 1e6;
+        if let Some((branch, since)) = self.double.first_key_value() {
+            let holding = &self.branches[branch];
+            let what = format!("{seconds} s after the faults {branch} has more than one holder, since {since} us: {holding:?}");
+            return Err((Violation::new(Invariant::S6, what), branch.clone()));
+        }
+        for branch in wanted {
+            if self.branches.get(&branch).is_none_or(BTreeMap::is_empty) {
+                let what = format!("{seconds} s after the faults nobody holds {branch}, which is wanted");
+                return Err((Violation::new(Invariant::L3, what), branch));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Who wants a branch, by what one node holds, for people.
+pub fn describe(replica: &Replica, branch: &str) -> String {
+    let Ok(path) = Path::parse(branch) else { return "no path".into() };
+    let Some(section) = replica.section(replica.section_of(&path)) else { return "a section that is not held".into() };
+    let claims = section.standing.iter().filter_map(|(key, write)| match Standing::of_key(key) {
+        Some(Standing::Claim(hash, session)) if hash == BranchHash::of(&path) => {
+            let claim: ClaimRecord = minicbor::decode(write.value.as_deref()?).ok()?;
+            let away = if claim.away { ", away" } else { "" };
+            Some(format!("{} at {} since {}{away}", session.short(), claim.home.short(), claim.registered))
+        }
+        _ => None,
+    });
+    claims.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(branch: &str, session: u8, epoch: u64) -> BTreeMap<String, (SessionId, u64)> {
+        BTreeMap::from([(branch.to_owned(), (SessionId([session; 16]), epoch))])
+    }
+
+    fn check(holders: &Holders, now: Time) -> Option<Invariant> {
+        holders.settled(now, 100, 50, std::iter::once("a".to_owned())).err().map(|(violation, _)| violation.invariant)
+    }
+
+    #[test]
+    fn two_holders_are_seen_and_so_is_none() {
+        let mut holders = Holders::default();
+        assert_eq!((check(&holders, 149), check(&holders, 150)), (None, Some(Invariant::L3)));
+        assert_eq!(holders.set(1, (0, 1), false, held("a", 1, 1)), Ok(Changes { gained: true, ..Changes::default() }));
+        assert_eq!(check(&holders, 150), None);
+        assert_eq!(holders.set(2, (0, 1), false, held("a", 1, 1)), Ok(Changes::default()));
+        assert_eq!(holders.set(2, (1, 1), false, held("a", 2, 2)), Ok(Changes { gained: true, taken_over: true, doubled: true }));
+        assert_eq!(check(&holders, 150), Some(Invariant::S6));
+        assert_eq!(holders.set(3, (0, 1), false, BTreeMap::new()), Ok(Changes::default()));
+        assert_eq!(check(&holders, 150), None);
+        let again =
+            |holders: &mut Holders, forgetful| holders.set(4, (0, 2), forgetful, held("a", 1, 1)).map_err(|violation| violation.invariant);
+        assert_eq!(again(&mut holders, false), Err(Invariant::S5));
+        assert!(again(&mut holders, true).is_ok());
+    }
+}
