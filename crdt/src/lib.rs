@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | [`tree`] | topics and their definitions; in the built-in section, policy | automerge: 4,096 small documents, by a hash of the path |
 //! | values ([`registers`]) | each topic's newest value | newest [`stamp`] wins; the tree says what lives |
-//! | standing ([`registers`]) | what is said of nodes; later of sessions, claims, grants | newest stamp wins; a removal is a write too |
+//! | standing ([`registers`]) | what is said of nodes, sessions, claims and grants ([`standing`]) | newest stamp wins; a removal is a write too |
 //!
 //! A topic is named by its creating dot, so one that is removed and made again is another topic, and old values cannot leak into it.
 //! Concurrent creations with equal definitions are one topic; with different ones automerge's winner stands and the other is shown as a
@@ -49,6 +49,18 @@
 //!   tree frontier of the moment in which it was built, and the receiver's value frontier moves only once its tree frontier covers that.
 //!
 //! A tree change is never overtaken: each is a run of its own, and one that comes before those it builds on waits.
+//!
+//! # Sources: epochs before clocks
+//!
+//! A session may want to be the only one to write below a path: the branch's *update source*. Its wish is a *claim*, its authority a *grant*, both records of the
+//! standing plane in the branch's section, and who should be granted is judged from these alone ([`arbitration`]), by each node for itself. What makes
+//! that safe is the [`stamp`]: a grant has an *epoch* above every epoch that its node has heard of in the section, its writes carry epoch and rank, and
+//! everybody orders by these before any clock. So whoever has lost its branch, without knowing, writes what loses everywhere; two sides of a
+//! split may each grant, and when they meet the greater (epoch, rank) stands on both, topic by topic as for the grant itself. Each node keeps the highest
+//! epoch of each section on its disk, tells it with what it holds, and never forgets it. A grant counts once it is on the disk, so an epoch is never used twice.
+//!
+//! Who gives a branch up leaves an *open epoch* behind, one above its own, and plain writes are stamped with it from then on. And nothing is taken in under
+//! less than what is there already: a node whom a source's values reach before its grant refuses until that comes, instead of writing what would lose.
 //!
 //! # Names, bytes, memory
 //!

@@ -43,6 +43,14 @@ pub enum Sabotage {
     Latecomers,
     /// Revocations are not heeded.
     TakesRevoked,
+    /// A source's writes are taken whatever has become of their epoch.
+    StaleEpochs,
+    /// A source does not notice that its branch has gone to another.
+    KeepsLost,
+    /// The silence of a home is not noticed.
+    NoSuccession,
+    /// A source is active before its grant is on the disk.
+    EarlyGrant,
 }
 
 #[cfg(feature = "sabotage")]

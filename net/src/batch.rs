@@ -6,7 +6,7 @@ use mangrove_crdt::{
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins},
     registers::Write,
     section::StandingKey,
-    stamp::Stamp,
+    stamp::{Stamp, Under},
     standing::STANDING_KEY_BYTES_MAX,
     tree::{Removal, TreeRecord},
 };
@@ -82,6 +82,7 @@ const OTHER_DOT: u8 = 1;
 const RANKED: u8 = 2;
 const SEEN: u8 = 4;
 const GONE: u8 = 8;
+const SAME_RANK: u8 = 16;
 
 /// Packs records of a register plane, each against the one before.
 #[derive(Debug)]
@@ -104,9 +105,14 @@ impl<K: PackKey> Packer<K> {
     /// Adds a record: its position, key and write.
     pub fn push(&mut self, names: &mut NamesOut, origins: &Origins, number: u64, key: &K, write: &Write) {
         let own = self.feed.is_some_and(|origin| write.dot == DotIx { origin, number });
-        let ranked = !is_plain(&write.stamp);
+        let told = (names.under.epoch, &names.under.rank) == (write.stamp.epoch, &write.stamp.rank);
+        let (same, ranked) = (told && !is_plain(&write.stamp), !told && !is_plain(&write.stamp));
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
-        let flags = flag(!own, OTHER_DOT) | flag(ranked, RANKED) | flag(!write.seen.is_empty(), SEEN) | flag(write.value.is_none(), GONE);
+        let flags = flag(!own, OTHER_DOT)
+            | flag(ranked, RANKED)
+            | flag(!write.seen.is_empty(), SEEN)
+            | flag(write.value.is_none(), GONE)
+            | flag(same, SAME_RANK);
         self.w.out.push(flags);
         self.w.u64(number.wrapping_sub(self.number));
         self.number = number;
@@ -120,6 +126,7 @@ impl<K: PackKey> Packer<K> {
             if let Some(rank) = &write.stamp.rank {
                 self.w.rank(rank);
             }
+            names.under = Under { epoch: write.stamp.epoch, rank: write.stamp.rank.clone() };
         }
         self.w.delta(self.seq, write.stamp.seq);
         self.seq = write.stamp.seq;
@@ -155,7 +162,7 @@ impl<'a, K: PackKey> Unpacker<'a, K> {
     /// The next record: its position, key and write.
     pub fn next(&mut self, names: &mut NamesIn, intern: &mut Intern<'_>) -> Result<(u64, K, Write), Malformed> {
         let flags = self.r.byte()?;
-        if flags & !(OTHER_DOT | RANKED | SEEN | GONE) != 0 {
+        if flags & !(OTHER_DOT | RANKED | SEEN | GONE | SAME_RANK) != 0 || flags & (RANKED | SAME_RANK) == RANKED | SAME_RANK {
             return Err(self.r.bad(format!("flags {flags:#x}")));
         }
         self.number = self.number.checked_add(self.r.number()?).ok_or_else(|| self.r.bad("a position beyond 64 bits"))?;
@@ -170,6 +177,9 @@ impl<'a, K: PackKey> Unpacker<'a, K> {
             if self.r.u64()? != 0 {
                 stamp.rank = Some(Arc::new(self.r.rank()?));
             }
+            names.under = Under { epoch: stamp.epoch, rank: stamp.rank.clone() };
+        } else if flags & SAME_RANK != 0 {
+            (stamp.epoch, stamp.rank) = (names.under.epoch, names.under.rank.clone());
         }
         self.seq = self.r.seq(self.seq)?;
         stamp.seq = self.seq;
@@ -345,6 +355,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_source_writes_costs_no_more_once_its_rank_is_told() {
+        let record = |number: u64, source: Option<u8>| {
+            let rank = source.map(|source| Arc::new(Rank { priority: 0, session: SessionId([source; 16]) }));
+            let stamp = Stamp { epoch: source.map_or(0, u64::from), rank, seq: number };
+            let dot = DotIx { origin: OriginIx(0), number };
+            (number, dot, Write { dot, stamp, seen: Dots::new(), time_ms: number, value: Some(Arc::from([1])) })
+        };
+        let steady = |source| (1..=100).map(|number| record(number, source)).collect::<Vec<_>>();
+        let [plain, ranked] = [None, Some(7)].map(|source| pack(0, &steady(source)).0.len());
+        assert!(ranked - plain <= 2 * 16, "{ranked} bytes for {plain}");
+        // Whatever the order, each record keeps its own.
+        let mixed: Vec<_> = [None, Some(1), Some(1), None, Some(2), Some(1), Some(1)]
+            .into_iter()
+            .zip(1..)
+            .map(|(source, number)| record(number, source))
+            .collect();
+        assert_eq!(unpack::<DotIx>(&pack(0, &mixed).0, 0, &mut origins()).unwrap(), mixed);
+    }
+
+    #[test]
     fn unknown_flags_and_overflowing_positions_are_refused() {
         let write = Write {
             dot: DotIx { origin: OriginIx(0), number: 8 },
@@ -356,8 +386,8 @@ mod tests {
         let (mut bytes, _) = pack::<StandingKey>(7, &[(8, Box::from([5]), write)]);
         assert!(unpack::<StandingKey>(&bytes, 7, &mut origins()).is_ok());
         assert!(unpack::<StandingKey>(&bytes, u64::MAX, &mut origins()).is_err());
-        for bit in 4..8 {
-            bytes[0] = 1 << bit;
+        for flags in [32, 64, 128, RANKED | SAME_RANK] {
+            bytes[0] = flags;
             assert!(unpack::<StandingKey>(&bytes, 7, &mut origins()).unwrap_err().why.contains("flags"));
         }
         let mut long = vec![0, 1];

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use mangrove_crdt::{
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins},
     id::{Origin, SessionId},
-    stamp::{Rank, Stamp},
+    stamp::{Rank, Stamp, Under},
 };
 
 /// The longest value on the wire: with its record and message it still fits a frame.
@@ -47,12 +47,16 @@ impl Malformed {
 pub struct NamesOut {
     numbers: Vec<u32>,
     given: u32,
+    /// The epoch and rank that were written last: what a source writes comes in a row.
+    pub(crate) under: Under,
 }
 
 /// Which origins the other end of a lane has numbered.
 #[derive(Debug, Default)]
 pub struct NamesIn {
     origins: Vec<OriginIx>,
+    /// The epoch and rank that were read last.
+    pub(crate) under: Under,
 }
 
 /// Most frames are no longer than this: a buffer of so much seldom has to grow.

@@ -20,6 +20,7 @@ use mangrove_crdt::{
     path::Path,
     policy::Arbitration,
     replica::Written,
+    sabotage::{Sabotage, is},
     stamp::Under,
     standing::{BranchHash, ClaimRecord, GrantRecord, Standing},
     time::Instant,
@@ -269,7 +270,7 @@ impl Node {
                 Some(_) => Life::Present,
             };
         }
-        let silence = now.since(self.heard(&record.home));
+        let silence = if is(Sabotage::NoSuccession) { Duration::ZERO } else { now.since(self.heard(&record.home)) };
         if self.revoked.contains(&record.home) || silence >= self.presumed_after(record) {
             Life::Presumed
         } else if record.away || silence >= self.away_after(record) {
@@ -327,6 +328,9 @@ impl Node {
     /// Whether the newest grant is one that this node has given to a claim in this run.
     fn is_granted(&self, claim: &Claim) -> bool {
         let Some(source) = self.source(claim) else { return false };
+        if is(Sabotage::KeepsLost) {
+            return source.granted.is_some();
+        }
         let grant = self.sources.branch(source.section, &source.branch).and_then(|branch| branch.grant.as_ref());
         let holds = grant.is_some_and(|grant| grant.holder.is_some_and(|(session, _)| session == claim.session));
         holds && grant.map(|grant| grant.epoch) == source.granted.as_ref().map(|under| under.epoch)
@@ -428,6 +432,9 @@ impl Node {
         let Some(source) = source else { return };
         source.granted = Some(under.clone());
         let written = self.put_grant(now, section, branch, under, Some((claim.session, self.id())));
+        if is(Sabotage::EarlyGrant) {
+            return;
+        }
         self.wait_for_disk(claim.session, claim.record.number, written);
     }
 
@@ -682,6 +689,10 @@ impl Node {
             };
             return match (&known.granted, &known.told) {
                 (Some(granted), SourceState::Active { epoch: told }) if granted.epoch == epoch && *told == epoch => Ok(granted.clone()),
+                _ if is(Sabotage::StaleEpochs) => {
+                    let rank = claimed.and_then(|(_, branch)| branch.claim(&session?)).map(|claim| Arc::new(claim.rank()));
+                    Ok(Under { epoch, rank })
+                }
                 _ => Err(self.fenced(path, claimed, epoch)),
             };
         }
