@@ -74,17 +74,69 @@ struct Home {
     next: Duration,
 }
 
+/// Things to be done, each once, at its time.
+#[derive(Debug)]
+struct Agenda<K> {
+    due: BTreeMap<K, Instant>,
+    order: BTreeSet<(Instant, K)>,
+}
+
+impl<K> Default for Agenda<K> {
+    fn default() -> Self {
+        Agenda { due: BTreeMap::new(), order: BTreeSet::new() }
+    }
+}
+
+impl<K: Ord + Clone> Agenda<K> {
+    /// Something is to be done, unless it is to be done already.
+    fn add(&mut self, what: K, due: Instant) {
+        if !self.due.contains_key(&what) {
+            self.due.insert(what.clone(), due);
+            self.order.insert((due, what));
+        }
+    }
+
+    fn remove(&mut self, what: &K) {
+        if let Some(due) = self.due.remove(what) {
+            self.order.remove(&(due, what.clone()));
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.order.first().map(|(due, _)| *due)
+    }
+
+    /// What is due; it is no more to be done.
+    fn take_due(&mut self, now: Instant) -> Vec<K> {
+        let mut due = Vec::new();
+        while self.next().is_some_and(|next| next <= now)
+            && let Some((_, what)) = self.order.pop_first()
+        {
+            self.due.remove(&what);
+            due.push(what);
+        }
+        due
+    }
+
+    fn retain(&mut self, keep: impl Fn(&K) -> bool) {
+        self.due.retain(|what, _| keep(what));
+        self.order.retain(|(_, what)| keep(what));
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Sources {
     fields: BTreeMap<SectionId, Field>,
     /// When each branch that has settled by then is to be granted.
-    decisions: BTreeMap<(SectionId, Path), Instant>,
+    decisions: Agenda<(SectionId, Path)>,
     homes: BTreeMap<NodeId, Home>,
     /// Claims of sessions whose home is this node, which does not know them, and until when their sessions may turn up.
-    orphans: BTreeMap<(SectionId, Path, SessionId), Instant>,
+    orphans: Agenda<(SectionId, Path, SessionId)>,
     /// Sources of which something is not on the disk yet.
     pending: BTreeSet<(SessionId, u32)>,
+    /// How often the disk had come further when these were looked at last.
+    stored: u64,
     due: Option<Instant>,
 }
 
@@ -95,8 +147,8 @@ impl Sources {
     }
 
     fn plan(&mut self) {
-        let waits = self.decisions.values().chain(self.orphans.values()).copied();
-        self.due = waits.chain(self.homes.values().map(|home| home.due)).min();
+        let homes = self.homes.values().map(|home| home.due).min();
+        self.due = [self.decisions.next(), self.orphans.next(), homes].into_iter().flatten().min();
     }
 
     fn branch(&self, section: SectionId, branch: &Path) -> Option<&Branch> {
@@ -156,7 +208,7 @@ impl Node {
                 self.sessions.plan();
             }
             // Its session's record may be on its way.
-            None => _ = self.sources.orphans.entry((section, branch.clone(), claim.session)).or_insert(until),
+            None => self.sources.orphans.add((section, branch.clone(), claim.session), until),
         }
     }
 
@@ -244,7 +296,7 @@ impl Node {
             );
         }
         self.sources.fields.retain(|section, _| held.contains(section));
-        self.sources.decisions.retain(|(section, _), _| held.contains(section));
+        self.sources.decisions.retain(|(section, _)| held.contains(section));
         self.sources.plan();
     }
 
@@ -302,10 +354,10 @@ impl Node {
                 let wait = if holds == Some(claim.session) { Duration::ZERO } else { self.config.settle };
                 let connected = self.sessions.all.get(&claim.session).is_some_and(|session| session.connection.is_some());
                 if connected {
-                    self.sources.decisions.entry(place).or_insert(now.at.after(wait));
+                    self.sources.decisions.add(place, now.at.after(wait));
                 }
             }
-            _ => _ = self.sources.decisions.remove(&place),
+            _ => self.sources.decisions.remove(&place),
         }
         for claim in ours {
             self.find_source(now, section, branch, &claim);
@@ -375,7 +427,8 @@ impl Node {
 
     /// What has come to the disk since is told.
     pub(super) fn settle_sources(&mut self) {
-        if self.sources.pending.is_empty() {
+        let stored = self.replica.durable_changes();
+        if self.sources.pending.is_empty() || std::mem::replace(&mut self.sources.stored, stored) == stored {
             return;
         }
         let (replica, sessions) = (&self.replica, &mut self.sessions);
@@ -402,12 +455,10 @@ impl Node {
         if self.sources.due.is_none_or(|due| due > now.at) {
             return;
         }
-        let due = self.sources.decisions.extract_if(.., |_, due| *due <= now.at).map(|(place, _)| place);
-        for (section, branch) in due.collect::<Vec<_>>() {
+        for (section, branch) in self.sources.decisions.take_due(now.at) {
             self.decide(now, section, &branch);
         }
-        let due = self.sources.orphans.extract_if(.., |_, due| *due <= now.at).map(|(place, _)| place);
-        for (section, branch, session) in due.collect::<Vec<_>>() {
+        for (section, branch, session) in self.sources.orphans.take_due(now.at) {
             self.drop_orphan(now, section, &branch, session);
         }
         let due = self.sources.homes.iter().filter(|(_, home)| home.due <= now.at).map(|(home, _)| *home);
@@ -423,7 +474,7 @@ impl Node {
         let Some(claim) = rightful.filter(|claim| claim.record.home == self.id() && !self.is_granted(claim)) else { return };
         if self.store_refusal.is_some() {
             // A grant must be on the disk: it waits until the disk takes writes again.
-            self.sources.decisions.insert((section, branch.clone()), now.at.after(self.config.settle));
+            self.sources.decisions.add((section, branch.clone()), now.at.after(self.config.settle));
             return;
         }
         let Some(epoch) = self.replica.section(section).map(|held| held.epoch() + 1) else { return };
@@ -443,6 +494,7 @@ impl Node {
         if let (Some(source), Some(written)) = (source, written) {
             source.pending = Some(written);
             self.sources.pending.insert((session, number));
+            self.sources.stored = u64::MAX;
             self.sync_wanted = true;
         }
     }
@@ -700,7 +752,8 @@ impl Node {
             let epoch = contest.map_or(0, |contest| contest.open_epoch(path));
             return Ok(Under { epoch, rank: None });
         };
-        let own = own.into_iter().flat_map(|sources| sources.values()).find(|source| source.section == section && source.branch == *branch);
+        let claim = session.and_then(|id| known.claim(&id));
+        let own = own.zip(claim).and_then(|(sources, claim)| sources.get(&claim.record.number));
         if let Some(Source { granted: Some(granted), told: SourceState::Active { epoch }, .. }) = own
             && granted.epoch == *epoch
         {
