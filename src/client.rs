@@ -16,7 +16,7 @@
 //! A [`Client`] is a handle that can be cloned and shared; all clones speak over one QUIC stream ([`crate::protocol`]), and any
 //! number of requests may be in flight. Two tasks stand behind it: one writes frames, one reads them and hands each to
 //! whoever waits for it. Nothing here reconnects: when the connection is lost, everything that waits gets
-//! [`ClientError::Lost`], and a new `Client` has to be made.
+//! [`ClientError::Lost`], and a new `Client` has to be made; it may take up the old one's session, with its sources ([`Client::resume_session`]).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,12 +34,15 @@ use crate::protocol::{
 mod credential;
 mod publisher;
 mod session;
+mod source;
+mod states;
 mod subscription;
 #[cfg(test)]
 mod tests;
 
 pub use credential::{Credential, CredentialError, Token};
 pub use publisher::{PublishReport, Publisher};
+pub use source::{ClaimOptions, Source};
 pub use subscription::{Heard, Subscription};
 
 use session::Session;
@@ -215,7 +218,8 @@ impl Client {
         &self.session.welcome
     }
 
-    /// Ends the session, after what has been sent so far has reached the node.
+    /// Ends the connection, after what has been sent so far has reached the node, and with it the session, unless that was opened to outlive it
+    /// ([`Client::open_session`]).
     pub async fn close(self) {
         self.session.close().await;
     }
@@ -341,9 +345,9 @@ impl Client {
         }
     }
 
-    /// Removes all topics that a selector matches now; their number.
-    pub async fn remove_topics(&self, selector: &str) -> Result<u64, ClientError> {
-        match self.request(Request::TopicsRemove { selector: selector.into(), force: false }).await? {
+    /// Removes all topics that a selector matches now; their number. `force`: even those of branches that another session has claimed.
+    pub async fn remove_topics(&self, selector: &str, force: bool) -> Result<u64, ClientError> {
+        match self.request(Request::TopicsRemove { selector: selector.into(), force }).await? {
             Response::Removed { topics } => Ok(topics),
             other => Err(unexpected(&other)),
         }
@@ -405,7 +409,7 @@ impl Client {
     /// Writes many values fast: batches them, names paths once, and keeps several batches in flight. Topics that are missing are made
     /// with `add`, if given.
     pub fn publisher(&self, add: Option<TopicSpec>) -> Publisher {
-        Publisher::new(Arc::clone(&self.session), add)
+        Publisher::new(Arc::clone(&self.session), add, None)
     }
 
     /// A page of displaced values, and where the next one starts.

@@ -63,6 +63,9 @@ pub(crate) enum Command {
     /// Topics and their definitions
     #[command(subcommand)]
     Topic(TopicCommand),
+    /// Update sources: who alone may write a branch
+    #[command(subcommand)]
+    Source(SourceCommand),
     /// Write a topic's value
     Set(Set),
     /// Read values
@@ -274,6 +277,9 @@ pub(crate) enum TopicCommand {
     Rm {
         /// A path, or a selector such as `?flights/.*`
         selector: String,
+        /// Even those of branches that another session has claimed
+        #[arg(long)]
+        force: bool,
     },
     /// List topics and their definitions
     Ls {
@@ -286,6 +292,41 @@ pub(crate) enum TopicCommand {
         /// Its path
         path: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SourceCommand {
+    /// Be a branch's update source, or wait to be it, until ^C; prints each change
+    Claim(SourceClaim),
+    /// All branches that are claimed, or were
+    Ls,
+    /// One branch, with all who want it
+    Show {
+        /// The branch
+        branch: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SourceClaim {
+    /// The branch: a topic's path, and all paths below it
+    pub(crate) branch: String,
+    #[command(flatten)]
+    pub(crate) claiming: Claiming,
+    /// For how long the branch is held if the connection is lost; without it, it passes on at once
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) hold: Option<Duration>,
+}
+
+/// How to claim a branch.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Claiming {
+    /// Do not wait where another source has the branch
+    #[arg(long = "try")]
+    pub(crate) no_wait: bool,
+    /// Greater goes first among those who wait
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub(crate) priority: i32,
 }
 
 /// The selector that matches every topic.
@@ -341,6 +382,15 @@ pub(crate) struct Publish {
     /// Where values must be before they count as written: memory, disk or mesh(k); otherwise as topics and sections say
     #[arg(long, value_name = "WHERE")]
     pub(crate) durability: Option<mangrove_crdt::definition::Durability>,
+    /// Write as the update source of this branch: claim it, wait until nobody else has it, and give it up in the end
+    #[arg(long, value_name = "BRANCH")]
+    pub(crate) source: Option<String>,
+    /// With --source: do not wait where another source has the branch
+    #[arg(long = "try", requires = "source")]
+    pub(crate) no_wait: bool,
+    /// With --source: greater goes first among those who wait
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, requires = "source")]
+    pub(crate) priority: i32,
 }
 
 #[derive(Debug, Args)]

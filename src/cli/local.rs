@@ -98,7 +98,7 @@ fn tell_first_steps(context: &mut Context) -> Result<(), Failure> {
 }
 
 /// Until somebody asks the process to end: ^C, or SIGTERM where there is such a thing.
-async fn stop_wanted() {
+pub(super) async fn stop_wanted() {
     #[cfg(unix)]
     if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
         tokio::select! {

@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::time::Instant;
 
-use super::args::Publish;
+use super::args::{Claiming, Publish};
 use super::output::{bytes_text, count_text, parse_time, plural};
-use super::{Context, Failure, refusal_text};
-use crate::client::{Client, PublishReport, Publisher};
-use crate::protocol::{Refusal, TopicSpec, VALUE_MAX};
+use super::{Context, Failure, refusal_text, source};
+use crate::client::{Client, PublishReport, Publisher, Source};
+use crate::protocol::{Refusal, SourceState, TopicSpec, VALUE_MAX};
 
 /// The longest line: a value of the greatest length, each byte of it escaped.
 const LINE_MAX: u64 = VALUE_MAX as u64 * 6;
@@ -64,19 +64,75 @@ pub(super) async fn publish(context: &mut Context, publish: &Publish) -> Result<
         }
     };
     let client = context.connect().await?;
+    let held = match &publish.source {
+        Some(branch) => Some(active(&client, branch, publish).await?),
+        None => None,
+    };
     let start = Instant::now();
     let progress = super::progress(length, "publishing");
-    let mut replay = Replay { publish, pace: Pace::new(publish.speed), publishers: BTreeMap::new(), client: &client };
+    let source = held.as_ref().map(|held| &held.source);
+    let mut replay = Replay { publish, pace: Pace::new(publish.speed), publishers: BTreeMap::new(), client: &client, source };
     let read = tokio::select! {
         result = replay.lines(input, &progress) => result,
         // What was read so far is still finished below.
         _ = tokio::signal::ctrl_c() => Ok(()),
+        failure = lost(held.as_ref()) => Err(failure),
     };
     let report = replay.finish().await?;
     progress.finish_and_clear();
     let ms = start.elapsed().as_millis() as u64;
     tell(context, &report, ms)?;
+    let closed = close(&client, held).await;
     read?;
+    judge(&report)?;
+    closed
+}
+
+/// A source that may write.
+struct Held {
+    source: Source,
+    epoch: u64,
+}
+
+/// Claims a branch, and waits until nobody else has it.
+async fn active(client: &Client, branch: &str, publish: &Publish) -> Result<Held, Failure> {
+    let claiming = Claiming { no_wait: publish.no_wait, priority: publish.priority };
+    let mut source = source::claim(client, branch, &claiming, None).await?;
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut state = SourceState::Init;
+    loop {
+        match state {
+            SourceState::Active { epoch } if source.state() == state => return Ok(Held { source, epoch }),
+            SourceState::Init | SourceState::Active { .. } => {}
+            SourceState::Standby { why, .. } => eprintln!("waiting to write {branch}: {why}"),
+            SourceState::Closed { reason, why } => {
+                return Err(Failure::refused(format!("{branch}: the source was closed: {why} [{reason}]")));
+            }
+        }
+        state = tokio::select! {
+            changed = source.changed() => changed?,
+            _ = &mut interrupted => return Err(Failure::refused(format!("{branch}: interrupted while waiting; nothing was written"))),
+        };
+    }
+}
+
+/// Waits until the right to write is lost; for ever where it is nobody's.
+async fn lost(held: Option<&Held>) -> Failure {
+    match held {
+        Some(held) => held.source.ended(held.epoch).await.into(),
+        None => std::future::pending().await,
+    }
+}
+
+async fn close(client: &Client, held: Option<Held>) -> Result<(), Failure> {
+    if let Some(held) = held {
+        held.source.close().await?;
+        client.close_session().await?;
+    }
+    Ok(())
+}
+
+fn judge(report: &PublishReport) -> Result<(), Failure> {
     match report.refusals.first() {
         None => Ok(()),
         Some(first) => {
@@ -125,6 +181,8 @@ struct Replay<'a> {
     /// By the type of the topics that they make.
     publishers: BTreeMap<String, (TopicType, Publisher)>,
     client: &'a Client,
+    /// As whom to write.
+    source: Option<&'a Source>,
 }
 
 impl Replay<'_> {
@@ -161,7 +219,9 @@ impl Replay<'_> {
         let name = line.topic_type.as_deref().unwrap_or(&self.publish.topic_type);
         if !self.publishers.contains_key(name) {
             let topic_type = TopicType::from_name(name).map_err(|error| wrong(error.to_string()))?;
-            let publisher = self.client.publisher(Some(TopicSpec::of(name))).durability(self.publish.durability);
+            let add = Some(TopicSpec::of(name));
+            let publisher = self.source.map_or_else(|| self.client.publisher(add.clone()), |source| source.publisher(add.clone()));
+            let publisher = publisher.durability(self.publish.durability);
             self.publishers.insert(name.to_owned(), (topic_type, publisher));
         }
         let Some((topic_type, publisher)) = self.publishers.get_mut(name) else { return Ok(()) };

@@ -28,8 +28,8 @@ pub(super) async fn topic(context: &mut Context, command: TopicCommand) -> Resul
     let client = context.connect().await?;
     match command {
         TopicCommand::Add { paths, topic_type, properties } => add(context, &client, paths, spec(topic_type, properties)?).await,
-        TopicCommand::Rm { selector } => {
-            let topics = client.remove_topics(&selector).await?;
+        TopicCommand::Rm { selector, force } => {
+            let topics = client.remove_topics(&selector, force).await?;
             context.output.done(&json!({ "removed": topics }), format!("{} removed", plural(topics, "topic")))
         }
         TopicCommand::Ls { selector } => list(context, &client, &selector).await,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use mangrove_crdt::definition::Durability;
 
 use super::session::{Answer, Session};
+use super::source::Gate;
 use super::{ClientError, Refusal, Request, SetBatch, SetItem, TopicSpec, write_report};
 use crate::protocol::{Code, FRAME_AIM, ITEMS_MAX, VALUE_MAX};
 
@@ -34,10 +35,15 @@ pub struct PublishReport {
 /// Writes many values over one session. Values of one publisher take effect in the order in which they were given.
 ///
 /// What was given is certain to be written only once [`Publisher::finish`] has returned; dropping a publisher drops what it has not sent.
+///
+/// One that comes from a source ([`Source::publisher`](super::Source::publisher)) dies with the epoch in which it was made: from the moment when another state of the
+/// source has arrived it takes nothing more, sends nothing more, and what it has not sent is refused as [`Code::Fenced`].
 pub struct Publisher {
     session: Arc<Session>,
     add: Option<TopicSpec>,
     durability: Option<Durability>,
+    /// What it writes under; `None` for whatever the session has.
+    gate: Option<Gate>,
     batch: Batch,
     in_flight: VecDeque<InFlight>,
     report: PublishReport,
@@ -68,8 +74,9 @@ struct InFlight {
 }
 
 impl Publisher {
-    pub(super) fn new(session: Arc<Session>, add: Option<TopicSpec>) -> Self {
-        Publisher { session, add, durability: None, batch: Batch::default(), in_flight: VecDeque::new(), report: PublishReport::default() }
+    pub(super) fn new(session: Arc<Session>, add: Option<TopicSpec>, gate: Option<Gate>) -> Self {
+        let (batch, in_flight, report) = Default::default();
+        Publisher { session, add, durability: None, gate, batch, in_flight, report }
     }
 
     /// Where values must be before they count as written; `None` leaves it to their topics and sections.
@@ -81,7 +88,13 @@ impl Publisher {
     /// Writes a value: bytes of the topic's type. Waits while too many batches are on their way.
     ///
     /// A refusal of one value is not an error here: it is counted and kept in the report, and the others go on.
+    ///
+    /// # Errors
+    /// [`Code::Fenced`] where it wrote under an epoch that has ended: this value is not taken, nor is any other.
     pub async fn set(&mut self, path: &str, value: Vec<u8>) -> Result<(), ClientError> {
+        if let Some(gate) = &self.gate {
+            gate.pass(&self.session)?;
+        }
         if value.len() > VALUE_MAX {
             let why = format!("a value has at most {VALUE_MAX} bytes, this one has {}", value.len());
             self.refuse(Refusal::new(Code::TooLarge, path, why));
@@ -104,11 +117,20 @@ impl Publisher {
         while self.in_flight.len() >= BATCHES_IN_FLIGHT_MAX {
             self.settle_oldest().await?;
         }
-        let batch = std::mem::take(&mut self.batch);
-        let mut items = Vec::with_capacity(batch.items.len());
-        let mut lengths = Vec::with_capacity(batch.items.len());
         let session = Arc::clone(&self.session);
         let mut numbers = session.numbers.lock().await;
+        let batch = std::mem::take(&mut self.batch);
+        // Asked last, and before numbers are given that would not be sent.
+        let under = match self.gate.as_ref().map(|gate| gate.pass(&session)).transpose() {
+            Ok(under) => under,
+            Err(ClientError::Refused(refusal)) => {
+                self.refuse_all(batch.items.len(), &refusal);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let mut items = Vec::with_capacity(batch.items.len());
+        let mut lengths = Vec::with_capacity(batch.items.len());
         let mut begin = 0;
         for (end, value) in batch.items {
             let path = &batch.paths[begin..end];
@@ -124,7 +146,7 @@ impl Publisher {
         if items.is_empty() {
             return Ok(());
         }
-        let request = Request::Set(SetBatch { items, add: self.add.clone(), durability: self.durability, under: None });
+        let request = Request::Set(SetBatch { items, add: self.add.clone(), durability: self.durability, under });
         let answer = self.session.ask(request).await?;
         drop(numbers);
         self.in_flight.push_back(InFlight { answer, lengths });
@@ -163,6 +185,10 @@ impl Publisher {
             self.refuse(item.refusal);
         }
         Ok(())
+    }
+
+    fn refuse_all(&mut self, count: usize, refusal: &Refusal) {
+        (0..count).for_each(|_| self.refuse(refusal.clone()));
     }
 
     fn refuse(&mut self, refusal: Refusal) {

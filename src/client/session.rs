@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::states::{Followed, SourceTable, StatesReceiver};
 use super::{ClientError, ClientOptions, FRAME_MAX, HELLO_MAX, Hello, PORT, Refusal, Request, Response, Welcome};
 use crate::protocol::{self, Aliases, Event, FromClient, FromNode, Target, Update};
 
@@ -86,12 +87,15 @@ enum Waiter {
     Response(oneshot::Sender<Response>),
     /// Its channel must be in place before the first update, which follows the response at once.
     Subscriber(oneshot::Sender<Response>, mpsc::Sender<Delivery>),
+    /// The sources that the answer names are followed from the moment when it is taken, as their states come right after it.
+    Sources(oneshot::Sender<(Response, Vec<Followed>)>),
 }
 
 #[derive(Default)]
 struct Table {
     waiting: HashMap<u64, Waiter>,
     subscriptions: HashMap<u32, mpsc::Sender<Delivery>>,
+    sources: SourceTable,
     /// Why nothing will come any more.
     failure: Option<ClientError>,
 }
@@ -110,6 +114,7 @@ impl SharedTable {
         table.failure.get_or_insert(error);
         table.waiting.clear();
         table.subscriptions.clear();
+        table.sources.clear();
     }
 }
 
@@ -155,15 +160,15 @@ impl Drop for Session {
     }
 }
 
-/// A response that is on its way.
-pub(super) struct Answer {
-    receiver: oneshot::Receiver<Response>,
+/// A response that is on its way, with what the reading task made of it.
+pub(super) struct Answer<T = Response> {
+    receiver: oneshot::Receiver<T>,
     table: SharedTable,
     address: String,
 }
 
-impl Answer {
-    pub(super) async fn answer(self) -> Result<Response, ClientError> {
+impl<T> Answer<T> {
+    pub(super) async fn answer(self) -> Result<T, ClientError> {
         self.receiver.await.map_err(|_| failure(&self.table, &self.address))
     }
 }
@@ -223,13 +228,22 @@ impl Session {
         self.ask_for(request, Waiter::Subscriber(sender, events), receiver).await
     }
 
-    async fn ask_for(&self, request: Request, waiter: Waiter, receiver: oneshot::Receiver<Response>) -> Result<Answer, ClientError> {
+    /// Queues a request whose answer names sources; what is told of them from the answer on is kept.
+    pub(super) async fn ask_sources(&self, request: Request) -> Result<Answer<(Response, Vec<Followed>)>, ClientError> {
+        let (sender, receiver) = oneshot::channel();
+        self.ask_for(request, Waiter::Sources(sender), receiver).await
+    }
+
+    async fn ask_for<T>(&self, request: Request, waiter: Waiter, receiver: oneshot::Receiver<T>) -> Result<Answer<T>, ClientError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let frame = encode(&FromClient::Request { id, request })?;
         {
             let mut table = self.table.lock();
             if let Some(failure) = &table.failure {
                 return Err(failure.clone());
+            }
+            if let Waiter::Sources(_) = &waiter {
+                table.sources.asked(id);
             }
             table.waiting.insert(id, waiter);
         }
@@ -251,6 +265,16 @@ impl Session {
     /// Delivers nothing more to a subscription.
     pub(super) fn forget(&self, subscription: u32) {
         self.table.lock().subscriptions.remove(&subscription);
+    }
+
+    /// Follows a source no longer. Says whether it was followed by whoever has these states.
+    pub(super) fn forget_source(&self, source: u32, states: &StatesReceiver) -> bool {
+        self.table.lock().sources.forget(source, states)
+    }
+
+    /// Whether nothing comes any more.
+    pub(super) fn has_failed(&self) -> bool {
+        self.table.lock().failure.is_some()
     }
 
     /// Why nothing comes any more.
@@ -329,7 +353,10 @@ fn take(message: FromNode, table: &SharedTable, aliases: &mut Aliases<Arc<str>>)
             deliver(&mut table, subscription, Delivery::Ended(refusal))?;
             table.subscriptions.remove(&subscription);
         }
-        FromNode::Source { .. } => {}
+        FromNode::Source { source, state } => {
+            let told = table.lock().sources.tell(source, state);
+            return told.map_err(|_| ClientError::Protocol("it told of more sources than a session may have".into()));
+        }
         FromNode::Closing(refusal) => return Err(refusal.into()),
         FromNode::Welcome(_) | FromNode::Refused(_) => {
             return Err(ClientError::Protocol("it introduced itself twice".into()));
@@ -347,6 +374,10 @@ fn take_response(id: u64, response: Response, table: &mut Table) {
                 table.subscriptions.insert(subscription, events);
             }
             drop(sender.send(response));
+        }
+        Some(Waiter::Sources(sender)) => {
+            let followed = table.sources.answered(id, &response);
+            drop(sender.send((response, followed)));
         }
         None => tracing::debug!(id, "a response that nobody waits for"),
     }

@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use super::*;
 use crate::protocol::{Event, FromClient, FromNode, Gone, Update};
 
+mod sources;
+
 fn options() -> ClientOptions {
     let credential = Credential { node: "memory".into(), mesh: MeshId([1; 32]), token: Token::new([2; 32]) };
     ClientOptions { subscription_window: 4, aliases_max: 2, ..ClientOptions::new(credential) }
@@ -70,7 +72,7 @@ async fn connected() -> (Client, Script) {
 async fn requests_are_answered_by_their_ids() {
     let (client, mut script) = connected().await;
     assert_eq!(client.welcome().name, "EWR");
-    let (text, removed, ()) = tokio::join!(client.config(), client.remove_topics("?a//"), async {
+    let (text, removed, ()) = tokio::join!(client.config(), client.remove_topics("?a//", false), async {
         let (first, second) = (script.request().await, script.request().await);
         assert_eq!((first.1, second.1), (Request::Config, Request::TopicsRemove { selector: "?a//".into(), force: false }));
         script.answer(second.0, Response::Removed { topics: 3 }).await;

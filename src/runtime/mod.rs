@@ -6,7 +6,7 @@
 //! A data directory holds `vault/` (identity, boot counter, tickets: never quarantined), `data/` (everything replicated, which can be learned again
 //! from peers), `operator.toml` (the operator's credential, mode 0600) and, if you write one, `mangrove.toml`.
 
-mod clock;
+pub(crate) mod clock;
 mod dial;
 mod drive;
 mod gateway;

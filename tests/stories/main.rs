@@ -3,6 +3,7 @@
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
 
+mod claims;
 mod load;
 mod mount;
 mod relay;
@@ -17,14 +18,20 @@ mod a_metered_link_says_its_lag;
 mod a_node_ends_at_once;
 mod a_node_holds_only_its_sections;
 mod a_paused_node_catches_up;
+mod a_publisher_stops_when_its_branch_is_lost;
 mod a_restart_is_quick;
+mod a_session_is_taken_up_again;
 mod a_slow_reader_gets_the_newest;
+mod a_source_of_local_topics_is_its_nodes_own;
+mod a_source_writes_alone_and_its_standby_takes_over;
+mod a_split_heals_to_one_source;
 mod acknowledged_writes_survive;
 mod concurrent_writes_lose_nothing;
 mod damage_is_learned_again;
 mod disks_that_recover_are_used_again;
 mod full_and_read_only_disks_refuse;
 mod nodes_come_and_go_under_load;
+mod plain_writes_after_a_source_win_everywhere;
 mod sections_change_live;
 mod strangers_are_refused;
 mod topics_merge_after_a_split;

@@ -1,0 +1,58 @@
+//! A client whose connection was lost takes up its session again, with its sources, until the reconnect timeout has passed.
+
+use std::time::Duration;
+
+use mangrove::client::ClaimOptions;
+use mangrove::protocol::Code;
+use serde_json::json;
+
+use crate::claims::{QUICK, active, claim, refused_as, standby, write_as, write_under};
+use crate::support::{World, block};
+
+#[test]
+fn with_its_sources_until_it_is_too_late() {
+    let world = World::new();
+    let a = world.found_with("A", QUICK);
+    let b = world.join_with("B", &a, "member", QUICK);
+    a.told(&["section", "add", "plant"]);
+    a.set("plant/rpm", "0");
+    b.shows("plant/rpm", 0);
+    let hold = Some(Duration::from_secs(40));
+    let of_b = block(b.connect());
+
+    let (session, number, epoch, mut next) = block(async {
+        let client = a.connect().await;
+        let session = client.open_session(hold).await.expect("a session");
+        let mut source = client.claim("plant", ClaimOptions { hold, ..ClaimOptions::default() }).await.expect("a source");
+        let epoch = active(&mut source).await;
+        write_as(&source, "plant/rpm", &json!("before")).await;
+        let mut next = claim(&of_b, "plant").await;
+        standby(&mut next).await;
+        client.close().await;
+        (session, source.number(), epoch, next)
+    });
+    a.refused(&["set", "plant/rpm", "1"]).says(1, &["[exclusive]"]);
+
+    let again = block(a.connect());
+    block(async {
+        refused_as(again.resume_session(session.id, &[0; 32]).await, Code::UnknownSession);
+        let mut sources = again.resume_session(session.id, &session.secret).await.expect("the session is there");
+        assert_eq!(sources.iter().map(|source| (source.number(), source.branch())).collect::<Vec<_>>(), [(number, "plant")]);
+        let mut source = sources.remove(0);
+        let now = active(&mut source).await;
+        assert!(now > epoch, "{now} after {epoch}");
+        refused_as(write_under(&again, number, epoch, "plant/rpm", &json!("from before the loss")).await, Code::Fenced);
+        write_as(&source, "plant/rpm", &json!("after")).await;
+        assert!(!matches!(next.state(), mangrove::protocol::SourceState::Active { .. }), "{next:?}");
+        // From now on it ends soon.
+        again.open_session(Some(Duration::from_secs(1))).await.expect("the timeout is changed");
+        again.clone().close().await;
+    });
+    b.shows("plant/rpm", "after");
+
+    block(async {
+        active(&mut next).await;
+        let late = a.connect().await;
+        refused_as(late.resume_session(session.id, &session.secret).await, Code::UnknownSession);
+    });
+}
