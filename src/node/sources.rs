@@ -681,7 +681,10 @@ impl Node {
         home.sources.values_mut().for_each(|source| source.granted = None);
         let sources: Vec<(u32, SectionId, Path, bool)> =
             home.sources.iter().map(|(number, source)| (*number, source.section, source.branch.clone(), source.away)).collect();
+        // Nothing is told of them before the answer, which waits for the session's record.
+        let record = self.replica.last_standing_write();
         for (number, section, branch, away) in sources {
+            self.wait_for_disk(session, number, record);
             if away {
                 self.set_away(now, session, number, false);
             }
