@@ -81,6 +81,7 @@ pub mod id;
 pub mod path;
 pub mod persist;
 pub mod policy;
+pub mod quorum;
 pub mod registers;
 pub mod replica;
 pub mod rows;

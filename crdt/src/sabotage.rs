@@ -43,6 +43,28 @@ pub enum Sabotage {
     Latecomers,
     /// Revocations are not heeded.
     TakesRevoked,
+    /// Quorum: a voter takes a branch away from a live lease.
+    Overwrites,
+    /// Quorum: a voter does not tell what it has given to others.
+    GivesQuietly,
+    /// Quorum: an owner does not listen to what was given to others.
+    HeedsNoGiven,
+    /// Quorum: a voter takes what is spread late, or was released before.
+    TakesLate,
+    /// Quorum: an owner counts an acceptance however old it is.
+    CountsLate,
+    /// Quorum: an owner counts the acceptance of another instance of its own.
+    CountsAnyInstance,
+    /// Quorum: an owner counts new holders of a lease whose authority has ended.
+    SpreadsAfterGap,
+    /// Quorum: a voter that has endorsed the next configuration goes on serving.
+    ServesAfterEndorsing,
+    /// Quorum: a voter endorses whatever the ballot it has promised.
+    EndorsesAny,
+    /// Quorum: the highest epoch does not go on with a configuration.
+    StartsFromNothing,
+    /// Quorum: an owner counts voters that pause like any others.
+    CountsPaused,
 }
 
 #[cfg(feature = "sabotage")]

@@ -1,0 +1,697 @@
+//! An owner: one incarnation of a node that wants branches of a section, and holds some.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Ballot, Configuration, Lease, Refusal, Reply, Request, Standing, Unsent, majority_of};
+use crate::sabotage::{Sabotage, is};
+
+/// How many releases an owner repeats to a voter that does not answer. Beyond it the voter is asked to forget the owner once its leases have lapsed.
+pub const OWED_MAX: usize = 200_000;
+
+/// What an owner's shell has to do: send, then tell whoever waits.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[must_use = "requests have to be sent, and whoever waits has to be told"]
+pub struct Outcome<O, V, B> {
+    /// Requests to send, in this order.
+    pub sends: Vec<Unsent<O, V, B>>,
+    /// What has become of branches.
+    pub events: Vec<Event<O, V, B>>,
+}
+
+impl<O, V, B> Default for Outcome<O, V, B> {
+    fn default() -> Self {
+        Outcome { sends: Vec::new(), events: Vec::new() }
+    }
+}
+
+/// What has become of a branch.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Event<O, V, B> {
+    /// It is this owner's, as long as [`Owner::holds`] says so.
+    Granted {
+        /// What.
+        branch: B,
+        /// Under which epoch.
+        epoch: u64,
+    },
+    /// It was not had. What was had of it is being released; try again after a while.
+    Failed {
+        /// What.
+        branch: B,
+        /// Who holds it, according to the voters that refused: a hint. Empty if none did.
+        holders: BTreeSet<O>,
+        /// Which voters have not answered.
+        silent: BTreeSet<V>,
+    },
+    /// The lease is gone for good: its authority has ended, and too few voters hold it still.
+    Lost {
+        /// What.
+        branch: B,
+        /// Under which epoch it was held.
+        epoch: u64,
+    },
+    /// Another configuration is in force; this owner counts in it from now on.
+    Moved(Configuration<V>),
+    /// A voter has accepted the configuration after this one, and it has not started: somebody should finish it ([`super::Change`]).
+    Unfinished {
+        /// The configuration that it follows: this owner's.
+        from: Configuration<V>,
+        /// The voters that were proposed.
+        voters: BTreeSet<V>,
+    },
+}
+
+/// An attempt at several branches. Each is decided by itself.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Bid<O, V, B> {
+    until: u64,
+    /// Who answered the question.
+    told: BTreeSet<V>,
+    branches: BTreeMap<B, Wish<O, V>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Wish<O, V> {
+    /// The epoch that it was proposed under, once it was.
+    epoch: Option<u64>,
+    accepted: BTreeSet<V>,
+    /// Who refused, and because of whose lease, if of one.
+    refused: BTreeMap<V, Option<O>>,
+}
+
+/// A lease that a majority accepted.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Holding<V> {
+    counter: u64,
+    epoch: u64,
+    /// How long it has authority at least, whatever becomes of `holders`.
+    until: u64,
+    /// Which voters hold it, for all that was heard of them.
+    holders: BTreeSet<V>,
+}
+
+/// What is known of a voter.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Contact<B> {
+    /// How far it was heard.
+    standing: Standing,
+    /// The last round that it answered, in this configuration.
+    answered: u64,
+    /// Whether its pause at the start of this configuration is over.
+    settled: bool,
+    /// Releases that it has not answered: ballot counter and branch.
+    owed: BTreeSet<(u64, B)>,
+    /// There were too many of those.
+    anew: bool,
+}
+
+impl<B> Default for Contact<B> {
+    fn default() -> Self {
+        Contact { standing: Standing::default(), answered: 0, settled: false, owed: BTreeSet::new(), anew: false }
+    }
+}
+
+/// An owner of branches in one section. See the [module's essay](super) for the protocol.
+///
+/// The shell passes in what voters reply, and three kinds of deadline as numbers on its own clock: see [`Owner::attempt`] and [`Owner::renew`]. Before every single write it
+/// asks [`Owner::holds`].
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Owner<O, V, B> {
+    me: O,
+    configuration: Configuration<V>,
+    /// Whether a voter that serves this configuration was heard, so that `highest` is not below what the configuration started from.
+    vouched: bool,
+    /// The voters of the configuration just before, if this owner counted in it.
+    before: BTreeSet<V>,
+    counter: u64,
+    /// The highest epoch seen.
+    highest: u64,
+    round: u64,
+    /// Until when each round gives authority.
+    rounds: BTreeMap<u64, u64>,
+    bids: BTreeMap<u64, Bid<O, V, B>>,
+    holdings: BTreeMap<B, Holding<V>>,
+    /// Those holdings that not every voter holds.
+    thin: BTreeSet<B>,
+    contacts: BTreeMap<V, Contact<B>>,
+}
+
+impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Owner<O, V, B> {
+    /// An owner that holds nothing, in a configuration that it learned from anybody. `me` was never used before.
+    pub fn new(me: O, configuration: Configuration<V>) -> Self {
+        let contacts = configuration.voters.iter().map(|voter| (voter.clone(), Contact::default())).collect();
+        Owner {
+            me,
+            configuration,
+            vouched: false,
+            before: BTreeSet::new(),
+            counter: 0,
+            highest: 0,
+            round: 0,
+            rounds: BTreeMap::new(),
+            bids: BTreeMap::new(),
+            holdings: BTreeMap::new(),
+            thin: BTreeSet::new(),
+            contacts,
+        }
+    }
+
+    // Getters.
+
+    /// The configuration that it counts in.
+    pub fn configuration(&self) -> &Configuration<V> {
+        &self.configuration
+    }
+
+    /// The epoch under which it may act for a branch at `now`. To be asked just before every write, with a clock that goes on while the machine sleeps.
+    pub fn holds(&self, branch: &B, now: u64) -> Option<u64> {
+        let holding = self.holdings.get(branch)?;
+        (now < self.until(holding)).then_some(holding.epoch)
+    }
+
+    /// Until when it may act for a branch, if it was granted: a deadline of the shell's own making.
+    pub fn authority(&self, branch: &B) -> Option<u64> {
+        self.holdings.get(branch).map(|holding| self.until(holding))
+    }
+
+    /// All branches that were granted and not lost, with their epochs; [`Owner::holds`] says whether it may act for them.
+    pub fn granted(&self) -> impl Iterator<Item = (&B, u64)> {
+        self.holdings.iter().map(|(branch, holding)| (branch, holding.epoch))
+    }
+
+    /// Whether it is trying to get a branch.
+    pub fn is_bidding(&self, branch: &B) -> bool {
+        self.bids.values().any(|bid| bid.branches.contains_key(branch))
+    }
+
+    /// The attempts under way, by their ballots' counters, and whether they still ask, or have proposed all.
+    pub fn attempts(&self) -> impl Iterator<Item = (u64, bool)> {
+        self.bids.iter().map(|(counter, bid)| (*counter, bid.is_asking()))
+    }
+
+    /// Which voters have not answered the latest renewal.
+    pub fn silent(&self) -> impl Iterator<Item = &V> {
+        self.contacts.iter().filter(|(_, contact)| contact.answered < self.round).map(|(voter, _)| voter)
+    }
+
+    // Commands.
+
+    /// Tries to get branches: those that it neither holds nor bids for. Authority over what is granted ends at `until`, which the shell derives from its clock *now*, before
+    /// the requests leave; a grant that comes later is none.
+    #[must_use = "requests have to be sent"]
+    pub fn attempt(&mut self, branches: impl IntoIterator<Item = B>, until: u64) -> Vec<Unsent<O, V, B>> {
+        let fresh = |branch: &B| !self.holdings.contains_key(branch) && !self.is_bidding(branch);
+        let branches: BTreeSet<B> = branches.into_iter().filter(fresh).collect();
+        if branches.is_empty() {
+            return Vec::new();
+        }
+        self.counter += 1;
+        let wish = |branch: &B| (branch.clone(), Wish { epoch: None, accepted: BTreeSet::new(), refused: BTreeMap::new() });
+        let bid = Bid { until, told: BTreeSet::new(), branches: branches.iter().map(wish).collect() };
+        self.bids.insert(self.counter, bid);
+        let (number, ballot) = (self.configuration.number, self.ballot(self.counter));
+        self.to_all(&Request::Ask { number, ballot, branches: branches.into_iter().collect() })
+    }
+
+    /// Renews all that it holds, at each voter with one message, and repeats what they have not answered. What a majority answers has authority
+    /// until `until`, which the shell derives from its clock *now*, before the requests leave.
+    #[must_use = "requests have to be sent"]
+    pub fn renew(&mut self, now: u64, until: u64) -> Vec<Unsent<O, V, B>> {
+        let idle = |contact: &Contact<B>| contact.owed.is_empty() && !contact.anew;
+        if self.holdings.is_empty() && self.bids.is_empty() && self.contacts.values().all(idle) {
+            return Vec::new();
+        }
+        self.round += 1;
+        self.rounds.retain(|_, until| now < *until);
+        self.rounds.insert(self.round, until);
+        let mut sends = Vec::new();
+        for (voter, contact) in &self.contacts {
+            for (counter, branches) in by_counter(&contact.owed) {
+                let request = Request::Release { ballot: self.ballot(counter), branches };
+                sends.push(Unsent { to: voter.clone(), request });
+            }
+            let (number, owner, round) = (self.configuration.number, self.me.clone(), self.round);
+            let request = Request::Renew { number, owner, round, heard: contact.standing, anew: contact.anew };
+            sends.push(Unsent { to: voter.clone(), request });
+        }
+        sends
+    }
+
+    /// Gives branches up. The shell has already stopped acting for them; from here on [`Owner::holds`] denies them.
+    #[must_use = "requests have to be sent"]
+    pub fn release(&mut self, branches: impl IntoIterator<Item = B>) -> Vec<Unsent<O, V, B>> {
+        let mut released = BTreeSet::new();
+        for branch in branches {
+            if let Some(holding) = self.drop_holding(&branch) {
+                released.insert((holding.counter, branch));
+                continue;
+            }
+            for (counter, bid) in &mut self.bids {
+                if bid.branches.remove(&branch).is_some() {
+                    released.insert((*counter, branch));
+                    break;
+                }
+            }
+        }
+        self.bids.retain(|_, bid| !bid.branches.is_empty());
+        self.send_release(&released)
+    }
+
+    /// Ends what time has ended: attempts that were not granted in time, and leases that can no longer be renewed.
+    pub fn expire(&mut self, now: u64) -> Outcome<O, V, B> {
+        let mut outcome = Outcome::default();
+        let late: Vec<u64> = self.bids.iter().filter(|(_, bid)| bid.until <= now).map(|(counter, _)| *counter).collect();
+        for counter in late {
+            let branches = self.bids.get(&counter).map(|bid| bid.branches.keys().cloned().collect()).unwrap_or_default();
+            self.fail(counter, branches, &mut outcome);
+        }
+        let gone = |branch: &&B| {
+            let holding = self.holdings.get(branch);
+            holding.is_some_and(|holding| self.until(holding) <= now && !self.configuration.is_majority(&holding.holders))
+        };
+        let gone: Vec<B> = self.thin.iter().filter(gone).cloned().collect();
+        let mut released = BTreeSet::new();
+        for branch in gone {
+            let Some(holding) = self.drop_holding(&branch) else { continue };
+            released.insert((holding.counter, branch.clone()));
+            outcome.events.push(Event::Lost { branch, epoch: holding.epoch });
+        }
+        outcome.sends.extend(self.send_release(&released));
+        outcome
+    }
+
+    // Handling.
+
+    /// Takes a voter's reply.
+    pub fn handle(&mut self, now: u64, reply: Reply<O, V, B>) -> Outcome<O, V, B> {
+        let mut outcome = Outcome::default();
+        match reply {
+            Reply::Told { voter, number, ballot, highest, taken } if self.concerns(number, &ballot, &voter) => {
+                self.told(voter, ballot.counter, highest, taken, &mut outcome);
+            }
+            Reply::Accepted { voter, number, ballot, epoch, standing, branches } if self.concerns(number, &ballot, &voter) => {
+                self.accepted(now, &voter, Lease { ballot, epoch }, standing, branches, &mut outcome);
+            }
+            Reply::Refused { voter, number, ballot, refusal } if self.concerns(number, &ballot, &voter) => {
+                self.refused(voter, ballot.counter, refusal, &mut outcome);
+            }
+            Reply::Released { voter, ballot, branches } if ballot.owner == self.me => {
+                let Some(contact) = self.contacts.get_mut(&voter) else { return outcome };
+                for branch in branches {
+                    contact.owed.remove(&(ballot.counter, branch));
+                }
+            }
+            Reply::Renewed { voter, number, owner, round, standing, given, settled } if self.is_ours(number, &owner, &voter) => {
+                self.renewed(now, &voter, round, standing, given, settled, &mut outcome);
+            }
+            Reply::Elsewhere { voter, owner, configuration, next, highest } if owner == self.me => {
+                self.elsewhere(voter, configuration, next, highest, &mut outcome);
+            }
+            _ => (),
+        }
+        outcome
+    }
+
+    fn told(&mut self, voter: V, counter: u64, highest: u64, taken: Vec<(B, Lease<O>)>, outcome: &mut Outcome<O, V, B>) {
+        let Some(bid) = self.bids.get_mut(&counter).filter(|bid| bid.is_asking()) else { return };
+        self.vouched = true;
+        self.highest = self.highest.max(highest);
+        for (branch, lease) in taken {
+            if let Some(wish) = bid.branches.get_mut(&branch).filter(|wish| wish.epoch.is_none()) {
+                wish.refused.insert(voter.clone(), Some(lease.ballot.owner));
+            }
+        }
+        bid.told.insert(voter);
+        self.propose(counter, outcome);
+        self.fail_refused(counter, outcome);
+    }
+
+    /// Proposes the branches of an attempt to which a majority is open.
+    fn propose(&mut self, counter: u64, outcome: &mut Outcome<O, V, B>) {
+        let ballot = self.ballot(counter);
+        let Some(bid) = self.bids.get_mut(&counter) else { return };
+        let epoch = self.highest + 1;
+        let mut branches = Vec::new();
+        for (branch, wish) in &mut bid.branches {
+            let open = |voter: &V| bid.told.contains(voter) && !wish.refused.contains_key(voter);
+            if wish.epoch.is_none() && majority_of(&self.configuration.voters, open) {
+                // From here on the answers to the proposal count.
+                wish.epoch = Some(epoch);
+                wish.refused.clear();
+                branches.push(branch.clone());
+            }
+        }
+        if branches.is_empty() {
+            return;
+        }
+        if !bid.is_asking() {
+            bid.told.clear();
+        }
+        self.highest = epoch;
+        let number = self.configuration.number;
+        outcome.sends.extend(self.to_all(&Request::Propose { number, ballot, epoch, granted: None, branches }));
+    }
+
+    fn accepted(
+        &mut self,
+        now: u64,
+        voter: &V,
+        lease: Lease<O>,
+        standing: Standing,
+        branches: Vec<B>,
+        outcome: &mut Outcome<O, V, B>,
+    ) {
+        if !self.meet(voter, standing) && !is(Sabotage::CountsLate) {
+            return;
+        }
+        let Lease { ballot: Ballot { counter, .. }, epoch } = lease;
+        let mut unwanted = Vec::new();
+        for branch in branches {
+            if self.count_holding(now, voter, &branch, counter) || self.count_bid(now, voter, &branch, counter, epoch, outcome) {
+                continue;
+            }
+            unwanted.push(branch);
+        }
+        if !unwanted.is_empty() {
+            outcome.sends.extend(self.owe(voter, counter, unwanted));
+        }
+    }
+
+    /// Counts a voter as a holder of a lease that is granted already. `false` if there is no such.
+    fn count_holding(&mut self, now: u64, voter: &V, branch: &B, counter: u64) -> bool {
+        let Some(holding) = self.holdings.get(branch).filter(|holding| holding.counter == counter) else { return false };
+        // After a gap others may have held it meanwhile, under a higher epoch.
+        if now < self.until(holding) || is(Sabotage::SpreadsAfterGap) {
+            self.change_holders(branch, |holders| holders.insert(voter.clone()));
+        }
+        true
+    }
+
+    /// Counts a voter towards an attempt. `false` if there is no such.
+    fn count_bid(&mut self, now: u64, voter: &V, branch: &B, counter: u64, epoch: u64, outcome: &mut Outcome<O, V, B>) -> bool {
+        let any = || self.bids.iter().find(|(_, bid)| bid.branches.contains_key(branch)).map(|(counter, _)| *counter);
+        let counter = if is(Sabotage::CountsAnyInstance) { any().unwrap_or(counter) } else { counter };
+        let Some(bid) = self.bids.get_mut(&counter) else { return false };
+        let Some(wish) = bid.branches.get_mut(branch) else { return false };
+        if wish.epoch != Some(epoch) && !is(Sabotage::CountsAnyInstance) {
+            return true;
+        }
+        wish.accepted.insert(voter.clone());
+        let Some(epoch) = wish.epoch.filter(|_| now < bid.until && self.configuration.is_majority(&wish.accepted)) else { return true };
+        let until = bid.until;
+        let holders = std::mem::take(&mut wish.accepted);
+        bid.branches.remove(branch);
+        if bid.branches.is_empty() {
+            self.bids.remove(&counter);
+        }
+        self.holdings.insert(branch.clone(), Holding { counter, epoch, until, holders });
+        self.note_thin(branch);
+        outcome.events.push(Event::Granted { branch: branch.clone(), epoch });
+        true
+    }
+
+    fn refused(&mut self, voter: V, counter: u64, refusal: Refusal<O, B>, outcome: &mut Outcome<O, V, B>) {
+        let Some(bid) = self.bids.get_mut(&counter) else { return };
+        let refused: Vec<(B, Option<O>)> = match refusal {
+            Refusal::Taken(taken) => taken.into_iter().map(|(branch, lease)| (branch, Some(lease.ballot.owner))).collect(),
+            Refusal::Epoch { highest, branches } => {
+                self.highest = self.highest.max(highest);
+                branches.into_iter().map(|branch| (branch, None)).collect()
+            }
+            Refusal::Paused(branches) => branches.into_iter().map(|branch| (branch, None)).collect(),
+        };
+        for (branch, owner) in refused {
+            if let Some(wish) = bid.branches.get_mut(&branch) {
+                wish.refused.insert(voter.clone(), owner);
+            }
+        }
+        self.fail_refused(counter, outcome);
+    }
+
+    /// Gives up the branches of an attempt that so many voters have refused that no majority is left.
+    fn fail_refused(&mut self, counter: u64, outcome: &mut Outcome<O, V, B>) {
+        let Some(bid) = self.bids.get(&counter) else { return };
+        let voters = &self.configuration.voters;
+        let hopeless = |wish: &Wish<O, V>| !majority_of(voters, |voter| !wish.refused.contains_key(voter));
+        let branches = bid.branches.iter().filter(|(_, wish)| hopeless(wish)).map(|(branch, _)| branch.clone()).collect();
+        self.fail(counter, branches, outcome);
+    }
+
+    fn fail(&mut self, counter: u64, branches: Vec<B>, outcome: &mut Outcome<O, V, B>) {
+        let Some(bid) = self.bids.get_mut(&counter) else { return };
+        let mut released = BTreeSet::new();
+        for branch in branches {
+            let Some(wish) = bid.branches.remove(&branch) else { continue };
+            // What was never proposed is held nowhere.
+            if wish.epoch.is_some() {
+                released.insert((counter, branch.clone()));
+            }
+            let answered =
+                |voter: &V| wish.accepted.contains(voter) || wish.refused.contains_key(voter) || wish.epoch.is_none() && bid.told.contains(voter);
+            let silent = self.configuration.voters.iter().filter(|voter| !answered(voter)).cloned().collect();
+            outcome.events.push(Event::Failed { branch, holders: wish.refused.into_values().flatten().collect(), silent });
+        }
+        if bid.branches.is_empty() {
+            self.bids.remove(&counter);
+        }
+        outcome.sends.extend(self.send_release(&released));
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    fn renewed(
+        &mut self,
+        now: u64,
+        voter: &V,
+        round: u64,
+        standing: Standing,
+        given: Vec<(B, u64)>,
+        settled: bool,
+        outcome: &mut Outcome<O, V, B>,
+    ) {
+        let stint = Standing { cleared: u64::MAX, ..standing };
+        if !self.meet(voter, stint) {
+            return;
+        }
+        if !is(Sabotage::HeedsNoGiven) {
+            for (branch, counter) in given {
+                self.given_away(voter, &branch, counter);
+            }
+        }
+        let Some(contact) = self.contacts.get_mut(voter) else { return };
+        contact.standing = contact.standing.max(standing);
+        contact.answered = contact.answered.max(round);
+        contact.settled |= settled;
+        outcome.sends.extend(self.spread(now, voter));
+    }
+
+    /// Offers a voter the leases that it lacks, as far as they have authority.
+    fn spread(&self, now: u64, voter: &V) -> Vec<Unsent<O, V, B>> {
+        let Some(contact) = self.contacts.get(voter).filter(|contact| !contact.anew) else { return Vec::new() };
+        let mut instances: BTreeMap<(u64, u64), Vec<B>> = BTreeMap::new();
+        for branch in &self.thin {
+            let Some(holding) = self.holdings.get(branch) else { continue };
+            if !holding.holders.contains(voter) && now < self.until(holding) {
+                instances.entry((holding.counter, holding.epoch)).or_default().push(branch.clone());
+            }
+        }
+        let (number, granted) = (self.configuration.number, Some(contact.standing));
+        let propose = |((counter, epoch), branches)| Request::Propose { number, ballot: self.ballot(counter), epoch, granted, branches };
+        instances.into_iter().map(|instance| Unsent { to: voter.clone(), request: propose(instance) }).collect()
+    }
+
+    /// A voter serves another configuration than this owner's, or none.
+    fn elsewhere(
+        &mut self,
+        voter: V,
+        configuration: Configuration<V>,
+        next: Option<BTreeSet<V>>,
+        highest: u64,
+        outcome: &mut Outcome<O, V, B>,
+    ) {
+        let ours = self.configuration.number;
+        self.highest = self.highest.max(highest);
+        if configuration.number > ours {
+            self.move_to(configuration, outcome);
+        } else if configuration.number < ours && self.vouched && self.configuration.voters.contains(&voter) {
+            let request = Request::Start { configuration: self.configuration.clone(), highest: self.highest };
+            outcome.sends.push(Unsent { to: voter, request });
+        } else if let Some(voters) = next.filter(|_| configuration.number == ours) {
+            outcome.events.push(Event::Unfinished { from: configuration, voters });
+        }
+    }
+
+    /// Counts in another configuration from now on. Attempts end; leases stay, as far as its voters hold them.
+    fn move_to(&mut self, configuration: Configuration<V>, outcome: &mut Outcome<O, V, B>) {
+        for counter in self.bids.keys().copied().collect::<Vec<_>>() {
+            let branches = self.bids.get(&counter).map(|bid| bid.branches.keys().cloned().collect()).unwrap_or_default();
+            self.fail(counter, branches, outcome);
+        }
+        self.fold(|_| true);
+        let follows = configuration.number == self.configuration.number + 1;
+        let before = std::mem::replace(&mut self.configuration, configuration.clone());
+        self.before = if follows { before.voters } else { BTreeSet::new() };
+        self.vouched = true;
+        self.rounds.clear();
+        let mut contacts = std::mem::take(&mut self.contacts);
+        for voter in &configuration.voters {
+            let contact = contacts.remove(voter).unwrap_or_default();
+            self.contacts.insert(voter.clone(), Contact { answered: 0, settled: false, ..contact });
+        }
+        for branch in self.holdings.keys().cloned().collect::<Vec<_>>() {
+            self.change_holders(&branch, |holders| holders.retain(|voter| configuration.voters.contains(voter)));
+        }
+        outcome.events.push(Event::Moved(configuration));
+    }
+
+    // Below: who holds what, and until when.
+
+    fn to_all(&self, request: &Request<O, V, B>) -> Vec<Unsent<O, V, B>> {
+        self.contacts.keys().map(|voter| Unsent { to: voter.clone(), request: request.clone() }).collect()
+    }
+
+    fn ballot(&self, counter: u64) -> Ballot<O> {
+        Ballot { counter, owner: self.me.clone() }
+    }
+
+    fn is_ours(&self, number: u64, owner: &O, voter: &V) -> bool {
+        *owner == self.me && number == self.configuration.number && self.configuration.voters.contains(voter)
+    }
+
+    fn concerns(&self, number: u64, ballot: &Ballot<O>, voter: &V) -> bool {
+        self.is_ours(number, &ballot.owner, voter)
+    }
+
+    /// Until when a lease has authority: the latest round that voters answered who hold it, and that suffice.
+    fn until(&self, holding: &Holding<V>) -> u64 {
+        let answered = |voter: &V| self.contacts.get(voter).map_or(0, |contact| contact.answered);
+        let rounds: BTreeSet<u64> = holding.holders.iter().map(answered).collect();
+        let backed = |round: &&u64| {
+            let backing: BTreeSet<&V> = holding.holders.iter().filter(|voter| answered(voter) >= **round).collect();
+            self.suffice(&backing)
+        };
+        let round = rounds.iter().rev().find(backed).copied().unwrap_or(0);
+        holding.until.max(self.rounds.get(&round).copied().unwrap_or(0))
+    }
+
+    /// Whether these voters, all holding a lease, keep everybody else from holding it.
+    ///
+    /// A majority does, of those who hold under this configuration. Somebody might still hold under the one before: not if one of these has got over its pause, nor if they are a majority
+    /// of that one too.
+    fn suffice(&self, backing: &BTreeSet<&V>) -> bool {
+        let settled = |voter: &&V| self.contacts.get(*voter).is_some_and(|contact| contact.settled);
+        let alone = backing.iter().any(settled) || majority_of(&self.before, |voter| backing.contains(voter)) || is(Sabotage::CountsPaused);
+        alone && majority_of(&self.configuration.voters, |voter| backing.contains(voter))
+    }
+
+    /// Takes note of a voter's standing. `false` if what comes with it is older than what was heard; a new run or stint voids all that was counted there.
+    fn meet(&mut self, voter: &V, standing: Standing) -> bool {
+        let Some(contact) = self.contacts.get(voter) else { return false };
+        let known = contact.standing;
+        if (standing.run, standing.stint) > (known.run, known.stint) {
+            self.void(voter);
+            let contact = self.contacts.entry(voter.clone()).or_default();
+            contact.standing = Standing { cleared: 0, ..standing };
+            contact.answered = 0;
+            contact.owed.clear();
+            contact.anew = false;
+        }
+        standing >= known
+    }
+
+    /// Nothing that was counted at a voter counts any more.
+    fn void(&mut self, voter: &V) {
+        self.fold(|holding| holding.holders.contains(voter));
+        for branch in self.holdings.keys().cloned().collect::<Vec<_>>() {
+            self.change_holders(&branch, |holders| holders.remove(voter));
+        }
+        for wish in self.bids.values_mut().flat_map(|bid| bid.branches.values_mut()) {
+            wish.accepted.remove(voter);
+        }
+    }
+
+    fn given_away(&mut self, voter: &V, branch: &B, counter: u64) {
+        if let Some(wish) = self.bids.get_mut(&counter).and_then(|bid| bid.branches.get_mut(branch)) {
+            wish.accepted.remove(voter);
+        }
+        if self.holdings.get(branch).is_some_and(|holding| holding.counter == counter) {
+            self.change_holders(branch, |holders| holders.remove(voter));
+        }
+    }
+
+    /// Fixes the authority that leases have by the rounds answered so far, before their holders change.
+    fn fold(&mut self, which: impl Fn(&Holding<V>) -> bool) {
+        let until: Vec<(B, u64)> =
+            self.holdings.iter().filter(|(_, holding)| which(holding)).map(|(branch, holding)| (branch.clone(), self.until(holding))).collect();
+        for (branch, until) in until {
+            if let Some(holding) = self.holdings.get_mut(&branch) {
+                holding.until = until;
+            }
+        }
+    }
+
+    /// Changes who holds a lease, keeping the authority that it has.
+    fn change_holders<R>(&mut self, branch: &B, change: impl FnOnce(&mut BTreeSet<V>) -> R) {
+        let Some(until) = self.authority(branch) else { return };
+        if let Some(holding) = self.holdings.get_mut(branch) {
+            holding.until = until;
+            change(&mut holding.holders);
+        }
+        self.note_thin(branch);
+    }
+
+    fn note_thin(&mut self, branch: &B) {
+        if self.holdings.get(branch).is_some_and(|holding| holding.holders != self.configuration.voters) {
+            self.thin.insert(branch.clone());
+        } else {
+            self.thin.remove(branch);
+        }
+    }
+
+    fn drop_holding(&mut self, branch: &B) -> Option<Holding<V>> {
+        self.thin.remove(branch);
+        self.holdings.remove(branch)
+    }
+
+    /// Tells every voter that instances are given up, and remembers to repeat it.
+    fn send_release(&mut self, released: &BTreeSet<(u64, B)>) -> Vec<Unsent<O, V, B>> {
+        for contact in self.contacts.values_mut() {
+            contact.owe(released.iter().cloned());
+        }
+        let release = |(counter, branches)| self.to_all(&Request::Release { ballot: self.ballot(counter), branches });
+        by_counter(released).into_iter().flat_map(release).collect()
+    }
+
+    /// Tells a voter that it holds what nobody wants.
+    fn owe(&mut self, voter: &V, counter: u64, branches: Vec<B>) -> Option<Unsent<O, V, B>> {
+        self.contacts.get_mut(voter)?.owe(branches.iter().map(|branch| (counter, branch.clone())));
+        Some(Unsent { to: voter.clone(), request: Request::Release { ballot: self.ballot(counter), branches } })
+    }
+}
+
+impl<O, V, B> Bid<O, V, B> {
+    /// Whether some branch of it has yet to be proposed.
+    fn is_asking(&self) -> bool {
+        self.branches.values().any(|wish| wish.epoch.is_none())
+    }
+}
+
+impl<B: Ord> Contact<B> {
+    fn owe(&mut self, released: impl Iterator<Item = (u64, B)>) {
+        if self.anew {
+            return;
+        }
+        self.owed.extend(released);
+        if self.owed.len() > OWED_MAX {
+            self.owed.clear();
+            self.anew = true;
+        }
+    }
+}
+
+fn by_counter<B: Clone + Ord>(released: &BTreeSet<(u64, B)>) -> BTreeMap<u64, Vec<B>> {
+    let mut instances: BTreeMap<u64, Vec<B>> = BTreeMap::new();
+    for (counter, branch) in released {
+        instances.entry(*counter).or_default().push(branch.clone());
+    }
+    instances
+}
