@@ -1,16 +1,17 @@
 //! ESSAY-MODEL
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     fmt::Debug,
-    hash::Hash,
-    sync::Mutex,
+    hash::{Hash, Hasher},
+    sync::{Arc, Mutex},
 };
 
 use mangrove_crdt::{
     quorum::{Ballot, Change, Configuration, Event, Owner, Refusal, Reply, Request, Timer, Unsent, Vault, Voter},
     sabotage::{Sabotage, sabotage},
 };
+use rustc_hash::FxHashMap;
 use stateright::{Model, Property};
 
 type O = u8;
@@ -52,6 +53,10 @@ pub struct Bounds {
     pub losses: u8,
     /// What two proposers wish to follow the first configuration, each once.
     pub changes: [Option<&'static [V]>; CHANGES],
+    /// The first owner holds all from the beginning, by two of three voters.
+    pub held: bool,
+    /// And whatever was said for that is lost.
+    pub quiet: bool,
     /// Clocks are beyond every bound: long timers fire at any time.
     pub beyond: bool,
     /// Questions and their answers travel like all other messages; otherwise an attempt begins with the answers of two voters.
@@ -83,7 +88,7 @@ pub enum Wrong {
 }
 
 /// The whole world: interned machines, timers, every message ever sent.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct State {
     voters: [u32; VOTERS],
     owners: [u32; OWNERS],
@@ -117,7 +122,8 @@ pub enum Action {
     Release(u8),
     Crash(u8),
     LoseVault(u8),
-    Propose(u8),
+    /// A proposer begins; which slot's promise it does without.
+    Propose(u8, u8),
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -156,12 +162,12 @@ struct Step {
 #[derive(Debug)]
 struct Table<T> {
     values: Vec<T>,
-    numbers: HashMap<T, u32>,
+    numbers: FxHashMap<T, u32>,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Table { values: Vec::new(), numbers: HashMap::new() }
+        Table { values: Vec::new(), numbers: FxHashMap::default() }
     }
 }
 
@@ -183,15 +189,28 @@ impl<T: Clone + Eq + Hash> Table<T> {
 
 #[derive(Debug, Default)]
 struct Tables {
+    attempts_max: [u8; OWNERS],
     voters: Table<TheVoter>,
     owners: Table<TheOwner>,
     changes: Table<Option<TheChange>>,
     messages: Table<Message>,
     grants: Table<BTreeSet<(B, u64, O)>>,
-    voter_steps: HashMap<(u32, Input), Step>,
-    owner_steps: HashMap<(u32, u8, Input), Step>,
-    change_steps: HashMap<(u32, u32), Step>,
+    voter_steps: FxHashMap<(u32, Input), Arc<Step>>,
+    owner_steps: FxHashMap<(u32, u8, Input), Arc<Step>>,
+    change_steps: FxHashMap<(u32, u32), Arc<Step>>,
+    /// How each machine came about: what it was, and which input made it what it is.
+    voter_origins: FxHashMap<u32, (u32, Input)>,
+    owner_origins: FxHashMap<u32, (u32, u8, Input)>,
+    renamed_voters: FxHashMap<(u32, Naming), u32>,
+    renamed_owners: FxHashMap<(u32, Naming), u32>,
+    renamed_messages: FxHashMap<(u32, Naming), u32>,
 }
+
+/// All orders of three.
+const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+
+/// Which slot the voter of each slot moves to.
+type Naming = [u8; VOTERS];
 
 pub struct Quorum {
     pub bounds: Bounds,
@@ -205,7 +224,7 @@ fn first() -> Configuration<V> {
 
 impl Quorum {
     pub fn new(bounds: Bounds, wrong: Wrong) -> Self {
-        Quorum { bounds, wrong, tables: Mutex::default() }
+        Quorum { bounds, wrong, tables: Mutex::new(Tables { attempts_max: bounds.attempts, ..Tables::default() }) }
     }
 
     fn rule(&self) {
@@ -226,6 +245,62 @@ impl Quorum {
 
     fn long_all(&self, state: &State) -> [u8; OWNERS] {
         [self.long(state, 0), self.long(state, 1)]
+    }
+
+    /// Puts the voters that nothing but their names told apart at the beginning into an order of their own, so that states that differ in names only are one.
+    fn rename(&self, state: &mut State) {
+        // What proposers know is not renamed.
+        if self.bounds.changes[0].is_some() {
+            return;
+        }
+        self.tables(|tables| {
+            let mut order = [0, 1, 2];
+            let mut key = |slot: usize| {
+                let mut swap = [0, 1, 2, 3];
+                swap.swap(0, slot);
+                let machine = tables.rename_voter(self, state.voters[slot], swap);
+                (machine, state.lapse[slot], state.quarantine[slot], state.pause[slot])
+            };
+            let keys: Vec<_> = (0..3).map(&mut key).collect();
+            order.sort_by_key(|slot| keys[*slot]);
+            let mut best: Option<State> = None;
+            for swaps in ORDERS {
+                let order = swaps.map(|place| order[place]);
+                if !order.is_sorted_by_key(|slot| keys[*slot]) {
+                    continue;
+                }
+                let mut naming = [0, 1, 2, 3];
+                for (to, from) in order.into_iter().enumerate() {
+                    naming[from] = to as u8;
+                }
+                let renamed = tables.renamed(self, state, naming);
+                if best.as_ref().is_none_or(|best| (renamed.owners, renamed.sent) < (best.owners, best.sent)) {
+                    best = Some(renamed);
+                }
+            }
+            *state = best.unwrap_or_else(|| state.clone());
+        });
+    }
+
+    /// Whether a message changes nothing and says nothing new: most do.
+    fn is_idle(&self, state: &State, action: Action) -> bool {
+        self.tables(|tables| {
+            let (before, step) = match action {
+                Action::Ask(message, slot, 0) => {
+                    let before = state.voters[usize::from(slot)];
+                    (before, tables.voter_step(self, before, Input::Message(message)))
+                }
+                Action::Reply(message) => match tables.addressee(message) {
+                    Addressee::Owner(owner) if self.wrong != Wrong::CountsMessages => {
+                        let (before, now) = (state.owners[usize::from(owner)], state.fired[usize::from(owner)]);
+                        (before, tables.owner_step(self, before, now, Input::Message(message)))
+                    }
+                    _ => return false,
+                },
+                _ => return false,
+            };
+            step.machine == before && step.timers.is_empty() && step.sent.iter().all(|message| state.has(*message))
+        })
     }
 
     fn fire_at_voter(&self, state: &mut State, slot: usize, timers: u8) {
@@ -252,6 +327,9 @@ impl Quorum {
                 continue;
             }
             self.tables(|tables| {
+                if state.owners[owner] as usize == owner {
+                    return;
+                }
                 let machine = tables.owners.get(state.owners[owner]);
                 if machine.attempts().next().is_none() && machine.granted().next().is_none() {
                     state.owners[owner] = tables.owners.number(TheOwner::new(owner as O, first()));
@@ -259,11 +337,6 @@ impl Quorum {
                     state.renewals[owner] = self.bounds.renewals[owner];
                     state.releases[owner] = self.bounds.releases[owner];
                     state.mark_due(owner);
-                    for message in 0..tables.messages.values.len() as u32 {
-                        if tables.addressee(message) == Addressee::Owner(owner as O) {
-                            state.unsend(message);
-                        }
-                    }
                 }
             });
         }
@@ -275,13 +348,13 @@ impl Quorum {
         !asked && self.bounds.crashes + self.bounds.losses == 0 && self.bounds.changes[0].is_none()
     }
 
-    fn step_voter(&self, state: &mut State, slot: usize, input: Input) -> Vec<u32> {
+    fn step_voter(&self, state: &mut State, slot: usize, input: Input) -> Arc<Step> {
         let step = self.tables(|tables| tables.voter_step(self, state.voters[slot], input));
         state.voters[slot] = step.machine;
         for message in &step.sent {
             state.send(*message);
         }
-        for timer in step.timers {
+        for timer in step.timers.iter().copied() {
             match timer {
                 Timer::Lapse(owner) => state.lapse[slot][usize::from(owner)] = self.long(state, owner.into()),
                 Timer::Pause => state.pause[slot] = if self.wrong == Wrong::NoPause { [DUE; OWNERS] } else { self.long_all(state) },
@@ -293,13 +366,13 @@ impl Quorum {
                 }
             }
         }
-        step.sent
+        step
     }
 
-    fn step_owner(&self, state: &mut State, owner: usize, input: Input) -> Vec<u32> {
+    fn step_owner(&self, state: &mut State, owner: usize, input: Input) -> Arc<Step> {
         let now = state.fired[owner];
         let step = self.tables(|tables| {
-            let step = tables.owner_step(state.owners[owner], now, input);
+            let step = tables.owner_step(self, state.owners[owner], now, input);
             if !step.granted.is_empty() {
                 let mut grants = tables.grants.get(state.grants).clone();
                 grants.extend(step.granted.iter().map(|(branch, epoch)| (*branch, *epoch, owner as O)));
@@ -314,30 +387,43 @@ impl Quorum {
         for message in &step.sent {
             state.send(*message);
         }
-        step.sent
+        step
+    }
+
+    fn step_change(&self, state: &mut State, proposer: usize, reply: u32) {
+        let step = self.tables(|tables| tables.change_step(state.changes[proposer], reply));
+        state.changes[proposer] = step.machine;
+        step.sent.iter().for_each(|message| state.send(*message));
     }
 
     /// Drops messages that can change nothing any more: see the essay.
     fn forget_spent(&self, state: &mut State) {
-        self.tables(|tables| {
-            for word in 0..WORDS {
-                let mut bits = state.sent[word];
-                while bits != 0 {
-                    let bit = bits.trailing_zeros();
-                    bits &= bits - 1;
-                    let message = word as u32 * 64 + bit;
-                    if tables.is_spent(state, message) {
-                        state.sent[word] &= !(1 << bit);
-                    }
-                }
-            }
-        });
+        let spent: Vec<u32> =
+            self.tables(|tables| state.messages().filter(|message| tables.is_spent(state, *message)).collect());
+        spent.into_iter().for_each(|message| state.unsend(message));
+    }
+}
+
+impl Hash for State {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        // Few large pieces: a test build hashes piece by piece.
+        let mut bytes = [0; 64];
+        let small = [self.started, self.fired, self.attempts, self.renewals, self.releases, [self.crashes, self.losses]];
+        let small = small.iter().chain(&self.lapse).chain(&self.quarantine).chain(&self.pause).flatten();
+        bytes.iter_mut().zip(small).for_each(|(byte, small)| *byte = *small);
+        hasher.write(&bytes);
+        (self.voters, self.owners, self.changes, self.grants).hash(hasher);
+        self.sent.hash(hasher);
     }
 }
 
 impl State {
     fn send(&mut self, message: u32) {
         self.sent[message as usize / 64] |= 1 << (message % 64);
+    }
+
+    fn has(&self, message: u32) -> bool {
+        self.sent[message as usize / 64] & 1 << (message % 64) != 0
     }
 
     fn unsend(&mut self, message: u32) {
@@ -364,7 +450,17 @@ impl State {
     }
 
     fn messages(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..WORDS as u32 * 64).filter(|message| self.sent[*message as usize / 64] & 1 << (message % 64) != 0)
+        let mut word = 0;
+        let mut bits = self.sent[0];
+        std::iter::from_fn(move || {
+            while bits == 0 {
+                word += 1;
+                bits = *self.sent.get(word)?;
+            }
+            let bit = bits.trailing_zeros();
+            bits &= bits - 1;
+            Some(word as u32 * 64 + bit)
+        })
     }
 }
 
@@ -384,12 +480,32 @@ impl Tables {
         if matches!(self.messages.get(message), Message::Reply(Reply::Released { .. })) {
             return true;
         }
+        if let Message::Reply(Reply::Promised { ballot, .. } | Reply::Endorsed { ballot, .. } | Reply::Overruled { ballot, .. }) =
+            self.messages.get(message)
+        {
+            let change = self.changes.get(state.changes[usize::from(ballot.owner)]).as_ref();
+            let promised = matches!(self.messages.get(message), Message::Reply(Reply::Promised { .. }));
+            return promised || change.is_some_and(|change| change.chosen().is_some() || change.overruled_by().is_some());
+        }
+        if let Message::Reply(Reply::Elsewhere { owner, configuration, .. }) = self.messages.get(message) {
+            let at = usize::from(*owner);
+            let ours = self.owners.get(state.owners[at]).configuration().number;
+            if configuration.number == ours && state.attempts[at] == self.attempts_max[at] {
+                return true;
+            }
+        }
+        if let Addressee::Owner(owner) = self.addressee(message) {
+            // It has retired: machine numbers below this are those of the beginning.
+            if state.owners[usize::from(owner)] < OWNERS as u32 && state.started[usize::from(owner)] > 0 {
+                return true;
+            }
+        }
         let Some((owner, counter, asking)) = counts(self.messages.get(message)) else { return false };
         let owner = self.owners.get(state.owners[usize::from(owner)]);
         !owner.attempts().any(|(attempt, asks)| attempt == counter && (asks || !asking))
     }
 
-    fn voter_step(&mut self, model: &Quorum, machine: u32, input: Input) -> Step {
+    fn voter_step(&mut self, model: &Quorum, machine: u32, input: Input) -> Arc<Step> {
         if let Some(step) = self.voter_steps.get(&(machine, input)) {
             return step.clone();
         }
@@ -432,18 +548,24 @@ impl Tables {
             }
             input => panic!("{input:?} at a voter"),
         }
+        let known = self.voters.values.len() as u32;
         step.machine = self.voters.number(voter);
+        if step.machine == known {
+            self.voter_origins.insert(known, (machine, input));
+        }
+        let step = Arc::new(step);
         self.voter_steps.insert((machine, input), step.clone());
         step
     }
 
-    fn owner_step(&mut self, machine: u32, now: u8, input: Input) -> Step {
+    fn owner_step(&mut self, model: &Quorum, machine: u32, now: u8, input: Input) -> Arc<Step> {
         if let Some(step) = self.owner_steps.get(&(machine, now, input)) {
             return step.clone();
         }
+        model.rule();
         let mut owner = self.owners.get(machine).clone();
         let mut step = Step::default();
-        let mut sends = Vec::new();
+        let sends;
         match input {
             Input::Message(message) | Input::Disguised(message, _) => {
                 let Message::Reply(mut reply) = self.messages.get(message).clone() else { panic!("not a reply") };
@@ -467,7 +589,12 @@ impl Tables {
         for unsent in sends {
             step.sent.push(self.outbound(unsent));
         }
+        let known = self.owners.values.len() as u32;
         step.machine = self.owners.number(owner);
+        if step.machine == known {
+            self.owner_origins.insert(known, (machine, now, input));
+        }
+        let step = Arc::new(step);
         self.owner_steps.insert((machine, now, input), step.clone());
         step
     }
@@ -485,7 +612,7 @@ impl Tables {
 
 
 impl Tables {
-    fn change_step(&mut self, machine: u32, message: u32) -> Step {
+    fn change_step(&mut self, machine: u32, message: u32) -> Arc<Step> {
         if let Some(step) = self.change_steps.get(&(machine, message)) {
             return step.clone();
         }
@@ -494,11 +621,95 @@ impl Tables {
         let sends = change.as_mut().map(|change| change.handle(&reply)).unwrap_or_default();
         let mut step = Step { sent: sends.into_iter().map(|unsent| self.outbound(unsent)).collect(), ..Step::default() };
         step.machine = self.changes.number(change);
+        let step = Arc::new(step);
         self.change_steps.insert((machine, message), step.clone());
         step
     }
 
-    /// Who takes a message: `Err` for an owner or proposer.
+    fn renamed(&mut self, model: &Quorum, state: &State, naming: Naming) -> State {
+        let mut renamed = state.clone();
+        for (from, to) in naming.map(usize::from).into_iter().enumerate() {
+            renamed.voters[to] = self.rename_voter(model, state.voters[from], naming);
+            renamed.lapse[to] = state.lapse[from];
+            renamed.quarantine[to] = state.quarantine[from];
+            renamed.pause[to] = state.pause[from];
+        }
+        for owner in &mut renamed.owners {
+            *owner = self.rename_owner(model, *owner, naming);
+        }
+        renamed.sent = [0; WORDS];
+        for message in state.messages() {
+            renamed.send(self.rename_message(message, naming));
+        }
+        renamed
+    }
+
+    /// The machine that would have come about had the voters been named otherwise from the beginning.
+    fn rename_voter(&mut self, model: &Quorum, machine: u32, naming: Naming) -> u32 {
+        if let Some(renamed) = self.renamed_voters.get(&(machine, naming)) {
+            return *renamed;
+        }
+        let renamed = match self.voter_origins.get(&machine).copied() {
+            Some((before, input)) => {
+                let (before, input) = (self.rename_voter(model, before, naming), self.rename_input(input, naming));
+                self.voter_step(model, before, input).machine
+            }
+            // The first machines are numbered as their slots.
+            None => naming[machine as usize].into(),
+        };
+        self.renamed_voters.insert((machine, naming), renamed);
+        renamed
+    }
+
+    fn rename_owner(&mut self, model: &Quorum, machine: u32, naming: Naming) -> u32 {
+        if let Some(renamed) = self.renamed_owners.get(&(machine, naming)) {
+            return *renamed;
+        }
+        let renamed = match self.owner_origins.get(&machine).copied() {
+            Some((before, now, input)) => {
+                let (before, input) = (self.rename_owner(model, before, naming), self.rename_input(input, naming));
+                self.owner_step(model, before, now, input).machine
+            }
+            None => machine,
+        };
+        self.renamed_owners.insert((machine, naming), renamed);
+        renamed
+    }
+
+    fn rename_input(&mut self, input: Input, naming: Naming) -> Input {
+        match input {
+            Input::Message(message) => Input::Message(self.rename_message(message, naming)),
+            Input::Disguised(message, voter) => Input::Disguised(self.rename_message(message, naming), named(voter, naming)),
+            input => input,
+        }
+    }
+
+    fn rename_message(&mut self, message: u32, naming: Naming) -> u32 {
+        if let Some(renamed) = self.renamed_messages.get(&(message, naming)) {
+            return *renamed;
+        }
+        let mut renamed = self.messages.get(message).clone();
+        match &mut renamed {
+            Message::Request(Some(voter), _) => *voter = named(*voter, naming),
+            Message::Request(None, _) => (),
+            Message::Reply(
+                Reply::Told { voter, .. }
+                | Reply::Accepted { voter, .. }
+                | Reply::Refused { voter, .. }
+                | Reply::Released { voter, .. }
+                | Reply::Renewed { voter, .. }
+                | Reply::Elsewhere { voter, .. }
+                | Reply::Promised { voter, .. }
+                | Reply::Endorsed { voter, .. }
+                | Reply::Overruled { voter, .. },
+            ) => *voter = named(*voter, naming),
+        }
+        let renamed = self.messages.number(renamed);
+        self.renamed_messages.insert((message, naming), renamed);
+        renamed
+    }
+
+    /// Who takes a message.
     fn addressee(&self, message: u32) -> Addressee {
         match self.messages.get(message) {
             Message::Request(None, _) => Addressee::AnyVoter,
@@ -514,6 +725,11 @@ impl Tables {
             },
         }
     }
+}
+
+fn named(voter: V, naming: Naming) -> V {
+    let (lost, slot) = (voter / 100 * 100, voter % 100 - 1);
+    lost + naming[usize::from(slot)] + 1
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -628,7 +844,7 @@ impl Model for Quorum {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        self.tables(|tables| {
+        let (mut state, held) = self.tables(|tables| {
             let found = |voter: V| {
                 let mut machine = TheVoter::founded(voter, 1, Vault::default());
                 if first().voters.contains(&voter) {
@@ -640,7 +856,7 @@ impl Model for Quorum {
             let voters = [1, 2, 3, 4].map(|voter| tables.voters.number(found(voter)));
             let owners = [0, 1].map(|owner| tables.owners.number(TheOwner::new(owner, first())));
             let none = tables.changes.number(None);
-            vec![State {
+            let state = State {
                 voters,
                 owners,
                 changes: [none; CHANGES],
@@ -656,8 +872,24 @@ impl Model for Quorum {
                 losses: 0,
                 grants: tables.grants.number(BTreeSet::new()),
                 sent: [0; WORDS],
-            }]
-        })
+            };
+            (state, self.bounds.held)
+        });
+        if held {
+            state = self.next_state(&state, Action::Attempt(0, 2)).expect("an attempt");
+            for slot in [0, 1] {
+                let propose = state.messages().next().expect("a proposal");
+                state = self.next_state(&state, Action::Ask(propose, slot, 0)).expect("an acceptance");
+            }
+            for accepted in state.messages().skip(1).collect::<Vec<_>>() {
+                state = self.next_state(&state, Action::Reply(accepted)).expect("a count");
+            }
+            assert!(granted(self, &state));
+            if self.bounds.quiet {
+                state.sent = [0; WORDS];
+            }
+        }
+        vec![state]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -694,22 +926,24 @@ impl Model for Quorum {
         }
         for slot in 0..slots {
             let number = slot as u8;
-            // The one voter that crashes, of those that nothing tells apart, is called the first.
-            if state.crashes < self.bounds.crashes && (slot == 0 || self.bounds.crashes > 1 || self.bounds.changes[0].is_some()) {
+            if state.crashes < self.bounds.crashes {
                 actions.push(Action::Crash(number));
             }
-            if state.losses < self.bounds.losses && (slot == 0 || self.bounds.losses > 1 || self.bounds.changes[0].is_some()) {
+            if state.losses < self.bounds.losses {
                 actions.push(Action::LoseVault(number));
             }
         }
         for (proposer, wish) in self.bounds.changes.iter().enumerate() {
             if wish.is_some() && self.tables(|tables| tables.changes.get(state.changes[proposer]).is_none()) {
-                actions.push(Action::Propose(proposer as u8));
+                actions.extend((0..3).map(|absent| Action::Propose(proposer as u8, absent)));
             }
         }
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        if self.is_idle(last, action) {
+            return None;
+        }
         let mut state = last.clone();
         match action {
             Action::Ask(message, slot, timers) => {
@@ -724,10 +958,7 @@ impl Model for Quorum {
             }
             Action::Reply(message) => match self.tables(|tables| tables.addressee(message)) {
                 Addressee::Proposer(proposer) => {
-                    let proposer = usize::from(proposer);
-                    let step = self.tables(|tables| tables.change_step(state.changes[proposer], message));
-                    state.changes[proposer] = step.machine;
-                    step.sent.into_iter().for_each(|message| state.send(message));
+                    self.step_change(&mut state, proposer.into(), message);
                 }
                 Addressee::Owner(owner) => {
                     self.step_owner(&mut state, owner.into(), Input::Message(message));
@@ -749,7 +980,7 @@ impl Model for Quorum {
                 let at = usize::from(owner);
                 state.attempts[at] += 1;
                 let until = state.started[at] + 1;
-                let sent = self.step_owner(&mut state, at, Input::Attempt(self.bounds.branches, until));
+                let sent = self.step_owner(&mut state, at, Input::Attempt(self.bounds.branches, until)).sent.clone();
                 // Without anything to try for, no authority begins.
                 if state.owners[at] == last.owners[at] {
                     return None;
@@ -759,8 +990,8 @@ impl Model for Quorum {
                 }
                 for slot in (0..3).filter(|slot| !self.bounds.slow_asking && *slot != usize::from(absent)) {
                     let answers = self.step_voter(&mut state, slot, Input::Message(sent[0]));
-                    for answer in answers {
-                        self.step_owner(&mut state, at, Input::Message(answer));
+                    for answer in &answers.sent {
+                        self.step_owner(&mut state, at, Input::Message(*answer));
                     }
                 }
             }
@@ -789,24 +1020,30 @@ impl Model for Quorum {
                 state.losses += 1;
                 self.step_voter(&mut state, slot.into(), Input::LoseVault);
             }
-            Action::Propose(proposer) => {
-                let wish = self.bounds.changes[usize::from(proposer)].unwrap_or_default().iter().copied().collect();
+            Action::Propose(proposer, absent) => {
+                let at = usize::from(proposer);
+                let wish = self.bounds.changes[at].unwrap_or_default().iter().copied().collect();
                 let ballot = Ballot { counter: 1, owner: proposer };
                 let (change, sends) = TheChange::new(first(), wish, ballot)?;
-                self.tables(|tables| {
-                    state.changes[usize::from(proposer)] = tables.changes.number(Some(change));
-                    for unsent in sends {
-                        let message = tables.outbound(unsent);
-                        state.send(message);
-                    }
+                let prepare = self.tables(|tables| {
+                    state.changes[at] = tables.changes.number(Some(change));
+                    tables.outbound(sends.into_iter().next().expect("a majority has to be asked"))
                 });
+                for slot in (0..3).filter(|slot| *slot != usize::from(absent)) {
+                    for promised in &self.step_voter(&mut state, slot, Input::Message(prepare)).sent {
+                        self.step_change(&mut state, at, *promised);
+                    }
+                }
             }
         }
         if state == *last {
             return None;
         }
-        self.retire(&mut state);
-        self.forget_spent(&mut state);
+        if state.owners != last.owners || state.sent != last.sent {
+            self.retire(&mut state);
+            self.forget_spent(&mut state);
+        }
+        self.rename(&mut state);
         Some(state)
     }
 
