@@ -352,15 +352,7 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Owner<O, V, B> {
         outcome.sends.extend(self.to_all(&Request::Propose { number, ballot, epoch, granted: None, branches }));
     }
 
-    fn accepted(
-        &mut self,
-        now: u64,
-        voter: &V,
-        lease: Lease<O>,
-        standing: Standing,
-        branches: Vec<B>,
-        outcome: &mut Outcome<O, V, B>,
-    ) {
+    fn accepted(&mut self, now: u64, voter: &V, lease: Lease<O>, standing: Standing, branches: Vec<B>, outcome: &mut Outcome<O, V, B>) {
         if !self.meet(voter, standing) && !is(Sabotage::CountsLate) {
             return;
         }
@@ -446,8 +438,9 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Owner<O, V, B> {
             if wish.epoch.is_some() {
                 released.insert((counter, branch.clone()));
             }
-            let answered =
-                |voter: &V| wish.accepted.contains(voter) || wish.refused.contains_key(voter) || wish.epoch.is_none() && bid.told.contains(voter);
+            let answered = |voter: &V| {
+                wish.accepted.contains(voter) || wish.refused.contains_key(voter) || wish.epoch.is_none() && bid.told.contains(voter)
+            };
             let silent = self.configuration.voters.iter().filter(|voter| !answered(voter)).cloned().collect();
             outcome.events.push(Event::Failed { branch, holders: wish.refused.into_values().flatten().collect(), silent });
         }
@@ -620,8 +613,12 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Owner<O, V, B> {
 
     /// Fixes the authority that leases have by the rounds answered so far, before their holders change.
     fn fold(&mut self, which: impl Fn(&Holding<V>) -> bool) {
-        let until: Vec<(B, u64)> =
-            self.holdings.iter().filter(|(_, holding)| which(holding)).map(|(branch, holding)| (branch.clone(), self.until(holding))).collect();
+        let until: Vec<(B, u64)> = self
+            .holdings
+            .iter()
+            .filter(|(_, holding)| which(holding))
+            .map(|(branch, holding)| (branch.clone(), self.until(holding)))
+            .collect();
         for (branch, until) in until {
             if let Some(holding) = self.holdings.get_mut(&branch) {
                 holding.until = until;

@@ -438,3 +438,198 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Voter<O, V, B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Machine = Voter<char, u8, &'static str>;
+
+    fn first() -> Configuration<u8> {
+        Configuration { number: 1, voters: BTreeSet::from([1, 2, 3]) }
+    }
+
+    fn voter() -> Machine {
+        let mut voter = Voter::founded(1, 7, Vault::default());
+        let effects = voter.handle(Request::Start { configuration: first(), highest: 0 });
+        assert_eq!(effects, Effects { persist: true, ..Effects::default() });
+        voter
+    }
+
+    fn ballot(owner: char, counter: u64) -> Ballot<char> {
+        Ballot { counter, owner }
+    }
+
+    fn propose(owner: char, counter: u64, epoch: u64, branches: &[&'static str]) -> Request<char, u8, &'static str> {
+        Request::Propose { number: 1, ballot: ballot(owner, counter), epoch, granted: None, branches: branches.to_vec() }
+    }
+
+    fn renew(owner: char, round: u64, heard: Standing) -> Request<char, u8, &'static str> {
+        Request::Renew { number: 1, owner, round, heard, anew: false }
+    }
+
+    fn standing(stint: u64, cleared: u64) -> Standing {
+        Standing { run: 7, stint, cleared }
+    }
+
+    fn accepted(owner: char, counter: u64, epoch: u64, standing: Standing, branches: &[&'static str]) -> Reply<char, u8, &'static str> {
+        Reply::Accepted { voter: 1, number: 1, ballot: ballot(owner, counter), epoch, standing, branches: branches.to_vec() }
+    }
+
+    fn refused(owner: char, counter: u64, refusal: Refusal<char, &'static str>) -> Effects<char, u8, &'static str> {
+        Effects::reply(Reply::Refused { voter: 1, number: 1, ballot: ballot(owner, counter), refusal })
+    }
+
+    fn renewed(owner: char, round: u64, standing: Standing, given: &[(&'static str, u64)]) -> Effects<char, u8, &'static str> {
+        let reply = Reply::Renewed { voter: 1, number: 1, owner, round, standing, given: given.to_vec(), settled: true };
+        Effects { persist: false, timers: vec![Timer::Lapse(owner)], replies: vec![reply] }
+    }
+
+    #[test]
+    fn what_is_free_is_held_and_the_epoch_is_durable_first() {
+        let mut voter = voter();
+        let effects = voter.handle(propose('a', 1, 4, &["x", "y"]));
+        let timers = vec![Timer::Lapse('a')];
+        assert_eq!(
+            effects,
+            Effects { persist: true, timers: timers.clone(), replies: vec![accepted('a', 1, 4, standing(1, 0), &["x", "y"])] }
+        );
+        assert_eq!(voter.vault().highest, 4);
+        // Again, and more of the same ballot: the epoch is durable already.
+        let effects = voter.handle(propose('a', 1, 4, &["z"]));
+        assert_eq!(effects, Effects { persist: false, timers, replies: vec![accepted('a', 1, 4, standing(1, 0), &["z"])] });
+    }
+
+    #[test]
+    fn a_live_lease_is_not_given_away() {
+        let mut voter = voter();
+        let _ = voter.handle(propose('a', 1, 4, &["x"]));
+        let held = Lease { ballot: ballot('a', 1), epoch: 4 };
+        let asked = voter.handle(Request::Ask { number: 1, ballot: ballot('b', 1), branches: vec!["x", "y"] });
+        let told = Reply::Told { voter: 1, number: 1, ballot: ballot('b', 1), highest: 4, taken: vec![("x", held)] };
+        assert_eq!(asked, Effects::reply(told));
+        let effects = voter.handle(propose('b', 1, 5, &["x", "y"]));
+        let replies = vec![
+            accepted('b', 1, 5, standing(2, 0), &["y"]),
+            Reply::Refused { voter: 1, number: 1, ballot: ballot('b', 1), refusal: Refusal::Taken(vec![("x", held)]) },
+        ];
+        assert_eq!(effects, Effects { persist: true, timers: vec![Timer::Lapse('b')], replies });
+        assert_eq!(voter.live_lease(&"x"), Some(&held));
+    }
+
+    #[test]
+    fn an_epoch_serves_one_ballot() {
+        let mut voter = voter();
+        let _ = voter.handle(propose('a', 1, 4, &["x"]));
+        let low = Refusal::Epoch { highest: 4, branches: vec!["y"] };
+        assert_eq!(voter.handle(propose('b', 9, 4, &["y"])), refused('b', 9, low.clone()));
+        assert_eq!(voter.handle(propose('a', 2, 4, &["y"])), refused('a', 2, low));
+    }
+
+    #[test]
+    fn a_release_clears_its_own_instance_only_and_for_good() {
+        let mut voter = voter();
+        let _ = voter.handle(propose('a', 2, 4, &["x"]));
+        let release = |counter| Request::Release { ballot: ballot('a', counter), branches: vec!["x"] };
+        let released = |counter| Effects::reply(Reply::Released { voter: 1, ballot: ballot('a', counter), branches: vec!["x"] });
+        assert_eq!(voter.handle(release(1)), released(1));
+        assert!(voter.live_lease(&"x").is_some());
+        assert_eq!(voter.handle(release(2)), released(2));
+        assert_eq!(voter.live_lease(&"x"), None);
+        let again = Refusal::Epoch { highest: 4, branches: vec!["x"] };
+        assert_eq!(voter.handle(propose('a', 2, 4, &["x"])), refused('a', 2, again));
+        // What was spread before the release comes after it.
+        let late = Request::Propose { number: 1, ballot: ballot('a', 2), epoch: 4, granted: Some(standing(1, 0)), branches: vec!["x"] };
+        assert_eq!(voter.handle(late), Effects::default());
+    }
+
+    #[test]
+    fn what_lapsed_is_renewed_unless_it_was_given_away_and_that_is_told_until_heard() {
+        let mut voter = voter();
+        let _ = voter.handle(propose('a', 1, 4, &["x", "y"]));
+        voter.lapse(&'a');
+        assert_eq!(voter.live_lease(&"x"), None);
+        let _ = voter.handle(propose('b', 1, 5, &["x"]));
+        assert_eq!(voter.handle(renew('a', 1, standing(1, 0))), renewed('a', 1, standing(1, 1), &[("x", 1)]));
+        assert_eq!(voter.live_lease(&"y").map(|lease| lease.ballot.owner), Some('a'));
+        assert_eq!(voter.handle(renew('a', 2, standing(1, 0))), renewed('a', 2, standing(1, 1), &[("x", 1)]));
+        assert_eq!(voter.handle(renew('a', 3, standing(1, 1))), renewed('a', 3, standing(1, 1), &[]));
+    }
+
+    #[test]
+    fn an_owner_without_leases_is_forgotten_and_met_in_a_new_stint() {
+        let mut voter = voter();
+        let _ = voter.handle(propose('a', 1, 4, &["x"]));
+        let _ = voter.handle(Request::Release { ballot: ballot('a', 1), branches: vec!["x"] });
+        voter.lapse(&'a');
+        let stranger = Effects { timers: Vec::new(), ..renewed('a', 1, standing(2, 0), &[]) };
+        assert_eq!(voter.handle(renew('a', 1, standing(1, 1))), stranger);
+    }
+
+    #[test]
+    fn who_asks_to_be_forgotten_is_once_its_leases_have_lapsed() {
+        let mut voter = voter();
+        let _ = voter.handle(propose('a', 1, 4, &["x"]));
+        let anew = Request::Renew { number: 1, owner: 'a', round: 1, heard: standing(1, 0), anew: true };
+        assert_eq!(voter.handle(anew.clone()), Effects::default());
+        assert!(voter.live_lease(&"x").is_some());
+        voter.lapse(&'a');
+        assert_eq!(voter.handle(anew), Effects { timers: Vec::new(), ..renewed('a', 1, standing(2, 0), &[]) });
+        assert_eq!(voter.handle(renew('a', 2, standing(2, 0))), Effects { timers: Vec::new(), ..renewed('a', 2, standing(2, 0), &[]) });
+    }
+
+    #[test]
+    fn only_so_many_lapsed_owners_are_remembered() {
+        let mut voter = Voter::<u64, u8, u64>::founded(1, 7, Vault::default());
+        let _ = voter.handle(Request::Start { configuration: first(), highest: 0 });
+        for owner in 0..100 {
+            let ballot = Ballot { counter: 1, owner };
+            let _ = voter.handle(Request::Propose { number: 1, ballot, epoch: owner + 1, granted: None, branches: vec![owner] });
+            voter.lapse(&owner);
+        }
+        assert_eq!(voter.tenants.len(), LAPSED_MAX);
+        assert_eq!(voter.leases.len(), LAPSED_MAX);
+    }
+
+    #[test]
+    fn a_voter_that_comes_back_is_silent_then_takes_what_is_spread_whatever_its_epoch() {
+        let vault = Vault { highest: 9, configuration: first(), promised: None, accepted: None };
+        let mut voter = Voter::restarted(1, 8, vault);
+        let spread =
+            |standing| Request::Propose { number: 1, ballot: ballot('a', 1), epoch: 4, granted: Some(standing), branches: vec!["x"] };
+        let here = Standing { run: 8, stint: 1, cleared: 0 };
+        assert_eq!(voter.handle(spread(here)), Effects::default());
+        assert_eq!(voter.handle(propose('a', 3, 10, &["x"])), Effects::default());
+        voter.quarantine_over();
+        assert_eq!(voter.handle(spread(standing(1, 0))), Effects::default());
+        let effects = Effects { persist: false, timers: vec![Timer::Lapse('a')], replies: vec![accepted('a', 1, 4, here, &["x"])] };
+        assert_eq!(voter.handle(spread(here)), effects);
+        assert_eq!(voter.vault().highest, 9);
+    }
+
+    #[test]
+    fn whoever_counts_elsewhere_is_told_what_is_in_force() {
+        let mut voter = voter();
+        let elsewhere = |next| Effects::reply(Reply::Elsewhere { voter: 1, owner: 'a', configuration: first(), next, highest: 0 });
+        assert_eq!(voter.handle(Request::Renew { number: 2, owner: 'a', round: 1, heard: standing(0, 0), anew: false }), elsewhere(None));
+        // Having endorsed the next, it serves nobody.
+        let next = BTreeSet::from([1, 2, 4]);
+        let proposal = Proposal { after: 1, ballot: ballot('p', 1), voters: next.clone() };
+        let endorsed = Reply::Endorsed { voter: 1, after: 1, ballot: ballot('p', 1), highest: 0 };
+        assert_eq!(voter.handle(Request::Endorse(proposal)), Effects { persist: true, timers: Vec::new(), replies: vec![endorsed] });
+        assert_eq!(voter.handle(propose('a', 1, 1, &["x"])), elsewhere(Some(next.clone())));
+        // A lesser proposer is overruled.
+        let overruled = Reply::Overruled { voter: 1, after: 1, ballot: ballot('o', 1), promised: ballot('p', 1) };
+        assert_eq!(voter.handle(Request::Prepare { after: 1, ballot: ballot('o', 1) }), Effects::reply(overruled));
+        // Once it has started, it pauses.
+        let second = Configuration { number: 2, voters: next };
+        let effects = voter.handle(Request::Start { configuration: second.clone(), highest: 6 });
+        assert_eq!(effects, Effects { persist: true, timers: vec![Timer::Pause], replies: Vec::new() });
+        assert_eq!(*voter.vault(), Vault { highest: 6, configuration: second, promised: Some((1, ballot('p', 1))), accepted: None });
+        let ask = Request::Propose { number: 2, ballot: ballot('a', 1), epoch: 7, granted: None, branches: vec!["x"] };
+        let paused = Reply::Refused { voter: 1, number: 2, ballot: ballot('a', 1), refusal: Refusal::Paused(vec!["x"]) };
+        assert_eq!(voter.handle(ask.clone()), Effects::reply(paused));
+        voter.pause_over();
+        assert!(voter.handle(ask).persist);
+    }
+}

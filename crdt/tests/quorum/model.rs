@@ -215,6 +215,8 @@ type Naming = [u8; VOTERS];
 pub struct Quorum {
     pub bounds: Bounds,
     pub wrong: Wrong,
+    /// What has to happen in some run.
+    pub reached: &'static [&'static str],
     tables: Mutex<Tables>,
 }
 
@@ -223,8 +225,8 @@ fn first() -> Configuration<V> {
 }
 
 impl Quorum {
-    pub fn new(bounds: Bounds, wrong: Wrong) -> Self {
-        Quorum { bounds, wrong, tables: Mutex::new(Tables { attempts_max: bounds.attempts, ..Tables::default() }) }
+    pub fn new(bounds: Bounds, wrong: Wrong, reached: &'static [&'static str]) -> Self {
+        Quorum { bounds, wrong, reached, tables: Mutex::new(Tables { attempts_max: bounds.attempts, ..Tables::default() }) }
     }
 
     fn rule(&self) {
@@ -361,8 +363,7 @@ impl Quorum {
                 Timer::Quarantine => {
                     state.lapse[slot] = [IDLE; OWNERS];
                     state.pause[slot] = [IDLE; OWNERS];
-                    state.quarantine[slot] =
-                        if self.wrong == Wrong::NoQuarantine { [DUE; OWNERS] } else { self.long_all(state) };
+                    state.quarantine[slot] = if self.wrong == Wrong::NoQuarantine { [DUE; OWNERS] } else { self.long_all(state) };
                 }
             }
         }
@@ -398,8 +399,7 @@ impl Quorum {
 
     /// Drops messages that can change nothing any more: see the essay.
     fn forget_spent(&self, state: &mut State) {
-        let spent: Vec<u32> =
-            self.tables(|tables| state.messages().filter(|message| tables.is_spent(state, *message)).collect());
+        let spent: Vec<u32> = self.tables(|tables| state.messages().filter(|message| tables.is_spent(state, *message)).collect());
         spent.into_iter().for_each(|message| state.unsend(message));
     }
 }
@@ -610,7 +610,6 @@ impl Tables {
     }
 }
 
-
 impl Tables {
     fn change_step(&mut self, machine: u32, message: u32) -> Arc<Step> {
         if let Some(step) = self.change_steps.get(&(machine, message)) {
@@ -715,9 +714,10 @@ impl Tables {
             Message::Request(None, _) => Addressee::AnyVoter,
             Message::Request(Some(voter), _) => Addressee::Voter(voter - 1),
             Message::Reply(reply) => match reply {
-                Reply::Told { ballot, .. } | Reply::Accepted { ballot, .. } | Reply::Refused { ballot, .. } | Reply::Released { ballot, .. } => {
-                    Addressee::Owner(ballot.owner)
-                }
+                Reply::Told { ballot, .. }
+                | Reply::Accepted { ballot, .. }
+                | Reply::Refused { ballot, .. }
+                | Reply::Released { ballot, .. } => Addressee::Owner(ballot.owner),
                 Reply::Renewed { owner, .. } | Reply::Elsewhere { owner, .. } => Addressee::Owner(*owner),
                 Reply::Promised { ballot, .. } | Reply::Endorsed { ballot, .. } | Reply::Overruled { ballot, .. } => {
                     Addressee::Proposer(ballot.owner)
@@ -809,20 +809,21 @@ fn taken_over(model: &Quorum, state: &State) -> bool {
     })
 }
 
-fn given_up_and_had_again(model: &Quorum, state: &State) -> bool {
+fn had_again(model: &Quorum, state: &State) -> bool {
     any_holder(model, state, |_, _, owner, _, epoch| epoch > 1 && state.releases[usize::from(owner)] > 0)
 }
 
 fn spread(model: &Quorum, state: &State) -> bool {
     // An acceptance by a voter in its second run, of what was granted before it had answered anything: only what is spread is.
-    any_message(model, state, |message| matches!(message, Message::Request(_, Request::Propose { granted: Some(heard), .. }) if heard.run == 2))
-        && any_message(model, state, |message| matches!(message, Message::Reply(Reply::Accepted { standing, .. }) if standing.run == 2))
+    any_message(
+        model,
+        state,
+        |message| matches!(message, Message::Request(_, Request::Propose { granted: Some(heard), .. }) if heard.run == 2),
+    ) && any_message(model, state, |message| matches!(message, Message::Reply(Reply::Accepted { standing, .. }) if standing.run == 2))
 }
 
 fn refused_by_epoch(model: &Quorum, state: &State) -> bool {
-    any_message(model, state, |message| {
-        matches!(message, Message::Reply(Reply::Refused { refusal: Refusal::Epoch { .. }, .. }))
-    })
+    any_message(model, state, |message| matches!(message, Message::Reply(Reply::Refused { refusal: Refusal::Epoch { .. }, .. })))
 }
 
 fn moved(tables: &Tables, state: &State, owner: O) -> bool {
@@ -1049,7 +1050,9 @@ impl Model for Quorum {
 
     fn format_action(&self, action: &Action) -> String {
         match action {
-            Action::Ask(message, slot, timers) => format!("to voter {} after timers {timers:b}: {:?}", slot + 1, self.tables(|tables| tables.messages.get(*message).clone())),
+            Action::Ask(message, slot, timers) => {
+                format!("to voter {} after timers {timers:b}: {:?}", slot + 1, self.tables(|tables| tables.messages.get(*message).clone()))
+            }
             Action::Reply(message) => format!("{:?}", self.tables(|tables| tables.messages.get(*message).clone())),
             action => format!("{action:?}"),
         }
@@ -1060,23 +1063,21 @@ impl Model for Quorum {
         if !self.bounds.beyond {
             properties.extend([Property::always(EXCLUSIVE, exclusive), Property::always(FOREMOST, foremost)]);
         }
-        if self.wrong != Wrong::Nothing {
-            return properties;
-        }
-        let bounds = &self.bounds;
-        let renews = bounds.renewals != [0; OWNERS];
-        let reached: [(bool, &'static str, fn(&Quorum, &State) -> bool); 9] = [
-            (true, "granted", granted),
-            (true, "taken over", taken_over),
-            (renews && !bounds.beyond, "renewed", renewed),
-            (bounds.renewals[0] > 0, "given away", given_away),
-            (bounds.releases != [0; OWNERS], "given up and had again", given_up_and_had_again),
-            (renews && bounds.crashes > 0, "spread", spread),
-            (true, "refused by epoch", refused_by_epoch),
-            (renews && bounds.changes[0].is_some(), "carried over", carried_over),
-            (bounds.changes[0].is_some(), "granted anew", granted_anew),
+        let possible: [(&'static str, fn(&Quorum, &State) -> bool); 9] = [
+            ("granted", granted),
+            ("taken over", taken_over),
+            ("renewed", renewed),
+            ("given away", given_away),
+            ("had again", had_again),
+            ("spread", spread),
+            ("refused by epoch", refused_by_epoch),
+            ("carried over", carried_over),
+            ("granted anew", granted_anew),
         ];
-        properties.extend(reached.into_iter().filter(|(may, ..)| *may).map(|(_, name, is)| Property::sometimes(name, is)));
+        for name in self.reached {
+            let (name, is) = possible.iter().find(|(possible, _)| possible == name).expect("a name of something possible");
+            properties.push(Property::sometimes(name, *is));
+        }
         properties
     }
 }
