@@ -49,14 +49,10 @@ pub enum Sabotage {
     GivesQuietly,
     /// Quorum: an owner does not listen to what was given to others.
     HeedsNoGiven,
-    /// Quorum: a voter takes what is spread late, or was released before.
-    TakesLate,
     /// Quorum: an owner counts an acceptance however old it is.
     CountsLate,
     /// Quorum: an owner counts the acceptance of another instance of its own.
     CountsAnyInstance,
-    /// Quorum: an owner counts new holders of a lease whose authority has ended.
-    SpreadsAfterGap,
     /// Quorum: a voter that has endorsed the next configuration goes on serving.
     ServesAfterEndorsing,
     /// Quorum: a voter endorses whatever the ballot it has promised.

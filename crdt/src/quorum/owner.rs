@@ -373,7 +373,7 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Owner<O, V, B> {
     fn count_holding(&mut self, now: u64, voter: &V, branch: &B, counter: u64) -> bool {
         let Some(holding) = self.holdings.get(branch).filter(|holding| holding.counter == counter) else { return false };
         // After a gap others may have held it meanwhile, under a higher epoch.
-        if now < self.until(holding) || is(Sabotage::SpreadsAfterGap) {
+        if now < self.until(holding) {
             self.change_holders(branch, |holders| holders.insert(voter.clone()));
         }
         true
@@ -691,4 +691,223 @@ fn by_counter<B: Clone + Ord>(released: &BTreeSet<(u64, B)>) -> BTreeMap<u64, Ve
         instances.entry(*counter).or_default().push(branch.clone());
     }
     instances
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Machine = Owner<char, u8, &'static str>;
+    type Send = Unsent<char, u8, &'static str>;
+
+    fn configuration(number: u64, voters: [u8; 3]) -> Configuration<u8> {
+        Configuration { number, voters: BTreeSet::from(voters) }
+    }
+
+    fn owner() -> Machine {
+        Owner::new('a', configuration(1, [1, 2, 3]))
+    }
+
+    fn ballot(counter: u64) -> Ballot<char> {
+        Ballot { counter, owner: 'a' }
+    }
+
+    fn standing(run: u64, cleared: u64) -> Standing {
+        Standing { run, stint: 1, cleared }
+    }
+
+    fn told(voter: u8, counter: u64, highest: u64) -> Reply<char, u8, &'static str> {
+        Reply::Told { voter, number: 1, ballot: ballot(counter), highest, taken: Vec::new() }
+    }
+
+    fn accepted(voter: u8, counter: u64, standing: Standing) -> Reply<char, u8, &'static str> {
+        Reply::Accepted { voter, number: 1, ballot: ballot(counter), epoch: 6, standing, branches: vec!["x"] }
+    }
+
+    fn renewed(voter: u8, round: u64, standing: Standing, given: &[(&'static str, u64)]) -> Reply<char, u8, &'static str> {
+        Reply::Renewed { voter, number: 1, owner: 'a', round, standing, given: given.to_vec(), settled: true }
+    }
+
+    fn to(voters: &[u8], request: Request<char, u8, &'static str>) -> Vec<Send> {
+        voters.iter().map(|voter| Unsent { to: *voter, request: request.clone() }).collect()
+    }
+
+    fn sends(sends: Vec<Send>) -> Outcome<char, u8, &'static str> {
+        Outcome { sends, events: Vec::new() }
+    }
+
+    fn nothing() -> Outcome<char, u8, &'static str> {
+        Outcome::default()
+    }
+
+    /// It holds x by voters 1 and 2, until 10.
+    fn holder() -> Machine {
+        let mut owner = owner();
+        let _ = owner.attempt(["x"], 10);
+        let _ = owner.handle(0, told(1, 1, 0));
+        let _ = owner.handle(0, told(2, 1, 5));
+        let _ = owner.handle(0, accepted(1, 1, standing(1, 0)));
+        let _ = owner.handle(0, accepted(2, 1, standing(1, 0)));
+        assert_eq!(owner.holds(&"x", 9), Some(6));
+        owner
+    }
+
+    #[test]
+    fn an_attempt_asks_proposes_above_what_it_was_told_and_is_granted_by_distinct_voters() {
+        let mut owner = owner();
+        let ask = Request::Ask { number: 1, ballot: ballot(1), branches: vec!["x"] };
+        assert_eq!(owner.attempt(["x"], 10), to(&[1, 2, 3], ask));
+        assert_eq!(owner.attempt(["x"], 10), Vec::new());
+        assert_eq!(owner.handle(1, told(2, 1, 5)), nothing());
+        assert_eq!(owner.handle(1, told(2, 1, 5)), nothing());
+        let propose = Request::Propose { number: 1, ballot: ballot(1), epoch: 6, granted: None, branches: vec!["x"] };
+        assert_eq!(owner.handle(1, told(3, 1, 2)), sends(to(&[1, 2, 3], propose)));
+        assert_eq!(owner.handle(1, accepted(2, 1, standing(1, 0))), nothing());
+        assert_eq!(owner.handle(1, accepted(2, 1, standing(1, 0))), nothing());
+        assert_eq!(owner.holds(&"x", 1), None);
+        let granted = Outcome { sends: Vec::new(), events: vec![Event::Granted { branch: "x", epoch: 6 }] };
+        assert_eq!(owner.handle(1, accepted(1, 1, standing(1, 0))), granted);
+        assert_eq!((owner.holds(&"x", 9), owner.holds(&"x", 10)), (Some(6), None));
+    }
+
+    #[test]
+    fn what_comes_after_the_deadline_is_no_grant_and_is_released() {
+        let mut owner = owner();
+        let _ = owner.attempt(["x"], 10);
+        let _ = owner.handle(0, told(1, 1, 5));
+        let _ = owner.handle(0, told(2, 1, 5));
+        assert_eq!(owner.handle(9, accepted(1, 1, standing(1, 0))), nothing());
+        assert_eq!(owner.handle(10, accepted(2, 1, standing(1, 0))), nothing());
+        let release = Request::Release { ballot: ballot(1), branches: vec!["x"] };
+        let failed = Event::Failed { branch: "x", holders: BTreeSet::new(), silent: BTreeSet::from([3]) };
+        assert_eq!(owner.expire(10), Outcome { sends: to(&[1, 2, 3], release.clone()), events: vec![failed] });
+        // Whoever accepts later still is told again; whoever has answered is not.
+        assert_eq!(owner.handle(11, Reply::Released { voter: 1, ballot: ballot(1), branches: vec!["x"] }), nothing());
+        assert_eq!(owner.handle(11, accepted(3, 1, standing(1, 0))), sends(to(&[3], release.clone())));
+        let renew = |heard| Request::Renew { number: 1, owner: 'a', round: 1, heard, anew: false };
+        let heard = [to(&[1], renew(standing(1, 0))), to(&[2], release.clone()), to(&[2], renew(standing(1, 0)))];
+        let late = [to(&[3], release), to(&[3], renew(standing(1, 0)))];
+        assert_eq!(owner.renew(11, 20), [heard.concat(), late.concat()].concat());
+    }
+
+    #[test]
+    fn who_is_refused_by_too_many_gives_up_and_names_the_holder() {
+        let mut owner = owner();
+        let _ = owner.attempt(["x"], 10);
+        let _ = owner.handle(0, told(1, 1, 5));
+        let _ = owner.handle(0, told(2, 1, 5));
+        let lease = Lease { ballot: Ballot { counter: 4, owner: 'b' }, epoch: 6 };
+        let refused = |voter, refusal| Reply::Refused { voter, number: 1, ballot: ballot(1), refusal };
+        assert_eq!(owner.handle(1, refused(1, Refusal::Taken(vec![("x", lease)]))), nothing());
+        let release = Request::Release { ballot: ballot(1), branches: vec!["x"] };
+        let failed = Event::Failed { branch: "x", holders: BTreeSet::from(['b']), silent: BTreeSet::from([3]) };
+        let outcome = owner.handle(1, refused(2, Refusal::Epoch { highest: 8, branches: vec!["x"] }));
+        assert_eq!(outcome, Outcome { sends: to(&[1, 2, 3], release), events: vec![failed] });
+        // The next attempt begins above what refused this one.
+        let _ = owner.attempt(["x"], 20);
+        let _ = owner.handle(2, told(1, 2, 5));
+        let propose = Request::Propose { number: 1, ballot: ballot(2), epoch: 9, granted: None, branches: vec!["x"] };
+        assert_eq!(owner.handle(2, told(3, 2, 0)), sends(to(&[1, 2, 3], propose)));
+    }
+
+    #[test]
+    fn a_round_counts_by_a_majority_of_those_that_hold() {
+        let mut owner = holder();
+        let _ = owner.renew(5, 20);
+        let _ = owner.handle(6, renewed(1, 1, standing(1, 0), &[]));
+        assert_eq!(owner.authority(&"x"), Some(10));
+        // Voter 3 lacks it, so its answer counts nothing, and it is offered the lease.
+        let spread = Request::Propose { number: 1, ballot: ballot(1), epoch: 6, granted: Some(standing(1, 0)), branches: vec!["x"] };
+        assert_eq!(owner.handle(6, renewed(3, 1, standing(1, 0), &[])), sends(to(&[3], spread)));
+        assert_eq!(owner.authority(&"x"), Some(10));
+        let _ = owner.handle(7, accepted(3, 1, standing(1, 0)));
+        assert_eq!(owner.authority(&"x"), Some(20));
+    }
+
+    #[test]
+    fn what_was_given_away_does_not_count_nor_does_an_older_acceptance() {
+        let mut owner = holder();
+        let _ = owner.handle(1, accepted(3, 1, standing(1, 0)));
+        let _ = owner.renew(5, 20);
+        let _ = owner.handle(6, renewed(3, 1, standing(1, 1), &[("x", 1)]));
+        let _ = owner.handle(6, accepted(3, 1, standing(1, 0)));
+        let _ = owner.handle(6, renewed(1, 1, standing(1, 0), &[]));
+        assert_eq!(owner.authority(&"x"), Some(10));
+        // One that the voter gave after that does.
+        let _ = owner.handle(6, accepted(3, 1, standing(1, 1)));
+        assert_eq!(owner.authority(&"x"), Some(20));
+    }
+
+    #[test]
+    fn a_new_run_voids_what_was_counted_and_after_a_gap_nothing_is_counted_anew() {
+        let mut owner = holder();
+        let _ = owner.renew(5, 20);
+        let spread = Request::Propose { number: 1, ballot: ballot(1), epoch: 6, granted: Some(standing(2, 0)), branches: vec!["x"] };
+        assert_eq!(owner.handle(6, renewed(2, 1, standing(2, 0), &[])), sends(to(&[2], spread)));
+        assert_eq!(owner.handle(6, accepted(2, 1, standing(1, 0))), nothing());
+        let _ = owner.handle(6, renewed(1, 1, standing(1, 0), &[]));
+        assert_eq!(owner.authority(&"x"), Some(10));
+        let _ = owner.handle(10, accepted(2, 1, standing(2, 0)));
+        assert_eq!(owner.authority(&"x"), Some(10));
+        let release = Request::Release { ballot: ballot(1), branches: vec!["x"] };
+        let lost = Event::Lost { branch: "x", epoch: 6 };
+        assert_eq!(owner.expire(10), Outcome { sends: to(&[1, 2, 3], release), events: vec![lost] });
+    }
+
+    #[test]
+    fn leases_go_on_into_another_configuration_as_far_as_its_voters_hold_them() {
+        let mut owner = holder();
+        let second = configuration(2, [1, 3, 4]);
+        let elsewhere = |voter, number: u64| Reply::Elsewhere {
+            voter,
+            owner: 'a',
+            configuration: if number == 1 { configuration(1, [1, 2, 3]) } else { configuration(2, [1, 3, 4]) },
+            next: None,
+            highest: 8,
+        };
+        let moved = Outcome { sends: Vec::new(), events: vec![Event::Moved(second.clone())] };
+        assert_eq!(owner.handle(1, elsewhere(1, 2)), moved);
+        assert_eq!(owner.holds(&"x", 9), Some(6));
+        // Who is behind is told.
+        let start = Request::Start { configuration: second, highest: 8 };
+        assert_eq!(owner.handle(1, elsewhere(3, 1)), sends(to(&[3], start)));
+        let _ = owner.renew(5, 20);
+        let renewed = |voter, settled| Reply::Renewed {
+            voter,
+            number: 2,
+            owner: 'a',
+            round: 1,
+            standing: standing(1, 0),
+            given: Vec::new(),
+            settled,
+        };
+        let accepted = Reply::Accepted { voter: 4, number: 2, ballot: ballot(1), epoch: 6, standing: standing(1, 0), branches: vec!["x"] };
+        let _ = owner.handle(6, renewed(1, false));
+        let _ = owner.handle(6, renewed(4, false));
+        let _ = owner.handle(6, accepted);
+        // 1 and 4 are no majority of the first configuration, and both still pause.
+        assert_eq!(owner.authority(&"x"), Some(10));
+        let _ = owner.handle(7, renewed(4, true));
+        assert_eq!(owner.authority(&"x"), Some(20));
+    }
+
+    #[test]
+    fn a_release_is_repeated_until_it_is_answered_and_too_many_are_forgotten_together() {
+        let mut owner = Owner::<char, u8, u32>::new('a', configuration(1, [1, 2, 3]));
+        let branches = OWED_MAX as u32 + 1;
+        let _ = owner.attempt(0..branches, 10);
+        for voter in [1, 2] {
+            let _ = owner.handle(0, Reply::Told { voter, number: 1, ballot: ballot(1), highest: 0, taken: Vec::new() });
+        }
+        let _ = owner.expire(10);
+        let anew: Vec<bool> = owner
+            .renew(10, 20)
+            .into_iter()
+            .map(|unsent| match unsent.request {
+                Request::Renew { anew, .. } => anew,
+                request => panic!("{request:?}"),
+            })
+            .collect();
+        assert_eq!(anew, [true; 3]);
+    }
 }

@@ -216,7 +216,7 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Voter<O, V, B> {
 
     fn propose(&mut self, ballot: Ballot<O>, epoch: u64, granted: Option<Standing>, branches: Vec<B>) -> Effects<O, V, B> {
         let (voter, number) = self.signature();
-        if granted.is_some_and(|heard| heard != self.standing(&ballot.owner)) && !is(Sabotage::TakesLate) {
+        if granted.is_some_and(|heard| heard != self.standing(&ballot.owner)) {
             return Effects::default();
         }
         if granted.is_none() {

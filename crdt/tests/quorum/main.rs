@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that goes wrong panics, in its helpers too")]
 
 mod model;
+mod stories;
 
 use mangrove_crdt::sabotage::Sabotage;
 use model::{Bounds, EXCLUSIVE, FENCED, ONE, Quorum, Wrong};

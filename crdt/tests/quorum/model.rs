@@ -124,6 +124,8 @@ pub enum Action {
     LoseVault(u8),
     /// A proposer begins; which slot's promise it does without.
     Propose(u8, u8),
+    /// An owner that has done nothing yet hears of the chosen configuration.
+    Learn(u8),
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -389,6 +391,10 @@ impl Quorum {
             state.send(*message);
         }
         step
+    }
+
+    fn chosen(&self, state: &State) -> Option<Configuration<V>> {
+        self.tables(|tables| state.changes.iter().find_map(|change| tables.changes.get(*change).as_ref()?.chosen().cloned()))
     }
 
     fn step_change(&self, state: &mut State, proposer: usize, reply: u32) {
@@ -837,7 +843,15 @@ fn carried_over(model: &Quorum, state: &State) -> bool {
 }
 
 fn granted_anew(model: &Quorum, state: &State) -> bool {
-    any_holder(model, state, |tables, state, owner, _, epoch| moved(tables, state, owner) && epoch > 1)
+    any_holder(model, state, |tables, state, owner, _, held| {
+        let anew = |message: u32| matches!(tables.messages.get(message), Message::Reply(Reply::Accepted { number: 2, ballot, epoch, .. }) if ballot.owner == owner && *epoch == held);
+        epoch_is_new(held) && state.messages().any(anew)
+    })
+}
+
+/// Not one of the lease that everything begins with, which may be spread in the new configuration.
+fn epoch_is_new(epoch: u64) -> bool {
+    epoch > 1
 }
 
 impl Model for Quorum {
@@ -934,6 +948,9 @@ impl Model for Quorum {
                 actions.push(Action::LoseVault(number));
             }
         }
+        if state.attempts[1] == 0 && self.bounds.attempts[1] > 0 && state.owners[1] == 1 && self.chosen(state).is_some() {
+            actions.push(Action::Learn(1));
+        }
         for (proposer, wish) in self.bounds.changes.iter().enumerate() {
             if wish.is_some() && self.tables(|tables| tables.changes.get(state.changes[proposer]).is_none()) {
                 actions.extend((0..3).map(|absent| Action::Propose(proposer as u8, absent)));
@@ -1020,6 +1037,10 @@ impl Model for Quorum {
             Action::LoseVault(slot) => {
                 state.losses += 1;
                 self.step_voter(&mut state, slot.into(), Input::LoseVault);
+            }
+            Action::Learn(owner) => {
+                let chosen = self.chosen(&state)?;
+                state.owners[usize::from(owner)] = self.tables(|tables| tables.owners.number(TheOwner::new(owner, chosen)));
             }
             Action::Propose(proposer, absent) => {
                 let at = usize::from(proposer);
