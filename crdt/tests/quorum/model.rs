@@ -1,4 +1,36 @@
-//! ESSAY-MODEL
+//! A world for the machines of `mangrove_crdt::quorum`: the very types, nothing rebuilt.
+//!
+//! # Time
+//!
+//! There is none, only an order. Each owner's authority timers are numbered in the order in which they were started, and fire in that order: they run on one clock, and all
+//! for D_P. "Now" at an owner is how many have fired, and a lease with authority until timer i is held while fewer than i have. A long timer, D_A at a voter or the
+//! quarantine of one, may fire once those authority timers have fired that had been started before it: that owner's, and for quarantine and pause every owner's. Nothing else is assumed: timers fire as late as
+//! they like, an owner's as early as they like, different owners' in any order.
+//!
+//! That covers every drift within ±ρ. An authority timer started before a long one ends before it, on whatever two clocks, because D_P (1 + ρ) ≤ D_A (1 − ρ), so each real run is
+//! one of these. And it covers suspended processes: a clock that goes on during sleep (`CLOCK_BOOTTIME`) keeps its drift, and what a process does not do in the meantime it may as well do later here. Between
+//! an owner's look at its clock and the write that follows nothing can be promised by any lease; that is what epochs fence.
+//! With [`Bounds::beyond`] clocks are beyond every bound, and long timers fire at any time; then epochs have to be unique still.
+//!
+//! # Network
+//!
+//! Every request and reply ever sent stays, and may reach its addressee at any time, any number of times, in any order, or never. What says the same to all voters is one message that each may receive.
+//!
+//! # Fewer states for the same runs
+//!
+//! Interning: machines and messages are numbered, and each step of a machine is computed once ([`crate::machines`]). Left out are states that differ in nothing that matters:
+//!
+//! - Timers at a voter matter only to its next request, so they fire just before one, in every combination.
+//! - Questions, and answers to them, are dropped once the owner has proposed or given up: a question changes nothing at a voter, and an owner looks at answers only while it asks. Refusals are once their attempt is over.
+//!   Answers to a release are at once: they only end its repetition, and here a release never gets lost for good. A proposer's answers are once it has won or lost.
+//! - What a voter of the owner's own configuration says of an unfinished change is dropped if the owner will not try again: it teaches it nothing but epochs for attempts.
+//! - An owner that holds nothing, wants nothing and will not try again is replaced by a fresh one, its timers fire, and what was sent to it is dropped.
+//!   What it sent stays. (It might still renew what it has been given without wanting it, which would only keep others out.)
+//! - Voters that differ in names only are one: every state is renamed into an order of its own, where no change names them. The renamed machines are those that the renamed history leads to.
+//! - Of two owners with equal bounds the one that begins is called the first.
+//!
+//! Two restrictions are more than that. Unless [`Bounds::slow_asking`], an attempt begins with the answers of some two voters, all of one moment; the proposal may be as late as it likes, so what is left out are
+//! questions that see two voters at different times. A proposer gathers promises likewise. And an owner renews only while it holds or wants something.
 
 use std::{
     collections::BTreeSet,
@@ -8,33 +40,37 @@ use std::{
 };
 
 use mangrove_crdt::{
-    quorum::{Ballot, Change, Configuration, Event, Owner, Refusal, Reply, Request, Timer, Unsent, Vault, Voter},
+    quorum::{Ballot, Change, Configuration, Owner, Request, Timer, Vault, Voter},
     sabotage::{Sabotage, sabotage},
 };
-use rustc_hash::FxHashMap;
 use stateright::{Model, Property};
 
-type O = u8;
-type V = u8;
-type B = u8;
-type TheVoter = Voter<O, V, B>;
-type TheOwner = Owner<O, V, B>;
-type TheChange = Change<O, V>;
+use crate::{
+    machines::{Addressee, Input, ORDERS, Step, Tables},
+    properties,
+};
+
+pub type O = u8;
+pub type V = u8;
+pub type B = u8;
+pub type TheVoter = Voter<O, V, B>;
+pub type TheOwner = Owner<O, V, B>;
+pub type TheChange = Change<O, V>;
 
 /// Slots for voters: three of the first configuration, one that may come.
-const VOTERS: usize = 4;
-const OWNERS: usize = 2;
-const CHANGES: usize = 2;
+pub const VOTERS: usize = 4;
+pub const OWNERS: usize = 2;
+pub const CHANGES: usize = 2;
 /// Words of 64 messages.
-const WORDS: usize = 16;
+pub const WORDS: usize = 16;
 
 /// Stands for a voter's quarantine and pause among the timers that fire before a request.
-const OWN_TIMER: u8 = 1 << OWNERS;
+pub const OWN_TIMER: u8 = 1 << OWNERS;
 
 /// A timer that does not run.
-const IDLE: u8 = u8::MAX;
+pub const IDLE: u8 = u8::MAX;
 /// A timer that may fire: whatever had to fire before it has.
-const DUE: u8 = 0;
+pub const DUE: u8 = 0;
 
 /// How much may happen in a run. What is 0 or empty never happens.
 #[derive(Clone, Copy, Debug, Default)]
@@ -90,22 +126,22 @@ pub enum Wrong {
 /// The whole world: interned machines, timers, every message ever sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct State {
-    voters: [u32; VOTERS],
-    owners: [u32; OWNERS],
-    changes: [u32; CHANGES],
-    started: [u8; OWNERS],
-    fired: [u8; OWNERS],
-    lapse: [[u8; OWNERS]; VOTERS],
-    quarantine: [[u8; OWNERS]; VOTERS],
-    pause: [[u8; OWNERS]; VOTERS],
-    attempts: [u8; OWNERS],
-    renewals: [u8; OWNERS],
-    releases: [u8; OWNERS],
-    crashes: u8,
-    losses: u8,
+    pub voters: [u32; VOTERS],
+    pub owners: [u32; OWNERS],
+    pub changes: [u32; CHANGES],
+    pub started: [u8; OWNERS],
+    pub fired: [u8; OWNERS],
+    pub lapse: [[u8; OWNERS]; VOTERS],
+    pub quarantine: [[u8; OWNERS]; VOTERS],
+    pub pause: [[u8; OWNERS]; VOTERS],
+    pub attempts: [u8; OWNERS],
+    pub renewals: [u8; OWNERS],
+    pub releases: [u8; OWNERS],
+    pub crashes: u8,
+    pub losses: u8,
     /// What was granted: branch, epoch, owner.
-    grants: u32,
-    sent: [u64; WORDS],
+    pub grants: u32,
+    pub sent: [u64; WORDS],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -128,101 +164,15 @@ pub enum Action {
     Learn(u8),
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Message {
-    /// To a slot; to any, where the request is the same for all.
-    Request(Option<V>, Request<O, V, B>),
-    Reply(Reply<O, V, B>),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Input {
-    Message(u32),
-    /// A reply that pretends to come from another voter.
-    Disguised(u32, V),
-    Lapse(O),
-    QuarantineOver,
-    PauseOver,
-    Crash,
-    LoseVault,
-    Expire,
-    Attempt(u8, u8),
-    Renew(u8),
-    Release,
-}
-
-/// What came of an input at one machine.
-#[derive(Clone, Debug, Default)]
-struct Step {
-    machine: u32,
-    sent: Vec<u32>,
-    timers: Vec<Timer<O>>,
-    granted: Vec<(B, u64)>,
-}
-
-/// Numbers for values: machines and messages occur in many states, and are stored, hashed and stepped once.
-#[derive(Debug)]
-struct Table<T> {
-    values: Vec<T>,
-    numbers: FxHashMap<T, u32>,
-}
-
-impl<T> Default for Table<T> {
-    fn default() -> Self {
-        Table { values: Vec::new(), numbers: FxHashMap::default() }
-    }
-}
-
-impl<T: Clone + Eq + Hash> Table<T> {
-    fn number(&mut self, value: T) -> u32 {
-        if let Some(number) = self.numbers.get(&value) {
-            return *number;
-        }
-        let number = self.values.len() as u32;
-        self.values.push(value.clone());
-        self.numbers.insert(value, number);
-        number
-    }
-
-    fn get(&self, number: u32) -> &T {
-        &self.values[number as usize]
-    }
-}
-
-#[derive(Debug, Default)]
-struct Tables {
-    attempts_max: [u8; OWNERS],
-    voters: Table<TheVoter>,
-    owners: Table<TheOwner>,
-    changes: Table<Option<TheChange>>,
-    messages: Table<Message>,
-    grants: Table<BTreeSet<(B, u64, O)>>,
-    voter_steps: FxHashMap<(u32, Input), Arc<Step>>,
-    owner_steps: FxHashMap<(u32, u8, Input), Arc<Step>>,
-    change_steps: FxHashMap<(u32, u32), Arc<Step>>,
-    /// How each machine came about: what it was, and which input made it what it is.
-    voter_origins: FxHashMap<u32, (u32, Input)>,
-    owner_origins: FxHashMap<u32, (u32, u8, Input)>,
-    renamed_voters: FxHashMap<(u32, Naming), u32>,
-    renamed_owners: FxHashMap<(u32, Naming), u32>,
-    renamed_messages: FxHashMap<(u32, Naming), u32>,
-}
-
-/// All orders of three.
-const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
-
-/// Which slot the voter of each slot moves to.
-type Naming = [u8; VOTERS];
-
 pub struct Quorum {
     pub bounds: Bounds,
     pub wrong: Wrong,
     /// What has to happen in some run.
     pub reached: &'static [&'static str],
-    tables: Mutex<Tables>,
+    pub tables: Mutex<Tables>,
 }
 
-fn first() -> Configuration<V> {
+pub fn first() -> Configuration<V> {
     Configuration { number: 1, voters: BTreeSet::from([1, 2, 3]) }
 }
 
@@ -231,14 +181,14 @@ impl Quorum {
         Quorum { bounds, wrong, reached, tables: Mutex::new(Tables { attempts_max: bounds.attempts, ..Tables::default() }) }
     }
 
-    fn rule(&self) {
+    pub fn rule(&self) {
         sabotage(match self.wrong {
             Wrong::Rule(rule) => Some(rule),
             _ => None,
         });
     }
 
-    fn tables<R>(&self, with: impl FnOnce(&mut Tables) -> R) -> R {
+    pub fn tables<R>(&self, with: impl FnOnce(&mut Tables) -> R) -> R {
         with(&mut self.tables.lock().expect("nobody panics with the tables"))
     }
 
@@ -393,7 +343,7 @@ impl Quorum {
         step
     }
 
-    fn chosen(&self, state: &State) -> Option<Configuration<V>> {
+    pub fn chosen(&self, state: &State) -> Option<Configuration<V>> {
         self.tables(|tables| state.changes.iter().find_map(|change| tables.changes.get(*change).as_ref()?.chosen().cloned()))
     }
 
@@ -424,20 +374,20 @@ impl Hash for State {
 }
 
 impl State {
-    fn send(&mut self, message: u32) {
+    pub fn send(&mut self, message: u32) {
         self.sent[message as usize / 64] |= 1 << (message % 64);
     }
 
-    fn has(&self, message: u32) -> bool {
+    pub fn has(&self, message: u32) -> bool {
         self.sent[message as usize / 64] & 1 << (message % 64) != 0
     }
 
-    fn unsend(&mut self, message: u32) {
+    pub fn unsend(&mut self, message: u32) {
         self.sent[message as usize / 64] &= !(1 << (message % 64));
     }
 
     /// Marks the long timers that no longer wait for an owner.
-    fn mark_due(&mut self, owner: usize) {
+    pub fn mark_due(&mut self, owner: usize) {
         let fired = self.fired[owner];
         for timers in self.lapse.iter_mut().chain(&mut self.quarantine).chain(&mut self.pause) {
             if timers[owner] != IDLE && timers[owner] <= fired {
@@ -447,7 +397,7 @@ impl State {
     }
 
     /// A request at a voter, with every choice of timers that may fire just before.
-    fn push_asks(&self, message: u32, slot: u8, actions: &mut Vec<Action>) {
+    pub fn push_asks(&self, message: u32, slot: u8, actions: &mut Vec<Action>) {
         let at = usize::from(slot);
         let own = [self.quarantine[at], self.pause[at]].contains(&[DUE; OWNERS]);
         let lapse = |owner: usize| u8::from(self.lapse[at][owner] == DUE) << owner;
@@ -455,7 +405,7 @@ impl State {
         actions.extend((0..=may).filter(|timers| timers & !may == 0).map(|timers| Action::Ask(message, slot, timers)));
     }
 
-    fn messages(&self) -> impl Iterator<Item = u32> + '_ {
+    pub fn messages(&self) -> impl Iterator<Item = u32> + '_ {
         let mut word = 0;
         let mut bits = self.sent[0];
         std::iter::from_fn(move || {
@@ -468,390 +418,6 @@ impl State {
             Some(word as u32 * 64 + bit)
         })
     }
-}
-
-fn counts(message: &Message) -> Option<(O, u64, bool)> {
-    // Whose attempt, and whether it is only of interest while that asks.
-    match message {
-        Message::Request(_, Request::Ask { ballot, .. }) | Message::Reply(Reply::Told { ballot, .. }) => {
-            Some((ballot.owner, ballot.counter, true))
-        }
-        Message::Reply(Reply::Refused { ballot, .. }) => Some((ballot.owner, ballot.counter, false)),
-        _ => None,
-    }
-}
-
-impl Tables {
-    fn is_spent(&self, state: &State, message: u32) -> bool {
-        if matches!(self.messages.get(message), Message::Reply(Reply::Released { .. })) {
-            return true;
-        }
-        if let Message::Reply(Reply::Promised { ballot, .. } | Reply::Endorsed { ballot, .. } | Reply::Overruled { ballot, .. }) =
-            self.messages.get(message)
-        {
-            let change = self.changes.get(state.changes[usize::from(ballot.owner)]).as_ref();
-            let promised = matches!(self.messages.get(message), Message::Reply(Reply::Promised { .. }));
-            return promised || change.is_some_and(|change| change.chosen().is_some() || change.overruled_by().is_some());
-        }
-        if let Message::Reply(Reply::Elsewhere { owner, configuration, .. }) = self.messages.get(message) {
-            let at = usize::from(*owner);
-            let ours = self.owners.get(state.owners[at]).configuration().number;
-            if configuration.number == ours && state.attempts[at] == self.attempts_max[at] {
-                return true;
-            }
-        }
-        if let Addressee::Owner(owner) = self.addressee(message) {
-            // It has retired: machine numbers below this are those of the beginning.
-            if state.owners[usize::from(owner)] < OWNERS as u32 && state.started[usize::from(owner)] > 0 {
-                return true;
-            }
-        }
-        let Some((owner, counter, asking)) = counts(self.messages.get(message)) else { return false };
-        let owner = self.owners.get(state.owners[usize::from(owner)]);
-        !owner.attempts().any(|(attempt, asks)| attempt == counter && (asks || !asking))
-    }
-
-    fn voter_step(&mut self, model: &Quorum, machine: u32, input: Input) -> Arc<Step> {
-        if let Some(step) = self.voter_steps.get(&(machine, input)) {
-            return step.clone();
-        }
-        model.rule();
-        let before = self.voters.get(machine).clone();
-        let mut voter = before.clone();
-        let mut step = Step::default();
-        match input {
-            Input::Message(message) => {
-                let Message::Request(_, request) = self.messages.get(message).clone() else { panic!("not a request") };
-                let effects = voter.handle(request);
-                assert!(effects.persist || voter.vault() == before.vault(), "the vault changed without a word");
-                step.timers = effects.timers;
-                for reply in effects.replies {
-                    step.sent.push(self.messages.number(Message::Reply(reply)));
-                }
-            }
-            Input::Lapse(owner) => voter.lapse(&owner),
-            Input::QuarantineOver => voter.quarantine_over(),
-            Input::PauseOver => voter.pause_over(),
-            Input::Crash => {
-                let mut vault = voter.vault().clone();
-                match model.wrong {
-                    Wrong::Forgetful => vault.highest = 0,
-                    Wrong::ForgetsEndorsing => (vault.accepted, vault.promised) = (None, None),
-                    _ => (),
-                }
-                voter = Voter::restarted(*voter.id(), voter.run() + 1, vault);
-                step.timers.push(Timer::Quarantine);
-            }
-            Input::LoseVault => {
-                let run = voter.run() + 1;
-                voter = if model.wrong == Wrong::OldName {
-                    let vault = Vault { configuration: first(), ..Vault::default() };
-                    Voter::restarted(*voter.id(), run, vault)
-                } else {
-                    Voter::founded(voter.id() + 100, run, Vault::default())
-                };
-                step.timers.push(Timer::Quarantine);
-            }
-            input => panic!("{input:?} at a voter"),
-        }
-        let known = self.voters.values.len() as u32;
-        step.machine = self.voters.number(voter);
-        if step.machine == known {
-            self.voter_origins.insert(known, (machine, input));
-        }
-        let step = Arc::new(step);
-        self.voter_steps.insert((machine, input), step.clone());
-        step
-    }
-
-    fn owner_step(&mut self, model: &Quorum, machine: u32, now: u8, input: Input) -> Arc<Step> {
-        if let Some(step) = self.owner_steps.get(&(machine, now, input)) {
-            return step.clone();
-        }
-        model.rule();
-        let mut owner = self.owners.get(machine).clone();
-        let mut step = Step::default();
-        let sends;
-        match input {
-            Input::Message(message) | Input::Disguised(message, _) => {
-                let Message::Reply(mut reply) = self.messages.get(message).clone() else { panic!("not a reply") };
-                if let (Input::Disguised(_, as_voter), Reply::Accepted { voter, .. }) = (input, &mut reply) {
-                    *voter = as_voter;
-                }
-                let outcome = owner.handle(now.into(), reply);
-                sends = outcome.sends;
-                for event in outcome.events {
-                    if let Event::Granted { branch, epoch } = event {
-                        step.granted.push((branch, epoch));
-                    }
-                }
-            }
-            Input::Expire => sends = owner.expire(now.into()).sends,
-            Input::Attempt(branches, until) => sends = owner.attempt(0..branches, until.into()),
-            Input::Renew(until) => sends = owner.renew(now.into(), until.into()),
-            Input::Release => sends = owner.release(0..8),
-            input => panic!("{input:?} at an owner"),
-        }
-        for unsent in sends {
-            step.sent.push(self.outbound(unsent));
-        }
-        let known = self.owners.values.len() as u32;
-        step.machine = self.owners.number(owner);
-        if step.machine == known {
-            self.owner_origins.insert(known, (machine, now, input));
-        }
-        let step = Arc::new(step);
-        self.owner_steps.insert((machine, now, input), step.clone());
-        step
-    }
-
-    fn outbound(&mut self, Unsent { to, request }: Unsent<O, V, B>) -> u32 {
-        // These say the same to every voter.
-        let alike = match &request {
-            Request::Ask { .. } | Request::Release { .. } | Request::Propose { granted: None, .. } => true,
-            Request::Prepare { .. } | Request::Endorse(_) | Request::Start { .. } => true,
-            Request::Propose { granted: Some(_), .. } | Request::Renew { .. } => false,
-        };
-        self.messages.number(Message::Request((!alike).then_some(to), request))
-    }
-}
-
-impl Tables {
-    fn change_step(&mut self, machine: u32, message: u32) -> Arc<Step> {
-        if let Some(step) = self.change_steps.get(&(machine, message)) {
-            return step.clone();
-        }
-        let mut change = self.changes.get(machine).clone();
-        let Message::Reply(reply) = self.messages.get(message).clone() else { panic!("not a reply") };
-        let sends = change.as_mut().map(|change| change.handle(&reply)).unwrap_or_default();
-        let mut step = Step { sent: sends.into_iter().map(|unsent| self.outbound(unsent)).collect(), ..Step::default() };
-        step.machine = self.changes.number(change);
-        let step = Arc::new(step);
-        self.change_steps.insert((machine, message), step.clone());
-        step
-    }
-
-    fn renamed(&mut self, model: &Quorum, state: &State, naming: Naming) -> State {
-        let mut renamed = state.clone();
-        for (from, to) in naming.map(usize::from).into_iter().enumerate() {
-            renamed.voters[to] = self.rename_voter(model, state.voters[from], naming);
-            renamed.lapse[to] = state.lapse[from];
-            renamed.quarantine[to] = state.quarantine[from];
-            renamed.pause[to] = state.pause[from];
-        }
-        for owner in &mut renamed.owners {
-            *owner = self.rename_owner(model, *owner, naming);
-        }
-        renamed.sent = [0; WORDS];
-        for message in state.messages() {
-            renamed.send(self.rename_message(message, naming));
-        }
-        renamed
-    }
-
-    /// The machine that would have come about had the voters been named otherwise from the beginning.
-    fn rename_voter(&mut self, model: &Quorum, machine: u32, naming: Naming) -> u32 {
-        if let Some(renamed) = self.renamed_voters.get(&(machine, naming)) {
-            return *renamed;
-        }
-        let renamed = match self.voter_origins.get(&machine).copied() {
-            Some((before, input)) => {
-                let (before, input) = (self.rename_voter(model, before, naming), self.rename_input(input, naming));
-                self.voter_step(model, before, input).machine
-            }
-            // The first machines are numbered as their slots.
-            None => naming[machine as usize].into(),
-        };
-        self.renamed_voters.insert((machine, naming), renamed);
-        renamed
-    }
-
-    fn rename_owner(&mut self, model: &Quorum, machine: u32, naming: Naming) -> u32 {
-        if let Some(renamed) = self.renamed_owners.get(&(machine, naming)) {
-            return *renamed;
-        }
-        let renamed = match self.owner_origins.get(&machine).copied() {
-            Some((before, now, input)) => {
-                let (before, input) = (self.rename_owner(model, before, naming), self.rename_input(input, naming));
-                self.owner_step(model, before, now, input).machine
-            }
-            None => machine,
-        };
-        self.renamed_owners.insert((machine, naming), renamed);
-        renamed
-    }
-
-    fn rename_input(&mut self, input: Input, naming: Naming) -> Input {
-        match input {
-            Input::Message(message) => Input::Message(self.rename_message(message, naming)),
-            Input::Disguised(message, voter) => Input::Disguised(self.rename_message(message, naming), named(voter, naming)),
-            input => input,
-        }
-    }
-
-    fn rename_message(&mut self, message: u32, naming: Naming) -> u32 {
-        if let Some(renamed) = self.renamed_messages.get(&(message, naming)) {
-            return *renamed;
-        }
-        let mut renamed = self.messages.get(message).clone();
-        match &mut renamed {
-            Message::Request(Some(voter), _) => *voter = named(*voter, naming),
-            Message::Request(None, _) => (),
-            Message::Reply(
-                Reply::Told { voter, .. }
-                | Reply::Accepted { voter, .. }
-                | Reply::Refused { voter, .. }
-                | Reply::Released { voter, .. }
-                | Reply::Renewed { voter, .. }
-                | Reply::Elsewhere { voter, .. }
-                | Reply::Promised { voter, .. }
-                | Reply::Endorsed { voter, .. }
-                | Reply::Overruled { voter, .. },
-            ) => *voter = named(*voter, naming),
-        }
-        let renamed = self.messages.number(renamed);
-        self.renamed_messages.insert((message, naming), renamed);
-        renamed
-    }
-
-    /// Who takes a message.
-    fn addressee(&self, message: u32) -> Addressee {
-        match self.messages.get(message) {
-            Message::Request(None, _) => Addressee::AnyVoter,
-            Message::Request(Some(voter), _) => Addressee::Voter(voter - 1),
-            Message::Reply(reply) => match reply {
-                Reply::Told { ballot, .. }
-                | Reply::Accepted { ballot, .. }
-                | Reply::Refused { ballot, .. }
-                | Reply::Released { ballot, .. } => Addressee::Owner(ballot.owner),
-                Reply::Renewed { owner, .. } | Reply::Elsewhere { owner, .. } => Addressee::Owner(*owner),
-                Reply::Promised { ballot, .. } | Reply::Endorsed { ballot, .. } | Reply::Overruled { ballot, .. } => {
-                    Addressee::Proposer(ballot.owner)
-                }
-            },
-        }
-    }
-}
-
-fn named(voter: V, naming: Naming) -> V {
-    let (lost, slot) = (voter / 100 * 100, voter % 100 - 1);
-    lost + naming[usize::from(slot)] + 1
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Addressee {
-    AnyVoter,
-    Voter(u8),
-    Owner(u8),
-    Proposer(u8),
-}
-
-/// Everybody who holds a branch, by owner.
-fn holders(tables: &Tables, state: &State, branch: B) -> Vec<(O, u64)> {
-    let holds = |owner: usize| {
-        let epoch = tables.owners.get(state.owners[owner]).holds(&branch, state.fired[owner].into())?;
-        Some((owner as O, epoch))
-    };
-    (0..OWNERS).filter_map(holds).collect()
-}
-
-fn exclusive(model: &Quorum, state: &State) -> bool {
-    model.tables(|tables| (0..model.bounds.branches).all(|branch| holders(tables, state, branch).len() <= 1))
-}
-
-fn fenced(model: &Quorum, state: &State) -> bool {
-    model.tables(|tables| {
-        let grants = tables.grants.get(state.grants);
-        grants.iter().all(|(branch, epoch, owner)| grants.iter().all(|(b, e, o)| (b, e) != (branch, epoch) || o == owner))
-    })
-}
-
-/// Whoever holds a branch does so under the highest epoch that was granted for it.
-fn foremost(model: &Quorum, state: &State) -> bool {
-    model.tables(|tables| {
-        let grants = tables.grants.get(state.grants);
-        let newest = |branch: B| grants.iter().filter(|grant| grant.0 == branch).map(|grant| grant.1).max().unwrap_or(0);
-        (0..model.bounds.branches).all(|branch| holders(tables, state, branch).iter().all(|(_, epoch)| *epoch == newest(branch)))
-    })
-}
-
-fn one_of_each_number(model: &Quorum, state: &State) -> bool {
-    model.tables(|tables| {
-        let mut configurations: Vec<Configuration<V>> = Vec::new();
-        configurations.extend(state.voters.iter().map(|voter| tables.voters.get(*voter).vault().configuration.clone()));
-        configurations.extend(state.owners.iter().map(|owner| tables.owners.get(*owner).configuration().clone()));
-        let changes = state.changes.iter().filter_map(|change| tables.changes.get(*change).as_ref()?.chosen().cloned());
-        configurations.extend(changes);
-        configurations.iter().all(|a| configurations.iter().all(|b| a.number != b.number || a == b))
-    })
-}
-
-fn any_message(model: &Quorum, state: &State, is: impl Fn(&Message) -> bool) -> bool {
-    model.tables(|tables| state.messages().any(|message| is(tables.messages.get(message))))
-}
-
-fn any_holder(model: &Quorum, state: &State, is: impl Fn(&Tables, &State, O, B, u64) -> bool) -> bool {
-    model.tables(|tables| {
-        (0..model.bounds.branches)
-            .any(|branch| holders(tables, state, branch).into_iter().any(|(owner, epoch)| is(tables, state, owner, branch, epoch)))
-    })
-}
-
-fn granted(model: &Quorum, state: &State) -> bool {
-    any_holder(model, state, |_, _, _, _, _| true)
-}
-
-fn renewed(model: &Quorum, state: &State) -> bool {
-    any_holder(model, state, |_, state, owner, _, _| state.attempts[usize::from(owner)] <= state.fired[usize::from(owner)])
-}
-
-fn given_away(model: &Quorum, state: &State) -> bool {
-    any_message(model, state, |message| matches!(message, Message::Reply(Reply::Renewed { given, .. }) if !given.is_empty()))
-}
-
-fn taken_over(model: &Quorum, state: &State) -> bool {
-    any_holder(model, state, |tables, state, owner, branch, epoch| {
-        tables.grants.get(state.grants).iter().any(|(b, e, o)| *b == branch && *e < epoch && *o != owner)
-    })
-}
-
-fn had_again(model: &Quorum, state: &State) -> bool {
-    any_holder(model, state, |_, _, owner, _, epoch| epoch > 1 && state.releases[usize::from(owner)] > 0)
-}
-
-fn spread(model: &Quorum, state: &State) -> bool {
-    // An acceptance by a voter in its second run, of what was granted before it had answered anything: only what is spread is.
-    any_message(
-        model,
-        state,
-        |message| matches!(message, Message::Request(_, Request::Propose { granted: Some(heard), .. }) if heard.run == 2),
-    ) && any_message(model, state, |message| matches!(message, Message::Reply(Reply::Accepted { standing, .. }) if standing.run == 2))
-}
-
-fn refused_by_epoch(model: &Quorum, state: &State) -> bool {
-    any_message(model, state, |message| matches!(message, Message::Reply(Reply::Refused { refusal: Refusal::Epoch { .. }, .. })))
-}
-
-fn moved(tables: &Tables, state: &State, owner: O) -> bool {
-    tables.owners.get(state.owners[usize::from(owner)]).configuration().number == 2
-}
-
-fn carried_over(model: &Quorum, state: &State) -> bool {
-    any_holder(model, state, |tables, state, owner, _, epoch| {
-        moved(tables, state, owner) && epoch == 1 && state.fired[usize::from(owner)] >= state.attempts[usize::from(owner)]
-    })
-}
-
-fn granted_anew(model: &Quorum, state: &State) -> bool {
-    any_holder(model, state, |tables, state, owner, _, held| {
-        let anew = |message: u32| matches!(tables.messages.get(message), Message::Reply(Reply::Accepted { number: 2, ballot, epoch, .. }) if ballot.owner == owner && *epoch == held);
-        epoch_is_new(held) && state.messages().any(anew)
-    })
-}
-
-/// Not one of the lease that everything begins with, which may be spread in the new configuration.
-fn epoch_is_new(epoch: u64) -> bool {
-    epoch > 1
 }
 
 impl Model for Quorum {
@@ -899,7 +465,7 @@ impl Model for Quorum {
             for accepted in state.messages().skip(1).collect::<Vec<_>>() {
                 state = self.next_state(&state, Action::Reply(accepted)).expect("a count");
             }
-            assert!(granted(self, &state));
+            assert!(properties::granted(self, &state));
             if self.bounds.quiet {
                 state.sent = [0; WORDS];
             }
@@ -1080,34 +646,6 @@ impl Model for Quorum {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        let mut properties = vec![Property::always(FENCED, fenced), Property::always(ONE, one_of_each_number)];
-        if !self.bounds.beyond {
-            properties.extend([Property::always(EXCLUSIVE, exclusive), Property::always(FOREMOST, foremost)]);
-        }
-        let possible: [(&'static str, fn(&Quorum, &State) -> bool); 9] = [
-            ("granted", granted),
-            ("taken over", taken_over),
-            ("renewed", renewed),
-            ("given away", given_away),
-            ("had again", had_again),
-            ("spread", spread),
-            ("refused by epoch", refused_by_epoch),
-            ("carried over", carried_over),
-            ("granted anew", granted_anew),
-        ];
-        for name in self.reached {
-            let (name, is) = possible.iter().find(|(possible, _)| possible == name).expect("a name of something possible");
-            properties.push(Property::sometimes(name, *is));
-        }
-        properties
+        properties::all(self)
     }
 }
-
-/// S4a: never two owners that hold one branch.
-pub const EXCLUSIVE: &str = "never two owners of one branch";
-/// S4b: no epoch of a branch was granted to two owners.
-pub const FENCED: &str = "never one epoch for two owners";
-/// Whoever holds a branch holds it under the highest epoch ever granted for it.
-pub const FOREMOST: &str = "never an owner behind a later grant";
-/// No two sets of voters are in force under one number.
-pub const ONE: &str = "never two configurations of one number";

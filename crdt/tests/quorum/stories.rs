@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use mangrove_crdt::{
-    quorum::{Configuration, Owner, Reply, Request, Unsent, Vault, Voter},
+    quorum::{Ballot, Configuration, Owner, Proposal, Reply, Request, Unsent, Vault, Voter},
     sabotage::{Sabotage, sabotage},
 };
 
@@ -127,6 +127,42 @@ fn old_majority() -> usize {
     let _ = town.b_at(2, &ours);
     assert!(town.b.holds(&"x", 0).is_some());
     town.holders(10)
+}
+
+/// 2, 3 and 4 have endorsed the second configuration, {2, 3, 4}; it has started at 3 and 4, and their pause is over. a renews with 1 and 2.
+fn served_on() -> usize {
+    let mut town = Town::new();
+    let _ = town.begin();
+    let second = configuration(2, [2, 3, 4]);
+    let ballot = Ballot { counter: 1, owner: 'p' };
+    for voter in [2, 3, 4] {
+        let endorsed = town.at(voter, &Request::Endorse(Proposal { after: 1, ballot, voters: second.voters.clone() }));
+        assert!(matches!(endorsed[..], [Reply::Endorsed { .. }]));
+    }
+    for voter in [3, 4] {
+        town.at(voter, &Request::Start { configuration: second.clone(), highest: 1 });
+    }
+    let round = renewal(&mut town, 9, 19);
+    let _ = town.a_at(9, 1, &round(1));
+    let _ = town.a_at(9, 2, &round(2));
+    // a's attempt, the last that was asked for before the start, is over.
+    town.voters[2].pause_over();
+    town.voters[3].pause_over();
+    town.b = Owner::new('b', second);
+    let ask = first(town.b.attempt(["x"], 100));
+    let _ = town.b_at(3, &ask);
+    let propose = town.b_at(4, &ask).remove(0);
+    let _ = town.b_at(3, &propose);
+    let _ = town.b_at(4, &propose);
+    assert_eq!(town.b.holds(&"x", 0), Some(2));
+    town.holders(10)
+}
+
+#[test]
+fn who_has_endorsed_the_next_configuration_renews_nothing_under_the_old() {
+    assert_eq!(served_on(), 1);
+    sabotage(Some(Sabotage::ServesAfterEndorsing));
+    assert_eq!(served_on(), 2);
 }
 
 #[test]
