@@ -63,15 +63,11 @@ enum Stage<O, V> {
 }
 
 impl<O: Clone + Ord, V: Clone + Ord> Change<O, V> {
-    /// Begins to put `wish` in the place of `from`. The ballot has to be one that this proposer's incarnation never used; a greater one than any it
-    /// has seen, or it will be overruled. `None` for an empty wish, or one that changes nothing.
-    pub fn new<B: Clone>(from: Configuration<V>, wish: BTreeSet<V>, ballot: Ballot<O>) -> Option<(Self, Vec<Unsent<O, V, B>>)> {
-        if wish.is_empty() || wish == from.voters {
-            return None;
-        }
-        let prepare = Request::Prepare { after: from.number, ballot: ballot.clone() };
-        let sends = from.voters.iter().map(|voter| Unsent { to: voter.clone(), request: prepare.clone() }).collect();
-        Some((Change { from, ballot, stage: Stage::Preparing { wish, promised: BTreeSet::new(), accepted: None } }, sends))
+    /// Begins to put `wish` in the place of `from`; what to send is what [`Change::repeat`] says. The ballot has to be one that this proposer's incarnation never used; a
+    /// greater one than any it has seen, or it will be overruled. `None` for an empty wish, or one that changes nothing.
+    pub fn new(from: Configuration<V>, wish: BTreeSet<V>, ballot: Ballot<O>) -> Option<Self> {
+        let stage = Stage::Preparing { wish: wish.clone(), promised: BTreeSet::new(), accepted: None };
+        (!wish.is_empty() && wish != from.voters).then_some(Change { from, ballot, stage })
     }
 
     /// The configuration that was chosen, once it was.
@@ -91,6 +87,7 @@ impl<O: Clone + Ord, V: Clone + Ord> Change<O, V> {
     }
 
     /// Takes a voter's reply, and says what to send next. Replies to others, and late ones, change nothing.
+    #[must_use = "requests have to be sent"]
     pub fn handle<B: Clone>(&mut self, reply: &Reply<O, V, B>) -> Vec<Unsent<O, V, B>> {
         match reply {
             Reply::Promised { voter, after, ballot, accepted } if self.is_mine(*after, ballot) => self.promised(voter, accepted),
@@ -103,7 +100,8 @@ impl<O: Clone + Ord, V: Clone + Ord> Change<O, V> {
         }
     }
 
-    /// What has to be said again until it is answered: the present step.
+    /// What to say now, and again until it is answered: the present step.
+    #[must_use = "requests have to be sent"]
     pub fn repeat<B: Clone>(&self) -> Vec<Unsent<O, V, B>> {
         let (to, request) = match &self.stage {
             Stage::Preparing { .. } => {
@@ -151,5 +149,66 @@ impl<O: Clone + Ord, V: Clone + Ord> Change<O, V> {
         let configuration = Configuration { number: self.from.number + 1, voters: std::mem::take(voters) };
         self.stage = Stage::Started { configuration, highest };
         self.repeat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first() -> Configuration<u8> {
+        Configuration { number: 1, voters: BTreeSet::from([1, 2, 3]) }
+    }
+
+    const BALLOT: Ballot<char> = Ballot { counter: 2, owner: 'p' };
+
+    fn to(voters: &[u8], request: Request<char, u8, ()>) -> Vec<Unsent<char, u8, ()>> {
+        voters.iter().map(|voter| Unsent { to: *voter, request: request.clone() }).collect()
+    }
+
+    fn promised(voter: u8, accepted: Option<Proposal<char, u8>>) -> Reply<char, u8, ()> {
+        Reply::Promised { voter, after: 1, ballot: BALLOT, accepted }
+    }
+
+    fn endorsed(voter: u8, highest: u64) -> Reply<char, u8, ()> {
+        Reply::Endorsed { voter, after: 1, ballot: BALLOT, highest }
+    }
+
+    #[test]
+    fn a_change_needs_majorities_of_both_and_hands_on_the_highest_epoch() {
+        let wish = BTreeSet::from([3, 4, 5]);
+        let mut change = Change::new(first(), wish.clone(), BALLOT).unwrap();
+        assert_eq!(change.repeat(), to(&[1, 2, 3], Request::Prepare { after: 1, ballot: BALLOT }));
+        assert_eq!(change.handle(&promised(1, None)), Vec::new());
+        let endorse = Request::Endorse(Proposal { after: 1, ballot: BALLOT, voters: wish.clone() });
+        assert_eq!(change.handle(&promised(2, None)), to(&[1, 2, 3, 4, 5], endorse));
+        assert_eq!(change.handle(&endorsed(1, 7)), Vec::new());
+        assert_eq!(change.handle(&endorsed(3, 9)), Vec::new());
+        assert_eq!(change.chosen(), None);
+        let second = Configuration { number: 2, voters: wish };
+        let start = Request::Start { configuration: second.clone(), highest: 9 };
+        assert_eq!(change.handle(&endorsed(4, 0)), to(&[1, 2, 3, 4, 5], start));
+        assert_eq!(change.chosen(), Some(&second));
+    }
+
+    #[test]
+    fn what_may_have_been_chosen_is_finished_instead_of_the_wish() {
+        let mut change = Change::new(first(), BTreeSet::from([1, 2, 4]), BALLOT).unwrap();
+        let accepted =
+            |counter, voters| Some(Proposal { after: 1, ballot: Ballot { counter, owner: 'o' }, voters: BTreeSet::from(voters) });
+        let _ = change.handle(&promised(1, accepted(0, [1, 5, 6])));
+        let theirs = Request::Endorse(Proposal { after: 1, ballot: BALLOT, voters: BTreeSet::from([2, 3, 5]) });
+        assert_eq!(change.handle(&promised(3, accepted(1, [2, 3, 5]))), to(&[1, 2, 3, 5], theirs));
+    }
+
+    #[test]
+    fn a_greater_ballot_overrules() {
+        let mut change = Change::new(first(), BTreeSet::from([1, 2, 4]), BALLOT).unwrap();
+        let promised = Ballot { counter: 3, owner: 'o' };
+        let reply = Reply::<_, _, ()>::Overruled { voter: 1, after: 1, ballot: BALLOT, promised };
+        assert_eq!(change.handle(&reply), Vec::new());
+        assert_eq!(change.overruled_by(), Some(&promised));
+        assert_eq!(Change::new(first(), BTreeSet::new(), BALLOT), None);
+        assert_eq!(Change::new(first(), BTreeSet::from([1, 2, 3]), BALLOT), None);
     }
 }

@@ -1,12 +1,14 @@
 //! An owner: one incarnation of a node that wants branches of a section, and holds some.
 
+mod holding;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Ballot, Configuration, Lease, Refusal, Reply, Request, Standing, Unsent, majority_of};
 use crate::sabotage::{Sabotage, is};
-
-/// How many releases an owner repeats to a voter that does not answer. Beyond it the voter is asked to forget the owner once its leases have lapsed.
-pub const OWED_MAX: usize = 200_000;
+pub use holding::OWED_MAX;
+use holding::by_counter;
+use holding::{Contact, Holding};
 
 /// What an owner's shell has to do: send, then tell whoever waits.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -79,38 +81,6 @@ struct Wish<O, V> {
     refused: BTreeMap<V, Option<O>>,
 }
 
-/// A lease that a majority accepted.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Holding<V> {
-    counter: u64,
-    epoch: u64,
-    /// How long it has authority at least, whatever becomes of `holders`.
-    until: u64,
-    /// Which voters hold it, for all that was heard of them.
-    holders: BTreeSet<V>,
-}
-
-/// What is known of a voter.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Contact<B> {
-    /// How far it was heard.
-    standing: Standing,
-    /// The last round that it answered, in this configuration.
-    answered: u64,
-    /// Whether its pause at the start of this configuration is over.
-    settled: bool,
-    /// Releases that it has not answered: ballot counter and branch.
-    owed: BTreeSet<(u64, B)>,
-    /// There were too many of those.
-    anew: bool,
-}
-
-impl<B> Default for Contact<B> {
-    fn default() -> Self {
-        Contact { standing: Standing::default(), answered: 0, settled: false, owed: BTreeSet::new(), anew: false }
-    }
-}
-
 /// An owner of branches in one section. See the [module's essay](super) for the protocol.
 ///
 /// The shell passes in what voters reply, and three kinds of deadline as numbers on its own clock: see [`Owner::attempt`] and [`Owner::renew`]. Before every single write it
@@ -166,7 +136,7 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Owner<O, V, B> {
     /// The epoch under which it may act for a branch at `now`. To be asked just before every write, with a clock that goes on while the machine sleeps.
     pub fn holds(&self, branch: &B, now: u64) -> Option<u64> {
         let holding = self.holdings.get(branch)?;
-        (now < self.until(holding)).then_some(holding.epoch)
+        (now < holding.until || now < self.until(holding)).then_some(holding.epoch)
     }
 
     /// Until when it may act for a branch, if it was granted: a deadline of the shell's own making.
@@ -536,7 +506,7 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Owner<O, V, B> {
         outcome.events.push(Event::Moved(configuration));
     }
 
-    // Below: who holds what, and until when.
+    // Helpers.
 
     fn to_all(&self, request: &Request<O, V, B>) -> Vec<Unsent<O, V, B>> {
         self.contacts.keys().map(|voter| Unsent { to: voter.clone(), request: request.clone() }).collect()
@@ -553,116 +523,6 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Owner<O, V, B> {
     fn concerns(&self, number: u64, ballot: &Ballot<O>, voter: &V) -> bool {
         self.is_ours(number, &ballot.owner, voter)
     }
-
-    /// Until when a lease has authority: the latest round that voters answered who hold it, and that suffice.
-    fn until(&self, holding: &Holding<V>) -> u64 {
-        let answered = |voter: &V| self.contacts.get(voter).map_or(0, |contact| contact.answered);
-        let rounds: BTreeSet<u64> = holding.holders.iter().map(answered).collect();
-        let backed = |round: &&u64| {
-            let backing: BTreeSet<&V> = holding.holders.iter().filter(|voter| answered(voter) >= **round).collect();
-            self.suffice(&backing)
-        };
-        let round = rounds.iter().rev().find(backed).copied().unwrap_or(0);
-        holding.until.max(self.rounds.get(&round).copied().unwrap_or(0))
-    }
-
-    /// Whether these voters, all holding a lease, keep everybody else from holding it.
-    ///
-    /// A majority does, of those who hold under this configuration. Somebody might still hold under the one before: not if one of these has got over its pause, nor if they are a majority
-    /// of that one too.
-    fn suffice(&self, backing: &BTreeSet<&V>) -> bool {
-        let settled = |voter: &&V| self.contacts.get(*voter).is_some_and(|contact| contact.settled);
-        let alone = backing.iter().any(settled) || majority_of(&self.before, |voter| backing.contains(voter)) || is(Sabotage::CountsPaused);
-        alone && majority_of(&self.configuration.voters, |voter| backing.contains(voter))
-    }
-
-    /// Takes note of a voter's standing. `false` if what comes with it is older than what was heard; a new run or stint voids all that was counted there.
-    fn meet(&mut self, voter: &V, standing: Standing) -> bool {
-        let Some(contact) = self.contacts.get(voter) else { return false };
-        let known = contact.standing;
-        if (standing.run, standing.stint) > (known.run, known.stint) {
-            self.void(voter);
-            let contact = self.contacts.entry(voter.clone()).or_default();
-            contact.standing = Standing { cleared: 0, ..standing };
-            contact.answered = 0;
-            contact.owed.clear();
-            contact.anew = false;
-        }
-        standing >= known
-    }
-
-    /// Nothing that was counted at a voter counts any more.
-    fn void(&mut self, voter: &V) {
-        self.fold(|holding| holding.holders.contains(voter));
-        for branch in self.holdings.keys().cloned().collect::<Vec<_>>() {
-            self.change_holders(&branch, |holders| holders.remove(voter));
-        }
-        for wish in self.bids.values_mut().flat_map(|bid| bid.branches.values_mut()) {
-            wish.accepted.remove(voter);
-        }
-    }
-
-    fn given_away(&mut self, voter: &V, branch: &B, counter: u64) {
-        if let Some(wish) = self.bids.get_mut(&counter).and_then(|bid| bid.branches.get_mut(branch)) {
-            wish.accepted.remove(voter);
-        }
-        if self.holdings.get(branch).is_some_and(|holding| holding.counter == counter) {
-            self.change_holders(branch, |holders| holders.remove(voter));
-        }
-    }
-
-    /// Fixes the authority that leases have by the rounds answered so far, before their holders change.
-    fn fold(&mut self, which: impl Fn(&Holding<V>) -> bool) {
-        let until: Vec<(B, u64)> = self
-            .holdings
-            .iter()
-            .filter(|(_, holding)| which(holding))
-            .map(|(branch, holding)| (branch.clone(), self.until(holding)))
-            .collect();
-        for (branch, until) in until {
-            if let Some(holding) = self.holdings.get_mut(&branch) {
-                holding.until = until;
-            }
-        }
-    }
-
-    /// Changes who holds a lease, keeping the authority that it has.
-    fn change_holders<R>(&mut self, branch: &B, change: impl FnOnce(&mut BTreeSet<V>) -> R) {
-        let Some(until) = self.authority(branch) else { return };
-        if let Some(holding) = self.holdings.get_mut(branch) {
-            holding.until = until;
-            change(&mut holding.holders);
-        }
-        self.note_thin(branch);
-    }
-
-    fn note_thin(&mut self, branch: &B) {
-        if self.holdings.get(branch).is_some_and(|holding| holding.holders != self.configuration.voters) {
-            self.thin.insert(branch.clone());
-        } else {
-            self.thin.remove(branch);
-        }
-    }
-
-    fn drop_holding(&mut self, branch: &B) -> Option<Holding<V>> {
-        self.thin.remove(branch);
-        self.holdings.remove(branch)
-    }
-
-    /// Tells every voter that instances are given up, and remembers to repeat it.
-    fn send_release(&mut self, released: &BTreeSet<(u64, B)>) -> Vec<Unsent<O, V, B>> {
-        for contact in self.contacts.values_mut() {
-            contact.owe(released.iter().cloned());
-        }
-        let release = |(counter, branches)| self.to_all(&Request::Release { ballot: self.ballot(counter), branches });
-        by_counter(released).into_iter().flat_map(release).collect()
-    }
-
-    /// Tells a voter that it holds what nobody wants.
-    fn owe(&mut self, voter: &V, counter: u64, branches: Vec<B>) -> Option<Unsent<O, V, B>> {
-        self.contacts.get_mut(voter)?.owe(branches.iter().map(|branch| (counter, branch.clone())));
-        Some(Unsent { to: voter.clone(), request: Request::Release { ballot: self.ballot(counter), branches } })
-    }
 }
 
 impl<O, V, B> Bid<O, V, B> {
@@ -670,27 +530,6 @@ impl<O, V, B> Bid<O, V, B> {
     fn is_asking(&self) -> bool {
         self.branches.values().any(|wish| wish.epoch.is_none())
     }
-}
-
-impl<B: Ord> Contact<B> {
-    fn owe(&mut self, released: impl Iterator<Item = (u64, B)>) {
-        if self.anew {
-            return;
-        }
-        self.owed.extend(released);
-        if self.owed.len() > OWED_MAX {
-            self.owed.clear();
-            self.anew = true;
-        }
-    }
-}
-
-fn by_counter<B: Clone + Ord>(released: &BTreeSet<(u64, B)>) -> BTreeMap<u64, Vec<B>> {
-    let mut instances: BTreeMap<u64, Vec<B>> = BTreeMap::new();
-    for (counter, branch) in released {
-        instances.entry(*counter).or_default().push(branch.clone());
-    }
-    instances
 }
 
 #[cfg(test)]

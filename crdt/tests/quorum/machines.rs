@@ -25,7 +25,8 @@ pub enum Input {
     Crash,
     LoseVault,
     Expire,
-    Attempt(u8, u8),
+    /// From which branch up to which, until when.
+    Attempt(u8, u8, u8),
     Renew(u8),
     Release,
 }
@@ -210,7 +211,7 @@ impl Tables {
                 }
             }
             Input::Expire => sends = owner.expire(now.into()).sends,
-            Input::Attempt(branches, until) => sends = owner.attempt(0..branches, until.into()),
+            Input::Attempt(from, to, until) => sends = owner.attempt(from..to, until.into()),
             Input::Renew(until) => sends = owner.renew(now.into(), until.into()),
             Input::Release => sends = owner.release(0..8),
             input => panic!("{input:?} at an owner"),

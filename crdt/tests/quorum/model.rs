@@ -75,7 +75,7 @@ pub const DUE: u8 = 0;
 /// How much may happen in a run. What is 0 or empty never happens.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bounds {
-    /// How many branches there are; an owner tries for all that it lacks at once.
+    /// How many branches there are. The first owner tries for all that it lacks at once, the second for the last.
     pub branches: u8,
     /// How often each owner tries.
     pub attempts: [u8; OWNERS],
@@ -564,7 +564,8 @@ impl Model for Quorum {
                 let at = usize::from(owner);
                 state.attempts[at] += 1;
                 let until = state.started[at] + 1;
-                let sent = self.step_owner(&mut state, at, Input::Attempt(self.bounds.branches, until)).sent.clone();
+                let from = if at == 1 { self.bounds.branches - 1 } else { 0 };
+                let sent = self.step_owner(&mut state, at, Input::Attempt(from, self.bounds.branches, until)).sent.clone();
                 // Without anything to try for, no authority begins.
                 if state.owners[at] == last.owners[at] {
                     return None;
@@ -612,7 +613,8 @@ impl Model for Quorum {
                 let at = usize::from(proposer);
                 let wish = self.bounds.changes[at].unwrap_or_default().iter().copied().collect();
                 let ballot = Ballot { counter: 1, owner: proposer };
-                let (change, sends) = TheChange::new(first(), wish, ballot)?;
+                let change = TheChange::new(first(), wish, ballot)?;
+                let sends = change.repeat();
                 let prepare = self.tables(|tables| {
                     state.changes[at] = tables.changes.number(Some(change));
                     tables.outbound(sends.into_iter().next().expect("a majority has to be asked"))

@@ -100,7 +100,9 @@ pub fn moved(tables: &Tables, state: &State, owner: O) -> bool {
 
 pub fn carried_over(model: &Quorum, state: &State) -> bool {
     any_holder(model, state, |tables, state, owner, _, epoch| {
-        moved(tables, state, owner) && epoch == 1 && state.fired[usize::from(owner)] >= state.attempts[usize::from(owner)]
+        let answered = |message: u32| matches!(tables.messages.get(message), Message::Reply(Reply::Renewed { number: 2, owner: whom, .. }) if *whom == owner);
+        // Held beyond all authority that was asked for in the first configuration, by what voters of the second said.
+        epoch == 1 && moved(tables, state, owner) && state.fired[usize::from(owner)] >= 2 && state.messages().any(answered)
     })
 }
 
