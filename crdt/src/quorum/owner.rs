@@ -733,20 +733,25 @@ mod tests {
     #[test]
     fn a_release_is_repeated_until_it_is_answered_and_too_many_are_forgotten_together() {
         let mut owner = Owner::<char, u8, u32>::new('a', configuration(1, [1, 2, 3]));
-        let branches = OWED_MAX as u32 + 1;
-        let _ = owner.attempt(0..branches, 10);
-        for voter in [1, 2] {
-            let _ = owner.handle(0, Reply::Told { voter, number: 1, ballot: ballot(1), highest: 0, taken: Vec::new() });
-        }
-        let _ = owner.expire(10);
-        let anew: Vec<bool> = owner
-            .renew(10, 20)
-            .into_iter()
-            .map(|unsent| match unsent.request {
-                Request::Renew { anew, .. } => anew,
-                request => panic!("{request:?}"),
-            })
-            .collect();
-        assert_eq!(anew, [true; 3]);
+        let mut claim_and_fail = |now| {
+            let _ = owner.attempt(0..=OWED_MAX as u32, now + 1);
+            for voter in [1, 2] {
+                let ballot = ballot(now + 1);
+                let _ = owner.handle(now, Reply::Told { voter, number: 1, ballot, highest: 0, taken: Vec::new() });
+            }
+            let _ = owner.expire(now + 1);
+            let sends = owner.renew(now + 1, 10);
+            for voter in [1, 2] {
+                let (round, standing) = (now + 1, standing(1, 0));
+                let renewed = Reply::Renewed { voter, number: 1, owner: 'a', round, standing, given: Vec::new(), settled: true };
+                let _ = owner.handle(now + 1, renewed);
+            }
+            let is_anew = |unsent: Unsent<_, u8, _>| matches!(unsent.request, Request::Renew { anew: true, .. }).then_some(unsent.to);
+            sends.into_iter().filter_map(is_anew).collect::<Vec<_>>()
+        };
+        // A voter that answers may be owed any number.
+        assert_eq!(claim_and_fail(0), []);
+        assert_eq!(claim_and_fail(1), []);
+        assert_eq!(claim_and_fail(2), [3]);
     }
 }

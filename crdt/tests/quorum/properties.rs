@@ -8,6 +8,8 @@ use crate::{
     model::{B, O, OWNERS, Quorum, State, V},
 };
 
+type Check = fn(&Quorum, &State) -> bool;
+
 /// Everybody who holds a branch, by owner.
 pub fn holders(tables: &Tables, state: &State, branch: B) -> Vec<(O, u64)> {
     let holds = |owner: usize| {
@@ -133,7 +135,7 @@ pub fn all(model: &Quorum) -> Vec<Property<Quorum>> {
     if !model.bounds.beyond {
         properties.extend([Property::always(EXCLUSIVE, exclusive), Property::always(FOREMOST, foremost)]);
     }
-    let possible: [(&'static str, fn(&Quorum, &State) -> bool); 9] = [
+    let possible: [(&'static str, Check); 9] = [
         ("granted", granted),
         ("taken over", taken_over),
         ("renewed", renewed),

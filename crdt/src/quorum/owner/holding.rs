@@ -8,8 +8,9 @@ use crate::{
     sabotage::{Sabotage, is},
 };
 
-/// How many releases an owner repeats to a voter that does not answer. Beyond it the voter is asked to forget the owner once its leases have lapsed.
-pub const OWED_MAX: usize = 200_000;
+/// How many releases an owner repeats to a voter that does not answer. Beyond it the voter is asked to forget the owner once its leases there have lapsed.
+/// A voter that answers is never asked: at all voters at once, that would cost the owner every lease.
+pub const OWED_MAX: usize = 10_000;
 
 /// A lease that a majority accepted.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -70,7 +71,6 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Owner<O, V, B> {
             let contact = self.contacts.entry(voter.clone()).or_default();
             contact.standing = Standing { cleared: 0, ..standing };
             contact.answered = 0;
-            contact.owed.clear();
             contact.anew = false;
         }
         standing >= known
@@ -137,7 +137,8 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Owner<O, V, B> {
     /// Tells every voter that instances are given up, and remembers to repeat it.
     pub(super) fn send_release(&mut self, released: &BTreeSet<(u64, B)>) -> Vec<Unsent<O, V, B>> {
         for contact in self.contacts.values_mut() {
-            contact.owe(released.iter().cloned());
+            let is_silent = contact.answered + 1 < self.round;
+            contact.owe(released.iter().cloned(), is_silent);
         }
         let release = |(counter, branches)| self.to_all(&Request::Release { ballot: self.ballot(counter), branches });
         by_counter(released).into_iter().flat_map(release).collect()
@@ -145,18 +146,18 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Owner<O, V, B> {
 
     /// Tells a voter that it holds what nobody wants.
     pub(super) fn owe(&mut self, voter: &V, counter: u64, branches: Vec<B>) -> Option<Unsent<O, V, B>> {
-        self.contacts.get_mut(voter)?.owe(branches.iter().map(|branch| (counter, branch.clone())));
+        self.contacts.get_mut(voter)?.owe(branches.iter().map(|branch| (counter, branch.clone())), false);
         Some(Unsent { to: voter.clone(), request: Request::Release { ballot: self.ballot(counter), branches } })
     }
 }
 
 impl<B: Ord> Contact<B> {
-    fn owe(&mut self, released: impl Iterator<Item = (u64, B)>) {
+    fn owe(&mut self, released: impl Iterator<Item = (u64, B)>, is_silent: bool) {
         if self.anew {
             return;
         }
         self.owed.extend(released);
-        if self.owed.len() > OWED_MAX {
+        if is_silent && self.owed.len() > OWED_MAX {
             self.owed.clear();
             self.anew = true;
         }
