@@ -50,6 +50,11 @@
 //!
 //! A tree change is never overtaken: each is a run of its own, and one that comes before those it builds on waits.
 //!
+//! # Who may write
+//!
+//! Values carry the epoch of the grant that they were written under, and newer epochs win. Where a section wants one source of a branch at a time, whatever happens, a
+//! majority of its voters gives out the epochs: [`quorum`].
+//!
 //! # Names, bytes, memory
 //!
 //! Every run of a node that writes is an origin, and its numbers are kept for ever, about a hundred bytes: dropping them would leave nothing to judge one by
@@ -67,7 +72,7 @@
 //! # Sources
 //!
 //! Dots and version vectors: Parker et al. 1983; Almeida et al., *Scalable and accurate causality tracking* (dotted version vectors), 2014. Feeds
-//! that hold a key once: log compaction as in Kafka, with the difference that a reader is promised soundness, not every value. The tree: automerge.
+//! that hold a key once: log compaction as in Kafka, with the difference that a reader is promised soundness, not every value. The tree: automerge. Leases: PaxosLease, corrected.
 
 pub mod bucket;
 mod catalogue;

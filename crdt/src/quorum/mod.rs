@@ -38,7 +38,7 @@
 //! is silent until that has ended, and one that moves to another configuration stays a voter that holds it. Between configurations either the majorities still meet, or a pause proves that all older
 //! authority is over: a majority of n had stopped before n + 1 started anywhere. (A voter that pauses lets nobody choose n + 2, so there are never more than two to think of.)
 //!
-//! **Fences.** A voter accepts an epoch for one ballot only, for ever: within a run it remembers the ballot, and after a restart it takes only higher ones. Two majorities share a voter, so no epoch is
+//! **Fences.** A voter helps to grant an epoch to one ballot only, for ever: within a run it remembers the ballot, and after a restart it takes only higher ones. Two majorities share a voter, so no epoch is
 //! granted twice, whatever clocks do. When the voters change, those who endorse have stopped, and the greatest of their highest epochs goes on with the start. Epochs are counted by section and not by
 //! branch, so that whoever holds `a` and later `a/b` rises too.
 //!
