@@ -62,6 +62,8 @@
 //! Who gives a branch up leaves an *open epoch* behind, one above its own, and plain writes are stamped with it from then on. And nothing is taken in under
 //! less than what is there already: a node whom a source's values reach before its grant refuses until that comes, instead of writing what would lose.
 //!
+//! Where there must never be two at once, whatever splits, a majority of the section's voters gives out the epochs: [`quorum`].
+//!
 //! # Names, bytes, memory
 //!
 //! Every run of a node that writes is an origin, and its numbers are kept for ever, about a hundred bytes: dropping them would leave nothing to judge one by
@@ -79,7 +81,7 @@
 //! # Sources
 //!
 //! Dots and version vectors: Parker et al. 1983; Almeida et al., *Scalable and accurate causality tracking* (dotted version vectors), 2014. Feeds
-//! that hold a key once: log compaction as in Kafka, with the difference that a reader is promised soundness, not every value. The tree: automerge.
+//! that hold a key once: log compaction as in Kafka, with the difference that a reader is promised soundness, not every value. The tree: automerge. Leases: PaxosLease, corrected.
 
 pub mod arbitration;
 pub mod bucket;
@@ -94,6 +96,7 @@ pub mod id;
 pub mod path;
 pub mod persist;
 pub mod policy;
+pub mod quorum;
 pub mod registers;
 pub mod replica;
 pub mod rows;

@@ -51,6 +51,24 @@ pub enum Sabotage {
     NoSuccession,
     /// A source is active before its grant is on the disk.
     EarlyGrant,
+    /// Quorum: a voter takes a branch away from a live lease.
+    Overwrites,
+    /// Quorum: a voter does not tell what it has given to others.
+    GivesQuietly,
+    /// Quorum: an owner does not listen to what was given to others.
+    HeedsNoGiven,
+    /// Quorum: an owner counts an acceptance however old it is.
+    CountsLate,
+    /// Quorum: an owner counts the acceptance of another instance of its own.
+    CountsAnyInstance,
+    /// Quorum: a voter that has endorsed the next configuration goes on serving.
+    ServesAfterEndorsing,
+    /// Quorum: a voter endorses whatever the ballot it has promised.
+    EndorsesAny,
+    /// Quorum: the highest epoch does not go on with a configuration.
+    StartsFromNothing,
+    /// Quorum: an owner counts voters that pause like any others.
+    CountsPaused,
 }
 
 #[cfg(feature = "sabotage")]
