@@ -30,6 +30,7 @@
 //! | `change_renewal` | held; renewed; a change of one voter | 8,385,967 | 111,572,735 | 95 |
 //! | `change_lost_vault` | held; a vault is lost; a change of one voter | 10,619 | 85,509 | <1 |
 //! | `change_duel` | held; two different changes at once | 3,408,419 | 43,149,093 | 30 |
+//! | `renewal_crash` | `renewal` and a crash | 13,985,094 | 181,298,946 | 353 |
 //!
 //! "Held" begins with a lease that the first owner got from two of three voters, and nothing on its way.
 //!

@@ -1,0 +1,151 @@
+//! What sessions ask: to be a source, or no more; and what becomes of their sources when they are lost and come back.
+
+use super::*;
+use crate::node::{Output, requests};
+
+impl Node {
+    /// A session wants to be the source of a branch.
+    pub(in crate::node) fn source_claim(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        branch: &str,
+        priority: i32,
+        wait: bool,
+        hold_ms: Option<u64>,
+    ) -> Result<(Response, Needs), Refusal> {
+        self.writable()?;
+        let branch = requests::parse_topic_path(branch)?;
+        let section = self.locate(&branch)?;
+        if self.replica.policy(section).is_some_and(|policy| policy.arbitration == Arbitration::Quorum) {
+            return Err(Refusal::new(Code::QuorumOnly, branch.as_str(), "this version of the node arbitrates available sections only"));
+        }
+        let (id, _) = self.open_session(now, connection)?;
+        let life = |claim: &Claim| self.life(now.at, claim);
+        if let Some(field) = self.sources.fields.get(&section) {
+            if field.contest.branch(&branch).is_some_and(|known| known.claim(&id).is_some()) {
+                return Err(Refusal::new(Code::AlreadyClaimed, branch.as_str(), "this session has claimed it already"));
+            }
+            if let Some((other, claim)) = field.contest.overlap(&branch, life) {
+                let refusal = Refusal::new(Code::Overlaps, branch.as_str(), format!("{other} is claimed"));
+                return Err(refusal.who([self.holder_name(claim)]).hint("claim another branch, or wait until that source is closed"));
+            }
+            let known = field.contest.branch(&branch);
+            let standing =
+                known.and_then(|known| known.rightful(life).or_else(|| known.claims().iter().find(|claim| life(claim) > Life::Presumed)));
+            if let Some(claim) = standing.filter(|_| !wait) {
+                return Err(self.exclusive(&branch, claim).hint("wait for it, without --try"));
+            }
+        }
+        let clock = self.replica.section(section).map_or(0, |held| held.clock());
+        let (own, hold_default) = (self.id(), self.config.hold_grants.as_millis() as u64);
+        let Some(session) = self.sessions.all.get_mut(&id) else { return Err(requests::closing()) };
+        if session.sources.len() >= SOURCES_MAX {
+            return Err(Refusal::new(Code::TooMany, branch.as_str(), format!("a session has at most {SOURCES_MAX} sources")));
+        }
+        let number = session.number();
+        let record = ClaimRecord {
+            branch: branch.clone(),
+            home: own,
+            priority,
+            registered: clock + 1,
+            hold_ms: hold_ms.unwrap_or(hold_default).min(session.record.reconnect_timeout_ms),
+            reconnect_timeout_ms: session.record.reconnect_timeout_ms,
+            number,
+            away: false,
+        };
+        let source = Source {
+            section,
+            branch: branch.clone(),
+            told: SourceState::Init,
+            pending: None,
+            granted: None,
+            hold: Duration::from_millis(record.hold_ms),
+            away: false,
+        };
+        session.restore_source(number, source);
+        self.put_claim(now, section, &branch, id, Some(&record));
+        let mut needs = Needs::default();
+        let claimed = self.replica.last_standing_write_in(section);
+        // Nothing is told of it before its number is.
+        self.wait_for_disk(id, number, claimed);
+        claimed.into_iter().for_each(|written| needs.add(written, Durability::Disk));
+        self.replica.last_standing_write().into_iter().for_each(|written| needs.add(written, Durability::Disk));
+        Ok((Response::Claimed { source: number }, needs))
+    }
+
+    /// A session wants a source no more.
+    pub(in crate::node) fn source_close(&mut self, now: Now, connection: ConnectionId, number: u32) -> Result<(Response, Needs), Refusal> {
+        let session = self.connections.get(&connection).and_then(|client| client.session);
+        let source = session.and_then(|id| self.sessions.all.get(&id)?.sources.get(&number)).map(|source| source.section);
+        let (Some(id), Some(section)) = (session, source) else {
+            return Err(Refusal::new(Code::UnknownSource, number.to_string(), "this session has no such source"));
+        };
+        self.close_source(now, id, number, Closed::Released, "its session wanted it");
+        let mut needs = Needs::default();
+        self.replica.last_standing_write_in(section).into_iter().for_each(|written| needs.add(written, Durability::Disk));
+        Ok((Response::Done, needs))
+    }
+
+    /// Ends a source of a session here, whatever it was: its branch passes on.
+    pub(in crate::node) fn close_source(&mut self, now: Now, session: SessionId, number: u32, reason: Closed, why: &str) {
+        let Some(home) = self.sessions.all.get_mut(&session) else { return };
+        let Some(mut source) = home.sources.remove(&number) else { return };
+        source.pending = None;
+        if let Some(connection) = home.connection {
+            let state = SourceState::Closed { reason, why: why.into() };
+            self.outputs.push(Output::Send { session: connection, message: FromNode::Source { source: number, state } });
+        }
+        self.release(now, source.section, &source.branch, session);
+        self.put_claim(now, source.section, &source.branch, session, None);
+    }
+
+    /// A session has been lost for so long: what it may hold no longer passes on.
+    pub(in crate::node) fn sources_lost(&mut self, now: Now, session: SessionId, lost_for: Duration) {
+        let Some(home) = self.sessions.all.get(&session) else { return };
+        let due = home
+            .sources
+            .iter()
+            .filter(|(_, source)| !source.away && (source.granted.is_none() && lost_for.is_zero() || lost_for >= source.hold));
+        for number in due.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.set_away(now, session, number, true);
+        }
+    }
+
+    /// A session is back: its sources stand where they stood, and what it holds it holds under a new epoch.
+    pub(in crate::node) fn sources_resumed(&mut self, now: Now, session: SessionId) {
+        let Some(home) = self.sessions.all.get_mut(&session) else { return };
+        // What was handed out before the loss is not to be written any more.
+        home.sources.values_mut().for_each(|source| source.granted = None);
+        let sources: Vec<(u32, SectionId, Path, bool)> =
+            home.sources.iter().map(|(number, source)| (*number, source.section, source.branch.clone(), source.away)).collect();
+        // Nothing is told of them before the answer, which waits for the session's record.
+        let record = self.replica.last_standing_write();
+        for (number, section, branch, away) in sources {
+            self.wait_for_disk(session, number, record);
+            if away {
+                self.set_away(now, session, number, false);
+            }
+            self.judge(now, section, &branch);
+        }
+        self.sources.plan();
+    }
+
+    fn set_away(&mut self, now: Now, session: SessionId, number: u32, away: bool) {
+        let source = self.sessions.all.get_mut(&session).and_then(|session| session.sources.get_mut(&number));
+        let Some(source) = source else { return };
+        source.away = away;
+        source.granted = source.granted.take().filter(|_| !away);
+        let (section, branch) = (source.section, source.branch.clone());
+        let Some(mut record) =
+            self.sources.branch(section, &branch).and_then(|branch| branch.claim(&session)).map(|claim| claim.record.clone())
+        else {
+            return;
+        };
+        record.away = away;
+        if away {
+            self.release(now, section, &branch, session);
+        }
+        self.put_claim(now, section, &branch, session, Some(&record));
+    }
+}
