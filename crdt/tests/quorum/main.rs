@@ -21,7 +21,7 @@
 //! | `change` | held; a change of one voter | 2,654 | 19,462 | 1 |
 //! | `slow_asking` | `contest`, with every question and answer by itself | 219,198 | 3,037,250 | 6 |
 //! | `contest_crash` | `contest` and a crash | 463,888 | 6,227,184 | 12 |
-//! | `contest_beyond_drift` | the same, clocks beyond every bound | 1,381,195 | 18,078,165 | 20 |
+//! | `contest_beyond_drift` | the same, clocks beyond every bound | 1,381,195 | 18,078,165 | 40 |
 //! | `contest_release` | `contest` and a release | 81,131 | 1,188,273 | 2 |
 //! | `released_and_again` | held; released, tried for again; another tries | 5,784,041 | 103,175,742 | 145 |
 //! | `renewal` | held; renewed; another tries | 2,111,466 | 28,339,102 | 32 |
