@@ -153,6 +153,13 @@ pub struct WriteReport {
     pub refused: Vec<ItemRefusal>,
 }
 
+impl WriteReport {
+    /// Fails with the first refusal, if there is any.
+    fn all(self) -> Result<(), ClientError> {
+        self.refused.into_iter().next().map_or(Ok(()), |item| Err(item.refusal.into()))
+    }
+}
+
 /// An open session with a node. Clones share it.
 #[derive(Clone)]
 pub struct Client {
@@ -372,11 +379,7 @@ impl Client {
     /// Writes one value: bytes of the topic's type. With `add`, makes the topic if it is missing.
     pub async fn set(&self, path: &str, value: Vec<u8>, add: Option<TopicSpec>) -> Result<(), ClientError> {
         let items = vec![SetItem { target: Target::Path(path.into()), value }];
-        let report = self.set_all(SetBatch { items, add, durability: None, under: None }).await?;
-        match report.refused.into_iter().next() {
-            Some(item) => Err(item.refusal.into()),
-            None => Ok(()),
-        }
+        self.set_all(SetBatch { items, add, durability: None, under: None }).await?.all()
     }
 
     /// Writes values in one request. Its targets must be paths: numbers belong to [`Client::publisher`].

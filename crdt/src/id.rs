@@ -14,30 +14,6 @@ impl NodeId {
     pub fn of_key(public_key: &[u8]) -> Self {
         NodeId(*blake3::hash(public_key).as_bytes())
     }
-
-    /// The first eight hexadecimal digits, for people and logs.
-    pub fn short(&self) -> String {
-        hex(&self.0[..4])
-    }
-}
-
-impl fmt::Display for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
-    }
-}
-
-impl fmt::Debug for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "NodeId({})", self.short())
-    }
-}
-
-impl FromStr for NodeId {
-    type Err = BadId;
-    fn from_str(text: &str) -> Result<Self, BadId> {
-        unhex(text).map(NodeId).ok_or(BadId)
-    }
 }
 
 /// A text that is not the hexadecimal digits of an id: 64 for a node or a mesh, 32 for a session.
@@ -50,62 +26,43 @@ pub struct BadId;
 #[cbor(transparent)]
 pub struct MeshId(#[cbor(with = "minicbor::bytes")] pub [u8; 32]);
 
-impl MeshId {
-    /// The first eight hexadecimal digits, for people and logs.
-    pub fn short(&self) -> String {
-        hex(&self.0[..4])
-    }
-}
-
-impl fmt::Display for MeshId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
-    }
-}
-
-impl fmt::Debug for MeshId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MeshId({})", self.short())
-    }
-}
-
-impl FromStr for MeshId {
-    type Err = BadId;
-    fn from_str(text: &str) -> Result<Self, BadId> {
-        unhex(text).map(MeshId).ok_or(BadId)
-    }
-}
-
 /// A client's session on the mesh: random, given by the node that opened it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
 #[cbor(transparent)]
 pub struct SessionId(#[cbor(with = "minicbor::bytes")] pub [u8; 16]);
 
-impl SessionId {
-    /// The first eight hexadecimal digits, for people and logs.
-    pub fn short(&self) -> String {
-        hex(&self.0[..4])
-    }
+/// Ids are hexadecimal digits to people.
+macro_rules! hexadecimal {
+    ($($id:ident),*) => {$(
+        impl $id {
+            /// The first eight hexadecimal digits, for people and logs.
+            pub fn short(&self) -> String {
+                hex(&self.0[..4])
+            }
+        }
+
+        impl fmt::Display for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&hex(&self.0))
+            }
+        }
+
+        impl fmt::Debug for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($id), "({})"), self.short())
+            }
+        }
+
+        impl FromStr for $id {
+            type Err = BadId;
+            fn from_str(text: &str) -> Result<Self, BadId> {
+                unhex(text).map($id).ok_or(BadId)
+            }
+        }
+    )*};
 }
 
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
-    }
-}
-
-impl fmt::Debug for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SessionId({})", self.short())
-    }
-}
-
-impl FromStr for SessionId {
-    type Err = BadId;
-    fn from_str(text: &str) -> Result<Self, BadId> {
-        unhex(text).map(SessionId).ok_or(BadId)
-    }
-}
+hexadecimal!(NodeId, MeshId, SessionId);
 
 impl serde::Serialize for SessionId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -232,11 +232,7 @@ impl Source {
     /// Writes one value under the present epoch: bytes of the topic's type. With `add`, makes the topic if it is missing.
     pub async fn set(&self, path: &str, value: Vec<u8>, add: Option<TopicSpec>) -> Result<(), ClientError> {
         let items = vec![SetItem { target: Target::Path(path.into()), value }];
-        let report = self.set_all(SetBatch { items, add, durability: None, under: None }).await?;
-        match report.refused.into_iter().next() {
-            Some(item) => Err(item.refusal.into()),
-            None => Ok(()),
-        }
+        self.set_all(SetBatch { items, add, durability: None, under: None }).await?.all()
     }
 
     /// Writes values in one request, under the present epoch. Its targets must be paths.

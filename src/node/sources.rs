@@ -56,6 +56,19 @@ pub struct Source {
 }
 
 impl Source {
+    /// One of which its session has heard nothing yet.
+    fn of(section: SectionId, record: &ClaimRecord) -> Source {
+        Source {
+            section,
+            branch: record.branch.clone(),
+            told: SourceState::Init,
+            pending: None,
+            granted: None,
+            hold: Duration::from_millis(record.hold_ms),
+            away: record.away,
+        }
+    }
+
     /// For how long it keeps its branch while its session is lost, if it has one to keep.
     pub fn held_for(&self) -> Option<Duration> {
         (!self.away).then_some(self.hold)
@@ -200,16 +213,7 @@ impl Node {
         match self.sessions.all.get_mut(&claim.session) {
             Some(known) if known.sources.contains_key(&record.number) => {}
             Some(known) => {
-                let source = Source {
-                    section,
-                    branch: branch.clone(),
-                    told: SourceState::Init,
-                    pending: None,
-                    granted: None,
-                    hold: Duration::from_millis(record.hold_ms),
-                    away: record.away,
-                };
-                known.restore_source(record.number, source);
+                known.restore_source(record.number, Source::of(section, record));
                 self.sessions.plan();
             }
             // Its session's record may be on its way.

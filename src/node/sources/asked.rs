@@ -54,16 +54,7 @@ impl Node {
             number,
             away: false,
         };
-        let source = Source {
-            section,
-            branch: branch.clone(),
-            told: SourceState::Init,
-            pending: None,
-            granted: None,
-            hold: Duration::from_millis(record.hold_ms),
-            away: false,
-        };
-        session.restore_source(number, source);
+        session.restore_source(number, Source::of(section, &record));
         self.put_claim(now, section, &branch, id, Some(&record));
         let mut needs = Needs::default();
         let claimed = self.replica.last_standing_write_in(section);
