@@ -33,7 +33,8 @@ fn and_is_not_sent_again_what_it_has() {
     let wire_whole = received(&whole);
 
     let mut killed = world.join("C", &a);
-    until("C has half of it", || killed.status().topics >= TOPICS / 2);
+    // What came in the last two seconds may not be on its disk yet.
+    until("C has most of it", || killed.status().topics >= TOPICS * 3 / 4);
     let had = killed.status().topics;
     killed.kill();
     assert!(had < TOPICS * 9 / 10, "it was killed in the middle: {had} of {TOPICS} topics, in {BUCKETS} buckets");

@@ -107,7 +107,13 @@ impl Node {
     pub(in crate::node) fn sources_resumed(&mut self, now: Now, session: SessionId) {
         let Some(home) = self.sessions.all.get_mut(&session) else { return };
         // What was handed out before the loss is not to be written any more.
-        home.sources.values_mut().for_each(|source| source.granted = None);
+        for source in home.sources.values_mut() {
+            source.granted = None;
+            if let SourceState::Active { epoch } = source.told {
+                let why = "its session was lost, and what it holds it gets anew".into();
+                source.told = SourceState::Standby { epoch, holder: None, why };
+            }
+        }
         let sources: Vec<(u32, SectionId, Path, bool)> =
             home.sources.iter().map(|(number, source)| (*number, source.section, source.branch.clone(), source.away)).collect();
         // Nothing is told of them before the answer, which waits for the session's record.

@@ -222,6 +222,7 @@ fn a_lost_session_keeps_its_branch_for_a_while_and_its_place_for_longer() {
     let back = meshed.client(0);
     let Response::Session(resumed) = meshed.ask(0, back, resume(&open.secret)) else { panic!("refused") };
     assert_eq!((resumed.id, resumed.sources.len(), resumed.sources[0].source), (open.id, 1, source));
+    assert!(!matches!(resumed.sources[0].state, SourceState::Active { epoch: 1 }), "what it was told before the loss is dead");
     meshed.pass(1);
     assert_eq!(states(&mut meshed, back).last(), Some(&active(2)));
     assert_eq!(set_under(&mut meshed, 0, back, "old", Some(Authority { source, epoch: 1 })), Err(Code::Fenced));
