@@ -61,6 +61,13 @@ pub struct Grant {
     pub holder: Option<(SessionId, NodeId)>,
 }
 
+impl Grant {
+    /// Whether it gives the branch to a session.
+    pub fn is_of(&self, session: &SessionId) -> bool {
+        self.holder.is_some_and(|(holder, _)| holder == *session)
+    }
+}
+
 /// What is known of one branch.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Branch {

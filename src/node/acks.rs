@@ -20,6 +20,13 @@ pub struct Needs {
 }
 
 impl Needs {
+    /// These writes must be on this node's disk.
+    pub fn disk(writes: impl IntoIterator<Item = Option<Written>>) -> Self {
+        let mut needs = Needs::default();
+        writes.into_iter().flatten().for_each(|written| needs.add(written, Durability::Disk));
+        needs
+    }
+
     /// Adds a write and the durability that it asks for.
     pub fn add(&mut self, written: Written, durability: Durability) {
         if durability == Durability::Memory {

@@ -194,11 +194,7 @@ impl Node {
         let revocation = Revocation { by: self.id(), time_ms: now.unix_ms, reason: "an operator wanted it so".into() };
         let bytes = minicbor::to_vec(&revocation).expect("encoding to memory");
         let written = self.replica.put_standing(Standing::Revoked(node), now.unix_ms, Some(bytes));
-        let mut needs = Needs::default();
-        if let Some(written) = written {
-            needs.add(written, Durability::Disk);
-        }
-        Ok((Response::Done, needs))
+        Ok((Response::Done, Needs::disk([written])))
     }
 
     pub(super) fn authorities(&self) -> Vec<String> {
@@ -227,22 +223,11 @@ impl Node {
         }
         let written = self.replica.put_standing(Standing::Node(self.id()), now.unix_ms, None);
         self.leaving = written;
-        let mut needs = Needs::default();
-        if let Some(written) = written {
-            needs.add(written, Durability::Disk);
-        }
-        Ok((Response::Done, needs))
+        Ok((Response::Done, Needs::disk([written])))
     }
 
     fn done_mesh(&mut self) -> Answer {
-        let mut needs = Needs::default();
-        if let Some(written) = self.replica.last_tree_write(SectionId::MESH) {
-            needs.add(written, Durability::Disk);
-        }
-        if let Some(written) = self.replica.last_standing_write() {
-            needs.add(written, Durability::Disk);
-        }
-        Ok((Response::Done, needs))
+        Ok((Response::Done, Needs::disk([self.replica.last_tree_write(SectionId::MESH), self.replica.last_standing_write()])))
     }
 
     // Sections.

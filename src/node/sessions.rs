@@ -10,7 +10,6 @@ use std::{
 };
 
 use mangrove_crdt::{
-    definition::Durability,
     id::{SectionId, SessionId},
     standing::{SessionRecord, Standing},
     time::Instant,
@@ -34,6 +33,10 @@ pub struct Session {
 }
 
 impl Session {
+    fn new(now: Now, record: SessionRecord, connection: Option<ConnectionId>) -> Self {
+        Session { record, connection, lost_at: now.at, sources: BTreeMap::new(), next_source: 0 }
+    }
+
     /// The number of its next source.
     pub fn number(&mut self) -> u32 {
         self.next_source += 1;
@@ -62,6 +65,12 @@ impl Sessions {
         self.due
     }
 
+    /// One that was opened before this run: as if its connection had been lost just now.
+    fn restore(&mut self, now: Now, id: SessionId, record: SessionRecord) {
+        self.all.insert(id, Session::new(now, record, None));
+        self.lost.insert(id);
+    }
+
     /// Sees anew when that is.
     pub fn plan(&mut self) {
         let lost = self.lost.iter().filter_map(|id| self.all.get(id));
@@ -84,9 +93,7 @@ impl Node {
             (record.home == self.id()).then_some((id, record))
         });
         for (id, record) in own.collect::<Vec<_>>() {
-            let session = Session { record, connection: None, lost_at: now.at, sources: BTreeMap::new(), next_source: 0 };
-            self.sessions.all.insert(id, session);
-            self.sessions.lost.insert(id);
+            self.sessions.restore(now, id, record);
         }
         self.load_sources(now);
         self.sessions.plan();
@@ -98,9 +105,7 @@ impl Node {
         let Some(standing @ Standing::Session(id)) = Standing::of_key(key) else { return };
         let record = self.replica.standing::<SessionRecord>(SectionId::MESH, standing).filter(|record| record.home == self.id());
         let (Some(record), false) = (record, self.sessions.all.contains_key(&id)) else { return };
-        let session = Session { record, connection: None, lost_at: now.at, sources: BTreeMap::new(), next_source: 0 };
-        self.sessions.all.insert(id, session);
-        self.sessions.lost.insert(id);
+        self.sessions.restore(now, id, record);
         self.find_sources(now, Some(id));
         self.sessions.plan();
     }
@@ -140,18 +145,14 @@ impl Node {
             opened_ms: now.unix_ms,
             client: client.client.clone(),
         };
-        let session = Session { record, connection: Some(connection), lost_at: now.at, sources: BTreeMap::new(), next_source: 0 };
-        self.sessions.all.insert(id, session);
+        self.sessions.all.insert(id, Session::new(now, record, Some(connection)));
         self.store_session(now, id);
         Ok((id, secret.to_vec()))
     }
 
     fn store_session(&mut self, now: Now, id: SessionId) -> Needs {
         let record = self.sessions.all.get(&id).map(|session| minicbor::to_vec(&session.record).expect("encoding to memory"));
-        let written = self.replica.put_standing(Standing::Session(id), now.unix_ms, record);
-        let mut needs = Needs::default();
-        written.into_iter().for_each(|written| needs.add(written, Durability::Disk));
-        needs
+        Needs::disk([self.replica.put_standing(Standing::Session(id), now.unix_ms, record)])
     }
 
     fn session_response(&self, id: SessionId, secret: Vec<u8>) -> Response {

@@ -20,7 +20,6 @@ use std::{
 
 use mangrove_crdt::{
     arbitration::{Branch, Claim, Contest, Grant, Life},
-    definition::Durability,
     id::{NodeId, SectionId, SessionId},
     path::Path,
     policy::Arbitration,
@@ -67,6 +66,11 @@ impl Source {
             hold: Duration::from_millis(record.hold_ms),
             away: record.away,
         }
+    }
+
+    /// Under what it may write, if it is active and its session has heard so.
+    fn active(&self) -> Option<&Under> {
+        self.granted.as_ref().filter(|under| self.told == SourceState::Active { epoch: under.epoch })
     }
 
     /// For how long it keeps its branch while its session is lost, if it has one to keep.
@@ -172,6 +176,15 @@ impl Sources {
     fn branch(&self, section: SectionId, branch: &Path) -> Option<&Branch> {
         self.fields.get(&section)?.contest.branch(branch)
     }
+
+    /// The claims of a home's sessions.
+    fn claims_of<'a>(&'a self, home: &'a NodeId) -> impl Iterator<Item = (SectionId, &'a Path, &'a Claim)> {
+        self.fields.iter().flat_map(move |(section, field)| {
+            let branches = field.contest.branches_of(home).filter_map(|path| Some((path, field.contest.branch(path)?)));
+            let claims = branches.flat_map(|(path, branch)| branch.claims().iter().map(move |claim| (path, claim)));
+            claims.filter(|(_, claim)| claim.record.home == *home).map(|(path, claim)| (*section, path, claim))
+        })
+    }
 }
 
 impl Node {
@@ -194,11 +207,8 @@ impl Node {
     /// them for it.
     pub(super) fn find_sources(&mut self, now: Now, of: Option<SessionId>) {
         let own = self.id();
-        let claims = self.sources.fields.iter().flat_map(|(section, field)| {
-            let branches = field.contest.branches_of(&own).filter_map(|path| Some((path, field.contest.branch(path)?)));
-            branches.flat_map(move |(path, branch)| branch.claims().iter().map(move |claim| (*section, path.clone(), claim.clone())))
-        });
-        let ours = claims.filter(|(_, _, claim)| claim.record.home == own && of.is_none_or(|of| of == claim.session));
+        let ours = self.sources.claims_of(&own).filter(|(_, _, claim)| of.is_none_or(|of| of == claim.session));
+        let ours = ours.map(|(section, branch, claim)| (section, branch.clone(), claim.clone()));
         for (section, branch, claim) in ours.collect::<Vec<_>>() {
             self.find_source(now, section, &branch, &claim);
         }
@@ -355,12 +365,12 @@ impl Node {
         let Some(known) = self.sources.branch(section, branch) else { return };
         let ours: Vec<Claim> = known.claims().iter().filter(|claim| claim.record.home == own).cloned().collect();
         let rightful = known.rightful(|claim| self.life(now.at, claim)).cloned();
-        let holds = known.grant.as_ref().and_then(|grant| grant.holder).map(|(session, _)| session);
         let place = (section, branch.clone());
         match rightful.filter(|claim| claim.record.home == own) {
             Some(claim) if !self.is_granted(&claim) => {
                 // Who comes back to what it holds need not wait for others to be heard.
-                let wait = if holds == Some(claim.session) { Duration::ZERO } else { self.config.settle };
+                let holds = known.grant.as_ref().is_some_and(|grant| grant.is_of(&claim.session));
+                let wait = if holds { Duration::ZERO } else { self.config.settle };
                 let connected = self.sessions.all.get(&claim.session).is_some_and(|session| session.connection.is_some());
                 if connected {
                     self.sources.decisions.add(place, now.at.after(wait));
@@ -393,8 +403,7 @@ impl Node {
             return source.granted.is_some();
         }
         let grant = self.sources.branch(source.section, &source.branch).and_then(|branch| branch.grant.as_ref());
-        let holds = grant.is_some_and(|grant| grant.holder.is_some_and(|(session, _)| session == claim.session));
-        holds && grant.map(|grant| grant.epoch) == source.granted.as_ref().map(|under| under.epoch)
+        grant.is_some_and(|grant| grant.is_of(&claim.session) && source.granted.as_ref().is_some_and(|under| under.epoch == grant.epoch))
     }
 
     /// Tells a session what its source is now, unless it knows. Authority ends here, at once; it begins when its grant is on the disk.
@@ -436,8 +445,11 @@ impl Node {
 
     /// What has come to the disk since is told.
     pub(super) fn settle_sources(&mut self) {
+        if self.sources.pending.is_empty() {
+            return;
+        }
         let stored = self.replica.durable_changes();
-        if self.sources.pending.is_empty() || std::mem::replace(&mut self.sources.stored, stored) == stored {
+        if std::mem::replace(&mut self.sources.stored, stored) == stored {
             return;
         }
         let (replica, sessions) = (&self.replica, &mut self.sessions);
@@ -513,11 +525,6 @@ impl Node {
         let heard = self.heard(&home);
         let silence = now.at.since(heard);
         let lease = self.lease();
-        let claims = |node: &Node| -> Vec<ClaimRecord> {
-            let fields = node.sources.fields.values();
-            let of_home = fields.flat_map(|field| field.contest.branches_of(&home).filter_map(|path| field.contest.branch(path)));
-            of_home.flat_map(|branch| branch.claims()).filter(|claim| claim.record.home == home).map(|claim| claim.record.clone()).collect()
-        };
         let Some(known) = self.sources.homes.get(&home) else { return };
         let (back, due) = (heard > known.heard && known.next > lease, silence >= known.next.max(lease));
         let mut next = if silence < lease { lease } else { known.next };
@@ -525,12 +532,12 @@ impl Node {
             for (section, branch) in self.branches_of(&home) {
                 self.judge(now, section, &branch);
             }
-            let claims = claims(self);
-            if claims.is_empty() {
+            if self.sources.claims_of(&home).next().is_none() {
                 self.sources.homes.remove(&home);
                 return;
             }
-            let steps = claims.iter().flat_map(|record| [self.away_after(record), self.presumed_after(record)]);
+            let claims = self.sources.claims_of(&home).map(|(_, _, claim)| &claim.record);
+            let steps = claims.flat_map(|record| [self.away_after(record), self.presumed_after(record)]);
             next = steps.filter(|step| *step > silence).chain((silence < lease).then_some(lease)).min().unwrap_or(Duration::MAX);
         }
         // A silent one may be heard again at any time.
@@ -567,8 +574,7 @@ impl Node {
     /// Leaves an open epoch behind, if a session of this node holds the branch.
     fn release(&mut self, now: Now, section: SectionId, branch: &Path, session: SessionId) {
         let grant = self.sources.branch(section, branch).and_then(|branch| branch.grant.as_ref());
-        let held = grant.filter(|grant| grant.holder.is_some_and(|(holder, _)| holder == session));
-        if let Some(epoch) = held.map(|grant| grant.epoch + 1) {
+        if let Some(epoch) = grant.filter(|grant| grant.is_of(&session)).map(|grant| grant.epoch + 1) {
             self.put_grant(now, section, branch, Under { epoch, rank: None }, None);
         }
     }

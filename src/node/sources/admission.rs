@@ -7,12 +7,7 @@ impl Node {
     /// What sessions of this node may write as sources at this moment: section, branch, session and epoch.
     pub fn active_sources(&self) -> impl Iterator<Item = (SectionId, &Path, SessionId, u64)> {
         self.sessions.all.iter().flat_map(|(id, session)| {
-            session.sources.values().filter_map(|source| match (&source.granted, &source.told) {
-                (Some(under), SourceState::Active { epoch }) if under.epoch == *epoch => {
-                    Some((source.section, &source.branch, *id, *epoch))
-                }
-                _ => None,
-            })
+            session.sources.values().filter_map(|source| Some((source.section, &source.branch, *id, source.active()?.epoch)))
         })
     }
 
@@ -27,6 +22,9 @@ impl Node {
         path: &Path,
         under: Option<Authority>,
     ) -> Result<Under, Refusal> {
+        if under.is_none() && self.sources.fields.is_empty() {
+            return Ok(Under::default());
+        }
         let section = self.replica.section_of(path);
         let session = self.connections.get(&connection).and_then(|client| client.session);
         let contest = self.sources.fields.get(&section).map(|field| &field.contest);
@@ -39,8 +37,8 @@ impl Node {
                 let why = format!("this session has no source {source} above it");
                 return Err(Refusal::new(Code::UnknownSource, path.as_str(), why));
             };
-            return match (&known.granted, &known.told) {
-                (Some(granted), SourceState::Active { epoch: told }) if granted.epoch == epoch && *told == epoch => Ok(granted.clone()),
+            return match known.active() {
+                Some(active) if active.epoch == epoch => Ok(active.clone()),
                 _ if is(Sabotage::StaleEpochs) => {
                     let rank = claimed.and_then(|(_, branch)| branch.claim(&session?)).map(|claim| Arc::new(claim.rank()));
                     Ok(Under { epoch, rank })
@@ -54,10 +52,8 @@ impl Node {
         };
         let claim = session.and_then(|id| known.claim(&id));
         let own = own.zip(claim).and_then(|(sources, claim)| sources.get(&claim.record.number));
-        if let Some(Source { granted: Some(granted), told: SourceState::Active { epoch }, .. }) = own
-            && granted.epoch == *epoch
-        {
-            return Ok(granted.clone());
+        if let Some(active) = own.and_then(Source::active) {
+            return Ok(active.clone());
         }
         let holder = known.rightful(life).or(known.claims().first());
         Err(match holder {

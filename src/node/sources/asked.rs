@@ -56,13 +56,11 @@ impl Node {
         };
         session.restore_source(number, Source::of(section, &record));
         self.put_claim(now, section, &branch, id, Some(&record));
-        let mut needs = Needs::default();
         let claimed = self.replica.last_standing_write_in(section);
         // Nothing is told of it before its number is.
         self.wait_for_disk(id, number, claimed);
-        claimed.into_iter().for_each(|written| needs.add(written, Durability::Disk));
-        self.replica.last_standing_write().into_iter().for_each(|written| needs.add(written, Durability::Disk));
-        Ok((Response::Claimed { source: number }, needs))
+        let session = self.replica.last_standing_write();
+        Ok((Response::Claimed { source: number }, Needs::disk([claimed, session])))
     }
 
     /// A session wants a source no more.
@@ -73,16 +71,13 @@ impl Node {
             return Err(Refusal::new(Code::UnknownSource, number.to_string(), "this session has no such source"));
         };
         self.close_source(now, id, number, Closed::Released, "its session wanted it");
-        let mut needs = Needs::default();
-        self.replica.last_standing_write_in(section).into_iter().for_each(|written| needs.add(written, Durability::Disk));
-        Ok((Response::Done, needs))
+        Ok((Response::Done, Needs::disk([self.replica.last_standing_write_in(section)])))
     }
 
     /// Ends a source of a session here, whatever it was: its branch passes on.
     pub(in crate::node) fn close_source(&mut self, now: Now, session: SessionId, number: u32, reason: Closed, why: &str) {
         let Some(home) = self.sessions.all.get_mut(&session) else { return };
-        let Some(mut source) = home.sources.remove(&number) else { return };
-        source.pending = None;
+        let Some(source) = home.sources.remove(&number) else { return };
         if let Some(connection) = home.connection {
             let state = SourceState::Closed { reason, why: why.into() };
             self.outputs.push(Output::Send { session: connection, message: FromNode::Source { source: number, state } });
