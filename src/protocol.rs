@@ -51,7 +51,7 @@ pub use refusal::{Code, ItemRefusal, Refusal};
 pub use rows::{
     DisplacedRow, Finding, LinkRow, LinkState, NodeRow, NodeState, SectionRow, Severity, Status, TopicDetail, TopicRow, ValueRow,
 };
-pub use sources::{Claim, Closed, OpenSession, OwnSource, SourceDetail, SourceRow, SourceState};
+pub use sources::{Claim, Closed, OpenSession, OwnSource, SourceDetail, SourceRow, SourceState, VoterRow};
 
 /// The version of this protocol. A node answers a client with the smaller of both versions, or refuses.
 pub const VERSION: u32 = 1;

@@ -179,6 +179,7 @@ impl Bare {
             hold: Hold::All,
             pace: Pace::default(),
             retention: Duration::from_secs(3_600),
+            drift_ppm: 500,
             lease: Duration::from_secs(5),
             settle: Duration::from_millis(300),
             hold_grants: Duration::from_secs(5),

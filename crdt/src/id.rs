@@ -16,9 +16,9 @@ impl NodeId {
     }
 }
 
-/// A text that is not the hexadecimal digits of an id: 64 for a node or a mesh, 32 for a session.
+/// A text that is not the hexadecimal digits of an id: 64 for a node or a mesh, 32 for a session or a voter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected 64 hexadecimal digits, or 32 for a session")]
+#[error("expected 64 hexadecimal digits, or 32 for a session or a voter")]
 pub struct BadId;
 
 /// A mesh: the BLAKE3 hash of the public key that its root authority certificate certifies.
@@ -30,6 +30,20 @@ pub struct MeshId(#[cbor(with = "minicbor::bytes")] pub [u8; 32]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
 #[cbor(transparent)]
 pub struct SessionId(#[cbor(with = "minicbor::bytes")] pub [u8; 16]);
+
+/// A voter of quorum sections: named with the vault that it keeps in a node's store, and lost with it. The node that has it tells in its record.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
+#[cbor(transparent)]
+pub struct VoterId(#[cbor(with = "minicbor::bytes")] pub [u8; 16]);
+
+impl VoterId {
+    /// The voter of a vault that this run of a node makes. No other run is named so.
+    pub fn made_by(run: Origin) -> Self {
+        let mut id = VoterId::default();
+        id.0.copy_from_slice(&blake3::derive_key("mangrove voter v1", &run.to_bytes())[..16]);
+        id
+    }
+}
 
 /// Ids are hexadecimal digits to people.
 macro_rules! hexadecimal {
@@ -62,7 +76,7 @@ macro_rules! hexadecimal {
     )*};
 }
 
-hexadecimal!(NodeId, MeshId, SessionId);
+hexadecimal!(NodeId, MeshId, SessionId, VoterId);
 
 impl serde::Serialize for SessionId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

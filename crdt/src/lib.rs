@@ -111,3 +111,4 @@ pub mod standing;
 pub mod time;
 pub mod tree;
 pub mod value;
+pub mod vaults;

@@ -4,25 +4,29 @@
 //! edits of different things both stand (of the same thing, automerge's winner):
 //!
 //! ```text
-//! sections   id/declared       → root and arbitration: fixed for ever
+//! sections   id/declared       → root and arbitration, and what a quorum begins with: fixed for ever
 //!            id/durability     → on how many disks a write is when it is acknowledged
 //!            id/retention_ms   → how long removals are remembered for those who are away
-//!            id/voters         → the nodes that vote on grants
+//!            id/voters         → the nodes that shall vote on grants: a wish, which the voters in force bring about
 //! ```
 //!
 //! A section lives while its `declared` entry does, so a removal wins over concurrent edits. Ids are never used twice.
 //! Of two live sections with one root, declared apart, the one with the smaller id stands: any rule would do that every node follows
 //! and that no later edit can turn. Roots may nest; a topic belongs to the deepest section above it.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
 
 use minicbor::{Decode, Encode};
 
 use crate::{
     definition::{Durability, MESH_COPIES_MAX},
     document::{Document, DocumentError, Edit, Genesis, MapIndex},
-    id::{NodeId, Origin, SectionId},
+    id::{NodeId, Origin, SectionId, VoterId},
     path::Path,
+    quorum::{Configuration, Durations},
 };
 
 /// How many sections a mesh may have: every node knows all of them and keeps feeds for those it holds.
@@ -72,6 +76,33 @@ impl std::str::FromStr for Arbitration {
     }
 }
 
+/// What a section's quorum begins with, fixed with its declaration, so that nodes with other settings count in the same times.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct Founding {
+    /// The voters of configuration 1.
+    #[n(0)]
+    pub voters: BTreeSet<VoterId>,
+    /// For how long a holder may act on what its voters have answered, in milliseconds.
+    #[n(1)]
+    pub lease_ms: u64,
+    /// How far clocks may run apart, in parts in a million.
+    #[n(2)]
+    pub drift_ppm: u32,
+}
+
+impl Founding {
+    /// The lengths of time that follow; `None` if they are beyond all measure.
+    pub fn durations(&self) -> Option<Durations> {
+        Durations::derive(self.lease_ms.checked_mul(1_000)?, self.drift_ppm)
+    }
+
+    /// The first configuration.
+    pub fn configuration(&self) -> Configuration<VoterId> {
+        Configuration { number: 1, voters: self.voters.clone() }
+    }
+}
+
 /// A section as it was declared and edited.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SectionPolicy {
@@ -85,8 +116,10 @@ pub struct SectionPolicy {
     pub durability: Durability,
     /// How long removals are remembered for nodes that are away, in milliseconds.
     pub retention_ms: u64,
-    /// The nodes that vote, in order; none unless the arbitration is by quorum.
+    /// The nodes that shall vote, in order; none unless the arbitration is by quorum. Who does vote is what the voters have agreed on: [`crate::quorum`].
     pub voters: Vec<NodeId>,
+    /// What its quorum began with, if the arbitration is by quorum.
+    pub founding: Option<Founding>,
 }
 
 impl SectionPolicy {
@@ -99,6 +132,7 @@ impl SectionPolicy {
             durability: Durability::Disk,
             retention_ms: RETENTION_MS_DEFAULT,
             voters: Vec::new(),
+            founding: None,
         }
     }
 }
@@ -143,6 +177,9 @@ pub enum PolicyError {
     /// A quorum section would have no voters.
     #[error("a quorum section needs voters")]
     NoVoters,
+    /// A quorum section would begin with no voters, or too many, or with lengths of time that make no sense.
+    #[error("a quorum needs from 1 to {VOTERS_MAX} voters, a lease, and a drift of clocks below a million ppm")]
+    BadFounding,
     /// A section that is not arbitrated by quorum would have voters.
     #[error("an available section has no voters")]
     UnneededVoters,
@@ -191,7 +228,8 @@ impl Policy {
         let (standing, losing) = self.sections();
         self.may_declare(policy, &standing, &losing)?;
         check_voters(policy.arbitration, &policy.voters)?;
-        let declared = Declared { root: policy.root.clone(), arbitration: policy.arbitration };
+        check_founding(policy.arbitration, policy.founding.as_ref())?;
+        let declared = Declared { root: policy.root.clone(), arbitration: policy.arbitration, founding: policy.founding.clone() };
         let edit = SectionEdit {
             durability: Some(policy.durability),
             retention_ms: Some(policy.retention_ms),
@@ -296,11 +334,13 @@ struct Declared {
     root: Path,
     #[n(1)]
     arbitration: Arbitration,
+    #[n(2)]
+    founding: Option<Founding>,
 }
 
 /// The section that the entries say; what does not parse of them is at its default, or, if it is the declaration, no section.
 fn section(id: SectionId, fields: &BTreeMap<String, Vec<u8>>) -> Option<SectionPolicy> {
-    let Declared { root, arbitration } = decoded(fields, DECLARED)?;
+    let Declared { root, arbitration, founding } = decoded(fields, DECLARED)?;
     if [SectionId::MESH, SectionId::LOCAL].contains(&id) || root.is_reserved() {
         return None;
     }
@@ -310,6 +350,7 @@ fn section(id: SectionId, fields: &BTreeMap<String, Vec<u8>>) -> Option<SectionP
         durability: decoded(fields, DURABILITY).and_then(Durability::from_disks).unwrap_or(default.durability),
         retention_ms: decoded(fields, RETENTION).unwrap_or(default.retention_ms),
         voters: decoded(fields, VOTERS).filter(|voters: &Vec<NodeId>| voters.len() <= VOTERS_MAX).unwrap_or_default(),
+        founding: founding.filter(|founding| check_founding(arbitration, Some(founding)).is_ok()),
         ..default
     })
 }
@@ -346,6 +387,17 @@ fn check_voters(arbitration: Arbitration, voters: &[NodeId]) -> Result<(), Polic
     }
     let repeated = voters.iter().enumerate().find(|(place, voter)| voters[..*place].contains(voter));
     repeated.map_or(Ok(()), |(_, voter)| Err(PolicyError::RepeatedVoter(*voter)))
+}
+
+fn check_founding(arbitration: Arbitration, founding: Option<&Founding>) -> Result<(), PolicyError> {
+    let sound =
+        |founding: &Founding| (1..=VOTERS_MAX).contains(&founding.voters.len()) && founding.lease_ms > 0 && founding.durations().is_some();
+    match (arbitration, founding) {
+        (Arbitration::Quorum, Some(founding)) if sound(founding) => Ok(()),
+        (Arbitration::Quorum, _) => Err(PolicyError::BadFounding),
+        (Arbitration::Available, None) => Ok(()),
+        (Arbitration::Available, Some(_)) => Err(PolicyError::UnneededVoters),
+    }
 }
 
 fn key(id: SectionId, field: &str) -> String {
@@ -385,7 +437,8 @@ mod tests {
 
     fn quorum(id: u64, root: &str, voters: &[u8]) -> SectionPolicy {
         let voters = voters.iter().map(|voter| NodeId([*voter; 32])).collect();
-        SectionPolicy { arbitration: Arbitration::Quorum, voters, ..section(id, root) }
+        let founding = Founding { voters: BTreeSet::from([VoterId([1; 16])]), lease_ms: 5_000, drift_ppm: 500 };
+        SectionPolicy { arbitration: Arbitration::Quorum, voters, founding: Some(founding), ..section(id, root) }
     }
 
     #[test]
@@ -433,6 +486,7 @@ mod tests {
         assert_eq!(refused(quorum(6, "b", &(0..16).collect::<Vec<_>>())), "a section has at most 15 voters, not 16");
         let voters = quorum(6, "b", &[1]).voters;
         assert_eq!(refused(SectionPolicy { voters, ..section(6, "b") }), "an available section has no voters");
+        assert!(refused(SectionPolicy { founding: None, ..quorum(6, "b", &[1]) }).starts_with("a quorum needs from 1 to 15 voters"));
         for copies in [0, 65, 255] {
             let durability = Durability::Mesh(copies);
             assert!(refused(SectionPolicy { durability, ..section(6, "b") }).starts_with("durability mesh(k) is for k from 1"));
@@ -496,7 +550,11 @@ mod tests {
         policy.declare(origin(1), &section(1, "a")).unwrap();
         let before = policy.sections();
         let odd = |open: &mut Edit<'_>| {
-            open.put(SECTIONS, "1/declared", encoded(&Declared { root: Path::parse("x").unwrap(), arbitration: Arbitration::Quorum }));
+            open.put(
+                SECTIONS,
+                "1/declared",
+                encoded(&Declared { root: Path::parse("x").unwrap(), arbitration: Arbitration::Quorum, founding: None }),
+            );
             open.put(SECTIONS, "0000000000000002/declared", b"odd".to_vec());
             open.put(SECTIONS, "0000000000000001/retention_ms", b"odd".to_vec());
             open.put(SECTIONS, "0000000000000001/colour", b"odd".to_vec());

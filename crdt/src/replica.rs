@@ -25,6 +25,7 @@ use crate::{
     standing::{NodeRecord, Revocation, Standing},
     tree::{Topic, TreeError},
     value::{self, ValueError},
+    vaults::Vaults,
 };
 
 /// Why a path cannot be used here.
@@ -149,6 +150,8 @@ pub struct Replica {
     /// The other members, and what they are known to hold.
     pub members: Members,
     displaced: DisplacedLog,
+    /// What this node's voter in quorum sections has promised.
+    pub vaults: Vaults,
     events: Vec<Event>,
     deleted_rows: Vec<Row>,
     meta_dirty: bool,
@@ -183,6 +186,7 @@ impl Replica {
             roots: BTreeMap::new(),
             members: Members::default(),
             displaced: DisplacedLog::default(),
+            vaults: Vaults::new(own),
             events: Vec::new(),
             deleted_rows: Vec::new(),
             meta_dirty: true,
@@ -779,6 +783,7 @@ impl Replica {
         self.meta_dirty
             || !self.deleted_rows.is_empty()
             || self.displaced.is_dirty()
+            || self.vaults.is_dirty()
             || self.sections.values().any(|section| section.values.is_dirty() || section.standing.is_dirty() || section.tree.is_dirty())
     }
 
@@ -846,12 +851,14 @@ impl Replica {
             out.push(Row { table: Table::Displaced, key: id.to_be_bytes().to_vec(), value });
         });
         self.next_mark += 1;
+        self.vaults.take_rows(self.next_mark, &mut out);
         self.marks.push_back((self.next_mark, frontiers));
         (out, self.next_mark)
     }
 
     /// The batch of this mark, and all before it, are on disk.
     pub fn persisted(&mut self, mark: u64) {
+        self.vaults.persisted(mark);
         while self.marks.front().is_some_and(|(taken, _)| *taken <= mark) {
             let Some((_, frontiers)) = self.marks.pop_front() else { break };
             for (id, holding, frontiers) in frontiers {
@@ -895,6 +902,7 @@ impl Loading {
         let Loading { replica, clocks, epochs } = self;
         let bad = |why: &str| BadRow { table, key: key.to_vec(), why: why.into() };
         match table {
+            Table::Meta if replica.vaults.restore(key, value).map_err(|why| bad(&why))? => {}
             Table::Meta => match key.split_first() {
                 _ if key == META_FORMAT => {
                     let found = value.try_into().map(u32::from_be_bytes).map_err(|_| bad("not a version"))?;

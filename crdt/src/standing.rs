@@ -6,8 +6,9 @@
 use minicbor::{Decode, Encode};
 
 use crate::{
-    id::{NodeId, SectionId, SessionId},
+    id::{NodeId, SectionId, SessionId, VoterId},
     path::Path,
+    quorum::Configuration,
     section::StandingKey,
 };
 
@@ -16,6 +17,7 @@ const KIND_REVOKED: u8 = 2;
 const KIND_SESSION: u8 = 3;
 const KIND_CLAIM: u8 = 4;
 const KIND_GRANT: u8 = 5;
+const KIND_VOTERS: u8 = 6;
 
 /// The longest standing key.
 pub const STANDING_KEY_BYTES_MAX: usize = 256;
@@ -47,6 +49,9 @@ pub enum Standing {
     /// Who holds a branch, or that it was released: written by the holder's home under the grant's own epoch and rank, or under the open epoch. In the
     /// branch's section.
     Grant(BranchHash),
+    /// The configuration of a section's voters that somebody has seen chosen, under its number as the epoch: a hint, for those who would not know whom to ask. In the
+    /// built-in section.
+    Voters(SectionId),
 }
 
 impl Standing {
@@ -59,6 +64,7 @@ impl Standing {
             Standing::Session(session) => key(KIND_SESSION, [&session.0, &[]]),
             Standing::Claim(branch, session) => key(KIND_CLAIM, [&branch.0, &session.0]),
             Standing::Grant(branch) => key(KIND_GRANT, [&branch.0, &[]]),
+            Standing::Voters(section) => key(KIND_VOTERS, [&section.0.to_be_bytes(), &[]]),
         }
     }
 
@@ -74,6 +80,7 @@ impl Standing {
                 Standing::Claim(BranchHash(*branch), SessionId(session.try_into().ok()?))
             }
             KIND_GRANT => Standing::Grant(BranchHash(id.try_into().ok()?)),
+            KIND_VOTERS => Standing::Voters(SectionId(u64::from_be_bytes(id.try_into().ok()?))),
             _ => return None,
         })
     }
@@ -167,7 +174,13 @@ pub struct NodeRecord {
     /// The BLAKE3 hash of its authority key, if it has that role; otherwise empty.
     #[cbor(n(7), with = "minicbor::bytes")]
     pub authority_id: Vec<u8>,
+    /// The voter that it is in quorum sections, by the vault in its store.
+    #[n(8)]
+    pub voter: Option<VoterId>,
 }
+
+/// See [`Standing::Voters`].
+pub type VotersRecord = Configuration<VoterId>;
 
 /// Why and by whom a node was revoked.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]

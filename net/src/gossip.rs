@@ -198,6 +198,8 @@ pub struct Gossip {
     reports: BTreeMap<NodeId, ReportState>,
     /// Members' reports of sections that do not count in full, since the member has something else of the retired runs than this node.
     unclear: BTreeSet<(NodeId, SectionId)>,
+    /// The neighbour that brought each member's newest heartbeat first.
+    nearest: BTreeMap<NodeId, NodeId>,
     /// The neighbour that brought news of each member's reports last.
     ways: BTreeMap<NodeId, NodeId>,
     pulse_news: News,
@@ -243,6 +245,16 @@ impl Gossip {
             self.pulses.insert(origin.node, pulse);
         }
         newer
+    }
+
+    /// A neighbour has brought news of a member's heartbeat.
+    pub fn heard_by(&mut self, member: NodeId, neighbour: NodeId) {
+        self.nearest.insert(member, neighbour);
+    }
+
+    /// The neighbour over which a member is reached soonest, by its newest heartbeat.
+    pub fn way_to(&self, member: &NodeId) -> Option<NodeId> {
+        self.nearest.get(member).copied()
     }
 
     /// How much news there has been that may be told: of heartbeats, and of reports.
@@ -374,6 +386,7 @@ impl Gossip {
 
     /// A link to a neighbour is lost. Returns the members whose reports came by it.
     pub fn way_lost(&mut self, neighbour: NodeId) -> Vec<NodeId> {
+        self.nearest.retain(|_, way| *way != neighbour);
         self.ways.extract_if(.., |_, way| *way == neighbour).map(|(member, _)| member).collect()
     }
 
@@ -423,6 +436,7 @@ impl Gossip {
 
     /// Forgets a node that is no member any more.
     pub fn forget(&mut self, node: &NodeId) {
+        self.nearest.remove(node);
         self.pulses.remove(node);
         self.reports.remove(node);
         self.ways.remove(node);

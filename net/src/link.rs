@@ -16,7 +16,7 @@ use crate::{
     codec::{NamesIn, NamesOut},
     gossip::Told,
     mesh::Limits,
-    message::LaneOf,
+    message::{LaneOf, Letter},
 };
 
 /// Names a link of this node.
@@ -35,6 +35,9 @@ pub struct LinkOptions {
 
 /// The least time between two rounds of value runs in a section, and between heartbeats, on a metered link.
 pub const METERED_GAP: Duration = Duration::from_secs(10);
+
+/// How many bytes of letters wait for a link at most, but for the last one.
+const LETTER_BYTES_MAX: usize = 1024 * 1024;
 
 /// What a link has carried since it came up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -255,6 +258,9 @@ pub struct Link {
     pub(crate) lanes_in: BTreeMap<u32, LaneIn>,
     /// Frames of lanes that have overtaken, on their own stream, the `Hello` or `Holds` that they build on.
     pub(crate) early: VecDeque<(u32, Vec<u8>)>,
+    /// Letters to be passed on, and their bytes.
+    pub(crate) letters: VecDeque<Letter>,
+    pub(crate) letter_bytes: usize,
     pub(crate) tokens: i64,
     pub(crate) tokens_at: Instant,
     /// The changes of the replica, and the news of gossip, with which there was nothing to send. Links are asked for frames after everything that
@@ -293,6 +299,8 @@ impl Link {
             requests: 0,
             lanes_in: BTreeMap::new(),
             early: VecDeque::new(),
+            letters: VecDeque::new(),
+            letter_bytes: 0,
             tokens: 0,
             tokens_at: now,
             idle: None,
@@ -383,6 +391,22 @@ impl Link {
             self.intents.push_back(intent);
             self.idle = None;
         }
+    }
+
+    /// Passes a letter on as soon as the link can take it. If too much waits, the oldest are lost: whoever wrote them asks again.
+    pub(crate) fn post(&mut self, letter: Letter) {
+        self.letter_bytes += letter.body.len();
+        self.letters.push_back(letter);
+        while self.letter_bytes > LETTER_BYTES_MAX && self.letters.len() > 1 {
+            self.take_letter();
+        }
+        self.idle = None;
+    }
+
+    pub(crate) fn take_letter(&mut self) -> Option<Letter> {
+        let letter = self.letters.pop_front()?;
+        self.letter_bytes -= letter.body.len();
+        Some(letter)
     }
 
     /// Looks again for what the peer was not told since it got it elsewhere.

@@ -24,6 +24,7 @@ use crate::{
     gossip::{Gossip, Pulse},
     lag::History,
     link::{Intent, Link, LinkId, LinkOptions},
+    message::Letter,
 };
 
 /// How often things happen.
@@ -162,6 +163,13 @@ pub enum Notice {
         /// The neighbour.
         peer: NodeId,
     },
+    /// A letter came for this node.
+    Letter {
+        /// Who wrote it.
+        from: NodeId,
+        /// What.
+        body: Vec<u8>,
+    },
 }
 
 /// See the module.
@@ -194,6 +202,9 @@ pub(crate) struct Adoption {
     done: Option<u16>,
     since: Instant,
 }
+
+/// How many nodes may pass a letter on. Heartbeats' ways have no loops but while they change.
+const LETTER_HOPS_MAX: u8 = 64;
 
 /// How long nothing may come of an adoption before another neighbour is asked.
 const ADOPTION_PATIENCE: Duration = Duration::from_secs(30);
@@ -341,7 +352,39 @@ impl Mesh {
             self.mismatches += 1;
             return Ok(Some(Notice::Mismatch { section, bucket, peer }));
         }
-        Ok(effects.adopted.map(|section| Notice::Adopted { section, peer }))
+        if let Some(section) = effects.adopted {
+            return Ok(Some(Notice::Adopted { section, peer }));
+        }
+        Ok(effects.letter.and_then(|letter| self.deliver(replica.own().node, letter)))
+    }
+
+    /// Sends a letter towards another node, over any chain of links. It may be lost.
+    pub fn send_letter(&mut self, from: NodeId, to: NodeId, body: Vec<u8>) {
+        self.pass_on(Letter { from, to, hops: LETTER_HOPS_MAX, body });
+    }
+
+    fn deliver(&mut self, own: NodeId, letter: Letter) -> Option<Notice> {
+        if letter.to == own {
+            return Some(Notice::Letter { from: letter.from, body: letter.body });
+        }
+        if let Some(hops) = letter.hops.checked_sub(1) {
+            self.pass_on(Letter { hops, ..letter });
+        }
+        None
+    }
+
+    fn pass_on(&mut self, letter: Letter) {
+        let over = |peer: NodeId| move |link: &&mut Link| link.peer == peer;
+        if let Some(link) = self.links.values_mut().find(over(letter.to)) {
+            link.post(letter);
+        } else if let Some(link) = self.gossip.way_to(&letter.to).and_then(|way| self.links.values_mut().find(over(way))) {
+            link.post(letter);
+        }
+    }
+
+    /// Whether this node's disk was found to be older than what others have heard of it: a backup that was put back, or a copy that lives elsewhere.
+    pub fn was_set_back(&self, replica: &Replica) -> bool {
+        self.run.is_some_and(|run| run != replica.own())
     }
 
     /// The next frame for a link, on a lane that is not `blocked`. To be called when the link can take one, until there is none.

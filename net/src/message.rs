@@ -99,6 +99,8 @@ messages! {
         /// A member's reports reach the sender sooner by another way, or it wants them from here again. *Duty*: pass none on to it for
         /// [`RELAY_PAUSE`](crate::gossip::RELAY_PAUSE), or do again.
         16 Relay(Relay),
+        /// Something for one node, which need not be a neighbour. *Duty*: pass it on towards that node, or drop it.
+        17 Letter(Letter),
     }
 }
 
@@ -155,6 +157,24 @@ pub struct Hello {
     /// Whether the sender pays by the byte for this link.
     #[n(3)]
     pub metered: bool,
+}
+
+/// See [`Control::Letter`]. It goes the way by which the newest heartbeat of its receiver has come, and may be lost on it, come twice, or be overtaken.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Letter {
+    /// Who has written it.
+    #[n(0)]
+    pub from: NodeId,
+    /// For whom it is.
+    #[n(1)]
+    pub to: NodeId,
+    /// How many more nodes may pass it on.
+    #[n(2)]
+    pub hops: u8,
+    /// What the two make of it.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub body: Vec<u8>,
 }
 
 /// See [`Control::Holds`].

@@ -19,7 +19,7 @@ use crate::{
     codec::{Malformed, NamesIn, Reader},
     gossip::{Gossip, Pulse, RELAY_PAUSE},
     link::{Arriving, HeldEnd, Intent, LaneIn, Link, Said, Serving, Shared},
-    message::{Content, Control, LaneOf, Report, WIRE, WIRE_MIN, unpack_frontiers},
+    message::{Content, Control, LaneOf, Letter, Report, WIRE, WIRE_MIN, unpack_frontiers},
     retired::Retired,
     send::{buckets_of, frontiers_hash, short},
 };
@@ -41,6 +41,8 @@ pub(crate) struct Effects {
     pub adopt: Option<SectionId>,
     /// An adoption of this section is complete.
     pub adopted: Option<SectionId>,
+    /// A letter came.
+    pub letter: Option<Letter>,
 }
 
 impl Effects {
@@ -49,6 +51,7 @@ impl Effects {
         self.mismatch = self.mismatch.or(other.mismatch);
         self.adopt = self.adopt.or(other.adopt);
         self.adopted = self.adopted.or(other.adopted);
+        self.letter = self.letter.take().or(other.letter);
     }
 }
 
@@ -195,6 +198,7 @@ impl Link {
                     let node = replica.origins().get(origin).node;
                     if gossip.pulse(replica.origins(), pulse) {
                         self.told.pulses.insert(node, pulse);
+                        gossip.heard_by(node, self.peer);
                         replica.members.heard(node, now.0);
                     }
                 }
@@ -205,6 +209,7 @@ impl Link {
                 self.told.relay(now, relay.member, relay.wanted);
             }
             Control::Relay(_) => {}
+            Control::Letter(letter) => effects.letter = Some(letter),
             Control::Behind(of) => {
                 if self.shared.get(&of.section).is_some_and(|shared| shared.adopting.is_none()) {
                     effects.adopt = Some(of.section);

@@ -115,7 +115,7 @@ impl Link {
 
     /// Whether there may be something to say on lane 0.
     fn has_control(&self, replica: &Replica, gossip: &Gossip) -> bool {
-        !self.intents.is_empty() || self.announced_turnover != replica.turnover() || !self.told.is_all(gossip)
+        !self.intents.is_empty() || !self.letters.is_empty() || self.announced_turnover != replica.turnover() || !self.told.is_all(gossip)
     }
 
     fn control_frame(&mut self, now: Instant, replica: &mut Replica, gossip: &Gossip, blocked: &dyn Fn(u32) -> bool) -> Option<Frame> {
@@ -249,6 +249,11 @@ impl Link {
                 self.stats.requests_out += u64::from(control.is_request());
                 return Some(control);
             }
+        }
+        if self.origin.is_some()
+            && let Some(letter) = self.take_letter()
+        {
+            return Some(Control::Letter(letter));
         }
         let metered = self.is_metered();
         let pulses = match self.origin.is_some() && (!metered || now >= self.pulses_due) {

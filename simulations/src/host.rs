@@ -333,6 +333,7 @@ impl Host {
                 limits: scenario.config.limits,
             },
             retention: scenario.config.retention,
+            drift_ppm: 500,
             lease: scenario.config.lease,
             settle: scenario.config.settle,
             hold_grants: scenario.config.hold,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mangrove_crdt::id::SessionId;
 use serde_json::Value;
 
 use super::args::{Claiming, SourceClaim, SourceCommand};
@@ -9,7 +10,7 @@ use super::local::stop_wanted;
 use super::output::{count_text, duration_text, time_text};
 use super::{Context, Failure};
 use crate::client::{ClaimOptions, Client, Source};
-use crate::protocol::{Claim, PAGE_MAX, Page, SourceDetail, SourceRow, SourceState};
+use crate::protocol::{Claim, PAGE_MAX, Page, SourceDetail, SourceRow, SourceState, VoterRow};
 use crate::runtime::clock;
 
 pub(super) async fn source(context: &mut Context, command: SourceCommand) -> Result<(), Failure> {
@@ -115,7 +116,7 @@ fn show(context: &mut Context, detail: &SourceDetail) -> Result<(), Failure> {
     if context.output.json {
         return context.output.json_line(detail);
     }
-    let SourceDetail { row, queue, arbitration, lease_left_ms } = detail;
+    let SourceDetail { row, queue, arbitration, lease_left_ms, voters } = detail;
     let mut fields = vec![
         ("branch", row.branch.clone()),
         ("section", row.section.clone().unwrap_or_else(|| "none: local to this node".into())),
@@ -127,11 +128,30 @@ fn show(context: &mut Context, detail: &SourceDetail) -> Result<(), Failure> {
         fields.push(("lease left", duration_text(*ms)));
     }
     context.output.record(&fields)?;
-    if queue.is_empty() {
-        return Ok(());
-    }
-    context.output.line("")?;
     let holder = row.holder.as_ref().map(|holder| holder.session);
+    if !queue.is_empty() {
+        context.output.line("")?;
+        list_queue(context, holder, queue)?;
+    }
+    if !voters.is_empty() {
+        context.output.line("")?;
+        list_voters(context, voters)?;
+    }
+    Ok(())
+}
+
+fn list_voters(context: &mut Context, voters: &[VoterRow]) -> Result<(), Failure> {
+    context.output.listing(voters, &["voter", "state", "has accepted the holder"], |voter| {
+        let holds = match voter.holds {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "-",
+        };
+        vec![voter.node.clone(), if voter.heard { "heard" } else { "silent" }.into(), holds.into()]
+    })
+}
+
+fn list_queue(context: &mut Context, holder: Option<SessionId>, queue: &[Claim]) -> Result<(), Failure> {
     context.output.listing(queue, &["session", "node", "priority", "registered", "state"], |claim| {
         let state = match (holder == Some(claim.session), claim.away) {
             (_, true) => "away",
@@ -145,7 +165,6 @@ fn show(context: &mut Context, detail: &SourceDetail) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use mangrove_crdt::id::SessionId;
     use serde_json::json;
 
     use super::*;

@@ -70,6 +70,7 @@ impl Node {
             holds: self.replica.held().filter(|section| *section != SectionId::MESH).collect(),
             wire: mangrove_net::message::WIRE,
             expires_s: self.config.expires_s,
+            voter: Some(self.replica.vaults.voter()),
         };
         if self.replica.node(self.id()).as_ref() != Some(&record) {
             let bytes = minicbor::to_vec(&record).expect("encoding to memory");
@@ -99,6 +100,7 @@ impl Node {
             self.hold(section);
         }
         self.announce(now);
+        self.quorums_changed(now);
     }
 
     /// Holds a section, and begins to exchange it.

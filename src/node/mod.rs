@@ -30,11 +30,13 @@
 //! ```
 
 mod acks;
+mod agenda;
 mod connections;
 mod input;
 mod membership;
 mod neighbours;
 mod output;
+mod quorum;
 mod requests;
 mod sessions;
 mod sources;
@@ -65,6 +67,7 @@ pub use output::{Output, Outputs, Parting, Revoked, Target};
 use self::{
     acks::Acks,
     connections::{Connection, Connections},
+    quorum::Quorums,
     sessions::Sessions,
     sources::Sources,
 };
@@ -93,6 +96,8 @@ pub struct NodeConfig {
     pub retention: Duration,
     /// After how long without a sign of life a node is taken for gone, and its sources' branches pass on; longer in larger meshes, like the pulse.
     pub lease: Duration,
+    /// How far clocks may run apart, in parts in a million: what quorum sections declared here rely on.
+    pub drift_ppm: u32,
     /// How long a branch that nobody holds waits for claims to spread, before its first claim gets it.
     pub settle: Duration,
     /// For how long after the loss of its connection a session keeps its branches, unless its client asks for another time.
@@ -123,7 +128,7 @@ pub enum Timer {
     Store,
     /// When to see anew whom to be linked to.
     Redial,
-    /// When a branch that has settled is to be granted, a home has been silent for long, or a lost session has had its time.
+    /// When a branch that has settled is to be granted, a home has been silent for long, a lease is to be renewed or ends, or a lost session has had its time.
     Sources,
     /// A deadline of the mesh.
     Mesh(mangrove_net::mesh::Timer),
@@ -152,6 +157,7 @@ pub struct Node {
     connections: Connections,
     sessions: Sessions,
     sources: Sources,
+    quorums: Quorums,
     acks: Acks,
     links: BTreeMap<LinkId, LinkInfo>,
     blocked: BTreeSet<NodeId>,
@@ -175,6 +181,8 @@ pub struct Node {
     store_after: Duration,
     store_refusal: Option<Refusal>,
     leaving: Option<mangrove_crdt::replica::Written>,
+    /// How often sections had been taken up or given up when what hangs on them was looked at last.
+    turnover: u64,
     forget_due: Instant,
     /// When the choice of neighbours was made last, and is to be made next.
     redialled: Instant,
@@ -205,6 +213,7 @@ impl Node {
             connections: Connections::new(),
             sessions: Sessions::default(),
             sources: Sources::default(),
+            quorums: Quorums::default(),
             acks: Acks::default(),
             links: BTreeMap::new(),
             blocked: BTreeSet::new(),
@@ -222,6 +231,7 @@ impl Node {
             store_after: STORE_AFTER,
             store_refusal: None,
             leaving: None,
+            turnover: 0,
             forget_due: now.at.after(FORGET_EVERY),
             redialled: now.at,
             redial_due: now.at,
@@ -308,7 +318,8 @@ impl Node {
         // While the store has enough to do, its next report is what is waited for.
         let store = self.store_due.filter(|_| self.store_takes()).map(|due| (due, Timer::Store));
         let mesh = self.mesh.poll_timeout().map(|(due, timer)| (due, Timer::Mesh(timer)));
-        let sources = [self.sessions.due(), self.sources.due()].into_iter().flatten().min().map(|due| (due, Timer::Sources));
+        let sources =
+            [self.sessions.due(), self.sources.due(), self.quorums.due()].into_iter().flatten().min().map(|due| (due, Timer::Sources));
         let own = [Some((self.forget_due, Timer::Forget)), Some((self.redial_due, Timer::Redial)), sources, store, mesh];
         own.into_iter().flatten().min()
     }
@@ -349,6 +360,7 @@ impl Node {
                 *self.mismatches.entry(peer).or_default() += 1;
                 tracing::warn!(%section, bucket, peer = %peer.short(), "a bucket differs from the neighbour's though each covers the other; repairing");
             }
+            Ok(Some(Notice::Letter { from, body })) => self.letter(from, &body),
             Ok(Some(Notice::Adopted { section, peer })) => tracing::info!(%section, peer = %peer.short(), "took over a section's state"),
             Err(violation) => {
                 tracing::warn!(link = link.0, %violation, "closing a link: the peer broke the protocol");
@@ -373,6 +385,7 @@ impl Node {
         }
         self.sessions_due(now);
         self.sources_due(now);
+        self.quorums_due(now);
         self.mesh.handle_timeout(now.at, &mut self.replica);
     }
 
@@ -385,11 +398,15 @@ impl Node {
             }
             self.publish(now, events);
         }
+        if std::mem::replace(&mut self.turnover, self.replica.turnover()) != self.replica.turnover() {
+            self.sections_changed(now);
+        }
+        self.settle_quorums(now);
         for (session, id, response) in self.acks.due(&self.replica) {
             self.answer(session, id, response);
         }
         // After the answers: the answer to a claim comes before the first word of its source.
-        self.settle_sources();
+        self.settle_sources(now);
         if self.leaving.is_some_and(|written| self.replica.copies(written) > 0 || self.links.is_empty()) {
             self.leaving = None;
             self.outputs.push(Output::Stop { left: true });

@@ -7,7 +7,7 @@ use mangrove_crdt::{
     definition::{Definition, Durability},
     id::{NodeId, SectionId},
     path::Path,
-    policy::{Arbitration, PolicyError, SectionEdit, SectionPolicy},
+    policy::{Arbitration, Founding, PolicyError, SectionEdit, SectionPolicy},
     replica::{AddError, Added, NotHeld, SetError},
     selector::Selector,
     standing::{Revocation, Standing},
@@ -269,8 +269,7 @@ impl Node {
             }
         }
         if policy.arbitration == Arbitration::Quorum {
-            return Err(Refusal::new(Code::Unsupported, root, "this version does not arbitrate by quorum")
-                .hint("declare it with --arbitration available"));
+            policy.founding = Some(self.founding(root, &policy.voters)?);
         }
         let id = policy.id;
         self.replica.declare_section(policy).map_err(|error| policy_refusal(root, &error))?;
@@ -278,6 +277,26 @@ impl Node {
         self.mesh.held(&self.replica, id);
         self.announce(now);
         self.section_answer(id)
+    }
+
+    /// What a section's quorum begins with: the voters that these nodes are at present.
+    fn founding(&self, root: &str, voters: &[NodeId]) -> Result<Founding, Refusal> {
+        let own = self.id();
+        let voter = |node: &NodeId| match *node == own {
+            true => Some(self.replica.vaults.voter()),
+            false => self.replica.node(*node)?.voter,
+        };
+        let known = |node: &NodeId| {
+            voter(node).ok_or_else(|| {
+                let why = format!("{} cannot vote: it runs a version without quorum sections", self.name_of(*node));
+                Refusal::new(Code::Unsupported, root, why)
+            })
+        };
+        Ok(Founding {
+            voters: voters.iter().map(known).collect::<Result<_, _>>()?,
+            lease_ms: self.config.lease.as_millis() as u64,
+            drift_ppm: self.config.drift_ppm,
+        })
     }
 
     fn section_set(&mut self, root: &str, properties: &BTreeMap<String, String>) -> Answer {

@@ -10,7 +10,7 @@
 mod admission;
 mod asked;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +22,6 @@ use mangrove_crdt::{
     arbitration::{Branch, Claim, Contest, Grant, Life},
     id::{NodeId, SectionId, SessionId},
     path::Path,
-    policy::Arbitration,
     replica::Written,
     sabotage::{Sabotage, is},
     stamp::Under,
@@ -30,7 +29,7 @@ use mangrove_crdt::{
     time::Instant,
 };
 
-use super::{ConnectionId, Node, Now, acks::Needs};
+use super::{ConnectionId, Node, Now, acks::Needs, agenda::Agenda};
 use crate::protocol::{self, Authority, Closed, Code, FromNode, Page, Refusal, Response, SourceDetail, SourceRow, SourceState};
 
 /// How many sources one session may have.
@@ -73,6 +72,10 @@ impl Source {
         self.granted.as_ref().filter(|under| self.told == SourceState::Active { epoch: under.epoch })
     }
 
+    fn is_granted(&self, epoch: u64) -> bool {
+        self.granted.as_ref().is_some_and(|under| under.epoch == epoch)
+    }
+
     /// For how long it keeps its branch while its session is lost, if it has one to keep.
     pub fn held_for(&self) -> Option<Duration> {
         (!self.away).then_some(self.hold)
@@ -94,56 +97,6 @@ struct Home {
     heard: Instant,
     /// At which silence its branches are to be gone through next.
     next: Duration,
-}
-
-/// Things to be done, each once, at its time.
-#[derive(Debug)]
-struct Agenda<K> {
-    due: BTreeMap<K, Instant>,
-    order: BTreeSet<(Instant, K)>,
-}
-
-impl<K> Default for Agenda<K> {
-    fn default() -> Self {
-        Agenda { due: BTreeMap::new(), order: BTreeSet::new() }
-    }
-}
-
-impl<K: Ord + Clone> Agenda<K> {
-    /// Something is to be done, unless it is to be done already.
-    fn add(&mut self, what: K, due: Instant) {
-        if !self.due.contains_key(&what) {
-            self.due.insert(what.clone(), due);
-            self.order.insert((due, what));
-        }
-    }
-
-    fn remove(&mut self, what: &K) {
-        if let Some(due) = self.due.remove(what) {
-            self.order.remove(&(due, what.clone()));
-        }
-    }
-
-    fn next(&self) -> Option<Instant> {
-        self.order.first().map(|(due, _)| *due)
-    }
-
-    /// What is due; it is no more to be done.
-    fn take_due(&mut self, now: Instant) -> Vec<K> {
-        let mut due = Vec::new();
-        while self.next().is_some_and(|next| next <= now)
-            && let Some((_, what)) = self.order.pop_first()
-        {
-            self.due.remove(&what);
-            due.push(what);
-        }
-        due
-    }
-
-    fn retain(&mut self, keep: impl Fn(&K) -> bool) {
-        self.due.retain(|what, _| keep(what));
-        self.order.retain(|(_, what)| keep(what));
-    }
 }
 
 /// See the module.
@@ -293,7 +246,7 @@ impl Node {
                 field.contest.set_grant(&branch, grant);
                 Some(branch)
             }
-            Standing::Node(_) | Standing::Revoked(_) | Standing::Session(_) => None,
+            Standing::Node(_) | Standing::Revoked(_) | Standing::Session(_) | Standing::Voters(_) => None,
         }
     }
 
@@ -360,7 +313,7 @@ impl Node {
     }
 
     /// What follows for the sessions here from what is known of a branch.
-    fn judge(&mut self, now: Now, section: SectionId, branch: &Path) {
+    pub(super) fn judge(&mut self, now: Now, section: SectionId, branch: &Path) {
         let own = self.id();
         let Some(known) = self.sources.branch(section, branch) else { return };
         let ours: Vec<Claim> = known.claims().iter().filter(|claim| claim.record.home == own).cloned().collect();
@@ -383,7 +336,7 @@ impl Node {
             let life = |claim: &Claim| self.life(now.at, claim);
             let stands = self.sources.fields.get(&section).map_or(Ok(()), |field| field.contest.stands(branch, &claim.session, life));
             match stands {
-                Ok(()) => self.tell_source(&claim),
+                Ok(()) => self.tell_source(now.at, &claim),
                 Err((other, by)) => {
                     let why = format!("{other} was claimed before, by session {}", by.short());
                     self.close_source(now, claim.session, claim.record.number, Closed::Conflict, &why);
@@ -403,24 +356,30 @@ impl Node {
             return source.granted.is_some();
         }
         let grant = self.sources.branch(source.section, &source.branch).and_then(|branch| branch.grant.as_ref());
-        grant.is_some_and(|grant| grant.is_of(&claim.session) && source.granted.as_ref().is_some_and(|under| under.epoch == grant.epoch))
+        grant.is_some_and(|grant| grant.is_of(&claim.session) && source.is_granted(grant.epoch))
     }
 
     /// Tells a session what its source is now, unless it knows. Authority ends here, at once; it begins when its grant is on the disk.
-    fn tell_source(&mut self, claim: &Claim) {
+    fn tell_source(&mut self, now: Instant, claim: &Claim) {
         let granted = self.is_granted(claim);
         let Some(source) = self.source(claim) else { return };
         let known = self.sources.branch(source.section, &source.branch);
         let grant = known.and_then(|branch| branch.grant.clone());
         let holder = known.and_then(Branch::holder).map(|holder| self.holder_name(holder));
         let epoch = grant.as_ref().map_or(0, |grant| grant.epoch);
+        let quorum = self.quorums.contains(source.section);
+        let acts = !quorum || self.quorums.holds(now, source.section, &source.branch);
+        let refused = quorum.then(|| self.without_majority(source.section, &source.branch)).flatten();
         let state = match (granted, &holder) {
-            (true, _) => SourceState::Active { epoch },
+            (true, _) if acts => SourceState::Active { epoch },
+            // It may get it back, under the same epoch, unless others get it meanwhile.
+            (true, _) => SourceState::Standby { epoch, holder: None, why: refused.unwrap_or_default() },
             (false, Some(name)) if grant.is_some_and(|grant| grant.holder.is_some_and(|(session, _)| session != claim.session)) => {
                 let lost = matches!(source.told, SourceState::Active { .. });
                 let why = if lost { format!("lost to {name}") } else { format!("{name} holds the branch") };
                 SourceState::Standby { epoch, holder, why }
             }
+            (false, _) if refused.is_some() => SourceState::Standby { epoch, holder: None, why: refused.unwrap_or_default() },
             // It waits for its grant.
             (false, _) if matches!(source.told, SourceState::Init) => SourceState::Init,
             (false, _) => SourceState::Standby { epoch, holder: None, why: "nobody holds the branch at present".into() },
@@ -444,7 +403,7 @@ impl Node {
     }
 
     /// What has come to the disk since is told.
-    pub(super) fn settle_sources(&mut self) {
+    pub(super) fn settle_sources(&mut self, now: Now) {
         if self.sources.pending.is_empty() {
             return;
         }
@@ -466,7 +425,7 @@ impl Node {
         });
         for (session, section, branch) in durable {
             if let Some(claim) = self.sources.branch(section, &branch).and_then(|branch| branch.claim(&session)).cloned() {
-                self.tell_source(&claim);
+                self.tell_source(now.at, &claim);
             }
         }
     }
@@ -476,8 +435,14 @@ impl Node {
         if self.sources.due.is_none_or(|due| due > now.at) {
             return;
         }
+        let mut bids: BTreeMap<SectionId, Vec<Path>> = BTreeMap::new();
         for (section, branch) in self.sources.decisions.take_due(now.at) {
-            self.decide(now, section, &branch);
+            if self.decide(now, section, &branch) {
+                bids.entry(section).or_default().push(branch);
+            }
+        }
+        for (section, branches) in bids {
+            self.bid(now, section, branches);
         }
         for (section, branch, session) in self.sources.orphans.take_due(now.at) {
             self.drop_orphan(now, section, &branch, session);
@@ -489,16 +454,25 @@ impl Node {
         self.sources.plan();
     }
 
-    /// A branch has settled: its rightful claim gets it, if it is of this node.
-    fn decide(&mut self, now: Now, section: SectionId, branch: &Path) {
+    /// A branch has settled: its rightful claim gets it, if it is of this node. Says whether the section's voters have to be asked first.
+    fn decide(&mut self, now: Now, section: SectionId, branch: &Path) -> bool {
         let rightful = self.sources.branch(section, branch).and_then(|known| known.rightful(|claim| self.life(now.at, claim))).cloned();
-        let Some(claim) = rightful.filter(|claim| claim.record.home == self.id() && !self.is_granted(claim)) else { return };
+        let Some(claim) = rightful.filter(|claim| claim.record.home == self.id() && !self.is_granted(claim)) else { return false };
         if self.store_refusal.is_some() {
             // A grant must be on the disk: it waits until the disk takes writes again.
             self.sources.decisions.add((section, branch.clone()), now.at.after(self.config.settle));
-            return;
+            return false;
         }
-        let Some(epoch) = self.replica.section(section).map(|held| held.epoch() + 1) else { return };
+        if self.quorums.contains(section) {
+            return true;
+        }
+        let epoch = self.replica.section(section).map_or(0, |held| held.epoch()) + 1;
+        self.grant(now, section, branch, &claim, epoch);
+        false
+    }
+
+    /// A claim of a session here is granted under an epoch.
+    fn grant(&mut self, now: Now, section: SectionId, branch: &Path, claim: &Claim, epoch: u64) {
         let under = Under { epoch, rank: Some(Arc::new(claim.rank())) };
         let source = self.sessions.all.get_mut(&claim.session).and_then(|session| session.sources.get_mut(&claim.record.number));
         let Some(source) = source else { return };
@@ -508,6 +482,28 @@ impl Node {
             return;
         }
         self.wait_for_disk(claim.session, claim.record.number, written);
+    }
+
+    /// The voters have granted a branch. `false` if no session here may have it any more.
+    pub(super) fn take_grant(&mut self, now: Now, section: SectionId, branch: &Path, epoch: u64) -> bool {
+        let rightful = self.sources.branch(section, branch).and_then(|known| known.rightful(|claim| self.life(now.at, claim))).cloned();
+        let Some(claim) = rightful.filter(|claim| claim.record.home == self.id() && self.source(claim).is_some()) else { return false };
+        self.grant(now, section, branch, &claim, epoch);
+        true
+    }
+
+    /// The voters have given a branch to others, or forgotten it: whoever had it here has it no more.
+    pub(super) fn lose_grant(&mut self, section: SectionId, branch: &Path) {
+        let sources = self.sessions.all.values_mut().flat_map(|session| session.sources.values_mut());
+        for source in sources.filter(|source| source.section == section && source.branch == *branch) {
+            source.granted = None;
+        }
+    }
+
+    /// A branch whose voters have refused it is tried again then, if it is wanted yet.
+    pub(super) fn decide_later(&mut self, section: SectionId, branch: &Path, due: Instant) {
+        self.sources.decisions.set((section, branch.clone()), due);
+        self.sources.plan();
     }
 
     fn wait_for_disk(&mut self, session: SessionId, number: u32, written: Option<Written>) {
@@ -576,6 +572,7 @@ impl Node {
         let grant = self.sources.branch(section, branch).and_then(|branch| branch.grant.as_ref());
         if let Some(epoch) = grant.filter(|grant| grant.is_of(&session)).map(|grant| grant.epoch + 1) {
             self.put_grant(now, section, branch, Under { epoch, rank: None }, None);
+            self.give_up(now, section, branch);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Nodes for tests: one alone, with nothing stored and nothing configured; or some that are linked.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -50,6 +50,7 @@ fn started(number: u8, replica: Replica, ms: u64) -> Node {
         pace: Pace::default(),
         retention: Duration::from_secs(1),
         lease: Duration::from_secs(5),
+        drift_ppm: 500,
         settle: Duration::from_millis(300),
         hold_grants: Duration::from_secs(5),
         reconnect_timeout: Duration::from_secs(60),
@@ -71,6 +72,8 @@ pub struct Meshed {
     pub told: Vec<(usize, ConnectionId, FromNode)>,
     links: BTreeMap<(usize, usize), LinkId>,
     disks: Vec<Rows>,
+    /// Nodes that are stopped: nothing reaches them, and no time passes for them until they go on.
+    pub stopped: BTreeSet<usize>,
     answers: BTreeMap<u64, Response>,
     next: u64,
 }
@@ -80,7 +83,16 @@ impl Meshed {
     pub fn new(count: u8) -> Self {
         let nodes: Vec<Node> = (1..=count).map(|number| started(number, Replica::new(run(number, 1)), 0)).collect();
         let disks = vec![BTreeMap::new(); nodes.len()];
-        let mut meshed = Meshed { nodes, ms: 0, told: Vec::new(), links: BTreeMap::new(), disks, answers: BTreeMap::new(), next: 0 };
+        let mut meshed = Meshed {
+            nodes,
+            ms: 0,
+            told: Vec::new(),
+            links: BTreeMap::new(),
+            disks,
+            stopped: BTreeSet::new(),
+            answers: BTreeMap::new(),
+            next: 0,
+        };
         meshed.heal();
         meshed.pass(3_000);
         meshed
@@ -110,12 +122,22 @@ impl Meshed {
 
     /// Cuts the links between one node and all others.
     pub fn cut_off(&mut self, at: usize) {
-        for other in 0..self.nodes.len() {
-            for (a, b) in [(at, other), (other, at)] {
-                if let Some(link) = self.links.remove(&(a, b)) {
-                    self.input(a, Input::LinkDown { link, reason: "cut".into() });
-                }
+        self.split(&[at]);
+    }
+
+    /// Cuts the link between two nodes.
+    pub fn cut(&mut self, one: usize, other: usize) {
+        for (a, b) in [(one, other), (other, one)] {
+            if let Some(link) = self.links.remove(&(a, b)) {
+                self.input(a, Input::LinkDown { link, reason: "cut".into() });
             }
+        }
+    }
+
+    /// Cuts all links between some nodes and the others.
+    pub fn split(&mut self, side: &[usize]) {
+        for other in (0..self.nodes.len()).filter(|other| !side.contains(other)) {
+            side.iter().for_each(|one| self.cut(*one, other));
         }
     }
 
@@ -161,9 +183,10 @@ impl Meshed {
     pub fn pass(&mut self, ms: u64) {
         let end = self.ms + ms;
         loop {
-            let due = self.nodes.iter().filter_map(|node| node.poll_timeout()).map(|(due, _)| due.0.div_ceil(1_000)).min();
+            let running = self.nodes.iter().enumerate().filter(|(at, _)| !self.stopped.contains(at));
+            let due = running.filter_map(|(_, node)| node.poll_timeout()).map(|(due, _)| due.0.div_ceil(1_000)).min();
             self.ms = due.map_or(end, |due| due.clamp(self.ms, end));
-            for at in 0..self.nodes.len() {
+            for at in (0..self.nodes.len()).filter(|at| !self.stopped.contains(at)).collect::<Vec<_>>() {
                 if self.nodes[at].poll_timeout().is_some_and(|(due, _)| due.0 <= self.ms * 1_000) {
                     self.input(at, Input::Timeout);
                 }
@@ -175,7 +198,8 @@ impl Meshed {
         }
     }
 
-    fn now(&self) -> Now {
+    /// The present.
+    pub fn now(&self) -> Now {
         at(self.ms)
     }
 
@@ -205,6 +229,9 @@ impl Meshed {
         let (now, mut moved) = (self.now(), true);
         while std::mem::take(&mut moved) {
             for ((at, other), link) in self.links.clone() {
+                if self.stopped.contains(&at) || self.stopped.contains(&other) {
+                    continue;
+                }
                 while let Some(frame) = self.nodes[at].poll_transmit(now, link, &|_| false) {
                     moved = true;
                     let link = self.links[&(other, at)];

@@ -163,6 +163,8 @@ codes! {
     UnknownSource = 36 "unknown-source",
     /// There is no such session here, or the secret is another's.
     UnknownSession = 37 "unknown-session",
+    /// No majority of the section's voters answers, so that a lease has run out; `who` are those that are missing.
+    NoMajority = 38 "no-majority",
 }
 
 impl fmt::Display for Code {

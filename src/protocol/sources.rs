@@ -186,4 +186,21 @@ pub struct SourceDetail {
     /// For how long the holder is known to live if nothing more is heard of its node, in milliseconds; `None` if nobody holds it.
     #[n(3)]
     pub lease_left_ms: Option<u64>,
+    /// In a section arbitrated by quorum, its voters as the node sees them.
+    #[cbor(n(4), decode_with = "bounded::list", default)]
+    pub voters: Vec<VoterRow>,
+}
+
+/// A voter of a quorum section, as one node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct VoterRow {
+    /// The name of its node, or the first digits of its own id where no node is known to be it any more.
+    #[n(0)]
+    pub node: String,
+    /// Whether its node was heard of lately.
+    #[n(1)]
+    pub heard: bool,
+    /// Whether it has accepted the branch's holder; told by the holder's own node only.
+    #[n(2)]
+    pub holds: Option<bool>,
 }

@@ -380,6 +380,7 @@ fn node_config(config: &Config, identity: &Identity, vault: &Vault, name: String
         pace: Pace { pulse: config.pulse, ..Pace::default() },
         retention: config.retention,
         lease: config.lease,
+        drift_ppm: config.drift_ppm,
         settle: config.settle,
         hold_grants: config.hold_grants,
         reconnect_timeout: config.reconnect_timeout,

@@ -9,18 +9,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use minicbor::{Decode, Encode};
+
 use super::{Ballot, Reply, Request, Unsent, majority_of};
 
 /// The voters of a section, as a numbered step in its history.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Configuration<V> {
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
+pub struct Configuration<V: Ord> {
     /// Counted from 1, which is made with the section and has no predecessor; 0 stands for none.
+    #[n(0)]
     pub number: u64,
     /// Who votes.
+    #[n(1)]
     pub voters: BTreeSet<V>,
 }
 
-impl<V> Default for Configuration<V> {
+impl<V: Ord> Default for Configuration<V> {
     fn default() -> Self {
         Configuration { number: 0, voters: BTreeSet::new() }
     }
@@ -34,13 +38,16 @@ impl<V: Ord> Configuration<V> {
 }
 
 /// Voters proposed to follow a configuration.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Proposal<O, V> {
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
+pub struct Proposal<O, V: Ord> {
     /// The number of the configuration that they follow.
+    #[n(0)]
     pub after: u64,
     /// Under which ballot.
+    #[n(1)]
     pub ballot: Ballot<O>,
     /// Who shall vote.
+    #[n(2)]
     pub voters: BTreeSet<V>,
 }
 
@@ -48,14 +55,14 @@ pub struct Proposal<O, V> {
 ///
 /// The proposer need not be a voter. It keeps nothing durable: what it asked for is under a ballot of its incarnation, which nobody uses again.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Change<O, V> {
+pub struct Change<O, V: Ord> {
     from: Configuration<V>,
     ballot: Ballot<O>,
     stage: Stage<O, V>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-enum Stage<O, V> {
+enum Stage<O, V: Ord> {
     Preparing { wish: BTreeSet<V>, promised: BTreeSet<V>, accepted: Option<Proposal<O, V>> },
     Endorsing { voters: BTreeSet<V>, endorsed: BTreeMap<V, u64> },
     Started { configuration: Configuration<V>, highest: u64 },

@@ -17,7 +17,7 @@
 //!   shell's, D_A from when it last answered that owner. [`Durations::derive`] makes D_A so much longer that it ends later on whatever clocks within the bound. Clocks go on while a machine
 //!   sleeps (`CLOCK_BOOTTIME`), and the owner looks at its own once more before each single write.
 //! - **Getting.** The owner asks all voters; once a majority has told it that nothing live stands in the way, it proposes under an epoch one above the highest that it was told. A voter holds
-//!   the branch for it if no live lease of another is there, and the epoch is above its own highest, which it makes durable before it says so. With a majority of distinct voters before the
+//!   the branch for it if no live lease of another is there, nor above or below it, and the epoch is above its own highest, which it makes durable before it says so. With a majority of distinct voters before the
 //!   deadline the branch is granted. Whatever is not granted is released.
 //! - **Keeping.** One [`Request::Renew`] to each voter renews all that it holds of this owner, whatever the number, even what had lapsed and nobody took. The answer names what was given to
 //!   others, again and again until the owner has heard it. A lease's authority becomes that of round r once a majority of voters that hold it has answered r.
@@ -71,40 +71,83 @@ pub use message::{Refusal, Reply, Request};
 pub use owner::{Event, OWED_MAX, Outcome, Owner};
 pub use voter::{Effects, GIVEN_MAX, LAPSED_MAX, Timer, Vault, Voter};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use minicbor::{Decode, Encode};
+
+use crate::path::Path;
+
+/// What is leased. Branches lie above and below others, and who holds one holds all that is below it.
+pub trait Branch: Clone + Ord {
+    /// Those among some that cannot be held apart from this one: it itself, and those above and below it.
+    fn overlapping<'a, T>(&self, among: &'a BTreeMap<Self, T>) -> impl Iterator<Item = (&'a Self, &'a T)>
+    where
+        Self: 'a,
+    {
+        among.get_key_value(self).into_iter()
+    }
+}
+
+impl Branch for Path {
+    fn overlapping<'a, T>(&self, among: &'a BTreeMap<Self, T>) -> impl Iterator<Item = (&'a Self, &'a T)>
+    where
+        Self: 'a,
+    {
+        let at_or_above: Vec<_> = self.self_and_ancestors().filter_map(|path| among.get_key_value(path)).collect();
+        let prefix = format!("{self}/");
+        let from = among.range::<str, _>((std::ops::Bound::Included(prefix.as_str()), std::ops::Bound::Unbounded));
+        at_or_above.into_iter().chain(from.take_while(move |(path, _)| path.as_str().starts_with(&prefix)))
+    }
+}
+
+/// Without structure: for models and tests.
+impl Branch for u8 {}
+
+/// Without structure: for models and tests.
+impl Branch for u64 {}
+
+/// Without structure: for models and tests.
+impl Branch for &'static str {}
 
 /// Names an attempt: of a lease (never used again by its owner), or of a proposer of a configuration (where greater ballots overrule lesser ones).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
 pub struct Ballot<O> {
     /// Rises with each attempt of the owner.
+    #[n(0)]
     pub counter: u64,
     /// Whose: one incarnation, so that no counter need be durable.
+    #[n(1)]
     pub owner: O,
 }
 
 /// A lease of one branch, as voters hold it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
 pub struct Lease<O> {
     /// The instance.
+    #[n(0)]
     pub ballot: Ballot<O>,
     /// The fence that its values carry.
+    #[n(1)]
     pub epoch: u64,
 }
 
 /// How far the dealings of a voter with one owner have come. It only rises, in this order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Encode, Decode)]
 pub struct Standing {
     /// The run of the voter: with a new one it has forgotten all leases.
+    #[n(0)]
     pub run: u64,
     /// Rises when the voter has forgotten this owner.
+    #[n(1)]
     pub stint: u64,
     /// How often, within the stint, the voter has cleared something that it held for this owner.
+    #[n(2)]
     pub cleared: u64,
 }
 
 /// A request on its way out.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Unsent<O, V, B> {
+pub struct Unsent<O, V: Ord, B> {
     /// To whom.
     pub to: V,
     /// What.

@@ -13,14 +13,14 @@ use holding::{Contact, Holding};
 /// What an owner's shell has to do: send, then tell whoever waits.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[must_use = "requests have to be sent, and whoever waits has to be told"]
-pub struct Outcome<O, V, B> {
+pub struct Outcome<O, V: Ord, B> {
     /// Requests to send, in this order.
     pub sends: Vec<Unsent<O, V, B>>,
     /// What has become of branches.
     pub events: Vec<Event<O, V, B>>,
 }
 
-impl<O, V, B> Default for Outcome<O, V, B> {
+impl<O, V: Ord, B> Default for Outcome<O, V, B> {
     fn default() -> Self {
         Outcome { sends: Vec::new(), events: Vec::new() }
     }
@@ -28,7 +28,7 @@ impl<O, V, B> Default for Outcome<O, V, B> {
 
 /// What has become of a branch.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Event<O, V, B> {
+pub enum Event<O, V: Ord, B> {
     /// It is this owner's, as long as [`Owner::holds`] says so.
     Granted {
         /// What.
@@ -65,7 +65,7 @@ pub enum Event<O, V, B> {
 
 /// An attempt at several branches. Each is decided by itself.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Bid<O, V, B> {
+struct Bid<O, V: Ord, B> {
     until: u64,
     /// Who answered the question.
     told: BTreeSet<V>,
@@ -73,7 +73,7 @@ struct Bid<O, V, B> {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Wish<O, V> {
+struct Wish<O, V: Ord> {
     /// The epoch that it was proposed under, once it was.
     epoch: Option<u64>,
     accepted: BTreeSet<V>,
@@ -86,7 +86,7 @@ struct Wish<O, V> {
 /// The shell passes in what voters reply, and three kinds of deadline as numbers on its own clock: see [`Owner::attempt`] and [`Owner::renew`]. Before every single write it
 /// asks [`Owner::holds`].
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Owner<O, V, B> {
+pub struct Owner<O, V: Ord, B> {
     me: O,
     configuration: Configuration<V>,
     /// Whether a voter that serves this configuration was heard, so that `highest` is not below what the configuration started from.
@@ -159,6 +159,11 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Owner<O, V, B> {
         self.bids.iter().map(|(counter, bid)| (*counter, bid.is_asking()))
     }
 
+    /// Whether a voter holds a branch that was granted, as far as it was heard; `None` for any other branch.
+    pub fn is_held_by(&self, branch: &B, voter: &V) -> Option<bool> {
+        self.holdings.get(branch).map(|holding| holding.holders.contains(voter))
+    }
+
     /// Which voters have not answered the latest renewal.
     pub fn silent(&self) -> impl Iterator<Item = &V> {
         self.contacts.iter().filter(|(_, contact)| contact.answered < self.round).map(|(voter, _)| voter)
@@ -181,6 +186,16 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Owner<O, V, B> {
         self.bids.insert(self.counter, bid);
         let (number, ballot) = (self.configuration.number, self.ballot(self.counter));
         self.to_all(&Request::Ask { number, ballot, branches: branches.into_iter().collect() })
+    }
+
+    /// Counts in this configuration from now on, if it is newer: it was learned from anybody.
+    pub fn learn(&mut self, configuration: Configuration<V>) -> Outcome<O, V, B> {
+        let mut outcome = Outcome::default();
+        if configuration.number > self.configuration.number {
+            self.move_to(configuration, &mut outcome);
+            self.vouched = false;
+        }
+        outcome
     }
 
     /// Renews all that it holds, at each voter with one message, and repeats what they have not answered. What a majority answers has authority
@@ -525,7 +540,7 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Owner<O, V, B> {
     }
 }
 
-impl<O, V, B> Bid<O, V, B> {
+impl<O, V: Ord, B> Bid<O, V, B> {
     /// Whether some branch of it has yet to be proposed.
     fn is_asking(&self) -> bool {
         self.branches.values().any(|wish| wish.epoch.is_none())

@@ -2,29 +2,35 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Ballot, Configuration, Lease, Proposal, Refusal, Reply, Request, Standing};
+use minicbor::{Decode, Encode};
+
+use super::{Ballot, Branch, Configuration, Lease, Proposal, Refusal, Reply, Request, Standing};
 use crate::sabotage::{Sabotage, is};
 
 /// How many give-aways a voter remembers for one owner. Whoever was away for so long that others took more is told that all is void instead.
-pub const GIVEN_MAX: usize = 10_000;
+pub const GIVEN_MAX: usize = 4_000;
 
 /// How many owners without a live lease a voter remembers: incarnations that never return must not pile up.
 pub const LAPSED_MAX: usize = 64;
 
 /// What a voter keeps in its node's vault: with it lost, the voter is lost, and its node comes back as another.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Vault<O, V> {
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Encode, Decode)]
+pub struct Vault<O, V: Ord> {
     /// The highest epoch that it ever accepted in the section, or was handed with a configuration. Never falls.
+    #[n(0)]
     pub highest: u64,
     /// The configuration in force here.
+    #[n(1)]
     pub configuration: Configuration<V>,
     /// The greatest ballot promised, with the number of the configuration that it would follow.
+    #[n(2)]
     pub promised: Option<(u64, Ballot<O>)>,
     /// The proposal accepted to follow the configuration in force, or a later one.
+    #[n(3)]
     pub accepted: Option<Proposal<O, V>>,
 }
 
-impl<O, V> Default for Vault<O, V> {
+impl<O, V: Ord> Default for Vault<O, V> {
     fn default() -> Self {
         Vault { highest: 0, configuration: Configuration::default(), promised: None, accepted: None }
     }
@@ -33,7 +39,7 @@ impl<O, V> Default for Vault<O, V> {
 /// What the voter's shell has to do after a request, in this order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[must_use = "what is promised must be durable before it is said"]
-pub struct Effects<O, V, B> {
+pub struct Effects<O, V: Ord, B> {
     /// The vault has changed: make [`Voter::vault`] durable before any of the replies leaves.
     pub persist: bool,
     /// Timers to start, or to start again from zero.
@@ -42,13 +48,13 @@ pub struct Effects<O, V, B> {
     pub replies: Vec<Reply<O, V, B>>,
 }
 
-impl<O, V, B> Default for Effects<O, V, B> {
+impl<O, V: Ord, B> Default for Effects<O, V, B> {
     fn default() -> Self {
         Effects { persist: false, timers: Vec::new(), replies: Vec::new() }
     }
 }
 
-impl<O, V, B> Effects<O, V, B> {
+impl<O, V: Ord, B> Effects<O, V, B> {
     fn reply(reply: Reply<O, V, B>) -> Self {
         Effects { replies: vec![reply], ..Effects::default() }
     }
@@ -83,7 +89,7 @@ struct Tenant<B> {
 ///
 /// The shell passes each request to [`Voter::handle`] and performs the [`Effects`] in order. It owns the timers.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Voter<O, V, B> {
+pub struct Voter<O, V: Ord, B> {
     me: V,
     run: u64,
     vault: Vault<O, V>,
@@ -96,7 +102,7 @@ pub struct Voter<O, V, B> {
     leases: BTreeMap<B, Lease<O>>,
 }
 
-impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Voter<O, V, B> {
+impl<O: Clone + Ord, V: Clone + Ord, B: Branch> Voter<O, V, B> {
     /// A voter whose vault was made in this very run of its node: it has forgotten nothing. `run` is the node's boot counter.
     pub fn founded(me: V, run: u64, vault: Vault<O, V>) -> Self {
         Voter {
@@ -138,7 +144,7 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Voter<O, V, B> {
         self.quarantined
     }
 
-    /// Whom it holds a branch for, if it does: what stands in the way of others.
+    /// Whom it holds a branch for, if it does: what stands in the way of others, there, above and below.
     pub fn live_lease(&self, branch: &B) -> Option<&Lease<O>> {
         self.leases.get(branch).filter(|lease| self.is_live(&lease.ballot.owner))
     }
@@ -266,16 +272,25 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Voter<O, V, B> {
     /// Puts a lease where no live lease of another is.
     fn hold(&mut self, branch: &B, lease: Lease<O>) {
         let owner = lease.ballot.owner.clone();
-        let before = self.leases.insert(branch.clone(), lease);
-        self.tenant(&owner).held += 1;
-        let Some(Lease { ballot, .. }) = before else { return };
+        let of_others = branch.overlapping(&self.leases).filter(|(_, lease)| lease.ballot.owner != owner);
+        for given in of_others.map(|(branch, _)| branch.clone()).collect::<Vec<_>>() {
+            self.give_away(given);
+        }
+        if self.leases.insert(branch.clone(), lease).is_none() {
+            self.tenant(&owner).held += 1;
+        }
+    }
+
+    /// Clears a lease that has lapsed, since somebody else gets it, or what it overlaps.
+    fn give_away(&mut self, branch: B) {
+        let Some(Lease { ballot, .. }) = self.leases.remove(&branch) else { return };
         let Some(tenant) = self.tenants.get_mut(&ballot.owner) else { return };
         tenant.held -= 1;
-        if ballot.owner == owner || is(Sabotage::GivesQuietly) {
+        if is(Sabotage::GivesQuietly) {
             return;
         }
         tenant.cleared += 1;
-        tenant.given.insert(tenant.cleared, (branch.clone(), ballot.counter));
+        tenant.given.insert(tenant.cleared, (branch, ballot.counter));
         if tenant.given.len() > GIVEN_MAX {
             self.forget(&ballot.owner);
         }
@@ -389,9 +404,10 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Voter<O, V, B> {
         self.tenants.get(owner).is_some_and(|tenant| tenant.live)
     }
 
-    /// The live lease of somebody else on a branch.
+    /// The live lease of somebody else on a branch, or on one above or below it.
     fn in_the_way(&self, branch: &B, owner: &O) -> Option<&Lease<O>> {
-        self.live_lease(branch).filter(|lease| lease.ballot.owner != *owner)
+        let leases = branch.overlapping(&self.leases).map(|(_, lease)| lease);
+        leases.into_iter().find(|lease| lease.ballot.owner != *owner && self.is_live(&lease.ballot.owner))
     }
 
     /// Whether a later instance of the same owner is here already.
@@ -442,6 +458,7 @@ impl<O: Clone + Ord, V: Clone + Ord, B: Clone + Ord> Voter<O, V, B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::Path;
 
     type Machine = Voter<char, u8, &'static str>;
 
@@ -515,6 +532,34 @@ mod tests {
         ];
         assert_eq!(effects, Effects { persist: true, timers: vec![Timer::Lapse('b')], replies });
         assert_eq!(voter.live_lease(&"x"), Some(&held));
+    }
+
+    #[test]
+    fn branches_above_and_below_a_live_lease_are_in_its_way() {
+        let path = |text: &str| Path::parse(text).unwrap();
+        let mut voter: Voter<char, u8, Path> = Voter::founded(1, 7, Vault::default());
+        let _ = voter.handle(Request::Start { configuration: first(), highest: 0 });
+        let mut ask = |owner, epoch, branch: &str| {
+            let ballot = ballot(owner, epoch);
+            let effects = voter.handle(Request::Propose { number: 1, ballot, epoch, granted: None, branches: vec![path(branch)] });
+            let accepted = matches!(effects.replies[..], [Reply::Accepted { .. }]);
+            if owner == 'z' {
+                voter.lapse(&'a');
+            }
+            accepted
+        };
+        assert!(ask('a', 1, "s/a/b"));
+        for branch in ["s/a/b", "s/a", "s", "s/a/b/c"] {
+            assert!(!ask('b', 2, branch), "{branch}");
+        }
+        for branch in ["s/a/bc", "s/b"] {
+            assert!(ask('b', 2, branch), "{branch}");
+        }
+        assert!(ask('z', 3, "other"));
+        // What has lapsed is given away with what lies above or below it, and its owner is told.
+        assert!(ask('c', 4, "s/a/b/c"));
+        let effects = voter.handle(Request::Renew { number: 1, owner: 'a', round: 1, heard: standing(1, 0), anew: false });
+        assert!(matches!(&effects.replies[..], [Reply::Renewed { given, .. }] if given[..] == [(path("s/a/b"), 1)]), "{effects:?}");
     }
 
     #[test]

@@ -554,7 +554,7 @@ impl World {
                     self.adoptions += 1;
                     self.say(|| format!("{at} has adopted {section}"));
                 }
-                Ok(None) => {}
+                Ok(Some(Notice::Letter { .. }) | None) => {}
                 Err(violation) => panic!("{at} finds a violation: {violation}"),
             }
         }

@@ -5,10 +5,16 @@ use crate::node::requests;
 
 impl Node {
     /// What sessions of this node may write as sources at this moment: section, branch, session and epoch.
-    pub fn active_sources(&self) -> impl Iterator<Item = (SectionId, &Path, SessionId, u64)> {
-        self.sessions.all.iter().flat_map(|(id, session)| {
-            session.sources.values().filter_map(|source| Some((source.section, &source.branch, *id, source.active()?.epoch)))
+    pub fn active_sources(&self, now: Now) -> impl Iterator<Item = (SectionId, &Path, SessionId, u64)> {
+        self.sessions.all.iter().flat_map(move |(id, session)| {
+            let acting = session.sources.values().filter(move |source| self.acts(now, source));
+            acting.filter_map(|source| Some((source.section, &source.branch, *id, source.active()?.epoch)))
         })
+    }
+
+    /// Whether this node's clock says that a source which is active may act: always, unless its section's voters have to have said so of late.
+    fn acts(&self, now: Now, source: &Source) -> bool {
+        !self.quorums.contains(source.section) || self.quorums.holds(now.at, source.section, &source.branch)
     }
 
     /// Under what a client may write to a path.
@@ -22,7 +28,7 @@ impl Node {
         path: &Path,
         under: Option<Authority>,
     ) -> Result<Under, Refusal> {
-        if under.is_none() && self.sources.fields.is_empty() {
+        if under.is_none() && self.sources.fields.is_empty() && self.quorums.is_empty() {
             return Ok(Under::default());
         }
         let section = self.replica.section_of(path);
@@ -38,6 +44,7 @@ impl Node {
                 return Err(Refusal::new(Code::UnknownSource, path.as_str(), why));
             };
             return match known.active() {
+                _ if known.is_granted(epoch) && !self.acts(now, known) => Err(self.no_majority(section, path)),
                 Some(active) if active.epoch == epoch => Ok(active.clone()),
                 _ if is(Sabotage::StaleEpochs) => {
                     let rank = claimed.and_then(|(_, branch)| branch.claim(&session?)).map(|claim| Arc::new(claim.rank()));
@@ -47,11 +54,20 @@ impl Node {
             };
         }
         let Some((branch, known)) = claimed else {
+            if self.quorums.contains(section) {
+                let why = "its section is arbitrated by quorum and takes writes of sources only";
+                return Err(
+                    Refusal::new(Code::QuorumOnly, path.as_str(), why).hint("claim it, or a branch above it: mangrove source claim")
+                );
+            }
             let epoch = contest.map_or(0, |contest| contest.open_epoch(path));
             return Ok(Under { epoch, rank: None });
         };
         let claim = session.and_then(|id| known.claim(&id));
         let own = own.zip(claim).and_then(|(sources, claim)| sources.get(&claim.record.number));
+        if let Some(own) = own.filter(|own| own.granted.is_some() && !self.acts(now, own)) {
+            return Err(self.no_majority(own.section, path));
+        }
         if let Some(active) = own.and_then(Source::active) {
             return Ok(active.clone());
         }
@@ -122,8 +138,9 @@ impl Node {
         let known = self.sources.branch(section, &path).ok_or_else(|| {
             Refusal::new(Code::UnknownSource, path.as_str(), "nobody has claimed this branch").hint("see: mangrove source ls")
         })?;
-        let arbitration = self.replica.policy(section).map_or(Arbitration::Available, |policy| policy.arbitration);
+        let arbitration = self.replica.policy(section).map(|policy| policy.arbitration).unwrap_or_default();
         let lease_left = known.holder().map(|claim| match claim.record.home == self.id() {
+            true if self.quorums.contains(section) => self.authority_left(now.at, section, &path),
             true => self.lease(),
             false => self.away_after(&claim.record).saturating_sub(now.at.since(self.heard(&claim.record.home))),
         });
@@ -132,11 +149,13 @@ impl Node {
             queue: known.claims().iter().map(|claim| self.claim_row(claim)).collect(),
             arbitration: arbitration.to_string(),
             lease_left_ms: lease_left.map(|left| left.as_millis() as u64),
+            voters: self.voter_rows(now.at, section, Some(&path)),
         })))
     }
 
     /// The first of some topics whose branch another session has claimed.
     pub(in crate::node) fn claimed_by_others(&self, now: Now, connection: ConnectionId, paths: &[Path]) -> Option<Refusal> {
-        paths.iter().find_map(|path| self.authority(now, connection, path, None).err())
+        let refused = |path: &Path| self.authority(now, connection, path, None).err().filter(|refusal| refusal.code != Code::QuorumOnly);
+        paths.iter().find_map(refused)
     }
 }

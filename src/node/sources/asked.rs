@@ -17,9 +17,6 @@ impl Node {
         self.writable()?;
         let branch = requests::parse_topic_path(branch)?;
         let section = self.locate(&branch)?;
-        if self.replica.policy(section).is_some_and(|policy| policy.arbitration == Arbitration::Quorum) {
-            return Err(Refusal::new(Code::QuorumOnly, branch.as_str(), "this version of the node arbitrates available sections only"));
-        }
         let (id, _) = self.open_session(now, connection)?;
         let life = |claim: &Claim| self.life(now.at, claim);
         if let Some(field) = self.sources.fields.get(&section) {

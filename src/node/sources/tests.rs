@@ -6,8 +6,8 @@ use super::super::testing::Meshed;
 use super::*;
 use crate::protocol::{Request, SetBatch, SetItem, Target, TopicSpec};
 
-const PATH: &str = "s/a/t";
-const BRANCH: &str = "s/a";
+pub const PATH: &str = "s/a/t";
+pub const BRANCH: &str = "s/a";
 const SETTLE: u64 = 300;
 
 /// So many nodes that hold one section, `s`, with a topic in it.
@@ -20,7 +20,7 @@ fn meshed(count: u8) -> Meshed {
     meshed
 }
 
-fn try_claim(meshed: &mut Meshed, at: usize, client: ConnectionId, branch: &str, priority: i32, wait: bool) -> Result<u32, Refusal> {
+pub fn try_claim(meshed: &mut Meshed, at: usize, client: ConnectionId, branch: &str, priority: i32, wait: bool) -> Result<u32, Refusal> {
     match meshed.ask(at, client, Request::SourceClaim { branch: branch.into(), priority, wait, hold_ms: None }) {
         Response::Claimed { source } => Ok(source),
         Response::Refused(refusal) => Err(refusal),
@@ -28,11 +28,11 @@ fn try_claim(meshed: &mut Meshed, at: usize, client: ConnectionId, branch: &str,
     }
 }
 
-fn claim(meshed: &mut Meshed, at: usize, client: ConnectionId, branch: &str) -> u32 {
+pub fn claim(meshed: &mut Meshed, at: usize, client: ConnectionId, branch: &str) -> u32 {
     try_claim(meshed, at, client, branch, 0, true).unwrap()
 }
 
-fn set_under(meshed: &mut Meshed, at: usize, client: ConnectionId, value: &str, under: Option<Authority>) -> Result<(), Code> {
+pub fn set_under(meshed: &mut Meshed, at: usize, client: ConnectionId, value: &str, under: Option<Authority>) -> Result<(), Code> {
     let items = vec![SetItem { target: Target::Path(PATH.into()), value: value.into() }];
     match meshed.ask(at, client, Request::Set(SetBatch { items, add: None, durability: None, under })) {
         Response::Written { refused, .. } if refused.is_empty() => Ok(()),
@@ -42,11 +42,11 @@ fn set_under(meshed: &mut Meshed, at: usize, client: ConnectionId, value: &str, 
     }
 }
 
-fn set(meshed: &mut Meshed, at: usize, client: ConnectionId, value: &str) -> Result<(), Code> {
+pub fn set(meshed: &mut Meshed, at: usize, client: ConnectionId, value: &str) -> Result<(), Code> {
     set_under(meshed, at, client, value, None)
 }
 
-fn value(meshed: &Meshed, at: usize) -> String {
+pub fn value(meshed: &Meshed, at: usize) -> String {
     let replica = meshed.nodes[at].replica();
     let path = Path::parse(PATH).unwrap();
     let write = replica.value(replica.section_of(&path), &path);
@@ -54,7 +54,7 @@ fn value(meshed: &Meshed, at: usize) -> String {
 }
 
 /// The states that a client was told of its source since this was asked last.
-fn states(meshed: &mut Meshed, client: ConnectionId) -> Vec<SourceState> {
+pub fn states(meshed: &mut Meshed, client: ConnectionId) -> Vec<SourceState> {
     let told = std::mem::take(&mut meshed.told);
     let (own, other): (Vec<_>, Vec<_>) = told.into_iter().partition(|(_, to, _)| *to == client);
     meshed.told = other;
@@ -65,7 +65,7 @@ fn states(meshed: &mut Meshed, client: ConnectionId) -> Vec<SourceState> {
     own.into_iter().filter_map(state).collect()
 }
 
-fn rows(meshed: &mut Meshed, at: usize) -> Vec<SourceRow> {
+pub fn rows(meshed: &mut Meshed, at: usize) -> Vec<SourceRow> {
     let client = meshed.client(at);
     match meshed.ask(at, client, Request::Sources { page: Page::default() }) {
         Response::Sources { rows, next: None } => rows,
@@ -74,7 +74,7 @@ fn rows(meshed: &mut Meshed, at: usize) -> Vec<SourceRow> {
 }
 
 /// All nodes list the same.
-fn agree(meshed: &mut Meshed) -> Vec<SourceRow> {
+pub fn agree(meshed: &mut Meshed) -> Vec<SourceRow> {
     let first = rows(meshed, 0);
     for at in 1..meshed.nodes.len() {
         assert_eq!(rows(meshed, at), first, "node {at}");
@@ -82,7 +82,7 @@ fn agree(meshed: &mut Meshed) -> Vec<SourceRow> {
     first
 }
 
-fn active(epoch: u64) -> SourceState {
+pub fn active(epoch: u64) -> SourceState {
     SourceState::Active { epoch }
 }
 

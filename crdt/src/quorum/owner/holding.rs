@@ -14,7 +14,7 @@ pub const OWED_MAX: usize = 10_000;
 
 /// A lease that a majority accepted.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Holding<V> {
+pub(super) struct Holding<V: Ord> {
     pub(super) counter: u64,
     pub(super) epoch: u64,
     /// How long it has authority at least, whatever becomes of `holders`.

@@ -1,0 +1,253 @@
+//! Quorum sections over several nodes, in virtual time.
+
+use super::super::{
+    ConnectionId,
+    sources::tests::{BRANCH, PATH, active, agree, claim, set, states, value},
+    testing::Meshed,
+};
+use super::*;
+use crate::protocol::{Request as Asked, Response, SourceState, TopicSpec};
+
+/// So many nodes that hold one section, `s`, on which some of them vote, with a topic in it.
+fn meshed(count: u8, voters: &str) -> Meshed {
+    let mut meshed = Meshed::new(count);
+    let operator = meshed.client(0);
+    let properties = BTreeMap::from([("arbitration".into(), "quorum".into()), ("voters".into(), voters.into())]);
+    let added = meshed.ask(0, operator, Asked::SectionAdd { root: "s".into(), properties });
+    assert!(matches!(added, Response::Section(_)), "{added:?}");
+    meshed.ask(0, operator, Asked::TopicsAdd { topic: TopicSpec::of("binary"), paths: vec![PATH.into()] });
+    meshed.pass(2_000);
+    meshed
+}
+
+fn set_voters(meshed: &mut Meshed, at: usize, voters: &str) {
+    let operator = meshed.client(at);
+    let properties = BTreeMap::from([("voters".into(), voters.into())]);
+    let set = meshed.ask(at, operator, Asked::SectionSet { root: "s".into(), properties });
+    assert!(matches!(set, Response::Section(_)), "{set:?}");
+}
+
+fn section(meshed: &Meshed) -> SectionId {
+    meshed.nodes[0].replica().section_of(&Path::parse(PATH).unwrap())
+}
+
+/// The configurations that the nodes' voters serve.
+fn numbers(meshed: &Meshed) -> Vec<u64> {
+    let section = section(meshed);
+    meshed.nodes.iter().map(|node| node.replica().vaults.get(section).map_or(0, |vault| vault.configuration.number)).collect()
+}
+
+/// Which nodes' sessions may write at present.
+fn acting(meshed: &Meshed) -> Vec<usize> {
+    let acts = |at: &usize| meshed.nodes[*at].active_sources(meshed.now()).next().is_some();
+    (0..meshed.nodes.len()).filter(acts).collect()
+}
+
+/// Time passes, and at no moment two nodes may write.
+fn pass(meshed: &mut Meshed, ms: u64) {
+    for _ in 0..ms / 20 {
+        meshed.pass(20);
+        let acting = acting(meshed);
+        assert!(acting.len() <= 1, "at {} ms: {acting:?}", meshed.ms);
+    }
+}
+
+fn is_standby(state: &SourceState, why: &str) -> bool {
+    matches!(state, SourceState::Standby { why: said, .. } if said.contains(why))
+}
+
+/// The first is active under epoch 1, the second stands by.
+fn two_claims(meshed: &mut Meshed) -> (ConnectionId, ConnectionId) {
+    let (one, two) = (meshed.client(0), meshed.client(1));
+    claim(meshed, 0, one, BRANCH);
+    claim(meshed, 1, two, BRANCH);
+    pass(meshed, 1_000);
+    assert_eq!(states(meshed, one), [active(1)]);
+    assert!(is_standby(&states(meshed, two)[0], "holds the branch"));
+    (one, two)
+}
+
+#[test]
+fn a_section_takes_writes_of_its_sources_only() {
+    let mut meshed = meshed(3, "own,n2,n3");
+    let other = meshed.client(2);
+    assert_eq!(set(&mut meshed, 2, other, "plain"), Err(Code::QuorumOnly));
+    let (one, two) = two_claims(&mut meshed);
+    assert_eq!(set(&mut meshed, 0, one, "one"), Ok(()));
+    assert_eq!(set(&mut meshed, 1, two, "two"), Err(Code::Exclusive));
+    assert_eq!([value(&meshed, 0), value(&meshed, 2)], ["one", "one"]);
+    let Response::Source(detail) = meshed.ask(0, one, Asked::SourceShow { branch: BRANCH.into() }) else { panic!("refused") };
+    assert_eq!((detail.arbitration.as_str(), detail.voters.len()), ("quorum", 3));
+    assert!(detail.voters.iter().all(|voter| voter.heard && voter.holds == Some(true)), "{detail:?}");
+    assert!((3_000..=5_000).contains(&detail.lease_left_ms.unwrap()), "{detail:?}");
+    agree(&mut meshed);
+}
+
+#[test]
+fn it_passes_on_as_soon_as_it_is_given_up() {
+    let mut meshed = meshed(3, "own,n2,n3");
+    let (one, two) = two_claims(&mut meshed);
+    meshed.ask(0, one, Asked::SourceClose { source: 1 });
+    pass(&mut meshed, 1_000);
+    assert_eq!(states(&mut meshed, two).last(), Some(&active(2)));
+    assert_eq!(set(&mut meshed, 1, two, "two"), Ok(()));
+    assert_eq!(value(&meshed, 0), "two");
+    meshed.ask(1, two, Asked::SourceClose { source: 1 });
+    assert_eq!(set(&mut meshed, 1, two, "plain"), Err(Code::QuorumOnly));
+    agree(&mut meshed);
+}
+
+#[test]
+fn who_is_cut_off_stops_before_the_next_begins() {
+    let mut meshed = meshed(3, "own,n2,n3");
+    let (one, two) = two_claims(&mut meshed);
+    set(&mut meshed, 0, one, "before").unwrap();
+    meshed.cut_off(0);
+    pass(&mut meshed, 2_000);
+    assert_eq!(set(&mut meshed, 0, one, "its lease runs"), Ok(()));
+    pass(&mut meshed, 3_500);
+    let told = states(&mut meshed, one);
+    assert!(is_standby(told.last().unwrap(), "missing: n2, n3"), "{told:?}");
+    assert_eq!(set(&mut meshed, 0, one, "late"), Err(Code::NoMajority));
+    pass(&mut meshed, 5_000);
+    assert_eq!(states(&mut meshed, two).last(), Some(&active(2)));
+    assert_eq!(set(&mut meshed, 1, two, "after"), Ok(()));
+    meshed.heal();
+    pass(&mut meshed, 3_000);
+    assert!(is_standby(states(&mut meshed, one).last().unwrap(), "holds the branch"));
+    assert_eq!(set(&mut meshed, 0, one, "later"), Err(Code::Exclusive));
+    assert_eq!([value(&meshed, 0), value(&meshed, 2)], ["after", "after"]);
+    agree(&mut meshed);
+}
+
+#[test]
+fn who_is_back_before_others_took_it_goes_on_under_the_same_epoch() {
+    let mut meshed = meshed(3, "own,n2,n3");
+    let one = meshed.client(0);
+    claim(&mut meshed, 0, one, BRANCH);
+    pass(&mut meshed, 1_000);
+    assert_eq!(states(&mut meshed, one), [active(1)]);
+    meshed.cut_off(0);
+    pass(&mut meshed, 8_000);
+    assert_eq!(set(&mut meshed, 0, one, "late"), Err(Code::NoMajority));
+    meshed.heal();
+    pass(&mut meshed, 4_000);
+    let told = states(&mut meshed, one);
+    assert!(matches!(told.last(), Some(SourceState::Active { .. })), "{told:?}");
+    assert_eq!(set(&mut meshed, 0, one, "again"), Ok(()));
+}
+
+#[test]
+fn a_holder_that_stands_still_for_longer_than_its_lease_writes_nothing_after() {
+    let mut meshed = meshed(3, "own,n2,n3");
+    let (one, two) = two_claims(&mut meshed);
+    meshed.stopped.insert(0);
+    pass(&mut meshed, 12_000);
+    assert_eq!(states(&mut meshed, two).last(), Some(&active(2)));
+    set(&mut meshed, 1, two, "after").unwrap();
+    // It goes on, and its client's write is the first thing that it sees.
+    meshed.stopped.clear();
+    assert_ne!(set(&mut meshed, 0, one, "late"), Ok(()));
+    pass(&mut meshed, 2_000);
+    assert_eq!([value(&meshed, 0), value(&meshed, 1)], ["after", "after"]);
+}
+
+#[test]
+fn a_split_without_a_majority_grants_nothing_and_says_who_is_missing() {
+    let mut meshed = meshed(4, "own,n2,n3,n4");
+    meshed.split(&[0, 1]);
+    let clients: Vec<ConnectionId> = [0, 2].map(|at| meshed.client(at)).to_vec();
+    claim(&mut meshed, 0, clients[0], BRANCH);
+    claim(&mut meshed, 2, clients[1], BRANCH);
+    pass(&mut meshed, 10_000);
+    for (client, missing) in clients.iter().zip(["missing: n3, n4", "missing: n2, own"]) {
+        let told = states(&mut meshed, *client);
+        assert!(told.iter().all(|state| matches!(state, SourceState::Standby { .. })), "{told:?}");
+        assert!(is_standby(told.last().unwrap(), missing), "{told:?}");
+    }
+    meshed.heal();
+    pass(&mut meshed, 5_000);
+    assert_eq!(acting(&meshed).len(), 1);
+    agree(&mut meshed);
+}
+
+#[test]
+fn voters_that_start_again_are_silent_for_as_long_as_what_they_have_forgotten_may_live() {
+    let mut meshed = meshed(3, "own,n2,n3");
+    let (_, two) = two_claims(&mut meshed);
+    // Two of three forget their leases while the holder is cut off: nobody else may have it until its lease has run out.
+    meshed.cut_off(0);
+    let cut = meshed.ms;
+    for at in [1, 2] {
+        meshed.restart(at);
+    }
+    meshed.cut_off(0);
+    let back = meshed.client(1);
+    claim(&mut meshed, 1, back, "s/b");
+    pass(&mut meshed, 3_000);
+    assert_eq!(acting(&meshed), [0], "since {} ms", meshed.ms - cut);
+    pass(&mut meshed, 8_000);
+    assert!(states(&mut meshed, back).contains(&active(2)), "they answer again");
+    assert_eq!(states(&mut meshed, two), []);
+}
+
+#[test]
+fn letters_find_voters_over_a_chain() {
+    let mut meshed = meshed(4, "n4");
+    for (a, b) in [(0, 2), (0, 3), (1, 3)] {
+        meshed.cut(a, b);
+    }
+    pass(&mut meshed, 3_000);
+    let one = meshed.client(0);
+    claim(&mut meshed, 0, one, BRANCH);
+    pass(&mut meshed, 3_000);
+    assert_eq!(states(&mut meshed, one), [active(1)]);
+    pass(&mut meshed, 10_000);
+    assert_eq!(set(&mut meshed, 0, one, "far"), Ok(()));
+    assert_eq!(states(&mut meshed, one), []);
+}
+
+#[test]
+fn a_voter_that_has_lost_its_disk_is_another_one_and_votes_once_the_others_agree() {
+    let mut meshed = meshed(3, "own,n2,n3");
+    let (one, _) = two_claims(&mut meshed);
+    let before = meshed.nodes[2].replica().vaults.voter();
+    meshed.forget(2);
+    assert_ne!(meshed.nodes[2].replica().vaults.voter(), before);
+    pass(&mut meshed, 15_000);
+    assert_eq!(numbers(&meshed), [2, 2, 2]);
+    let after = meshed.nodes[2].replica().vaults.voter();
+    let section = section(&meshed);
+    let configuration = meshed.nodes[0].replica().vaults.get(section).unwrap().configuration.clone();
+    assert!(configuration.voters.contains(&after) && !configuration.voters.contains(&before));
+    // It has a vote that counts.
+    assert_eq!(set(&mut meshed, 0, one, "on"), Ok(()));
+    meshed.cut_off(1);
+    pass(&mut meshed, 20_000);
+    assert_eq!(set(&mut meshed, 0, one, "on and on"), Ok(()));
+    assert!(states(&mut meshed, one).iter().all(|state| matches!(state, SourceState::Active { .. })));
+}
+
+#[test]
+fn voters_wished_for_on_both_sides_of_a_split_never_make_two_majorities() {
+    let mut meshed = meshed(5, "own,n2,n3");
+    let (one, two) = (meshed.client(0), meshed.client(4));
+    meshed.split(&[0, 1]);
+    set_voters(&mut meshed, 0, "own,n2");
+    set_voters(&mut meshed, 4, "n3,n4,n5");
+    claim(&mut meshed, 0, one, BRANCH);
+    claim(&mut meshed, 4, two, BRANCH);
+    pass(&mut meshed, 30_000);
+    assert_eq!(acting(&meshed), [0]);
+    assert_eq!(numbers(&meshed), [2, 2, 1, 0, 0]);
+    // One of the wishes stands once they are joined, and whoever votes then is known everywhere.
+    meshed.heal();
+    pass(&mut meshed, 40_000);
+    assert_eq!(acting(&meshed), [0], "the holder has gone on");
+    let shown: Vec<Vec<String>> = (0..5)
+        .map(|at| meshed.nodes[at].voter_rows(meshed.now().at, section(&meshed), None).into_iter().map(|voter| voter.node).collect())
+        .collect();
+    assert!(shown.iter().all(|voters| *voters == shown[0]), "{shown:?}");
+    assert!([vec!["own", "n2"], vec!["n3", "n4", "n5"]].iter().any(|wish| wish.iter().all(|name| shown[0].contains(&(*name).to_owned()))));
+    assert_eq!(set(&mut meshed, 0, one, "on"), Ok(()));
+}
