@@ -69,6 +69,14 @@ pub enum Sabotage {
     StartsFromNothing,
     /// Quorum: an owner counts voters that pause like any others.
     CountsPaused,
+    /// Quorum: a voter that starts again answers at once.
+    NoQuarantine,
+    /// Quorum: an owner's authority begins when its voters have answered.
+    CountsFromAnswer,
+    /// Quorum: a holder does not look at the clock before it writes.
+    TrustsLease,
+    /// Quorum: a voter answers before its vault is on the disk.
+    EarlyWord,
 }
 
 #[cfg(feature = "sabotage")]

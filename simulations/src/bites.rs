@@ -78,6 +78,12 @@ pub const ALL: &[Bite] = &[
     rule("keeps-lost", "a source does not notice that its branch has gone to another", Sabotage::KeepsLost, "available-sources", Some(0)),
     rule("no-succession", "the silence of a home is not noticed", Sabotage::NoSuccession, "available-sources", Some(4)),
     rule("early-grant", "a source is active before its grant is on the disk", Sabotage::EarlyGrant, "available-sources", Some(52)),
+    rule("overwrites", "a voter takes a branch away from a live lease", Sabotage::Overwrites, "quorum-sources", Some(0)),
+    rule("no-quarantine", "a voter that starts again answers at once", Sabotage::NoQuarantine, "quorum-sources", Some(0)),
+    rule("counts-from-answer", "a lease runs from when its voters have answered", Sabotage::CountsFromAnswer, "quorum-sources", Some(0)),
+    rule("trusts-lease", "a holder does not look at the clock before it writes", Sabotage::TrustsLease, "quorum-sources", Some(0)),
+    rule("gives-quietly", "a voter does not tell what it has given to others", Sabotage::GivesQuietly, "quorum-sources", Some(0)),
+    rule("early-word", "a voter answers before its vault is on the disk", Sabotage::EarlyWord, "quorum-sources", Some(0)),
     around(
         "same-nonce",
         "a restored backup repeats its run's numbers and automerge actor",

@@ -18,6 +18,8 @@ pub struct Clock {
     offset: i64,
     /// How far the wall clock jumps forth and back.
     strobe: i64,
+    /// The greatest deviation that they have ever had, in parts per million.
+    worst: f64,
 }
 
 /// How long a wall clock that jumps forth and back stays before it jumps again.
@@ -26,7 +28,7 @@ const STROBE_EVERY: Time = 100_000;
 impl Clock {
     /// Clocks that read `mono` microseconds at the beginning of the run.
     pub fn new(mono: u64, ppm: f64, offset_us: i64) -> Self {
-        Clock { anchor: 0, mono, ppm: ppm.clamp(-100_000.0, 100_000.0), offset: offset_us - mono as i64, strobe: 0 }
+        Clock { anchor: 0, mono, ppm: ppm.clamp(-100_000.0, 100_000.0), offset: offset_us - mono as i64, strobe: 0, worst: ppm.abs() }
     }
 
     fn mono(&self, now: Time) -> u64 {
@@ -67,11 +69,17 @@ impl Clock {
         self.strobe = by_us;
     }
 
+    /// Whether they have always run that well.
+    pub fn kept_within(&self, ppm: f64) -> bool {
+        self.worst <= ppm
+    }
+
     /// Both run at another rate from now on.
     pub fn drift(&mut self, now: Time, ppm: f64) {
         self.mono = self.mono(now);
         self.anchor = now;
         self.ppm = ppm.clamp(-100_000.0, 100_000.0);
+        self.worst = self.worst.max(ppm.abs());
     }
 }
 

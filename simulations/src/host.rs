@@ -333,7 +333,7 @@ impl Host {
                 limits: scenario.config.limits,
             },
             retention: scenario.config.retention,
-            drift_ppm: 500,
+            drift_ppm: scenario.config.drift_max_ppm,
             lease: scenario.config.lease,
             settle: scenario.config.settle,
             hold_grants: scenario.config.hold,

@@ -248,6 +248,9 @@ pub(crate) struct Policy {
     /// The nodes that vote in a quorum section, separated by commas
     #[arg(long, value_name = "NODES")]
     pub(crate) voters: Option<String>,
+    /// For how long a source in a quorum section may go on without its voters, such as 5s; fixed when the section is added
+    #[arg(long, value_name = "TIME")]
+    pub(crate) lease: Option<String>,
     /// Where a write must be before it is acknowledged: memory, disk or mesh(k)
     #[arg(long, value_name = "WHERE")]
     pub(crate) durability: Option<String>,

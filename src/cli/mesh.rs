@@ -7,7 +7,7 @@ use serde_json::json;
 use super::args::{Invite, LinksCommand, NodeCommand, Policy, SectionCommand};
 use super::output::{bytes_text, count_text, duration_text, plural, time_text};
 use super::{Context, Failure};
-use crate::protocol::{LinkRow, NodeRow, SectionRow, Status};
+use crate::protocol::{LinkRow, NodeRow, SectionRow, Status, VoterRow};
 
 pub(super) async fn status(context: &mut Context) -> Result<(), Failure> {
     let status = context.connect().await?.status().await?;
@@ -188,8 +188,13 @@ pub(super) async fn section(context: &mut Context, command: SectionCommand) -> R
 
 impl Policy {
     fn into_properties(self) -> BTreeMap<String, String> {
-        let named =
-            [("arbitration", self.arbitration), ("voters", self.voters), ("durability", self.durability), ("retention", self.retention)];
+        let named = [
+            ("arbitration", self.arbitration),
+            ("voters", self.voters),
+            ("lease", self.lease),
+            ("durability", self.durability),
+            ("retention", self.retention),
+        ];
         let named = named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         named.chain(self.properties).collect()
     }
@@ -224,6 +229,10 @@ fn show_section(context: &mut Context, row: &SectionRow) -> Result<(), Failure> 
     ];
     if row.held {
         fields.push(("topics", format!("{}, {}", count_text(row.topics), bytes_text(row.value_bytes))));
+    }
+    if !row.voting.is_empty() {
+        let voter = |voter: &VoterRow| if voter.heard { voter.node.clone() } else { format!("{} (silent)", voter.node) };
+        fields.push(("voting", row.voting.iter().map(voter).collect::<Vec<_>>().join(", ")));
     }
     if let Some(digest) = &row.digest {
         fields.push(("digest", digest.clone()));
@@ -292,6 +301,7 @@ mod tests {
         let policy = Policy {
             arbitration: Some("quorum".into()),
             voters: None,
+            lease: None,
             durability: None,
             retention: Some("7d".into()),
             properties: vec![("x".into(), "y".into())],

@@ -20,6 +20,7 @@ use mangrove_crdt::{
     path::Path,
     policy::Arbitration,
     quorum::{self, Ballot, Change, Configuration, Durations, Event, Outcome, Unsent, Voter},
+    sabotage::{Sabotage, is},
     stamp::Under,
     standing::{Standing, VotersRecord},
     time::Instant,
@@ -148,7 +149,8 @@ impl Quorums {
 
     /// Whether this node may act for a branch that it was granted, by its clock.
     pub fn holds(&self, now: Instant, section: SectionId, branch: &Path) -> bool {
-        self.owners.get(&section).is_some_and(|owning| owning.owner.holds(branch, now.0).is_some())
+        let at = if is(Sabotage::TrustsLease) { 0 } else { now.0 };
+        self.owners.get(&section).is_some_and(|owning| owning.owner.holds(branch, at).is_some())
     }
 }
 
@@ -205,7 +207,8 @@ impl Node {
             Some(vault) => {
                 let due = now.at.after(Duration::from_micros(durations.quarantine_us));
                 self.quorums.timers.set((section, Step::Voter(quorum::Timer::Quarantine)), due);
-                Voter::restarted(me, run, vault.clone())
+                let restarted = if is(Sabotage::NoQuarantine) { Voter::founded } else { Voter::restarted };
+                restarted(me, run, vault.clone())
             }
             None => Voter::founded(me, run, quorum::Vault::default()),
         };
@@ -271,7 +274,7 @@ impl Node {
                 }
             }
             let vaults = &self.replica.vaults;
-            let sayable = self.quorums.unsaid.front().is_some_and(|(version, ..)| vaults.is_durable(*version));
+            let sayable = self.quorums.unsaid.front().is_some_and(|(version, ..)| vaults.is_durable(*version) || is(Sabotage::EarlyWord));
             if !sayable {
                 return;
             }
@@ -459,7 +462,8 @@ impl Node {
 
     fn renew(&mut self, now: Now, section: SectionId) {
         let Some(owning) = self.quorums.owners.get_mut(&section) else { return };
-        let sends = owning.owner.renew(now.at.0, now.at.after(owning.authority).0);
+        let late = if is(Sabotage::CountsFromAnswer) { owning.authority } else { Duration::ZERO };
+        let sends = owning.owner.renew(now.at.0, now.at.after(owning.authority + late).0);
         if !sends.is_empty() {
             let due = now.at.after(owning.authority / 3);
             self.quorums.timers.add((section, Step::Renew), due);

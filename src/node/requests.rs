@@ -59,12 +59,12 @@ impl Node {
                 done(Response::Done)
             }
             Request::SectionAdd { root, properties } => self.section_add(now, &root, &properties),
-            Request::Sections => done(Response::Sections(self.section_rows())),
+            Request::Sections => done(Response::Sections(self.section_rows(now))),
             Request::SectionShow { root } => {
                 let section = self.find_section(&root)?;
-                done(Response::Section(Box::new(self.section_row(section))))
+                done(Response::Section(Box::new(self.section_row(now, section))))
             }
-            Request::SectionSet { root, properties } => self.section_set(&root, &properties),
+            Request::SectionSet { root, properties } => self.section_set(now, &root, &properties),
             Request::SectionRemove { root } => {
                 self.writable()?;
                 let section = self.find_section(&root)?;
@@ -78,7 +78,7 @@ impl Node {
                 self.replica.set_released(section, false);
                 self.hold(section);
                 self.announce(now);
-                self.section_answer(section)
+                self.section_answer(now, section)
             }
             Request::SectionDrop { root, force } => self.section_drop(now, &root, force),
             Request::TopicsAdd { topic, paths } => self.topics_add(&topic, &paths),
@@ -239,9 +239,9 @@ impl Node {
         })
     }
 
-    fn section_answer(&mut self, section: SectionId) -> Answer {
+    fn section_answer(&mut self, now: Now, section: SectionId) -> Answer {
         let (_, needs) = self.done_mesh()?;
-        Ok((Response::Section(Box::new(self.section_row(section))), needs))
+        Ok((Response::Section(Box::new(self.section_row(now, section))), needs))
     }
 
     fn section_add(&mut self, now: Now, root: &str, properties: &BTreeMap<String, String>) -> Answer {
@@ -254,12 +254,14 @@ impl Node {
         let mut id = [0; 8];
         hasher.finalize_xof().fill(&mut id);
         let mut policy = SectionPolicy::new(SectionId(u64::from_be_bytes(id)), path);
+        let mut lease = None;
         for (key, value) in properties {
             match key.as_str() {
                 "arbitration" => {
                     policy.arbitration =
                         value.parse::<Arbitration>().map_err(|error| Refusal::new(Code::InvalidRequest, root, error.to_string()))?;
                 }
+                "lease" => lease = Some(lease_ms(root, value)?),
                 _ => {
                     let edit = self.section_property(root, key, value)?;
                     policy.durability = edit.durability.unwrap_or(policy.durability);
@@ -269,18 +271,23 @@ impl Node {
             }
         }
         if policy.arbitration == Arbitration::Quorum {
-            policy.founding = Some(self.founding(root, &policy.voters)?);
+            let lease_ms = lease.unwrap_or(self.config.lease.as_millis() as u64);
+            policy.founding = Some(self.founding(root, &policy.voters, lease_ms)?);
+        } else if lease.is_some() {
+            return Err(
+                Refusal::new(Code::InvalidRequest, root, "only a quorum section has a lease of its own").hint("add --arbitration quorum")
+            );
         }
         let id = policy.id;
         self.replica.declare_section(policy).map_err(|error| policy_refusal(root, &error))?;
         self.replica.set_released(id, false);
         self.mesh.held(&self.replica, id);
         self.announce(now);
-        self.section_answer(id)
+        self.section_answer(now, id)
     }
 
     /// What a section's quorum begins with: the voters that these nodes are at present.
-    fn founding(&self, root: &str, voters: &[NodeId]) -> Result<Founding, Refusal> {
+    fn founding(&self, root: &str, voters: &[NodeId], lease_ms: u64) -> Result<Founding, Refusal> {
         let own = self.id();
         let voter = |node: &NodeId| match *node == own {
             true => Some(self.replica.vaults.voter()),
@@ -292,19 +299,15 @@ impl Node {
                 Refusal::new(Code::Unsupported, root, why)
             })
         };
-        Ok(Founding {
-            voters: voters.iter().map(known).collect::<Result<_, _>>()?,
-            lease_ms: self.config.lease.as_millis() as u64,
-            drift_ppm: self.config.drift_ppm,
-        })
+        Ok(Founding { voters: voters.iter().map(known).collect::<Result<_, _>>()?, lease_ms, drift_ppm: self.config.drift_ppm })
     }
 
-    fn section_set(&mut self, root: &str, properties: &BTreeMap<String, String>) -> Answer {
+    fn section_set(&mut self, now: Now, root: &str, properties: &BTreeMap<String, String>) -> Answer {
         self.writable()?;
         let section = self.find_section(root)?;
         let mut edit = SectionEdit::default();
         for (key, value) in properties {
-            if key == "arbitration" || key == "root" {
+            if ["arbitration", "lease", "root"].contains(&key.as_str()) {
                 return Err(Refusal::new(Code::Fixed, root, format!("the {key} of a section never changes"))
                     .hint("declare another section, or remove this one first"));
             }
@@ -314,7 +317,7 @@ impl Node {
             edit.voters = one.voters.or(edit.voters);
         }
         match self.replica.edit_section(section, edit) {
-            Ok(_) | Err(PolicyError::NothingToChange) => self.section_answer(section),
+            Ok(_) | Err(PolicyError::NothingToChange) => self.section_answer(now, section),
             Err(error) => Err(policy_refusal(root, &error)),
         }
     }
@@ -335,7 +338,7 @@ impl Node {
                 let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
                 edit.voters = Some(names.map(|name| self.find_node(name)).collect::<Result<_, _>>()?);
             }
-            _ => return Err(invalid("a section has arbitration, voters, durability and retention".into())),
+            _ => return Err(invalid("a section has arbitration, voters, lease, durability and retention".into())),
         }
         Ok(edit)
     }
@@ -627,6 +630,16 @@ fn policy_refusal(root: &str, error: &PolicyError) -> Refusal {
     };
     Refusal::new(code, root, error.to_string())
 }
+
+/// A quorum section's lease.
+fn lease_ms(root: &str, text: &str) -> Result<u64, Refusal> {
+    let sound = parse_duration_ms(text).filter(|ms| (LEASE_MS_MIN..=LEASE_MS_MAX).contains(ms));
+    sound.ok_or_else(|| Refusal::new(Code::InvalidRequest, format!("{root}: lease={text}"), "a lease is a time from 500ms to 10m"))
+}
+
+/// The shortest lease of a quorum section: its voters must have answered within a third of it.
+const LEASE_MS_MIN: u64 = 500;
+const LEASE_MS_MAX: u64 = 10 * 60 * 1000;
 
 /// A duration as people write it, in milliseconds: `500ms`, `30s`, `10m`, `2h`, `7d`.
 pub(crate) fn parse_duration_ms(text: &str) -> Option<u64> {

@@ -220,19 +220,22 @@ impl Node {
         rows
     }
 
-    pub(super) fn section_rows(&mut self) -> Vec<SectionRow> {
+    pub(super) fn section_rows(&mut self, now: Now) -> Vec<SectionRow> {
         let mut ids: Vec<(Path, SectionId)> = self.replica.policies().map(|policy| (policy.root.clone(), policy.id)).collect();
         ids.sort();
-        ids.into_iter().map(|(_, id)| self.section_row(id)).collect()
+        ids.into_iter().map(|(_, id)| self.section_row(now, id)).collect()
     }
 
-    pub(super) fn section_row(&mut self, id: SectionId) -> SectionRow {
+    pub(super) fn section_row(&mut self, now: Now, id: SectionId) -> SectionRow {
         let policy = self.replica.policy(id);
         let mut properties = std::collections::BTreeMap::new();
         if let Some(policy) = policy {
             properties.insert("arbitration".to_owned(), policy.arbitration.to_string());
             properties.insert("durability".to_owned(), policy.durability.to_string());
             properties.insert("retention".to_owned(), duration_text(policy.retention_ms));
+            if let Some(founding) = &policy.founding {
+                properties.insert("lease".to_owned(), duration_text(founding.lease_ms));
+            }
             if !policy.voters.is_empty() {
                 let names = policy.voters.iter().map(|node| self.replica.node(*node).map_or(node.to_string(), |record| record.name));
                 properties.insert("voters".to_owned(), names.collect::<Vec<_>>().join(","));
@@ -243,6 +246,7 @@ impl Node {
         let holders = nodes.values().filter(|record| record.holds.contains(&id)).map(|record| record.name.clone()).collect();
         let held = self.replica.section(id).is_some();
         SectionRow {
+            voting: self.voter_rows(now.at, id, None),
             root,
             id: id.to_string(),
             properties,

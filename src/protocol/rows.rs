@@ -7,7 +7,7 @@ use mangrove_crdt::id::{MeshId, NodeId};
 use minicbor::{Decode, Encode};
 use serde::{Serialize, Serializer};
 
-use super::{TopicSpec, bounded};
+use super::{TopicSpec, VoterRow, bounded};
 
 /// How a node is.
 #[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize)]
@@ -259,7 +259,7 @@ pub struct SectionRow {
     /// Its id, hexadecimal.
     #[n(1)]
     pub id: String,
-    /// Its policy: `arbitration`, `voters`, `durability`, `retention`, …
+    /// Its policy: `arbitration`, `voters`, `lease`, `durability`, `retention`, …
     #[cbor(n(2), decode_with = "bounded::map")]
     pub properties: BTreeMap<String, String>,
     /// Whether the asked node holds it.
@@ -277,6 +277,9 @@ pub struct SectionRow {
     /// Its digest: equal on nodes that hold the same. Hexadecimal; `None` where it is not held.
     #[n(7)]
     pub digest: Option<String>,
+    /// If it is arbitrated by quorum, those that vote at present, as the asked node has heard: `voters` is what is wished for.
+    #[cbor(n(8), decode_with = "bounded::list", default)]
+    pub voting: Vec<VoterRow>,
 }
 
 /// A topic in a listing.

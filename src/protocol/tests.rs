@@ -179,6 +179,7 @@ fn link_row() -> impl Strategy<Value = LinkRow> {
 fn section_row() -> impl Strategy<Value = SectionRow> {
     (text(), text(), properties(), any::<bool>(), texts(), any::<[u64; 2]>(), option::of(text())).prop_map(
         |(root, id, properties, held, holders, [topics, value_bytes], digest)| SectionRow {
+            voting: holders.iter().map(|node: &String| VoterRow { node: node.clone(), heard: held, holds: held.then_some(held) }).collect(),
             root,
             id,
             properties,

@@ -121,12 +121,14 @@ pub fn describe(replica: &Replica, id: SectionId, bucket: u16) -> String {
     let mut text: Vec<String> = Vec::new();
     for topic in section.tree.bucket_topics(bucket) {
         let ids: Vec<String> = topic.ids.iter().map(dot).collect();
-        let value = section.value_of(replica.origins(), topic).map(|write| format!("{} at {}", dot(&write.dot), write.stamp.seq));
+        let value = section
+            .value_of(replica.origins(), topic)
+            .map(|write| format!("{} at {}.{}", dot(&write.dot), write.stamp.epoch, write.stamp.seq));
         text.push(format!("{} as {} with {}", topic.path, ids.join("+"), value.unwrap_or_else(|| "no value".into())));
     }
     for (_, write) in section.standing.iter().filter(|(key, _)| standing_bucket(key) == bucket) {
         let gone = if write.value.is_none() { ", a removal" } else { "" };
-        text.push(format!("standing {} at {}{gone}", dot(&write.dot), write.stamp.seq));
+        text.push(format!("standing {} at {}.{}{gone}", dot(&write.dot), write.stamp.epoch, write.stamp.seq));
     }
     let held: Vec<String> = section.tree.dots(bucket).iter().map(dot).collect();
     text.push(format!("tree changes up to {}", held.join(", ")));
@@ -136,11 +138,12 @@ pub fn describe(replica: &Replica, id: SectionId, bucket: u16) -> String {
     text.join("; ")
 }
 
-/// Whether one node's frontiers cover another's dots in a bucket.
+/// Whether one node's frontiers cover another's dots in a bucket, and whatever that one has forgotten: below its floors there may be removals that it cannot tell any more.
 fn covers(covering: &Replica, id: SectionId, covered: &Replica, bucket: &Bucket) -> bool {
-    let Some(section) = covering.section(id) else { return false };
+    let (Some(section), Some(other)) = (covering.section(id), covered.section(id)) else { return false };
+    let floors = other.floors();
     Plane::ALL.into_iter().all(|plane| {
-        bucket.dots[plane as usize].iter().all(|dot| {
+        bucket.dots[plane as usize].iter().copied().chain(floors[plane].iter()).all(|dot| {
             let origin = covering.origins().find(&covered.origins().get(dot.origin)).unwrap_or(OriginIx(u32::MAX));
             section.frontier(plane).get(origin) >= dot.number
         })
@@ -162,8 +165,12 @@ pub fn differences(id: SectionId, (a, of_a): (&Replica, &[Bucket]), (b, of_b): (
 }
 
 /// The violation of two nodes that differ.
-pub fn violation(id: SectionId, a: &str, b: &str, buckets: &[u16]) -> Violation {
+pub fn violation(id: SectionId, (a, of_a): (&str, &Replica), (b, of_b): (&str, &Replica), buckets: &[u16]) -> Violation {
     let what = format!("nodes {a} and {b} differ in buckets {buckets:?} of {id}, though each covers what the other holds");
+    let first = buckets
+        .first()
+        .map(|first| format!("; in the first {a} has {}; {b} has {}", describe(of_a, id, *first), describe(of_b, id, *first)));
+    let what = what + &first.unwrap_or_default();
     Violation::new(Invariant::S2, what)
 }
 

@@ -29,10 +29,10 @@ pub struct Holders {
 }
 
 /// What has become of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Changes {
-    /// A branch has a holder that had none here.
-    pub gained: bool,
+    /// Branches that have a holder which they had not here, each with its session and epoch.
+    pub gained: Vec<(String, SessionId, u64)>,
     /// And under a higher epoch than at another host before.
     pub taken_over: bool,
     /// A branch has two.
@@ -60,7 +60,7 @@ impl Holders {
         for (branch, held) in now {
             let holding = self.branches.entry(branch.clone()).or_default();
             if holding.insert(host, held) != Some(held) {
-                changes.gained = true;
+                changes.gained.push((branch.clone(), held.0, held.1));
                 let first = self.epochs.entry((branch.clone(), held.0, held.1)).or_insert((host, process));
                 if *first != (host, process) && !forgetful {
                     let what = format!("session {} is active under epoch {} of {branch} in a second process", held.0.short(), held.1);
@@ -139,10 +139,16 @@ mod tests {
     fn two_holders_are_seen_and_so_is_none() {
         let mut holders = Holders::default();
         assert_eq!((check(&holders, 149), check(&holders, 150)), (None, Some(Invariant::L3)));
-        assert_eq!(holders.set(1, (0, 1), false, held("a", 1, 1)), Ok(Changes { gained: true, ..Changes::default() }));
+        assert_eq!(
+            holders.set(1, (0, 1), false, held("a", 1, 1)),
+            Ok(Changes { gained: vec![("a".into(), SessionId([1; 16]), 1)], ..Changes::default() })
+        );
         assert_eq!(check(&holders, 150), None);
         assert_eq!(holders.set(2, (0, 1), false, held("a", 1, 1)), Ok(Changes::default()));
-        assert_eq!(holders.set(2, (1, 1), false, held("a", 2, 2)), Ok(Changes { gained: true, taken_over: true, doubled: true }));
+        assert_eq!(
+            holders.set(2, (1, 1), false, held("a", 2, 2)),
+            Ok(Changes { gained: vec![("a".into(), SessionId([2; 16]), 2)], taken_over: true, doubled: true })
+        );
         assert_eq!(check(&holders, 150), Some(Invariant::S6));
         assert_eq!(holders.set(3, (0, 1), false, BTreeMap::new()), Ok(Changes::default()));
         assert_eq!(check(&holders, 150), None);

@@ -10,6 +10,7 @@ pub mod exclusivity;
 pub mod fences;
 pub mod integrity;
 pub mod lattice;
+pub mod leases;
 pub mod livelock;
 pub mod liveness;
 pub mod membership;
@@ -32,6 +33,8 @@ pub enum Invariant {
     S2,
     /// Frontiers are sound, and nothing goes down.
     S3,
+    /// In quorum sections never two hold a branch, and no epoch serves two.
+    S4,
     /// Epochs rise, and what comes after one is never overtaken by what came before.
     S5,
     /// In available sections two hold a branch only while they are apart, and one in the end.
@@ -56,6 +59,8 @@ pub enum Invariant {
     S19,
     /// After the faults everything becomes equal in time.
     L1,
+    /// With a fault that stays outside a healthy core, the core becomes equal and its branches get sources, in time.
+    L2,
     /// A branch that is wanted gets a source.
     L3,
     /// A run ends.
@@ -64,10 +69,11 @@ pub enum Invariant {
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 17] = [
+    pub const ALL: [Invariant; 19] = [
         Invariant::S1,
         Invariant::S2,
         Invariant::S3,
+        Invariant::S4,
         Invariant::S5,
         Invariant::S6,
         Invariant::S7,
@@ -80,6 +86,7 @@ impl Invariant {
         Invariant::S18,
         Invariant::S19,
         Invariant::L1,
+        Invariant::L2,
         Invariant::L3,
         Invariant::L5,
     ];
@@ -90,6 +97,7 @@ impl Invariant {
             Invariant::S1 => "the same run gives the same trace",
             Invariant::S2 => "nodes that have seen the same hold the same",
             Invariant::S3 => "frontiers are sound and nothing goes down",
+            Invariant::S4 => "by quorum never two hold a branch, and no epoch serves two",
             Invariant::S5 => "epochs rise, and what has ended writes no more",
             Invariant::S6 => "a branch has one source in the end, and two only while they are apart",
             Invariant::S7 => "nothing acknowledged is lost",
@@ -102,6 +110,7 @@ impl Invariant {
             Invariant::S18 => "what a revoked node writes is not taken",
             Invariant::S19 => "no panic and no error in the log",
             Invariant::L1 => "after the faults everything becomes equal in time",
+            Invariant::L2 => "a healthy core goes on, whatever stays broken outside",
             Invariant::L3 => "a branch that is wanted gets a source in time",
             Invariant::L5 => "a run ends",
         }
@@ -111,7 +120,7 @@ impl Invariant {
     pub fn kind(self) -> Kind {
         match self {
             Invariant::S19 => Kind::Crash,
-            Invariant::L1 | Invariant::L3 | Invariant::L5 => Kind::Liveness,
+            Invariant::L1 | Invariant::L2 | Invariant::L3 | Invariant::L5 => Kind::Liveness,
             _ => Kind::Safety,
         }
     }

@@ -105,6 +105,8 @@ pub struct NodeSettings {
     pub retention: Duration,
     /// After how much silence a node is taken for gone.
     pub lease: Duration,
+    /// How far clocks may run apart, in parts per million: what quorum sections rely on.
+    pub drift_max_ppm: u32,
     /// How long a branch that nobody holds waits for claims to spread.
     pub settle: Duration,
     /// For how long a session that has lost its connection keeps its branches.
@@ -128,6 +130,10 @@ pub struct SectionSpec {
     pub durability: Durability,
     /// How long removals are remembered.
     pub retention: Duration,
+    /// For how long a source by quorum may go on without its voters; as long as nodes' leases without.
+    pub lease: Option<Duration>,
+    /// The names of those who vote on its sources; none where each part of the mesh decides for itself.
+    pub voters: Vec<String>,
 }
 
 /// How one direction between two nodes is.
@@ -237,6 +243,8 @@ pub struct ChecksSpec {
     pub converge_within: Time,
     /// After the faults, every branch that somebody wants must have one source within this.
     pub lease_within: Time,
+    /// Of whom alone that is demanded: nodes outside of which faults without an end stay. Empty for all, and then no fault stays.
+    pub core: Vec<usize>,
     /// States that some seed of the batch must have reached, or the batch shows nothing.
     pub sometimes: Vec<String>,
 }

@@ -29,12 +29,12 @@ pub(super) fn scenario(name: &str, text: &str) -> Result<Scenario, BadScenario> 
     let run = run(table_or_empty(&mut keys, "run", &["stop_on"])?)?;
     let (nodes, config) = nodes(table_or_empty(&mut keys, "nodes", &[])?)?;
     let find = |pattern: &str| -> Vec<usize> { (0..nodes.len()).filter(|at| matches(pattern, &nodes[*at].name)).collect() };
-    let sections = sections(keys.tables("section", &["voters"])?)?;
+    let sections = sections(keys.tables("section", &[])?, &nodes)?;
     let reach = topology(table_or_empty(&mut keys, "topology", &["file"])?, nodes.len(), &find)?;
     let (network, paths) = network(table_or_empty(&mut keys, "network", &[])?, &find)?;
     let workload = workload(table_or_empty(&mut keys, "workload", &["replay"])?, &sections, nodes.len(), &find)?;
     let faults = keys.tables("fault", &["budget"])?.into_iter().map(|keys| fault::read(keys, &find)).collect::<Result<_, _>>()?;
-    let checks = checks(table_or_empty(&mut keys, "checks", &["dual_holder_bound"])?, run.settle)?;
+    let checks = checks(table_or_empty(&mut keys, "checks", &["dual_holder_bound"])?, run.settle, &find)?;
     keys.end()?;
     let mut nodes = nodes;
     for at in 1..nodes.len() {
@@ -152,7 +152,7 @@ fn nodes(mut keys: Keys) -> Result<(Vec<NodeSpec>, NodeSettings), BadScenario> {
             return Err(keys.bad("seeds", format!("no node is called {seed:?}")));
         }
     }
-    let config = settings(table_or_empty(&mut keys, "config", &["drift_max_ppm"])?)?;
+    let config = settings(table_or_empty(&mut keys, "config", &[])?)?;
     keys.end()?;
     Ok((nodes, config))
 }
@@ -184,6 +184,7 @@ fn settings(mut keys: Keys) -> Result<NodeSettings, BadScenario> {
         graft_after,
         retention,
         lease,
+        drift_max_ppm: keys.count("drift_max_ppm")?.map_or(500, |ppm| ppm.clamp(1, 100_000) as u32),
         settle,
         hold,
         reconnect_timeout,
@@ -205,18 +206,27 @@ fn durability(keys: &Keys, text: Option<String>) -> Result<Option<Durability>, B
     text.map(parse).transpose()
 }
 
-fn sections(tables: Vec<Keys>) -> Result<Vec<SectionSpec>, BadScenario> {
+fn sections(tables: Vec<Keys>, nodes: &[NodeSpec]) -> Result<Vec<SectionSpec>, BadScenario> {
     let mut sections = Vec::new();
     for mut keys in tables {
         let root = keys.text("root")?.ok_or_else(|| keys.bad("root", "is missing"))?;
-        if let Some(arbitration) = keys.text("arbitration")?.filter(|text| text != "available") {
-            return Err(keys.bad("arbitration", format!("{arbitration:?} is not supported yet; there is available")));
+        let arbitration = keys.text("arbitration")?.unwrap_or_else(|| "available".into());
+        let voters = keys.texts("voters")?.unwrap_or_default();
+        match (arbitration.as_str(), voters.is_empty()) {
+            ("available", true) | ("quorum", false) => {}
+            ("available", false) => return Err(keys.bad("voters", "an available section has none")),
+            ("quorum", true) => return Err(keys.bad("voters", "are missing: the names of the nodes that vote")),
+            _ => return Err(keys.bad("arbitration", format!("{arbitration:?} is neither available nor quorum"))),
+        }
+        if let Some(unknown) = voters.iter().find(|voter| nodes.iter().all(|node| node.name != **voter)) {
+            return Err(keys.bad("voters", format!("no node is called {unknown:?}")));
         }
         let text = keys.text("durability")?;
         let durability = durability(&keys, text)?.unwrap_or(Durability::Disk);
+        let lease = keys.duration("lease")?.map(Duration::from_micros);
         let retention = Duration::from_micros(keys.duration("retention")?.unwrap_or(7 * 86_400 * SECOND));
         keys.end()?;
-        sections.push(SectionSpec { root, durability, retention });
+        sections.push(SectionSpec { root, durability, retention, lease, voters });
     }
     Ok(sections)
 }
@@ -437,12 +447,19 @@ fn source(
     Ok(if moves { vec![of(homes)] } else { homes.into_iter().map(|home| of(vec![home])).collect() })
 }
 
-fn checks(mut keys: Keys, settle: Time) -> Result<ChecksSpec, BadScenario> {
+fn checks(mut keys: Keys, settle: Time, find: &dyn Fn(&str) -> Vec<usize>) -> Result<ChecksSpec, BadScenario> {
     if let Some(safety) = keys.text("safety")?.filter(|safety| safety != "all") {
         return Err(keys.bad("safety", format!("{safety:?} is not supported yet; there is all")));
     }
     let (mut converge_within, mut lease_within) = (settle, settle);
+    let mut core = Vec::new();
     if let Some(mut liveness) = keys.table("liveness", &["resume_within"])? {
+        for name in liveness.texts("core")?.unwrap_or_default() {
+            match find(&name) {
+                found if found.is_empty() => return Err(liveness.bad("core", format!("no node is called {name:?}"))),
+                found => core.extend(found),
+            }
+        }
         lease_within = liveness.duration("lease_within")?.unwrap_or(settle).min(settle);
         converge_within = liveness.duration("converge_within")?.unwrap_or(settle).min(settle);
         liveness.end()?;
@@ -457,5 +474,5 @@ fn checks(mut keys: Keys, settle: Time) -> Result<ChecksSpec, BadScenario> {
         }
     }
     keys.end()?;
-    Ok(ChecksSpec { converge_within, lease_within, sometimes })
+    Ok(ChecksSpec { converge_within, lease_within, core, sometimes })
 }

@@ -147,7 +147,11 @@ impl World<'_> {
         let Some(section) = sections.get(done / 2) else { return };
         let root = section.root.clone();
         let retention = format!("{}ms", section.retention.as_millis());
-        let properties = [("durability", section.durability.to_string()), ("retention", retention)];
+        let mut properties = vec![("durability", section.durability.to_string()), ("retention", retention)];
+        if !section.voters.is_empty() {
+            properties.extend([("arbitration", "quorum".to_owned()), ("voters", section.voters.join(","))]);
+            properties.extend(section.lease.map(|lease| ("lease", format!("{}ms", lease.as_millis()))));
+        }
         let properties = properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let topics = self.scenario.workload.topics;
         self.ask(at, session, Doing::Other, root.clone(), 0, Durability::Memory, |_| match done % 2 {
@@ -294,7 +298,8 @@ impl World<'_> {
 
     /// The branches that some client wants that is connected to a node.
     pub(super) fn wanted_branches(&self) -> impl Iterator<Item = String> {
-        self.clients.iter().filter(|client| client.session.is_some() && client.claim.source.is_some()).filter_map(|client| {
+        let demanded = |client: &&Client| client.session.is_some_and(|(host, ..)| self.is_demanded(host));
+        self.clients.iter().filter(demanded).filter(|client| client.claim.source.is_some()).filter_map(|client| {
             let Role::Source(spec) = client.role else { return None };
             self.scenario.workload.sources[spec].branch.clone()
         })
@@ -552,6 +557,9 @@ impl World<'_> {
             else {
                 continue;
             };
+            if !self.is_demanded(host) {
+                continue;
+            }
             let (Some(told), Some(process)) = (told.get(subscription), self.hosts[host].process.as_ref()) else { continue };
             let select = &self.scenario.workload.subscribers[*spec].select;
             let Ok(selector) = mangrove_crdt::selector::Selector::parse(select) else { continue };

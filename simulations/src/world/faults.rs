@@ -42,6 +42,8 @@ pub struct Faults {
     /// The node that is struck next, for faults that go round.
     next: Vec<usize>,
     active: Vec<Undo>,
+    /// Those of them that have no end.
+    endless: BTreeSet<usize>,
     /// How often each awaited event was observed, by fault.
     seen: Vec<u64>,
     /// What each node remembered when it was looked at last.
@@ -85,6 +87,7 @@ impl Faults {
             plan,
             next: vec![0; count],
             active: Vec::new(),
+            endless: BTreeSet::new(),
             seen: vec![0; count],
             remembered: vec![(0, 0); scenario.nodes.len()],
             struck: 0,
@@ -176,6 +179,8 @@ impl World<'_> {
             if let Some(lasts) = &spec.lasts {
                 let until = self.now + lasts.draw(&mut self.dice.faults).max(1.0) as Time;
                 self.queue.at(until, Event::Over { active });
+            } else {
+                self.faults.endless.insert(active as usize);
             }
         }
     }
@@ -531,12 +536,13 @@ impl World<'_> {
         }
     }
 
-    /// All faults are over: paths are up, disks are sound, and who can come back does.
+    /// All faults are over: paths are up, disks are sound, and who can come back does; but for faults without an end, if there is a core that must do without their end.
     pub(super) fn end_faults(&mut self) {
-        for active in 0..self.faults.active.len() {
+        let stay = !self.scenario.checks.core.is_empty() && !self.faults.endless.is_empty();
+        for active in (0..self.faults.active.len()).filter(|active| !stay || !self.faults.endless.contains(active)).collect::<Vec<_>>() {
             self.fault_over(active);
         }
-        if !is(Tamper::NoHeal) {
+        if !is(Tamper::NoHeal) && !stay {
             self.network.heal(self.now, &mut self.queue);
         }
         self.audible_changed = true;

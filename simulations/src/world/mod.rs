@@ -10,7 +10,7 @@ mod verdict;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    checks::{Violation, convergence, durability::Losses, exclusivity::Holders, lattice::View, livelock},
+    checks::{Violation, convergence, durability::Losses, exclusivity::Holders, lattice::View, leases::Leases, livelock},
     dice::Dice,
     history::History,
     host::Host,
@@ -70,6 +70,8 @@ pub struct World<'s> {
     present_op: Option<u32>,
     /// Who holds which branch.
     holders: Holders,
+    /// Under which epochs branches of quorum sections were held.
+    leases: Leases,
     /// How many records there were when rest was looked at last.
     records_seen: u64,
     /// The last frame with content, for whoever changes one.
@@ -165,6 +167,7 @@ impl<'s> World<'s> {
             permitted_losses: 0,
             present_op: None,
             holders: Holders::default(),
+            leases: Leases::default(),
             records_seen: 0,
             tampered: 0,
         }
@@ -288,7 +291,14 @@ impl<'s> World<'s> {
 
     /// The hosts whose nodes run and belong to the mesh.
     fn members(&self) -> Vec<usize> {
-        (0..self.hosts.len()).filter(|at| self.hosts[*at].process.is_some() && !self.hosts[*at].expelled).collect()
+        let lives = |at: &usize| self.hosts[*at].process.is_some() && !self.hosts[*at].expelled;
+        (0..self.hosts.len()).filter(|at| lives(at) && self.is_demanded(*at)).collect()
+    }
+
+    /// Whether what is demanded after the faults is demanded of a host.
+    fn is_demanded(&self, host: usize) -> bool {
+        let core = &self.scenario.checks.core;
+        self.phase < Phase::Settling || core.is_empty() || core.contains(&host)
     }
 
     fn sample(&mut self) {

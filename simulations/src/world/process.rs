@@ -7,12 +7,12 @@ use mangrove::{
     node::{Output, Parting},
     store::Store,
 };
-use mangrove_crdt::id::SectionId;
+use mangrove_crdt::id::{SectionId, SessionId};
 use mangrove_net::link::LinkId;
 
 use super::World;
 use crate::{
-    checks::{Invariant, Violation, lattice::Moment},
+    checks::{Invariant, Violation, lattice::Moment, leases},
     disk::{ROOM_MIN_BYTES, Report},
     host::{Host, Item},
     network::EndState,
@@ -261,7 +261,8 @@ impl World<'_> {
     /// Looks at what a node's sessions hold.
     fn observe_holders(&mut self, host: usize) {
         let process = self.hosts[host].process.as_ref();
-        let held = process.into_iter().flat_map(|process| process.node.active_sources());
+        let at = self.hosts[host].now(self.now);
+        let held = process.into_iter().flat_map(|process| process.node.active_sources(at));
         let held = held.map(|(_, branch, session, epoch)| (branch.to_string(), (session, epoch))).collect();
         let forgetful = !self.losses.disks[host].is_empty();
         let changes = match self.holders.set(self.now, (host, self.hosts[host].process_no), forgetful, held) {
@@ -269,12 +270,33 @@ impl World<'_> {
             Err(violation) => return self.violated(violation),
         };
         for (state, reached) in
-            [("source.active", changes.gained), ("source.taken-over", changes.taken_over), ("source.double", changes.doubled)]
+            [("source.active", !changes.gained.is_empty()), ("source.taken-over", changes.taken_over), ("source.double", changes.doubled)]
         {
             if reached {
                 self.reach(state);
             }
         }
+        for (branch, session, epoch) in changes.gained {
+            let result = self.look_at_lease(host, &branch, session, epoch);
+            self.check(result);
+        }
+    }
+
+    /// S4, at the moment in which somebody begins to hold a branch: what the others' clocks say then, whether their processes run or stand still.
+    fn look_at_lease(&mut self, host: usize, branch: &str, session: SessionId, epoch: u64) -> Result<(), Violation> {
+        if !self.scenario.sections.iter().any(|section| !section.voters.is_empty() && branch.starts_with(&section.root)) {
+            return Ok(());
+        }
+        let kept_time = self.hosts.iter().all(|host| host.clock.kept_within(self.scenario.config.drift_max_ppm.into()));
+        let forgetful = self.losses.disks.iter().any(|losses| !losses.is_empty());
+        self.leases.held(branch, session, epoch, forgetful)?;
+        let acts = |other: &usize| {
+            let machine = &self.hosts[*other];
+            let sources = machine.process.iter().flat_map(|process| process.node.active_sources(machine.now(self.now)));
+            *other != host && sources.into_iter().any(|(_, held, ..)| held.as_str() == branch)
+        };
+        let others = (0..self.hosts.len()).filter(acts).map(|other| self.hosts[other].name.as_str());
+        leases::alone(branch, &self.hosts[host].name, others, kept_time && !forgetful)
     }
 
     /// Looks at the keys that a node hands to its store.

@@ -109,7 +109,7 @@ impl World<'_> {
         let differ = convergence::differences(id, (ra, of(a)), (rb, of(b)));
         // What was half sent when its sender was lost may differ until the two have compared, and repaired it.
         if !differ.is_empty() && (!self.lossy || self.phase == Phase::Over) {
-            let violation = convergence::violation(id, &self.hosts[a].name, &self.hosts[b].name, &differ);
+            let violation = convergence::violation(id, (&self.hosts[a].name, ra), (&self.hosts[b].name, rb), &differ);
             self.violated(violation);
         }
     }
@@ -200,7 +200,11 @@ impl World<'_> {
         let held = held.map_err(|(violation, branch)| {
             let any = self.members().first().and_then(|host| self.hosts[*host].process.as_ref());
             let claims = any.map(|process| exclusivity::describe(process.node.replica(), &branch)).unwrap_or_default();
-            Violation { what: format!("{}; claims: {claims}", violation.what), ..violation }
+            let invariant = match violation.invariant {
+                Invariant::L3 if !self.scenario.checks.core.is_empty() => Invariant::L2,
+                other => other,
+            };
+            Violation { what: format!("{}; claims: {claims}", violation.what), invariant, ..violation }
         });
         if self.now >= settled + bound {
             self.check(held.clone());
@@ -215,7 +219,7 @@ impl World<'_> {
                 self.equal_at = Some(self.now);
             }
             (Some(what), None) if self.now > settled + self.scenario.checks.converge_within => {
-                let violation = liveness::violation(self.scenario.checks.converge_within, what);
+                let violation = liveness::violation(!self.scenario.checks.core.is_empty(), self.scenario.checks.converge_within, what);
                 self.violated(violation);
             }
             (Some(what), Some(_)) => {
@@ -252,7 +256,7 @@ impl World<'_> {
         self.phase = Phase::Over;
         if self.equal_at.is_none() {
             let what = self.difference().unwrap_or_else(|| "all became equal too late".into());
-            let violation = liveness::violation(self.scenario.run.settle, &what);
+            let violation = liveness::violation(!self.scenario.checks.core.is_empty(), self.scenario.run.settle, &what);
             return self.violated(violation);
         }
         let members = self.members();
@@ -286,7 +290,8 @@ impl World<'_> {
             }
         }
         // A log is its node's own: where a disk was lost, or a process before its disk had everything, entries may be gone with it.
-        if !self.lossy {
+        // And of what whoever is kept apart for good has written, nobody has seen both sides.
+        if !self.lossy && self.scenario.checks.core.is_empty() {
             durability::displaced(&self.oracle, &self.history, &replicas)?;
         }
         Ok(())
