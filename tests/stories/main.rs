@@ -19,6 +19,7 @@ mod a_node_ends_at_once;
 mod a_node_holds_only_its_sections;
 mod a_paused_node_catches_up;
 mod a_publisher_stops_when_its_branch_is_lost;
+mod a_quorum_never_has_two_writers;
 mod a_restart_is_quick;
 mod a_session_is_taken_up_again;
 mod a_slow_reader_gets_the_newest;

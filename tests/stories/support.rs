@@ -269,6 +269,15 @@ impl Node {
     /// Stops it in the middle of whatever it does, until it is woken.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        // Each of its threads ends its turn before it stops.
+        until("it stands still", || {
+            let threads = std::fs::read_dir(format!("/proc/{}/task", self.process_id())).expect("it runs");
+            let stands = |thread: std::io::Result<std::fs::DirEntry>| {
+                let stat = std::fs::read_to_string(thread.expect("an entry").path().join("stat")).unwrap_or_default();
+                stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+            };
+            threads.into_iter().all(stands)
+        });
     }
 
     pub fn wake(&self) {
