@@ -67,15 +67,8 @@ const THREE: Bounds = Bounds { branches: &["a", "a/b", "a/c"], wants: [1, 6], cl
 
 /// Explores everything: nothing may go wrong, and all of `reached` has to happen in some run, or the instance shows nothing.
 fn explore(name: &str, bounds: Bounds, reached: &'static [&'static str]) {
-    let start = std::time::Instant::now();
     let checker = Available::new(bounds, Wrong::Nothing, reached).checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-    println!(
-        "{name}: {} states, {} steps, {} deep, {:.1} s",
-        checker.unique_state_count(),
-        checker.state_count(),
-        checker.max_depth(),
-        start.elapsed().as_secs_f64()
-    );
+    println!("{name}: {} states, {} steps, {} deep", checker.unique_state_count(), checker.state_count(), checker.max_depth());
     for (property, path) in checker.discoveries() {
         if property.starts_with("never") {
             for action in path.into_actions() {
@@ -91,7 +84,7 @@ fn explore(name: &str, bounds: Bounds, reached: &'static [&'static str]) {
 fn caught(wrong: Wrong, bounds: Bounds, property: &'static str) {
     let checker = Available::new(bounds, wrong, &[]).checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     println!("{wrong:?}: {} states, {} steps", checker.unique_state_count(), checker.state_count());
-    assert!(checker.discovery(property).is_some(), "{wrong:?} goes unnoticed: {:?}", checker.discoveries().keys());
+    assert!(checker.discovery(property).is_some(), "{wrong:?} goes unnoticed");
     if std::env::var_os("MANGROVE_SHOW").is_some() {
         for action in checker.discovery(property).unwrap().into_actions() {
             println!("  {}", checker.model().format_action(&action));
@@ -130,7 +123,7 @@ exhaustive! {
     #[ignore = "larger; in release"]
     split_lost: Bounds { losses: [1, 1], ..SPLIT } => ["two apart"];
     #[ignore = "larger; in release"]
-    split_closed: Bounds { losses: [0, 0], closes: [1, 1], claims: [2, 2], ..SPLIT } => ["two apart"];
+    split_closed: Bounds { closes: [1, 1], claims: [2, 2], ..SPLIT } => ["two apart"];
     #[ignore = "larger; in release"]
     split_all: Bounds { losses: [1, 1], closes: [1, 1], claims: [2, 2], presumes: true, ..SPLIT } => ["two apart"];
     #[ignore = "larger; in release"]
