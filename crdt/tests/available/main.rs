@@ -125,9 +125,9 @@ exhaustive! {
     #[ignore = "larger; in release"]
     split_closed: Bounds { closes: [1, 1], claims: [2, 2], ..SPLIT } => ["two apart"];
     #[ignore = "larger; in release"]
-    split_all: Bounds { losses: [1, 1], closes: [1, 1], claims: [2, 2], presumes: true, ..SPLIT } => ["two apart"];
+    split_all: Bounds { losses: [1, 0], closes: [1, 0], claims: [2, 1], presumes: true, ..SPLIT } => ["two apart"];
     #[ignore = "larger; in release"]
-    priority: Bounds { priorities: [0, 1], closes: [1, 1], losses: [1, 1], ..SPLIT } => ["two apart"];
+    priority: Bounds { priorities: [0, 1], closes: [1, 1], losses: [0, 1], ..SPLIT } => ["two apart"];
     #[ignore = "larger; in release"]
     splits: Bounds { splits: 2, presumes: true, closes: [1, 1], ..SPLIT } => ["two apart"];
     #[ignore = "larger; in release"]
@@ -135,9 +135,9 @@ exhaustive! {
     #[ignore = "larger; in release"]
     bystander_closed: Bounds { nodes: 3, closes: [1, 1], ..HELD } => ["two apart"];
     #[ignore = "larger; in release"]
-    overlap_all: Bounds { closes: [1, 1], losses: [1, 1], presumes: true, ..OVERLAP } => ["overlap closed"];
+    overlap_all: Bounds { closes: [1, 0], losses: [0, 1], presumes: true, ..OVERLAP } => ["overlap closed"];
     #[ignore = "larger; in release"]
-    overlap_both: Bounds { wants: [3, 3], closes: [1, 1], claims: [2, 2], ..OVERLAP } => ["overlap closed"];
+    overlap_both: Bounds { wants: [3, 3], closes: [1, 0], claims: [2, 1], ..OVERLAP } => ["overlap closed"];
     #[ignore = "larger; in release"]
     one_home: Bounds { homes: [0, 0], losses: [1, 1], closes: [1, 1], presumes: true, ..SPLIT } => ["newcomer waits"];
     #[ignore = "larger; in release"]

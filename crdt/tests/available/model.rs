@@ -110,7 +110,8 @@ pub struct State {
     // What properties have to know of the past.
     /// The last epoch under which each source was told that it is active.
     pub last: [[u8; SESSIONS]; BRANCHES],
-    /// The claims that have to be there at rest since the heal, by branch and session; nothing once another has come or gone by itself.
+    /// The claims that have to be there at rest since the heal, by branch and session; nothing once another has come or gone by itself, or if one that has
+    /// gone is remembered.
     pub survivors: Option<[[bool; SESSIONS]; BRANCHES]>,
     /// A step that must never be, in the bits of [`properties`].
     pub wrong: u8,
@@ -207,6 +208,14 @@ impl Available {
     fn registrations(&self, state: &State, home: usize) -> u8 {
         let known = registrations(&state.nodes[home..=home]).max().unwrap_or(0);
         registrations(&state.nodes).filter(|at| *at > known).collect::<BTreeSet<u8>>().len() as u8
+    }
+
+    /// Whether somebody yet knows a claim that its home has removed: until the news comes it may be in another's way.
+    fn remembers_removed(&self, state: &State) -> bool {
+        let removed = |branch: usize, of: usize| state.nodes[self.home(of)].wishes[branch][of].claim.is_none();
+        state.nodes.iter().any(|node| {
+            self.branches().any(|branch| (0..SESSIONS).any(|of| node.wishes[branch][of].claim.is_some() && removed(branch, of)))
+        })
     }
 
     /// The claims that stand once all know all that is known, and all live.
@@ -509,7 +518,7 @@ impl Model for Available {
             }
             Action::Heal => {
                 state.apart = None;
-                state.survivors = Some(self.survivors(&state));
+                state.survivors = (!self.remembers_removed(&state)).then(|| self.survivors(&state));
             }
         }
         state.normalise(self);
