@@ -46,7 +46,9 @@
 //! # Not so yet
 //!
 //! The winner of an overlap may find topics that it cannot write: where the source that closed had the greater epoch, its values stay, and writes under a lesser epoch are refused as outranked until the winner's next
-//! grant. None is lost by that, and none is accepted that would lose. [`a_survivor_may_be_outranked`] shows it.
+//! grant. [`a_survivor_may_be_outranked`] shows it.
+//!
+//! And a source may close because of a claim that has been removed already, where the news of that came too late.
 
 #![allow(clippy::unwrap_used, reason = "a test that goes wrong panics, in its helpers too")]
 
