@@ -230,6 +230,24 @@ impl Contest {
         range.take_while(move |(path, _)| path.as_str().starts_with(&prefix))
     }
 
+    /// What a home has to judge again when something changes about a branch: that branch, and its own claimed ones that overlap it, directly or by way of others.
+    pub fn concerned(&self, branch: &Path, home: &NodeId) -> Vec<Path> {
+        let top = self.topmost(branch);
+        let prefix = format!("{top}/");
+        let below = |path: &&Path| path.as_str() == top || path.as_str().starts_with(&prefix);
+        let ours = self.homes.get(home).into_iter().flat_map(|ours| {
+            let at = ours.get(top).into_iter();
+            at.chain(ours.range::<str, _>((std::ops::Bound::Included(prefix.as_str()), std::ops::Bound::Unbounded)).take_while(below))
+        });
+        std::iter::once(branch).chain(ours.filter(|other| *other != branch)).cloned().collect()
+    }
+
+    /// The topmost branch with claims above another, below which is all that overlaps it; itself, if there is none.
+    fn topmost<'a>(&self, branch: &'a Path) -> &'a str {
+        let claimed = |path: &&str| self.branches.get(*path).is_some_and(|branch| !branch.claims.is_empty());
+        branch.self_and_ancestors().filter(claimed).last().unwrap_or(branch.as_str())
+    }
+
     /// The earliest claim on a branch strictly above or below one, with that branch.
     pub fn overlap(&self, branch: &Path, life: impl Fn(&Claim) -> Life) -> Option<(&Path, &Claim)> {
         let claims = self.overlapping(branch).flat_map(|(path, other)| other.claims.iter().map(move |claim| (path, claim)));
@@ -242,10 +260,7 @@ impl Contest {
         if self.overlap(branch, &life).is_none() {
             return Ok(());
         }
-        // All that overlaps it lies below its topmost claimed ancestor.
-        let claimed = |path: &&str| self.branches.get(*path).is_some_and(|branch| !branch.claims.is_empty());
-        let top = branch.self_and_ancestors().filter(claimed).last().unwrap_or(branch.as_str());
-        let Some((top, own)) = self.branches.get_key_value(top) else { return Ok(()) };
+        let Some((top, own)) = self.branches.get_key_value(self.topmost(branch)) else { return Ok(()) };
         let mut claims: Vec<(&Path, &Claim)> = std::iter::once((top, own))
             .chain(self.below(top))
             .flat_map(|(path, branch)| branch.claims.iter().map(move |claim| (path, claim)))
@@ -370,6 +385,21 @@ mod tests {
         assert_eq!(overlap("a/b/c"), Some(("a/b".into(), 1)));
         assert_eq!((overlap("a/b"), overlap("a/bc"), overlap("b")), (None, None, None));
         assert!(contest.overlap(&path("a/b/c"), |_| Life::Presumed).is_none());
+    }
+
+    #[test]
+    fn a_change_concerns_all_own_claims_that_overlap_by_way_of_others() {
+        // Node 1 has all but the topmost.
+        let mut contest = contest(&[("a/b", 1, 0, 1), ("a/b/c", 1, 0, 1), ("a/bc", 1, 0, 1), ("b", 1, 0, 1), ("a", 2, 0, 2)]);
+        let concerned = |contest: &Contest, at: &str| -> Vec<String> {
+            contest.concerned(&path(at), &NodeId([1; 32])).iter().map(Path::to_string).collect()
+        };
+        assert_eq!(concerned(&contest, "a"), ["a", "a/b", "a/b/c", "a/bc"]);
+        assert_eq!(concerned(&contest, "a/x"), ["a/x", "a/b", "a/b/c", "a/bc"], "by way of the topmost");
+        assert_eq!(concerned(&contest, "b"), ["b"]);
+        contest.set_claim(&path("a"), session(2), None);
+        assert_eq!(concerned(&contest, "a"), ["a", "a/b", "a/b/c", "a/bc"], "what it was in the way of");
+        assert_eq!(concerned(&contest, "a/bc"), ["a/bc"]);
     }
 
     #[test]

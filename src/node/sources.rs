@@ -199,15 +199,8 @@ impl Node {
     /// A standing record of a section has changed.
     pub(super) fn claims_changed(&mut self, now: Now, section: SectionId, key: &[u8]) {
         let Some(branch) = self.note_standing(now, section, key) else { return };
-        let mut branches = vec![branch];
-        if let Some(field) = self.sources.fields.get(&section) {
-            // An overlap concerns all of those.
-            let own = self.id();
-            let touched: Vec<Path> = field.contest.overlapping(&branches[0]).map(|(path, _)| path.clone()).collect();
-            let ours =
-                |path: &Path| field.contest.branch(path).is_some_and(|branch| branch.claims().iter().any(|claim| claim.record.home == own));
-            branches.extend(touched.into_iter().filter(ours));
-        }
+        let own = self.id();
+        let branches = self.sources.fields.get(&section).map(|field| field.contest.concerned(&branch, &own)).unwrap_or_default();
         for branch in branches {
             self.judge(now, section, &branch);
         }
@@ -525,7 +518,7 @@ impl Node {
         let (back, due) = (heard > known.heard && known.next > lease, silence >= known.next.max(lease));
         let mut next = if silence < lease { lease } else { known.next };
         if back || due {
-            for (section, branch) in self.branches_of(&home) {
+            for (section, branch) in self.concerned(&home) {
                 self.judge(now, section, &branch);
             }
             if self.sources.claims_of(&home).next().is_none() {
@@ -541,9 +534,12 @@ impl Node {
         self.sources.homes.insert(home, Home { due: look.max(Instant(now.at.0 + 1)), heard, next });
     }
 
-    fn branches_of(&self, home: &NodeId) -> Vec<(SectionId, Path)> {
-        let fields = self.sources.fields.iter();
-        fields.flat_map(|(section, field)| field.contest.branches_of(home).map(|branch| (*section, branch.clone()))).collect()
+    /// What is to be judged when another home falls silent, or is heard again.
+    fn concerned(&self, home: &NodeId) -> BTreeSet<(SectionId, Path)> {
+        let own = self.id();
+        let of =
+            |contest: &Contest| -> Vec<Path> { contest.branches_of(home).flat_map(|branch| contest.concerned(branch, &own)).collect() };
+        self.sources.fields.iter().flat_map(|(section, field)| of(&field.contest).into_iter().map(|branch| (*section, branch))).collect()
     }
 
     // Writing.

@@ -203,6 +203,24 @@ fn branches_claimed_across_each_other_in_a_split_are_settled_when_it_heals() {
 }
 
 #[test]
+fn a_branch_claimed_across_one_whose_home_was_taken_for_gone_closes_when_that_is_heard_again() {
+    let mut meshed = meshed(2);
+    let (one, two) = (meshed.client(0), meshed.client(1));
+    claim(&mut meshed, 0, one, BRANCH);
+    meshed.pass(1_000);
+    assert_eq!(states(&mut meshed, one), [active(1)]);
+    meshed.cut_off(0);
+    meshed.pass(70_000);
+    claim(&mut meshed, 1, two, "s");
+    meshed.pass(1_000);
+    assert!(matches!(states(&mut meshed, two)[..], [SourceState::Active { .. }]));
+    meshed.heal();
+    meshed.pass(2_000);
+    assert_eq!(states(&mut meshed, one), []);
+    assert!(matches!(states(&mut meshed, two)[..], [SourceState::Closed { reason: Closed::Conflict, .. }]));
+}
+
+#[test]
 fn a_lost_session_keeps_its_branch_for_a_while_and_its_place_for_longer() {
     let mut meshed = meshed(2);
     let (one, two) = (meshed.client(0), meshed.client(1));
