@@ -503,7 +503,7 @@ impl Node {
                 self.need_tree(&mut needs, missing.iter().map(|(path, _)| path), asked);
             }
         }
-        let mut written = 0;
+        let (mut written, mut outranked) = (0, Vec::new());
         for (item, path, under, value) in writes {
             match self.replica.set_under(&path, under, now.unix_ms, Arc::from(value)) {
                 Ok((write, own)) => {
@@ -511,9 +511,15 @@ impl Node {
                     let durability = batch.durability.or(own).unwrap_or_else(|| self.durability_of(write.section));
                     needs.add(write, durability);
                 }
-                Err(error) => refused.push(ItemRefusal { item, refusal: self.set_refusal(&path, error) }),
+                Err(error) => {
+                    if matches!(error, SetError::Outranked { .. }) {
+                        outranked.push(path.clone());
+                    }
+                    refused.push(ItemRefusal { item, refusal: self.set_refusal(&path, error) });
+                }
             }
         }
+        outranked.iter().for_each(|path| self.outranked(now, session, path));
         refused.sort_by_key(|refused| refused.item);
         Ok((Response::Written { written, created, refused }, needs))
     }

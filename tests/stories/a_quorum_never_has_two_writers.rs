@@ -26,7 +26,10 @@ fn three(world: &World) -> [Node; 3] {
     a.refused(&["section", "set", "plant", "--prop", "lease=5s"]).says(1, &["lease", "[fixed]"]);
     a.told(&["topic", "add", PATH, "--type", "json"]);
     for node in [&b, &c] {
-        eventually("the section is everywhere", || if node.paths().iter().any(|path| path == PATH) { Ok(()) } else { Err("not yet".into()) });
+        eventually(
+            "the section is everywhere",
+            || if node.paths().iter().any(|path| path == PATH) { Ok(()) } else { Err("not yet".into()) },
+        );
     }
     b.refused(&["set", PATH, "0"]).says(1, &["quorum", "[quorum-only]"]);
     [a, b, c]

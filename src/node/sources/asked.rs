@@ -120,6 +120,24 @@ impl Node {
         self.sources.plan();
     }
 
+    /// A source has tried to write over what stands under a greater epoch than its own, since another branch above or below was held then, or this
+    /// one was taken for free: it gets an epoch above that.
+    pub(in crate::node) fn outranked(&mut self, now: Now, connection: ConnectionId, path: &Path) {
+        let Some(session) = self.connections.get(&connection).and_then(|client| client.session) else { return };
+        let above = |source: &Source| source.active().is_some() && path.self_and_ancestors().any(|above| above == source.branch.as_str());
+        let sources = self.sessions.all.get(&session).into_iter().flat_map(|home| &home.sources);
+        let found = sources.into_iter().find(|(_, source)| above(source));
+        let Some((number, section, branch, epoch)) =
+            found.map(|(number, source)| (*number, source.section, source.branch.clone(), source.active().map_or(0, |under| under.epoch)))
+        else {
+            return;
+        };
+        let why = "what is there was written under a greater epoch, and it gets one above that".into();
+        self.tell(session, number, SourceState::Standby { epoch, holder: None, why }, false);
+        self.judge(now, section, &branch);
+        self.sources.plan();
+    }
+
     fn set_away(&mut self, now: Now, session: SessionId, number: u32, away: bool) {
         let source = self.sessions.all.get_mut(&session).and_then(|session| session.sources.get_mut(&number));
         let Some(source) = source else { return };

@@ -361,3 +361,20 @@ fn a_home_that_has_lost_its_disk_does_not_leave_its_old_claims_in_the_way() {
     let rows = agree(&mut meshed);
     assert_eq!((rows[0].waiting, rows[0].holder.as_ref().map(|holder| holder.node.as_str())), (0, Some("n2")));
 }
+
+#[test]
+fn who_finds_something_above_its_epoch_gets_one_above_that() {
+    let mut meshed = meshed(2);
+    let one = meshed.client(0);
+    claim(&mut meshed, 0, one, BRANCH);
+    meshed.pass(1_000);
+    assert_eq!(states(&mut meshed, one), [active(1)]);
+    // As the source of a branch across this one has left it, on the other side of a split.
+    let left = meshed.nodes[0].replica.set_under(&Path::parse(PATH).unwrap(), Under { epoch: 7, rank: None }, 0, Arc::from(*b"left"));
+    assert!(left.is_ok());
+    assert_eq!(set(&mut meshed, 0, one, "refused"), Err(Code::Exclusive));
+    meshed.pass(1);
+    assert_eq!(states(&mut meshed, one).last(), Some(&active(8)));
+    assert_eq!(set(&mut meshed, 0, one, "above"), Ok(()));
+    assert_eq!([value(&meshed, 0), value(&meshed, 1)], ["above", "above"]);
+}
