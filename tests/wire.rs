@@ -106,6 +106,7 @@ fn controls() -> Vec<Control> {
         Control::RepairRequest(message::OfBucket { section, bucket: 4_095 }),
         Control::Unfold(message::OfHolding { section, holding: 8 }),
         Control::Relay(message::Relay { member: origin(b"a").node, wanted: false }),
+        Control::Letter(message::Letter { from: origin(b"a").node, to: origin(b"b").node, hops: 3, body: vec![1, 2, 3] }),
     ]
 }
 

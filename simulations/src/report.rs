@@ -6,8 +6,8 @@ use std::fmt::Write;
 use serde_json::json;
 
 use crate::{
-    checks::{Invariant, Kind},
-    scenario::Scenario,
+    checks::{Invariant, Kind, exclusivity::Held},
+    scenario::{Scenario, Time},
     world::Outcome,
 };
 
@@ -85,10 +85,30 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn converged(&self) -> Vec<f64> {
-        let mut times: Vec<f64> = self.outcomes.iter().filter_map(|outcome| outcome.converged_after).map(|us| us as f64 / 1e6).collect();
+    /// Times after the faults, in seconds, in order.
+    fn times(&self, of: impl Fn(&Outcome) -> Option<Time>) -> Vec<f64> {
+        let mut times: Vec<f64> = self.outcomes.iter().filter_map(of).map(|us| us as f64 / 1e6).collect();
         times.sort_by(f64::total_cmp);
         times
+    }
+
+    /// Who held which branch when, of one seed.
+    fn timeline(&self) -> Vec<String> {
+        let [only] = self.outcomes else { return Vec::new() };
+        let name = |held: &Held| self.scenario.nodes.get(held.host).map_or("?", |node| node.name.as_str());
+        let seconds = |at: Time| at as f64 / 1e6;
+        let line = |held: &Held| {
+            let until = held.until.map_or_else(|| "the end".to_owned(), |until| format!("{:.3}", seconds(until)));
+            format!(
+                "{} from {:.3} to {until} s: session {} on {}, epoch {}",
+                held.branch,
+                seconds(held.from),
+                held.session.short(),
+                name(held),
+                held.epoch
+            )
+        };
+        only.timeline.iter().map(line).collect()
     }
 
     /// For people. `replay` makes the command that runs one seed again.
@@ -119,9 +139,19 @@ impl<'a> Batch<'a> {
             sum(&|outcome| outcome.ops[2]),
             sum(&|outcome| outcome.permitted_losses)
         ));
-        let converged = self.converged();
+        let converged = self.times(|outcome| outcome.converged_after);
         if let (Some(median), Some(longest)) = (converged.get(converged.len() / 2), converged.last()) {
             line(format!("  equal after the faults: half within {median:.0} s, all within {longest:.0} s"));
+        }
+        let held = self.times(|outcome| outcome.held_after);
+        if let (Some(median), Some(longest)) = (held.get(held.len() / 2), held.last()) {
+            let bound = self.scenario.checks.lease_within as f64 / 1e6;
+            line(format!(
+                "  one source a branch after the faults: half within {median:.0} s, all within {longest:.0} s; the bound B is {bound:.0} s"
+            ));
+        }
+        for held in self.timeline() {
+            line(format!("  held: {held}"));
         }
         if !self.reached.is_empty() {
             let reached: Vec<String> = self.reached.iter().map(|(state, seeds)| format!("{state} {seeds}")).collect();
@@ -166,6 +196,7 @@ impl<'a> Batch<'a> {
                     "events": outcome.events,
                     "converged_after_us": outcome.converged_after,
                     "permitted_losses": outcome.permitted_losses,
+                    "held_after_us": outcome.held_after,
                 })
             })
             .collect();
@@ -177,6 +208,7 @@ impl<'a> Batch<'a> {
             "invariants": invariants,
             "unreached": self.unreached(),
             "reached": self.reached,
+            "held": self.timeline(),
             "trace": self.hash(),
             "runs": outcomes,
         });

@@ -32,6 +32,8 @@ pub fn one(scenario: &Scenario, seed: u64, trace: Trace) -> Outcome {
             node_seconds: 0.0,
             carried: (0, 0),
             reached: Default::default(),
+            held_after: None,
+            timeline: Vec::new(),
         }
     })
 }

@@ -356,6 +356,11 @@ impl Node {
                 return Err(Refusal::new(Code::LastHolder, root, "no other node is known to hold this section")
                     .hint("hold it elsewhere first, remove it with: mangrove section rm, or use --force to lose it"));
             }
+            if let Some(branch) = self.own_branch_in(section).filter(|_| !force) {
+                let why = format!("a session of this node wants to write {branch} there as its source");
+                return Err(Refusal::new(Code::Exclusive, root, why)
+                    .hint("end it first; with --force its claim stays where others see it for as long as this node runs"));
+            }
             let (changes, bytes) = self.unspread_of(section);
             if !force && changes > 0 {
                 let why = format!("{changes} changes ({bytes} bytes) are at no other node yet");

@@ -16,6 +16,23 @@ use crate::scenario::Time;
 /// Who holds a branch: for each host the session, and its epoch.
 type Holding = BTreeMap<usize, (SessionId, u64)>;
 
+/// A stretch of time in which a session held a branch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// The branch.
+    pub branch: String,
+    /// Where: which host.
+    pub host: usize,
+    /// The session.
+    pub session: SessionId,
+    /// Under which epoch.
+    pub epoch: u64,
+    /// Since when.
+    pub from: Time,
+    /// When its node was first seen without it; `None` to the end.
+    pub until: Option<Time>,
+}
+
 /// Who holds which branch at present, and how long two have.
 #[derive(Debug, Default)]
 pub struct Holders {
@@ -26,6 +43,8 @@ pub struct Holders {
     newest: BTreeMap<String, (u64, usize)>,
     /// The process that each session held each branch in, under each epoch.
     epochs: BTreeMap<(String, SessionId, u64), (usize, u32)>,
+    /// All that was ever held, in the order in which it began.
+    timeline: Vec<Held>,
 }
 
 /// What has become of it.
@@ -52,6 +71,9 @@ impl Holders {
         now: BTreeMap<String, (SessionId, u64)>,
     ) -> Result<Changes, Violation> {
         let mut changes = Changes::default();
+        let ended =
+            |held: &&mut Held| held.host == host && held.until.is_none() && now.get(&held.branch) != Some(&(held.session, held.epoch));
+        self.timeline.iter_mut().filter(ended).for_each(|held| held.until = Some(at));
         for (branch, holding) in &mut self.branches {
             if !now.contains_key(branch) {
                 holding.remove(&host);
@@ -61,6 +83,7 @@ impl Holders {
             let holding = self.branches.entry(branch.clone()).or_default();
             if holding.insert(host, held) != Some(held) {
                 changes.gained.push((branch.clone(), held.0, held.1));
+                self.timeline.push(Held { branch: branch.clone(), host, session: held.0, epoch: held.1, from: at, until: None });
                 let first = self.epochs.entry((branch.clone(), held.0, held.1)).or_insert((host, process));
                 if *first != (host, process) && !forgetful {
                     let what = format!("session {} is active under epoch {} of {branch} in a second process", held.0.short(), held.1);
@@ -82,6 +105,11 @@ impl Holders {
             }
         }
         Ok(changes)
+    }
+
+    /// All that was ever held.
+    pub fn timeline(&self) -> &[Held] {
+        &self.timeline
     }
 
     /// After the faults: nothing has kept anybody apart since `since`, and `bound` has passed.

@@ -10,7 +10,14 @@ mod verdict;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    checks::{Violation, convergence, durability::Losses, exclusivity::Holders, lattice::View, leases::Leases, livelock},
+    checks::{
+        Violation, convergence,
+        durability::Losses,
+        exclusivity::{Held, Holders},
+        lattice::View,
+        leases::Leases,
+        livelock,
+    },
     dice::Dice,
     history::History,
     host::Host,
@@ -58,6 +65,8 @@ pub struct World<'s> {
     phase: Phase,
     /// When everybody became equal after the faults.
     equal_at: Option<Time>,
+    /// Since when, after the faults, every branch that is wanted has had one source.
+    held_at: Option<Time>,
     /// The frames with content that had been sent when quiet began.
     quiet_from: Option<(Time, u64)>,
     /// When something that a fault had lost was last sent again: by waits that double, up to as long after the faults as they lasted.
@@ -124,6 +133,10 @@ pub struct Outcome {
     pub carried: (u64, u64),
     /// States that were reached, and how often.
     pub reached: BTreeMap<&'static str, u64>,
+    /// How long after the faults every branch that is wanted had one source, in microseconds; `None` if none is wanted.
+    pub held_after: Option<Time>,
+    /// Who held which branch when.
+    pub timeline: Vec<Held>,
 }
 
 impl<'s> World<'s> {
@@ -160,6 +173,7 @@ impl<'s> World<'s> {
             events: 0,
             phase: Phase::Making,
             equal_at: None,
+            held_at: None,
             quiet_from: None,
             resent_at: 0,
             revoked: BTreeSet::new(),
@@ -321,6 +335,8 @@ impl<'s> World<'s> {
         }
         let settled = self.scenario.hostile().1;
         Outcome {
+            held_after: self.held_at.map(|at| at - self.scenario.hostile().1),
+            timeline: self.holders.timeline().to_vec(),
             seed: self.seed,
             violation: self.found,
             events: self.events,

@@ -206,6 +206,10 @@ impl World<'_> {
             };
             Violation { what: format!("{}; claims: {claims}", violation.what), invariant, ..violation }
         });
+        self.held_at = match held {
+            Ok(()) if self.wanted_branches().next().is_some() => self.held_at.or(Some(self.now)),
+            _ => None,
+        };
         if self.now >= settled + bound {
             self.check(held.clone());
         } else if std::mem::replace(&mut self.records_seen, self.oracle.records) != self.oracle.records {

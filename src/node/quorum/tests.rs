@@ -251,3 +251,70 @@ fn voters_wished_for_on_both_sides_of_a_split_never_make_two_majorities() {
     assert!([vec!["own", "n2"], vec!["n3", "n4", "n5"]].iter().any(|wish| wish.iter().all(|name| shown[0].contains(&(*name).to_owned()))));
     assert_eq!(set(&mut meshed, 0, one, "on"), Ok(()));
 }
+
+/// One of every kind.
+fn mails() -> Vec<Mail> {
+    let (node, section, voter) = (NodeId([1; 32]), SectionId(9), VoterId([2; 16]));
+    let owner = Origin { node, incarnation: mangrove_crdt::id::Incarnation { boot: 3, nonce: 4 } };
+    let (ballot, number, epoch) = (Ballot { counter: 5, owner }, 6, 7);
+    let standing = quorum::Standing { run: 8, stint: 9, cleared: 10 };
+    let branches = || vec![Path::parse("s/a").unwrap()];
+    let lease = quorum::Lease { ballot, epoch };
+    let taken = || vec![(Path::parse("s/a").unwrap(), lease)];
+    let configuration = || Configuration { number, voters: BTreeSet::from([voter]) };
+    let proposal = || quorum::Proposal { after: number, ballot, voters: BTreeSet::from([voter]) };
+    let requests = [
+        Request::Ask { number, ballot, branches: branches() },
+        Request::Propose { number, ballot, epoch, granted: Some(standing), branches: branches() },
+        Request::Release { ballot, branches: branches() },
+        Request::Renew { number, owner, round: 11, heard: standing, anew: true },
+        Request::Prepare { after: number, ballot },
+        Request::Endorse(proposal()),
+        Request::Start { configuration: configuration(), highest: 12 },
+    ];
+    let refused = |refusal| Reply::Refused { voter, number, ballot, refusal };
+    let replies = [
+        Reply::Told { voter, number, ballot, highest: 12, taken: taken() },
+        Reply::Accepted { voter, number, ballot, epoch, standing, branches: branches() },
+        refused(quorum::Refusal::Taken(taken())),
+        refused(quorum::Refusal::Epoch { highest: 12, branches: branches() }),
+        refused(quorum::Refusal::Paused(branches())),
+        Reply::Released { voter, ballot, branches: branches() },
+        Reply::Renewed { voter, number, owner, round: 11, standing, given: vec![(Path::parse("s/a").unwrap(), 5)], settled: true },
+        Reply::Elsewhere { voter, owner, configuration: configuration(), next: Some(BTreeSet::from([voter])), highest: 12 },
+        Reply::Promised { voter, after: number, ballot, accepted: Some(proposal()) },
+        Reply::Endorsed { voter, after: number, ballot, highest: 12 },
+        Reply::Overruled { voter, after: number, ballot, promised: ballot },
+    ];
+    let requests = requests.into_iter().map(|request| Mail::Request { section, to: voter, request });
+    requests.chain(replies.into_iter().map(|reply| Mail::Reply { section, reply })).collect()
+}
+
+#[test]
+fn letters_are_written_the_same_for_ever() {
+    let mut hasher = blake3::Hasher::new();
+    for mail in mails() {
+        let bytes = minicbor::to_vec(&mail).unwrap();
+        hasher.update(&bytes);
+        assert_eq!(minicbor::decode::<Mail>(&bytes).unwrap(), mail);
+        for cut in 0..bytes.len() {
+            assert!(minicbor::decode::<Mail>(&bytes[..cut]).is_err(), "half of {mail:?}");
+        }
+    }
+    assert_eq!(hasher.finalize().to_hex()[..32], *"41d86bcc8d19ba48f357462aa7d541c9");
+}
+
+#[test]
+fn letters_that_make_no_sense_change_nothing() {
+    let mut meshed = meshed(3, "own,n2,n3");
+    let (one, _) = two_claims(&mut meshed);
+    for mail in mails() {
+        let bytes = minicbor::to_vec(&mail).unwrap();
+        for cut in [0, 1, bytes.len() / 2, bytes.len()] {
+            meshed.nodes[0].letter(NodeId([7; 32]), &bytes[..cut]);
+        }
+    }
+    pass(&mut meshed, 8_000);
+    assert_eq!(set(&mut meshed, 0, one, "on"), Ok(()));
+    assert_eq!(states(&mut meshed, one), []);
+}

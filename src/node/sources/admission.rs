@@ -153,6 +153,12 @@ impl Node {
         })))
     }
 
+    /// A branch of a section that a session of this node has claimed.
+    pub(in crate::node) fn own_branch_in(&self, section: SectionId) -> Option<&Path> {
+        let sources = self.sessions.all.values().flat_map(|session| session.sources.values());
+        sources.into_iter().find(|source| source.section == section).map(|source| &source.branch)
+    }
+
     /// The first of some topics whose branch another session has claimed.
     pub(in crate::node) fn claimed_by_others(&self, now: Now, connection: ConnectionId, paths: &[Path]) -> Option<Refusal> {
         let refused = |path: &Path| self.authority(now, connection, path, None).err().filter(|refusal| refusal.code != Code::QuorumOnly);

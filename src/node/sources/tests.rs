@@ -378,3 +378,19 @@ fn who_finds_something_above_its_epoch_gets_one_above_that() {
     assert_eq!(set(&mut meshed, 0, one, "above"), Ok(()));
     assert_eq!([value(&meshed, 0), value(&meshed, 1)], ["above", "above"]);
 }
+
+#[test]
+fn a_section_given_up_here_takes_its_sources_with_it() {
+    let mut meshed = meshed(2);
+    let (one, two) = (meshed.client(0), meshed.client(1));
+    claim(&mut meshed, 0, one, BRANCH);
+    claim(&mut meshed, 1, two, BRANCH);
+    meshed.pass(1_000);
+    assert_eq!(states(&mut meshed, one), [active(1)]);
+    states(&mut meshed, two);
+    let drop = |force| Request::SectionDrop { root: "s".into(), force };
+    assert!(matches!(meshed.ask(0, one, drop(false)), Response::Refused(refusal) if refusal.code == Code::Exclusive));
+    meshed.ask(0, one, drop(true));
+    assert!(matches!(&states(&mut meshed, one)[..], [SourceState::Closed { reason: Closed::Removed, .. }]));
+    assert_eq!(set(&mut meshed, 0, one, "late"), Err(Code::NotHeld));
+}
