@@ -75,8 +75,6 @@ pub enum Sabotage {
     CountsFromAnswer,
     /// Quorum: a holder does not look at the clock before it writes.
     TrustsLease,
-    /// Quorum: a voter answers before its vault is on the disk.
-    EarlyWord,
 }
 
 #[cfg(feature = "sabotage")]

@@ -83,7 +83,6 @@ pub const ALL: &[Bite] = &[
     rule("counts-from-answer", "a lease runs from when its voters have answered", Sabotage::CountsFromAnswer, "quorum-sources", Some(0)),
     rule("trusts-lease", "a holder does not look at the clock before it writes", Sabotage::TrustsLease, "quorum-sources", Some(0)),
     rule("gives-quietly", "a voter does not tell what it has given to others", Sabotage::GivesQuietly, "quorum-sources", Some(0)),
-    rule("early-word", "a voter answers before its vault is on the disk", Sabotage::EarlyWord, "quorum-sources", Some(0)),
     around(
         "same-nonce",
         "a restored backup repeats its run's numbers and automerge actor",

@@ -274,7 +274,7 @@ impl Node {
                 }
             }
             let vaults = &self.replica.vaults;
-            let sayable = self.quorums.unsaid.front().is_some_and(|(version, ..)| vaults.is_durable(*version) || is(Sabotage::EarlyWord));
+            let sayable = self.quorums.unsaid.front().is_some_and(|(version, ..)| vaults.is_durable(*version));
             if !sayable {
                 return;
             }

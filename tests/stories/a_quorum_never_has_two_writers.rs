@@ -111,7 +111,7 @@ fn who_stands_still_for_longer_than_its_lease_writes_nothing_after() {
     let world = World::new();
     let [a, b, c] = three(&world);
     let (of_a, _first, epoch, of_b, mut second) = two(&a, &b);
-    let late = block(async {
+    let (late,) = block(async {
         write(&of_a, 1, epoch, "by A").await.expect("it is active");
         a.pause();
         // It lies before the sleeper, to be the first thing that it sees.
@@ -121,7 +121,7 @@ fn who_stands_still_for_longer_than_its_lease_writes_nothing_after() {
         });
         let now = active(&mut second).await;
         write(&of_b, second.number(), now, "by B").await.expect("it is active");
-        late
+        (late,)
     });
     a.wake();
     let refused = block(late).expect("an answer");

@@ -1,9 +1,9 @@
 //! Quorum sections over several nodes, in virtual time.
 
 use super::super::{
-    ConnectionId,
+    ConnectionId, Input, Output,
     sources::tests::{BRANCH, PATH, active, agree, claim, set, states, value},
-    testing::Meshed,
+    testing::{self, Meshed, at},
 };
 use super::*;
 use crate::protocol::{Request as Asked, Response, SourceState, TopicSpec};
@@ -288,6 +288,61 @@ fn mails() -> Vec<Mail> {
     ];
     let requests = requests.into_iter().map(|request| Mail::Request { section, to: voter, request });
     requests.chain(replies.into_iter().map(|reply| Mail::Reply { section, reply })).collect()
+}
+
+#[test]
+fn a_session_that_is_back_in_time_holds_its_branch_under_a_new_epoch() {
+    let mut meshed = meshed(3, "own,n2,n3");
+    let one = meshed.client(0);
+    let Response::Session(open) = meshed.ask(0, one, Asked::SessionOpen { reconnect_timeout_ms: None }) else { panic!("refused") };
+    claim(&mut meshed, 0, one, BRANCH);
+    pass(&mut meshed, 1_000);
+    meshed.gone(0, one);
+    pass(&mut meshed, 2_000);
+    let back = meshed.client(0);
+    meshed.ask(0, back, Asked::SessionResume { id: open.id, secret: open.secret });
+    pass(&mut meshed, 1_000);
+    assert_eq!(states(&mut meshed, back).last(), Some(&active(2)));
+    assert_eq!(set(&mut meshed, 0, back, "on"), Ok(()));
+    // Away for too long: nobody holds it, and the voters know.
+    meshed.gone(0, back);
+    pass(&mut meshed, 6_000);
+    let two = meshed.client(1);
+    claim(&mut meshed, 1, two, BRANCH);
+    pass(&mut meshed, 1_000);
+    assert_eq!(states(&mut meshed, two).last(), Some(&active(3)));
+}
+
+#[test]
+fn a_voter_says_nothing_before_its_vault_is_on_the_disk() {
+    let mut node = testing::node();
+    let drive = |node: &mut Node, ms: u64, input: Input<'_>| {
+        let marks =
+            node.handle_input(at(ms), input).filter_map(|output| if let Output::Persist { mark, .. } = output { Some(mark) } else { None });
+        marks.last()
+    };
+    let properties = BTreeMap::from([("arbitration".into(), "quorum".into()), ("voters".into(), "own".into())]);
+    let request = Asked::SectionAdd { root: "s".into(), properties };
+    let mark = drive(&mut node, 1, Input::Request { session: testing::SESSION, id: 1, request }).expect("something to store");
+    drive(&mut node, 2, Input::Persisted { released: mark, synced: mark });
+    let section = node.replica.section_of(&Path::parse("s/a").unwrap());
+    let other = Origin { node: NodeId([2; 32]), ..node.replica.own() };
+    let request = Request::Propose {
+        number: 1,
+        ballot: Ballot { counter: 1, owner: other },
+        epoch: 5,
+        granted: None,
+        branches: vec![Path::parse("s/a").unwrap()],
+    };
+    let mail = Mail::Request { section, to: node.replica.vaults.voter(), request };
+    node.letter(other.node, &minicbor::to_vec(mail).unwrap());
+    let mark = drive(&mut node, 3, Input::Timeout).expect("its vault is to be stored, at once");
+    assert_eq!(node.quorums.unsaid.len(), 1);
+    drive(&mut node, 4, Input::Persisted { released: mark, synced: 0 });
+    assert_eq!(node.quorums.unsaid.len(), 1, "stored, but not synced");
+    drive(&mut node, 5, Input::Persisted { released: mark, synced: mark });
+    assert_eq!(node.quorums.unsaid.len(), 0);
+    assert_eq!(node.replica.vaults.get(section).map(|vault| vault.highest), Some(5));
 }
 
 #[test]
