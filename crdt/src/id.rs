@@ -16,9 +16,9 @@ impl NodeId {
     }
 }
 
-/// A text that is not the hexadecimal digits of an id: 64 for a node or a mesh, 32 for a session.
+/// A text that is not the hexadecimal digits of an id: 64 for a node or a mesh, 32 for a session, 16 for a displaced write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected 64 hexadecimal digits, or 32 for a session")]
+#[error("expected 64 hexadecimal digits, 32 for a session, or 16 for a displaced write")]
 pub struct BadId;
 
 /// A mesh: the BLAKE3 hash of the public key that its root authority certificate certifies.
@@ -30,6 +30,11 @@ pub struct MeshId(#[cbor(with = "minicbor::bytes")] pub [u8; 32]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
 #[cbor(transparent)]
 pub struct SessionId(#[cbor(with = "minicbor::bytes")] pub [u8; 16]);
+
+/// A displaced write: the first bytes of the BLAKE3 hash of its section, topic and dot, so that it has the same name on every node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
+#[cbor(transparent)]
+pub struct DisplacedId(#[cbor(with = "minicbor::bytes")] pub [u8; 8]);
 
 /// Ids are hexadecimal digits to people.
 macro_rules! hexadecimal {
@@ -62,7 +67,7 @@ macro_rules! hexadecimal {
     )*};
 }
 
-hexadecimal!(NodeId, MeshId, SessionId);
+hexadecimal!(NodeId, MeshId, SessionId, DisplacedId);
 
 impl serde::Serialize for SessionId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

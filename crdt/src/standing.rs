@@ -1,4 +1,4 @@
-//! What the standing planes say: of nodes and sessions in the built-in section, of update sources in each section.
+//! What the standing planes say: of nodes and sessions in the built-in section, of update sources and displaced values in each section.
 //!
 //! A standing key is a kind byte and what names the record within its kind. A node keeps and forwards records of kinds that it does not know, so
 //! that newer nodes may add kinds.
@@ -16,6 +16,7 @@ const KIND_REVOKED: u8 = 2;
 const KIND_SESSION: u8 = 3;
 const KIND_CLAIM: u8 = 4;
 const KIND_GRANT: u8 = 5;
+const KIND_DISPLACED: u8 = 7;
 
 /// The longest standing key.
 pub const STANDING_KEY_BYTES_MAX: usize = 256;
@@ -47,6 +48,8 @@ pub enum Standing {
     /// Who holds a branch, or that it was released: written by the holder's home under the grant's own epoch and rank, or under the open epoch. In the
     /// branch's section.
     Grant(BranchHash),
+    /// A slot of a section's displaced log ([`crate::displaced`]); never removed.
+    Displaced(u16),
 }
 
 impl Standing {
@@ -59,6 +62,7 @@ impl Standing {
             Standing::Session(session) => key(KIND_SESSION, [&session.0, &[]]),
             Standing::Claim(branch, session) => key(KIND_CLAIM, [&branch.0, &session.0]),
             Standing::Grant(branch) => key(KIND_GRANT, [&branch.0, &[]]),
+            Standing::Displaced(slot) => key(KIND_DISPLACED, [&slot.to_be_bytes(), &[]]),
         }
     }
 
@@ -74,6 +78,7 @@ impl Standing {
                 Standing::Claim(BranchHash(*branch), SessionId(session.try_into().ok()?))
             }
             KIND_GRANT => Standing::Grant(BranchHash(id.try_into().ok()?)),
+            KIND_DISPLACED => Standing::Displaced(u16::from_be_bytes(id.try_into().ok()?)),
             _ => return None,
         })
     }

@@ -293,7 +293,7 @@ impl Node {
                 field.contest.set_grant(&branch, grant);
                 Some(branch)
             }
-            Standing::Node(_) | Standing::Revoked(_) | Standing::Session(_) => None,
+            Standing::Node(_) | Standing::Revoked(_) | Standing::Session(_) | Standing::Displaced(_) => None,
         }
     }
 
