@@ -271,7 +271,7 @@ impl<'a> Log<'a> {
 fn take_in(section: &mut Section, cx: &mut Context<'_>, own: OriginIx, time_ms: u64, entries: Vec<Displaced>) {
     let mut taken: BTreeSet<u16> =
         Log::read(section, cx.origins).0.iter().filter(|record| record.listed).map(|record| record.slot).collect();
-    let mut put = |section: &mut Section, cx: &mut Context<'_>, slot, value: Vec<u8>| {
+    let put = |section: &mut Section, cx: &mut Context<'_>, slot, value: Vec<u8>| {
         section.put_standing(cx, own, Standing::Displaced(slot).key(), Under::default(), time_ms, Some(value.into()));
     };
     for entry in entries {
