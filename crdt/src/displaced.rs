@@ -600,6 +600,8 @@ mod tests {
             notice(node, 1, vec![1]);
             turns(node, ALL_TURNS);
         }
+        tell(&a, &mut b);
+        assert!(b.noticed().is_empty(), "nothing is lost of it");
         for _ in 0..2 {
             tell(&a, &mut b);
             tell(&b, &mut a);
