@@ -207,6 +207,11 @@ impl Slot {
     }
 }
 
+/// Of which entry a slot's record is.
+pub(crate) fn id_in(slot: &Write) -> Option<DisplacedId> {
+    Slot::head(slot.value.as_deref()?).map(|(id, _)| id)
+}
+
 /// The entry that a slot's record holds, if that is another one than what a second record holds.
 pub(crate) fn lost_entry(loser: &Write, winner: &Write) -> Option<Displaced> {
     let slot: Slot = minicbor::decode(loser.value.as_deref()?).ok()?;
@@ -233,12 +238,13 @@ pub(crate) struct Log<'a>(Vec<Record<'a>>);
 
 impl<'a> Log<'a> {
     pub(crate) fn read(section: &'a Section, origins: &Origins) -> Self {
-        let record = |slot| {
+        let record = |slot: &u16| {
+            let slot = *slot;
             let write = section.standing.get(&Standing::Displaced(slot).key())?;
             let (id, whole) = Slot::head(write.value.as_deref()?)?;
             Some(Record { slot, write, id, whole, listed: false })
         };
-        let mut records: Vec<Record<'_>> = section.displaced_slots().filter_map(record).collect();
+        let mut records: Vec<Record<'_>> = section.displaced_slots().keys().filter_map(record).collect();
         records.sort_by(|a, b| newer(origins, (&b.write.stamp, b.write.dot), (&a.write.stamp, a.write.dot)));
         let (mut entries, mut bytes) = (BTreeSet::new(), 0);
         for record in records.iter_mut().filter(|record| record.whole) {
@@ -388,7 +394,7 @@ impl Noticed {
 
     /// One turn of what belongs to a section: what its log knows needs no more to be done, and what has waited for long enough comes into it.
     pub(crate) fn turn(&mut self, places: &[Place], section: &mut Section, cx: &mut Context<'_>, own: OriginIx, time_ms: u64) {
-        let known: BTreeSet<DisplacedId> = Log::read(section, cx.origins).0.iter().map(|record| record.id).collect();
+        let known: BTreeSet<DisplacedId> = section.displaced_slots().values().copied().collect();
         let mut due = Vec::new();
         for place in places {
             let Some(waiting) = self.waiting.get_mut(place) else { continue };

@@ -15,7 +15,7 @@ use crate::{
     definition::Definition,
     displaced::{self, Beaten, Displaced},
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins, raise},
-    id::{Plane, SectionId},
+    id::{DisplacedId, Plane, SectionId},
     path::{BUCKETS, Path},
     registers::{Merged, Registers, Write},
     rows::Buried,
@@ -210,8 +210,8 @@ pub struct Section {
     stale_values: Vec<DotIx>,
     /// The standing records of each bucket.
     standing_index: BTreeMap<u16, BTreeSet<StandingKey>>,
-    /// The slots of the displaced log that hold anything.
-    displaced_slots: BTreeSet<u16>,
+    /// The slots of the displaced log that hold anything, and what each is of.
+    displaced_slots: BTreeMap<u16, DisplacedId>,
 }
 
 /// A topic removed: what is to be known when a write to it comes that its remover had not seen.
@@ -250,7 +250,7 @@ impl Section {
             stale_buckets: BTreeSet::new(),
             stale_values: Vec::new(),
             standing_index: BTreeMap::new(),
-            displaced_slots: BTreeSet::new(),
+            displaced_slots: BTreeMap::new(),
         }
     }
 
@@ -346,8 +346,8 @@ impl Section {
         self.clock
     }
 
-    pub(crate) fn displaced_slots(&self) -> impl Iterator<Item = u16> + '_ {
-        self.displaced_slots.iter().copied()
+    pub(crate) fn displaced_slots(&self) -> &BTreeMap<u16, DisplacedId> {
+        &self.displaced_slots
     }
 
     /// A topic's newest value, over all its concurrent creations.
@@ -918,8 +918,8 @@ impl Section {
         self.standing.restored();
         for (key, _) in self.standing.iter() {
             self.standing_index.entry(standing_bucket(key)).or_default().insert(key.clone());
-            self.displaced_slots.extend(slot_of(key));
         }
+        self.displaced_slots = self.standing.iter().filter_map(|(key, write)| Some((slot_of(key)?, displaced::id_in(write)?))).collect();
         self.durable = self.frontiers();
         let stamps = self.values.iter().map(|(_, write)| &write.stamp).chain(self.standing.iter().map(|(_, write)| &write.stamp));
         let (clock, epoch) = stamps.fold((0, 0), |(clock, epoch), stamp| (clock.max(stamp.seq), epoch.max(stamp.epoch)));
@@ -1049,9 +1049,9 @@ impl Section {
     fn standing_changed(&mut self, cx: &mut Context<'_>, key: StandingKey) {
         let bucket = standing_bucket(&key);
         self.stale_document(bucket);
-        if self.standing.get(&key).is_some() {
+        if let Some(write) = self.standing.get(&key) {
             self.standing_index.entry(bucket).or_default().insert(key.clone());
-            self.displaced_slots.extend(slot_of(&key));
+            self.displaced_slots.extend(slot_of(&key).zip(displaced::id_in(write)));
         } else if let Some(keys) = self.standing_index.get_mut(&bucket) {
             keys.remove(&key);
         }
