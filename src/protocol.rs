@@ -463,13 +463,13 @@ pub enum Request {
         #[n(0)]
         subscription: u32,
     },
-    /// What lost to a concurrent write or removal, oldest first: [`Response::Displaced`].
+    /// What lost to a concurrent write or removal, the first that was written first: [`Response::Displaced`].
     #[n(22)]
     Displaced {
         /// Of which topics.
         #[n(0)]
         selector: String,
-        /// Which part; its `after` is an entry's id.
+        /// Which part; its `after` is an earlier response's `next`.
         #[n(1)]
         page: Page,
     },

@@ -6,7 +6,7 @@
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use crate::id::Origin;
+use crate::id::{Dot, Origin};
 
 /// An origin, named by its place in a node's [`Origins`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -69,6 +69,11 @@ impl Origins {
     /// The origin behind an index of this node.
     pub fn get(&self, ix: OriginIx) -> Origin {
         self.list[ix.at()]
+    }
+
+    /// A dot with its origin in full.
+    pub fn dot(&self, ix: DotIx) -> Dot {
+        Dot { origin: self.get(ix.origin), number: ix.number }
     }
 
     /// All of them, node by node, and each node's runs from the oldest to the newest.

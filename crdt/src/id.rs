@@ -16,9 +16,9 @@ impl NodeId {
     }
 }
 
-/// A text that is not the hexadecimal digits of an id: 64 for a node or a mesh, 32 for a session or a voter.
+/// A text that is not the hexadecimal digits of an id: 64 for a node or a mesh, 32 for a session or a voter, 16 for a displaced write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected 64 hexadecimal digits, or 32 for a session or a voter")]
+#[error("expected 64 hexadecimal digits, 32 for a session or a voter, or 16 for a displaced write")]
 pub struct BadId;
 
 /// A mesh: the BLAKE3 hash of the public key that its root authority certificate certifies.
@@ -44,6 +44,11 @@ impl VoterId {
         id
     }
 }
+
+/// A displaced write: the first bytes of the BLAKE3 hash of its section, topic and dot, so that it has the same name on every node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
+#[cbor(transparent)]
+pub struct DisplacedId(#[cbor(with = "minicbor::bytes")] pub [u8; 8]);
 
 /// Ids are hexadecimal digits to people.
 macro_rules! hexadecimal {
@@ -76,7 +81,7 @@ macro_rules! hexadecimal {
     )*};
 }
 
-hexadecimal!(NodeId, MeshId, SessionId, VoterId);
+hexadecimal!(NodeId, MeshId, SessionId, VoterId, DisplacedId);
 
 impl serde::Serialize for SessionId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -9,11 +9,11 @@
 //! |---|---|---|
 //! | [`tree`] | topics and their definitions; in the built-in section, policy | automerge: 4,096 small documents, by a hash of the path |
 //! | values ([`registers`]) | each topic's newest value | newest [`stamp`] wins; the tree says what lives |
-//! | standing ([`registers`]) | what is said of nodes, sessions, claims and grants ([`standing`]) | newest stamp wins; a removal is a write too |
+//! | standing ([`registers`]) | what is said of nodes, sessions, claims, grants and displaced values ([`standing`]) | newest stamp wins; a removal is a write too |
 //!
 //! A topic is named by its creating dot, so one that is removed and made again is another topic, and old values cannot leak into it.
 //! Concurrent creations with equal definitions are one topic; with different ones automerge's winner stands and the other is shown as a
-//! conflict. A removal removes what its remover saw: a concurrent creation survives it, and a concurrent write goes to the [`displaced`] log.
+//! conflict. A removal removes what its remover saw: a concurrent creation survives it, and a concurrent write goes to the section's [`displaced`] log.
 //!
 //! # One road: feeds
 //!

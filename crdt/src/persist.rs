@@ -21,7 +21,7 @@ pub enum Table {
     /// Saved bucket documents.
     #[n(4)]
     Documents,
-    /// What lost to a concurrent write or removal.
+    /// What lost to a concurrent write or removal, until its section's displaced log has it. (Once, the log itself.)
     #[n(5)]
     Displaced,
 }

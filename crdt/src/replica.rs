@@ -11,9 +11,9 @@ use std::{
 
 use crate::{
     definition::{Definition, Durability},
-    displaced::{Displaced, DisplacedLog},
+    displaced::{Displaced, Log, Noticed},
     frontier::{DotIx, OriginIx, Origins},
-    id::{Dot, NodeId, Origin, Plane, SectionId},
+    id::{DisplacedId, Dot, NodeId, Origin, Plane, SectionId},
     path::Path,
     persist::{Row, Table},
     policy::{PolicyError, SectionEdit, SectionPolicy},
@@ -149,9 +149,9 @@ pub struct Replica {
     roots: BTreeMap<Path, SectionId>,
     /// The other members, and what they are known to hold.
     pub members: Members,
-    displaced: DisplacedLog,
     /// What this node's voter in quorum sections has promised.
     pub vaults: Vaults,
+    noticed: Noticed,
     events: Vec<Event>,
     deleted_rows: Vec<Row>,
     meta_dirty: bool,
@@ -185,8 +185,8 @@ impl Replica {
             contested: Vec::new(),
             roots: BTreeMap::new(),
             members: Members::default(),
-            displaced: DisplacedLog::default(),
             vaults: Vaults::new(own),
+            noticed: Noticed::default(),
             events: Vec::new(),
             deleted_rows: Vec::new(),
             meta_dirty: true,
@@ -321,7 +321,7 @@ impl Replica {
 
     /// Whether this node's declared name of a dot is this.
     pub fn dot(&self, ix: DotIx) -> Dot {
-        Dot { origin: self.origins.get(ix.origin), number: ix.number }
+        self.origins.dot(ix)
     }
 
     /// How many topics live here, over all sections held and the local ones.
@@ -339,9 +339,22 @@ impl Replica {
             .sum()
     }
 
-    /// The displaced log.
-    pub fn displaced(&self) -> &DisplacedLog {
-        &self.displaced
+    /// The displaced logs of all sections held here, and what has been noticed and is in none of them yet: from the first written to the last.
+    pub fn displaced(&self) -> Vec<(DisplacedId, Displaced)> {
+        let logs = self.sections.values().flat_map(|section| Log::read(section, &self.origins).entries().collect::<Vec<_>>());
+        let all = logs.chain(self.noticed.iter().cloned()).map(|entry| ((entry.time_ms, entry.id()), entry));
+        all.collect::<BTreeMap<_, _>>().into_iter().map(|((_, id), entry)| (id, entry)).collect()
+    }
+
+    /// How many these are.
+    pub fn displaced_count(&self) -> usize {
+        let logs = self.sections.values().flat_map(|section| Log::read(section, &self.origins).ids().collect::<Vec<_>>());
+        logs.chain(self.noticed.iter().map(Displaced::id)).collect::<BTreeSet<_>>().len()
+    }
+
+    /// What has been noticed here and is in no log yet.
+    pub fn noticed(&self) -> &Noticed {
+        &self.noticed
     }
 
     /// A member's record.
@@ -625,8 +638,12 @@ impl Replica {
         let lost: Vec<SectionId> = self.held().filter(|id| *id != SectionId::MESH && !self.policies.contains_key(id)).collect();
         for id in lost {
             let topics = self.contents(id, |_| true);
+            let displaced: Vec<Displaced> = Log::read(&self.sections[&id], &self.origins).entries().collect();
             self.close(id);
             self.take_over(topics);
+            for entry in displaced {
+                self.noticed.add(self.own.node, entry);
+            }
         }
         // What is local, or of an outer section, but belongs to another section now.
         let strays: Vec<SectionId> = self.sections.keys().copied().filter(|id| *id != SectionId::MESH).collect();
@@ -765,12 +782,32 @@ impl Replica {
         }
     }
 
+    /// One turn of what was noticed to be displaced, by this node's wall clock: it comes into its section's log, unless that has it. To be called
+    /// about every second.
+    pub fn file_displaced(&mut self, time_ms: u64) {
+        if self.noticed.is_empty() {
+            return;
+        }
+        let mut noticed = std::mem::take(&mut self.noticed);
+        // Where there is no such section any more, it belongs where its topic would.
+        let belongs = |entry: &Displaced| {
+            Some(entry.section).into_iter().chain([self.section_of(&entry.path)]).find(|id| self.sections.contains_key(id))
+        };
+        for (id, places) in noticed.sort(belongs) {
+            let own = self.writer(id);
+            if let Some((section, mut cx)) = self.parts(id) {
+                noticed.turn(&places, section, &mut cx, own, time_ms);
+            }
+        }
+        self.noticed = noticed;
+    }
+
     /// What has happened since the last call, in order.
     pub fn take_events(&mut self) -> Vec<Event> {
         let mut events = std::mem::take(&mut self.events);
-        let displaced = &mut self.displaced;
+        let (noticed, own) = (&mut self.noticed, self.own.node);
         events.retain(|event| match event {
-            Event::Displaced(entry) => displaced.add(Displaced::clone(entry)),
+            Event::Displaced(entry) => noticed.add(own, Displaced::clone(entry)),
             _ => true,
         });
         events
@@ -782,8 +819,8 @@ impl Replica {
     pub fn is_dirty(&self) -> bool {
         self.meta_dirty
             || !self.deleted_rows.is_empty()
-            || self.displaced.is_dirty()
             || self.vaults.is_dirty()
+            || self.noticed.is_dirty()
             || self.sections.values().any(|section| section.values.is_dirty() || section.standing.is_dirty() || section.tree.is_dirty())
     }
 
@@ -846,9 +883,9 @@ impl Replica {
                 feed(Plane::Tree),
             );
         }
-        self.displaced.take_dirty(|id, entry| {
+        self.noticed.take_dirty(|number, entry| {
             let value = entry.map(|entry| minicbor::to_vec(entry).expect("encoding to memory"));
-            out.push(Row { table: Table::Displaced, key: id.to_be_bytes().to_vec(), value });
+            out.push(Row { table: Table::Displaced, key: number.to_be_bytes().to_vec(), value });
         });
         self.next_mark += 1;
         self.vaults.take_rows(self.next_mark, &mut out);
@@ -938,9 +975,9 @@ impl Loading {
                 _ => return Err(bad("unknown").into()),
             },
             Table::Displaced => {
-                let id = key.try_into().map(u64::from_be_bytes).map_err(|_| bad("not a number"))?;
+                let number = key.try_into().map(u64::from_be_bytes).map_err(|_| bad("not a number"))?;
                 let entry = minicbor::decode(value).map_err(|error| bad(&error.to_string()))?;
-                replica.displaced.restore(id, entry);
+                replica.noticed.restore(replica.own.node, number, entry);
             }
             _ => {
                 let (id, rest) = rows::split_section(key).ok_or_else(|| bad("short key"))?;

@@ -13,14 +13,15 @@ use std::{
 
 use crate::{
     definition::Definition,
-    displaced::{Beaten, Displaced},
+    displaced::{self, Beaten, Displaced},
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins, raise},
-    id::{Plane, SectionId},
+    id::{DisplacedId, Plane, SectionId},
     path::{BUCKETS, Path},
     registers::{Merged, Registers, Write},
     rows::Buried,
     sabotage::{Sabotage, is},
     stamp::{Stamp, Under, newer},
+    standing::Standing,
     tree::{Kind, Removal, Topic, TopicChange, Tree, TreeError, TreeRecord},
 };
 
@@ -209,6 +210,8 @@ pub struct Section {
     stale_values: Vec<DotIx>,
     /// The standing records of each bucket.
     standing_index: BTreeMap<u16, BTreeSet<StandingKey>>,
+    /// The slots of the displaced log that hold anything, and what each is of.
+    displaced_slots: BTreeMap<u16, DisplacedId>,
 }
 
 /// A topic removed: what is to be known when a write to it comes that its remover had not seen.
@@ -247,6 +250,7 @@ impl Section {
             stale_buckets: BTreeSet::new(),
             stale_values: Vec::new(),
             standing_index: BTreeMap::new(),
+            displaced_slots: BTreeMap::new(),
         }
     }
 
@@ -340,6 +344,10 @@ impl Section {
     fn tick(&mut self) -> u64 {
         self.raise_clock(self.clock + 1);
         self.clock
+    }
+
+    pub(crate) fn displaced_slots(&self) -> &BTreeMap<u16, DisplacedId> {
+        &self.displaced_slots
     }
 
     /// A topic's newest value, over all its concurrent creations.
@@ -528,20 +536,21 @@ impl Section {
             }
             self.orphans.insert(id);
         }
-        let beaten_by = self.values.get(&id).map(|held| held.dot);
+        let beaten_by = self.values.get(&id).map(|held| Beaten::by_write(cx.origins, held));
         let spare = fresh.then(|| write.clone());
         match self.values.merge(cx.origins, &id, write) {
             Merged::Nothing => {}
             Merged::Won { displaced } => {
                 let displaced = displaced.filter(|loser| !judged.is_some_and(|judged| judged.covers(loser.dot)));
-                if let (Some(loser), Some(winner)) = (displaced, self.values.get(&id).map(|held| held.dot)) {
-                    self.displaced_value(cx, id, &loser, Beaten::by_write(cx.origins, winner));
+                if let (Some(loser), Some(winner)) = (displaced, self.values.get(&id)) {
+                    let beaten = Beaten::by_write(cx.origins, winner);
+                    self.displaced_value(cx, id, &loser, beaten);
                 }
                 self.value_changed(cx, id);
             }
             Merged::Displaced => {
-                if let (Some(loser), Some(winner)) = (spare, beaten_by) {
-                    self.displaced_value(cx, id, &loser, Beaten::by_write(cx.origins, winner));
+                if let (Some(loser), Some(beaten)) = (spare, beaten_by) {
+                    self.displaced_value(cx, id, &loser, beaten);
                 }
             }
         }
@@ -562,18 +571,34 @@ impl Section {
         let Some((_, winner)) = writes.pop() else { return };
         let unknown = |loser: &Write| !winner.knew(loser.dot) && !judged.is_some_and(|judged| judged.covers(loser.dot));
         for (id, loser) in writes.into_iter().filter(|(_, loser)| unknown(loser)) {
-            self.displaced_value(cx, id, &loser, Beaten::by_write(cx.origins, winner.dot));
+            self.displaced_value(cx, id, &loser, Beaten::by_write(cx.origins, &winner));
         }
     }
 
     /// Takes in a standing record, unless it was removed here.
     pub fn merge_standing(&mut self, cx: &mut Context<'_>, key: &StandingKey, write: Write) {
+        self.merge_standing_of(cx, key, write, None);
+    }
+
+    /// `judged`: as with values.
+    fn merge_standing_of(&mut self, cx: &mut Context<'_>, key: &StandingKey, write: Write, judged: Option<&Frontier>) {
         self.heard(&write.stamp);
         if self.has_removed(cx.origins, key, &write) {
             return;
         }
-        if let Merged::Won { .. } = self.standing.merge(cx.origins, key, write) {
-            self.standing_changed(cx, key.clone());
+        let slot = slot_of(key).is_some();
+        let spare = (slot && !self.standing.frontier().covers(write.dot)).then(|| write.clone());
+        let lost = match self.standing.merge(cx.origins, key, write) {
+            Merged::Nothing => None,
+            Merged::Won { displaced } => {
+                self.standing_changed(cx, key.clone());
+                displaced.filter(|loser| slot && !judged.is_some_and(|judged| judged.covers(loser.dot)))
+            }
+            Merged::Displaced => spare,
+        };
+        // Two entries in one slot of the displaced log: the one that has lost it needs another.
+        if let Some(entry) = lost.zip(self.standing.get(key)).and_then(|(loser, winner)| displaced::lost_entry(&loser, winner)) {
+            cx.events.push(Event::Displaced(Box::new(entry)));
         }
     }
 
@@ -723,7 +748,7 @@ impl Section {
         }
         for ImageEntry { key, write, entries } in &image.standing {
             if let Some(write) = write {
-                self.merge_standing(cx, key, write.clone());
+                self.merge_standing_of(cx, key, write.clone(), Some(&covered[Plane::Standing]));
             }
             for dot in entries {
                 positions.standing.entry(dot.origin).or_default().push((dot.number, key.clone()));
@@ -894,6 +919,7 @@ impl Section {
         for (key, _) in self.standing.iter() {
             self.standing_index.entry(standing_bucket(key)).or_default().insert(key.clone());
         }
+        self.displaced_slots = self.standing.iter().filter_map(|(key, write)| Some((slot_of(key)?, displaced::id_in(write)?))).collect();
         self.durable = self.frontiers();
         let stamps = self.values.iter().map(|(_, write)| &write.stamp).chain(self.standing.iter().map(|(_, write)| &write.stamp));
         let (clock, epoch) = stamps.fold((0, 0), |(clock, epoch), stamp| (clock.max(stamp.seq), epoch.max(stamp.epoch)));
@@ -968,7 +994,8 @@ impl Section {
         if let (false, Some(path)) = (knew, path) {
             let definition = topic.and_then(|(_, definition)| definition).or(grave.and_then(|grave| grave.definition.as_ref()));
             let definition = definition.map(|definition| definition.to_bytes());
-            let displaced = Displaced::new(cx.origins, self.id, path.clone(), definition, id, write, Beaten::ByRemoval);
+            let beaten = Beaten::ByRemoval { removal: grave.map(|grave| cx.origins.dot(grave.by)) };
+            let displaced = Displaced::new(cx.origins, self.id, path.clone(), definition, id, write, beaten);
             cx.events.push(Event::Displaced(Box::new(displaced)));
         }
     }
@@ -1022,8 +1049,9 @@ impl Section {
     fn standing_changed(&mut self, cx: &mut Context<'_>, key: StandingKey) {
         let bucket = standing_bucket(&key);
         self.stale_document(bucket);
-        if self.standing.get(&key).is_some() {
+        if let Some(write) = self.standing.get(&key) {
             self.standing_index.entry(bucket).or_default().insert(key.clone());
+            self.displaced_slots.extend(slot_of(&key).zip(displaced::id_in(write)));
         } else if let Some(keys) = self.standing_index.get_mut(&bucket) {
             keys.remove(&key);
         }
@@ -1081,6 +1109,13 @@ impl Section {
 pub fn standing_bucket(key: &[u8]) -> u16 {
     let hash = blake3::hash(key);
     u16::from_be_bytes([hash.as_bytes()[0], hash.as_bytes()[1]]) % BUCKETS
+}
+
+fn slot_of(key: &[u8]) -> Option<u16> {
+    match Standing::of_key(key)? {
+        Standing::Displaced(slot) => Some(slot),
+        _ => None,
+    }
 }
 
 fn image_entry<K: Clone + Eq + std::hash::Hash + Ord>(registers: &Registers<K>, key: &K, same: bool) -> Option<ImageEntry<K>> {

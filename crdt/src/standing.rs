@@ -1,4 +1,4 @@
-//! What the standing planes say: of nodes and sessions in the built-in section, of update sources in each section.
+//! What the standing planes say: of nodes and sessions in the built-in section, of update sources and displaced values in each section.
 //!
 //! A standing key is a kind byte and what names the record within its kind. A node keeps and forwards records of kinds that it does not know, so
 //! that newer nodes may add kinds.
@@ -18,6 +18,7 @@ const KIND_SESSION: u8 = 3;
 const KIND_CLAIM: u8 = 4;
 const KIND_GRANT: u8 = 5;
 const KIND_VOTERS: u8 = 6;
+const KIND_DISPLACED: u8 = 7;
 
 /// The longest standing key.
 pub const STANDING_KEY_BYTES_MAX: usize = 256;
@@ -52,6 +53,8 @@ pub enum Standing {
     /// The configuration of a section's voters that somebody has seen chosen, under its number as the epoch: a hint, for those who would not know whom to ask. In the
     /// built-in section.
     Voters(SectionId),
+    /// A slot of a section's displaced log ([`crate::displaced`]); never removed.
+    Displaced(u16),
 }
 
 impl Standing {
@@ -65,6 +68,7 @@ impl Standing {
             Standing::Claim(branch, session) => key(KIND_CLAIM, [&branch.0, &session.0]),
             Standing::Grant(branch) => key(KIND_GRANT, [&branch.0, &[]]),
             Standing::Voters(section) => key(KIND_VOTERS, [&section.0.to_be_bytes(), &[]]),
+            Standing::Displaced(slot) => key(KIND_DISPLACED, [&slot.to_be_bytes(), &[]]),
         }
     }
 
@@ -81,6 +85,7 @@ impl Standing {
             }
             KIND_GRANT => Standing::Grant(BranchHash(id.try_into().ok()?)),
             KIND_VOTERS => Standing::Voters(SectionId(u64::from_be_bytes(id.try_into().ok()?))),
+            KIND_DISPLACED => Standing::Displaced(u16::from_be_bytes(id.try_into().ok()?)),
             _ => return None,
         })
     }

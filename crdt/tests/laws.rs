@@ -254,7 +254,7 @@ impl Node {
     }
 
     fn displaced(&self) -> Vec<Displaced> {
-        self.replica.displaced().iter().map(|(_, displaced)| displaced.clone()).collect()
+        self.replica.displaced().into_iter().map(|(_, displaced)| displaced).collect()
     }
 
     /// The values in the displaced log, with whether a write (and not a removal) beat them.

@@ -332,6 +332,11 @@ fn show_heard(context: &mut Context, types: &mut HashMap<Arc<str>, String>, hear
     }
 }
 
+/// `write by EWR`, `removal by JFK`; or just `removal`, if it is not known whose.
+fn lost_to(row: &DisplacedRow) -> String {
+    if row.winner_writer.is_empty() { row.by.clone() } else { format!("{} by {}", row.by, row.winner_writer) }
+}
+
 pub(super) async fn displaced(context: &mut Context, command: DisplacedCommand) -> Result<(), Failure> {
     let client = context.connect().await?;
     match command {
@@ -346,20 +351,21 @@ pub(super) async fn displaced(context: &mut Context, command: DisplacedCommand) 
                     None => break,
                 }
             }
-            context.output.listing(&rows, &["id", "path", "lost to", "writer", "written", "value"], |row| {
+            context.output.listing(&rows, &["id", "path", "writer", "written", "epoch", "value", "lost to"], |row| {
                 vec![
                     row.id.clone(),
                     row.path.clone(),
-                    row.by.clone(),
                     row.writer.clone(),
                     time_text(row.unix_ms),
+                    row.epoch.to_string(),
                     bytes_text(row.value_bytes),
+                    lost_to(row),
                 ]
             })
         }
         DisplacedCommand::Show { id } => {
             let (row, bytes) = client.displaced_show(&id).await?;
-            let value = json_of(&row.topic_type, &bytes);
+            let value = if row.too_long.is_some() { Value::Null } else { json_of(&row.topic_type, &bytes) };
             if context.output.json {
                 let mut object = serde_json::to_value(&row)?;
                 if let Some(object) = object.as_object_mut() {
@@ -367,16 +373,22 @@ pub(super) async fn displaced(context: &mut Context, command: DisplacedCommand) 
                 }
                 return context.output.json_line(&object);
             }
+            let value = match &row.too_long {
+                Some(hash) => format!("too long to be kept: {}, BLAKE3 {hash}", bytes_text(row.value_bytes)),
+                None => value.to_string(),
+            };
+            let winner_epoch = row.winner_epoch.map(|epoch| format!(", epoch {epoch}")).unwrap_or_default();
+            let lost_to = lost_to(&row);
             context.output.record(&[
                 ("id", row.id),
                 ("path", row.path),
                 ("type", row.topic_type),
-                ("lost to", row.by),
-                ("winner", row.winner),
                 ("writer", row.writer),
                 ("written", time_text(row.unix_ms)),
-                ("stamp", row.stamp),
-                ("value", value.to_string()),
+                ("stamp", format!("{}, epoch {}", row.stamp, row.epoch)),
+                ("value", value),
+                ("lost to", lost_to),
+                ("winner", format!("{}{winner_epoch}", row.winner)),
             ])
         }
         DisplacedCommand::Restore { id } => {

@@ -32,6 +32,7 @@
 mod acks;
 mod agenda;
 mod connections;
+mod displaced;
 mod input;
 mod membership;
 mod neighbours;
@@ -122,7 +123,7 @@ pub enum Hold {
 /// A deadline of the node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Timer {
-    /// When to forget what is stable.
+    /// When to forget what is stable, and to file what was displaced.
     Forget,
     /// When to store what nobody waits for.
     Store,
@@ -134,7 +135,7 @@ pub enum Timer {
     Mesh(mangrove_net::mesh::Timer),
 }
 
-/// How often to look for what can be forgotten.
+/// How often to look for what can be forgotten, and what was displaced has a turn.
 const FORGET_EVERY: Duration = Duration::from_secs(1);
 
 /// How long changes may gather that nobody waits for, before they are stored: at least this, and longer after a large batch, so that
@@ -379,6 +380,7 @@ impl Node {
             };
             let retentions: BTreeMap<SectionId, u64> = self.replica.held().map(|section| (section, retention(section))).collect();
             self.replica.forget(now.at.0, |section| retentions.get(&section).copied().unwrap_or(0));
+            self.replica.file_displaced(now.unix_ms);
         }
         if now.at >= self.redial_due {
             self.redial(now);

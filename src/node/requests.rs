@@ -546,9 +546,10 @@ impl Node {
 
     fn restore(&mut self, now: Now, session: ConnectionId, id: &str) -> Answer {
         self.writable()?;
-        let number = id.parse().ok();
-        let unknown = || Refusal::new(Code::UnknownDisplaced, id, "there is no such displaced value").hint("see: mangrove displaced ls");
-        let entry = number.and_then(|number| self.replica.displaced().get(number)).cloned().ok_or_else(unknown)?;
+        let entry = self.displaced_entry(id)?;
+        if let Some(too_long) = entry.too_long {
+            return Err(Refusal::new(Code::TooLarge, id, format!("its {} bytes were too long to be kept", too_long.bytes)));
+        }
         let under = self.authority(now, session, &entry.path, None)?;
         let mut needs = Needs::default();
         if self.replica.topic(&entry.path).is_none() {

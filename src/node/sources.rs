@@ -239,7 +239,7 @@ impl Node {
                 field.contest.set_grant(&branch, grant);
                 Some(branch)
             }
-            Standing::Node(_) | Standing::Revoked(_) | Standing::Session(_) | Standing::Voters(_) => None,
+            Standing::Node(_) | Standing::Revoked(_) | Standing::Session(_) | Standing::Voters(_) | Standing::Displaced(_) => None,
         }
     }
 

@@ -5,7 +5,6 @@ use mangrove_crdt::{
     path::{BUCKETS, Path},
     replica::Replica,
     section::Frontiers,
-    selector::Selector,
     time::Instant,
 };
 
@@ -15,8 +14,7 @@ use super::{
     membership::OUTCAST_HINT,
 };
 use crate::protocol::{
-    Code, DisplacedRow, FRAME_AIM, Finding, LinkRow, LinkState, NodeRow, NodeState, PAGE_MAX, Page, Refusal, SectionRow, Severity, Status,
-    TopicDetail, TopicRow, ValueRow,
+    FRAME_AIM, Finding, LinkRow, LinkState, NodeRow, NodeState, SectionRow, Severity, Status, TopicDetail, TopicRow, ValueRow,
 };
 
 impl Node {
@@ -47,7 +45,7 @@ impl Node {
             value_bytes: self.replica.value_bytes(None),
             unspread_changes,
             unspread_bytes,
-            displaced: self.replica.displaced().len() as u64,
+            displaced: self.replica.displaced_count() as u64,
             disk_bytes: 0,
             disk_bytes_max: 0,
             memory_bytes: 0,
@@ -313,49 +311,6 @@ impl Node {
             });
         }
         (rows, None)
-    }
-
-    pub(super) fn displaced_rows(&self, selector: &Selector, page: &Page) -> Result<(Vec<DisplacedRow>, Option<String>), Refusal> {
-        let after: Option<u64> = match &page.after {
-            None => None,
-            Some(text) => Some(text.parse().map_err(|_| Refusal::new(Code::InvalidRequest, text, "a page comes after an entry's id"))?),
-        };
-        let limit = page.limit.clamp(1, PAGE_MAX) as usize;
-        let all = self.replica.displaced().iter().filter(|(id, _)| after.is_none_or(|after| *id > after));
-        let mut matching = all.filter(|(_, entry)| selector.matches(&entry.path)).map(|(id, entry)| self.displaced_row(id, entry));
-        let rows: Vec<DisplacedRow> = matching.by_ref().take(limit).collect();
-        let next = matching.next().and_then(|_| rows.last().map(|row| row.id.clone()));
-        Ok((rows, next))
-    }
-
-    pub(super) fn displaced_value(&self, id: &str) -> Result<(DisplacedRow, Vec<u8>), Refusal> {
-        let number: Option<u64> = id.parse().ok();
-        let entry = number.and_then(|number| Some((number, self.replica.displaced().get(number)?)));
-        let (number, entry) = entry.ok_or_else(|| {
-            Refusal::new(Code::UnknownDisplaced, id, "there is no such displaced value").hint("see: mangrove displaced ls")
-        })?;
-        Ok((self.displaced_row(number, entry), entry.value.clone()))
-    }
-
-    fn displaced_row(&self, id: u64, entry: &mangrove_crdt::displaced::Displaced) -> DisplacedRow {
-        use mangrove_crdt::{definition::Definition, displaced::Beaten};
-        let definition = entry.definition.as_ref().and_then(|bytes| Definition::from_bytes(bytes).ok());
-        let dot = |dot: &mangrove_crdt::id::Dot| format!("{}#{}", dot.origin, dot.number);
-        let (by, winner) = match &entry.beaten {
-            Beaten::ByWrite { winner } => ("write", dot(winner)),
-            Beaten::ByRemoval => ("removal", String::new()),
-        };
-        DisplacedRow {
-            id: id.to_string(),
-            path: entry.path.to_string(),
-            topic_type: definition.map(|definition| definition.topic_type().name().into()).unwrap_or_default(),
-            by: by.into(),
-            value_bytes: entry.value.len() as u64,
-            stamp: dot(&entry.dot),
-            unix_ms: entry.time_ms,
-            writer: self.name_of(entry.dot.origin.node),
-            winner,
-        }
     }
 
     /// How far each plane of a section is known to be durable here; for tests and the simulator.

@@ -350,7 +350,7 @@ pub struct ValueRow {
 /// A value that lost to a concurrent write or removal.
 #[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize)]
 pub struct DisplacedRow {
-    /// What to show or restore it by.
+    /// What to show or restore it by, on any node.
     #[n(0)]
     pub id: String,
     /// The topic's path.
@@ -375,9 +375,21 @@ pub struct DisplacedRow {
     /// The name of the node that wrote it.
     #[n(7)]
     pub writer: String,
-    /// The winner's stamp; empty for a removal.
+    /// The stamp of the write or removal that it lost to; empty if that is not known.
     #[n(8)]
     pub winner: String,
+    /// The epoch under which it was written.
+    #[cbor(n(9), default)]
+    pub epoch: u64,
+    /// The name of the node that wrote the winner or removed the topic; empty if that is not known.
+    #[cbor(n(10), default)]
+    pub winner_writer: String,
+    /// The epoch of the write that it lost to, if that is known.
+    #[n(11)]
+    pub winner_epoch: Option<u64>,
+    /// The BLAKE3 hash of a value that was too long to be kept.
+    #[n(12)]
+    pub too_long: Option<String>,
 }
 
 /// One of [`Request::Doctor`](super::Request::Doctor)'s findings.

@@ -214,8 +214,10 @@ fn value_row() -> impl Strategy<Value = ValueRow> {
 }
 
 fn displaced_row() -> impl Strategy<Value = DisplacedRow> {
-    ([(); 7].map(|()| text()), any::<[u64; 2]>()).prop_map(|([id, path, topic_type, by, stamp, writer, winner], [value_bytes, unix_ms])| {
-        DisplacedRow { id, path, topic_type, by, value_bytes, stamp, unix_ms, writer, winner }
+    let texts = ([(); 8].map(|()| text()), option::of(text()));
+    (texts, any::<[u64; 3]>(), option::of(any::<u64>())).prop_map(|((texts, too_long), [value_bytes, unix_ms, epoch], winner_epoch)| {
+        let [id, path, topic_type, by, stamp, writer, winner, winner_writer] = texts;
+        DisplacedRow { id, path, topic_type, by, value_bytes, stamp, unix_ms, writer, winner, epoch, winner_writer, winner_epoch, too_long }
     })
 }
 

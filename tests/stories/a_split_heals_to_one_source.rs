@@ -3,26 +3,13 @@
 
 use mangrove::client::Source;
 use mangrove::protocol::{Code, SourceState};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::claims::{QUICK, active, claim, refused_as, same_sources, write_as};
-use crate::support::{Node, World, block, equal, eventually, heal, split, until};
+use crate::support::{World, block, displaced, equal, heal, split, until};
 
 fn is_active(source: &Source) -> bool {
     matches!(source.state(), SourceState::Active { .. })
-}
-
-/// The displaced value, with its node and id.
-fn displaced<'a>(nodes: &[&'a Node], value: &Value) -> (&'a Node, String) {
-    let ids = |node: &Node| -> Vec<String> {
-        let rows = node.json(&["displaced", "ls"]);
-        rows.as_array().expect("a list").iter().map(|row| row["id"].as_str().expect("an id").to_owned()).collect()
-    };
-    let shows = |node: &Node, id: &String| node.json(&["displaced", "show", id])["value"] == *value;
-    eventually("what lost is kept somewhere", || {
-        let found = nodes.iter().find_map(|node| Some((*node, ids(node).into_iter().find(|id| shows(node, id))?)));
-        found.ok_or_else(|| "it is displaced nowhere".into())
-    })
 }
 
 #[test]
@@ -64,7 +51,16 @@ fn and_what_lost_can_be_restored() {
         node.shows("plant/of A", "A");
         node.shows("plant/of B", "B");
     }
-    let (node, id) = displaced(&[&a, &b], &json!(format!("by {loser}")));
+    let rows = displaced(&[&a, &b]);
+    let [row] = &rows[..] else { panic!("{rows:?}") };
+    let id = row["id"].as_str().expect("an id").to_owned();
+    assert_eq!((row["writer"].as_str(), row["winner_writer"].as_str()), (Some(loser), Some(winner.as_str())), "{row}");
+    assert!(row["epoch"].as_u64() > Some(0) && row["winner_epoch"].as_u64() >= row["epoch"].as_u64(), "{row}");
+    // A node that comes later, and has never heard of it, has it too, and can restore it.
+    let node = world.join_with("C", &a, "member", QUICK);
+    equal(&[&a, &b, &node]);
+    assert_eq!(displaced(&[&a, &b, &node]), rows);
+    assert_eq!(node.json(&["displaced", "show", &id])["value"], json!(format!("by {loser}")));
     node.refused(&["displaced", "restore", &id]).says(1, &["[exclusive]"]);
     block(async {
         for source in sources {
@@ -72,8 +68,8 @@ fn and_what_lost_can_be_restored() {
         }
     });
     until("it can be restored", || node.run(&["displaced", "restore", &id]).status.success());
-    for node in [&a, &b] {
+    for node in [&a, &b, &node] {
         node.shows("plant/rpm", format!("by {loser}"));
     }
-    equal(&[&a, &b]);
+    equal(&[&a, &b, &node]);
 }

@@ -47,6 +47,15 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) ->
     }
 }
 
+/// The displaced values, as all of these nodes list them.
+pub fn displaced(nodes: &[&Node]) -> Vec<serde_json::Value> {
+    eventually("all list the same displaced values", || {
+        let lists: Vec<_> = nodes.iter().map(|node| node.json(&["displaced", "ls"])).collect();
+        let same = lists.iter().all(|list| *list == lists[0]);
+        if same { Ok(lists[0].as_array().expect("a list").clone()) } else { Err(format!("{lists:?}")) }
+    })
+}
+
 /// The same for a condition.
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     eventually(what, || if holds() { Ok(()) } else { Err("no".into()) });

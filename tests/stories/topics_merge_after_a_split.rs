@@ -2,16 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Node, World, equal, fixed_port, heal, split};
-
-fn displaced(nodes: &[&Node], path: &str) -> Vec<Value> {
-    let all = nodes.iter().flat_map(|node| {
-        let rows = node.json(&["displaced", "ls", path]);
-        let show = |row: &Value| node.json(&["displaced", "show", row["id"].as_str().expect("an id")]);
-        rows.as_array().expect("a list").iter().map(show).collect::<Vec<_>>()
-    });
-    all.collect()
-}
+use crate::support::{World, displaced, equal, fixed_port, heal, split};
 
 #[test]
 fn into_one_tree() {
@@ -54,7 +45,11 @@ fn into_one_tree() {
     assert_eq!(a.json(&["topic", "show", "t/same"])["conflicts"], 0);
     assert_eq!(a.get("t/made-again"), Value::Null);
 
-    let kept = |path: &str| displaced(&[&a, &b], path).into_iter().map(|row| (row["by"].clone(), row["value"].clone())).collect::<Vec<_>>();
+    let kept = |path: &str| {
+        let of_path = displaced(&[&a, &b]).into_iter().filter(|row| row["path"] == path);
+        let shown = of_path.map(|row| b.json(&["displaced", "show", row["id"].as_str().expect("an id")]));
+        shown.map(|row| (row["by"].clone(), row["value"].clone())).collect::<Vec<_>>()
+    };
     assert!(
         kept("t/removed-while-written").contains(&("removal".into(), "unseen by the remover".into())),
         "{:?}",
@@ -73,14 +68,8 @@ fn into_one_tree() {
     assert_eq!(kept("t/removed"), [], "nothing was written there that the remover had not seen");
 
     // A removed topic's value comes back with its topic.
-    let (node, id) = [&a, &b]
-        .into_iter()
-        .find_map(|node| {
-            let rows = node.json(&["displaced", "ls", "t/removed-while-written"]);
-            Some((node, rows.get(0)?["id"].as_str()?.to_owned()))
-        })
-        .expect("a displaced value");
-    node.told(&["displaced", "restore", &id]);
+    let rows = a.json(&["displaced", "ls", "t/removed-while-written"]);
+    a.told(&["displaced", "restore", rows[0]["id"].as_str().expect("an id")]);
     a.shows("t/removed-while-written", "unseen by the remover");
     b.shows("t/removed-while-written", "unseen by the remover");
 

@@ -1,11 +1,18 @@
 //! S7: what was acknowledged at a durability is there in the end, or something newer, or its topic was removed; and what lost to a concurrent write is in
-//! a displaced log.
+//! its section's displaced log, which is the same wherever the section is held.
 //!
 //! Loss is permitted only where every node covered by the durability has lost its disk since the acknowledgement: for `memory` the
 //! process that took the write, for `disk` its disk, for `mesh(k)` its disk and those of at least k others. Which k nodes had a copy is not
 //! known to the client, so a run in which k others lost theirs later proves nothing about such a write.
 
-use mangrove_crdt::{definition::Durability, id::Plane, replica::Replica};
+use std::collections::BTreeSet;
+
+use mangrove_crdt::{
+    definition::Durability,
+    displaced::ENTRIES_MAX,
+    id::{DisplacedId, Dot, Plane, SectionId},
+    replica::Replica,
+};
 
 use super::{Invariant, Violation};
 use crate::{
@@ -112,7 +119,27 @@ fn lost_value(oracle: &Oracle, replica: &Replica, op: &Op) -> Option<String> {
     (held < rank).then(|| format!("it had the stamp {rank:?}, there is {held:?}"))
 }
 
-/// At the end, where no disk was ever lost: each acknowledged value that no later writer knew of is the visible one, or in a displaced log.
+/// At the end: whoever holds a section lists the same of its displaced log.
+///
+/// # Errors
+/// Two do not.
+pub fn same_logs(replicas: &[(&str, &Replica)]) -> Result<(), Violation> {
+    let mut first: std::collections::BTreeMap<SectionId, (&str, BTreeSet<DisplacedId>)> = Default::default();
+    for (name, replica) in replicas {
+        let all = replica.displaced();
+        for id in replica.held() {
+            let listed: BTreeSet<_> = all.iter().filter(|(_, entry)| entry.section == id).map(|(id, _)| *id).collect();
+            let (other, of_other) = first.entry(id).or_insert_with(|| (name, listed.clone()));
+            if let Some(entry) = of_other.symmetric_difference(&listed).next() {
+                let what = format!("of {other} and {name} only one lists {entry} in the displaced log of {id}");
+                return Err(Violation::new(Invariant::S7, what));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// At the end, where no disk was ever lost: each acknowledged value that no later writer knew of is the visible one, or in its section's displaced log.
 ///
 /// # Errors
 /// One is neither.
@@ -129,6 +156,10 @@ pub fn displaced(oracle: &Oracle, history: &History, replicas: &[(&str, &Replica
             *upto = (*upto).max(seen.number);
         }
     }
+    // All logs are the same, as far as they are held.
+    let logged: BTreeSet<(SectionId, Dot)> =
+        replicas.iter().flat_map(|(_, replica)| replica.displaced()).map(|(_, entry)| (entry.section, entry.dot)).collect();
+    let is_full = |id: SectionId| logged.iter().filter(|(section, _)| *section == id).count() >= ENTRIES_MAX;
     for op in history.iter().filter(|op| op.outcome == Outcome::Ok && op.doing == Doing::Set) {
         let Some((id, mark)) = op.value else { continue };
         let Some(Record::Value { topic, .. }) = oracle.get(id, Plane::Values, mark).map(|written| &written.record) else { continue };
@@ -138,14 +169,15 @@ pub fn displaced(oracle: &Oracle, history: &History, replicas: &[(&str, &Replica
         let stands = oracle.local(any, *topic).zip(any.section(id)).and_then(|(topic, section)| section.values.get(&topic));
         let stands = stands.is_some_and(|write| any.dot(write.dot) == oracle.dot(mark));
         let dot = oracle.dot(mark);
-        if stands || replicas.iter().any(|(_, replica)| replica.displaced().iter().any(|(_, entry)| entry.dot == dot)) {
+        if stands || logged.contains(&(id, dot)) {
             continue;
         }
-        // What its topic's remover knew of is no loss.
-        if oracle.topics.get(&(id, *topic)).is_some_and(|facts| !facts.removals.is_empty()) {
+        // What its topic's remover knew of is no loss; and a full log has lost its oldest.
+        if is_full(id) || oracle.topics.get(&(id, *topic)).is_some_and(|facts| !facts.removals.is_empty()) {
             continue;
         }
-        let what = format!("operation {} ({}, {dot:?}) lost to a write that had not seen it, and is in no displaced log", op.id, op.path);
+        let what =
+            format!("operation {} ({}, {dot:?}) lost to a write that had not seen it, and is not in the displaced log", op.id, op.path);
         return Err(Violation::new(Invariant::S7, what));
     }
     Ok(())

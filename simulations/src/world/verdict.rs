@@ -120,6 +120,10 @@ impl World<'_> {
             return Some("the mesh is not made".into());
         }
         let members = self.members();
+        let waits = |host: &&usize| self.hosts[**host].process.as_ref().is_some_and(|process| !process.node.replica().noticed().is_empty());
+        if let Some(host) = members.iter().find(waits) {
+            return Some(format!("node {} has noticed what lost and is in no log yet", self.hosts[*host].name));
+        }
         for id in self.sections() {
             let holds =
                 |host: &usize| self.hosts[*host].process.as_ref().is_some_and(|process| process.node.replica().section(id).is_some());
@@ -293,8 +297,9 @@ impl World<'_> {
                 tree::same(id, (name, replica), (other, of_other))?;
             }
         }
-        // A log is its node's own: where a disk was lost, or a process before its disk had everything, entries may be gone with it.
-        // And of what whoever is kept apart for good has written, nobody has seen both sides.
+        durability::same_logs(&replicas)?;
+        // Where a disk was lost, or a process before its disk had everything, what only that node had noticed may be gone with it. And of what whoever is kept apart for good has
+        // written, nobody has seen both sides.
         if !self.lossy && self.scenario.checks.core.is_empty() {
             durability::displaced(&self.oracle, &self.history, &replicas)?;
         }

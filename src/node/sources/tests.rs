@@ -145,7 +145,7 @@ fn a_standby_takes_over_when_the_holders_node_is_gone_and_what_that_writes_later
     assert_eq!(set_under(&mut meshed, 0, one, "late", Some(Authority { source, epoch: 1 })), Err(Code::Fenced));
     assert_eq!([value(&meshed, 0), value(&meshed, 1)], ["after", "after"]);
     meshed.pass(1_000);
-    let kept: Vec<_> = meshed.nodes[0].replica().displaced().iter().map(|(_, entry)| entry.value.clone()).collect();
+    let kept: Vec<_> = meshed.nodes[1].replica().displaced().iter().map(|(_, entry)| entry.value.clone()).collect();
     assert_eq!(kept, [b"cut off".to_vec()]);
     agree(&mut meshed);
     assert_eq!(states(&mut meshed, two), []);
