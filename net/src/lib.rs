@@ -24,6 +24,9 @@
 //! **Liveness travels the same links** ([`gossip`]): heartbeats and reports of durable frontiers are passed on by every node, newest wins. Whoever can reach
 //! me by any chain of links knows that I live.
 //!
+//! **Letters** ([`message::Letter`]) are for one node, which need not be a neighbour: they go the way by which its newest heartbeat came first, hop by hop. They may be lost,
+//! so whoever needs an answer asks again.
+//!
 //! **Trust but verify.** Neighbours compare digests all the time ([`message::Control::Check`]), say "proved equal so long ago", and repair a bucket
 //! that differs although each covers what the other holds.
 //!

@@ -566,6 +566,37 @@ mod tests {
     }
 
     #[test]
+    fn letters_go_where_heartbeats_come_from_and_never_pile_up() {
+        let (own, near, far) = (NodeId([1; 32]), NodeId([2; 32]), NodeId([9; 32]));
+        let mut mesh = Mesh::new(Instant(0), Pace::default());
+        for (link, peer) in [(1, near), (2, NodeId([3; 32]))] {
+            mesh.handle_link_up(Instant(0), LinkId(link), peer, LinkOptions::default());
+        }
+        let waiting = |mesh: &Mesh| mesh.links.values().map(|link| link.letters.len()).collect::<Vec<_>>();
+        mesh.send_letter(own, far, vec![1]);
+        assert_eq!(waiting(&mesh), [0, 0], "nobody knows where it is");
+        mesh.gossip.heard_by(far, near);
+        mesh.send_letter(own, far, vec![1]);
+        mesh.send_letter(own, NodeId([3; 32]), vec![2]);
+        assert_eq!(waiting(&mesh), [1, 1]);
+        let letter = |to, hops| Letter { from: far, to, hops, body: vec![3] };
+        assert_eq!(mesh.deliver(own, letter(own, 0)), Some(Notice::Letter { from: far, body: vec![3] }));
+        assert_eq!(mesh.deliver(own, letter(near, 0)), None);
+        assert_eq!(waiting(&mesh), [1, 1], "it has gone far enough");
+        assert_eq!(mesh.deliver(own, letter(near, 1)), None);
+        assert_eq!(waiting(&mesh), [2, 1]);
+        // A link that takes nothing keeps the newest.
+        for number in 0..100 {
+            mesh.send_letter(own, near, vec![number; 100_000]);
+        }
+        let link = &mesh.links[&LinkId(1)];
+        assert!(link.letters.len() <= 10 && link.letter_bytes <= 1024 * 1024, "{} letters", link.letters.len());
+        assert_eq!(link.letters.back().map(|letter| letter.body[0]), Some(99));
+        mesh.gossip.way_lost(near);
+        assert_eq!(mesh.gossip.way_to(&far), None);
+    }
+
+    #[test]
     fn a_report_that_came_before_its_member_was_known_counts_once_it_is() {
         let run = |node: u8| Origin { node: NodeId([node; 32]), incarnation: Incarnation { boot: 1, nonce: u64::from(node) } };
         let (own, other) = (run(1), run(2));

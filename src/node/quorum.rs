@@ -165,10 +165,18 @@ impl Node {
         };
         self.quorums.sections = self.replica.policies().filter_map(of).collect();
         let Quorums { sections, voters, owners, changes, timers, .. } = &mut self.quorums;
+        // A section that lost its root to another may get it back. Its voter starts again then; its owner goes on, since it never makes a ballot twice.
         voters.retain(|section, _| sections.contains_key(section));
-        owners.retain(|section, _| sections.contains_key(section));
         changes.retain(|section, _| sections.contains_key(section));
         timers.retain(|(section, _)| sections.contains_key(section));
+        let mut sends = Vec::new();
+        for (section, owning) in owners.iter_mut().filter(|(section, _)| !sections.contains_key(section)) {
+            let held: Vec<Path> = owning.owner.granted().map(|(branch, _)| branch.clone()).collect();
+            sends.push((*section, owning.owner.release(held)));
+            owning.lapsed.clear();
+            owning.failed.clear();
+        }
+        sends.into_iter().for_each(|(section, sends)| self.post_all(section, sends));
         for section in self.quorums.sections.keys().copied().collect::<Vec<_>>() {
             let me = self.replica.vaults.voter();
             let founds =

@@ -314,6 +314,37 @@ fn a_session_that_is_back_in_time_holds_its_branch_under_a_new_epoch() {
 }
 
 #[test]
+fn a_section_that_gets_its_root_back_never_sees_a_ballot_twice() {
+    let mut meshed = meshed(3, "own,n2,n3");
+    let one = meshed.client(0);
+    claim(&mut meshed, 0, one, BRANCH);
+    pass(&mut meshed, 1_000);
+    let first = section(&meshed);
+    // Another section with the same root, declared on the other side of a split, stands until it is removed.
+    meshed.cut_off(0);
+    let operator = meshed.client(1);
+    let declare = |meshed: &mut Meshed| {
+        meshed.ask(1, operator, Asked::SectionRemove { root: "s".into() });
+        let properties = BTreeMap::from([("arbitration".into(), "quorum".into()), ("voters".into(), "own,n2,n3".into())]);
+        meshed.ask(1, operator, Asked::SectionAdd { root: "s".into(), properties });
+        meshed.nodes[1].replica().section_of(&Path::parse(PATH).unwrap())
+    };
+    let second = declare(&mut meshed);
+    assert_ne!(first, second);
+    let attempts = |meshed: &Meshed| meshed.nodes[0].quorums.owners.get(&first).map(|owning| owning.owner.granted().count());
+    assert_eq!(attempts(&meshed), Some(1));
+    meshed.heal();
+    pass(&mut meshed, 1_000);
+    assert_eq!(section(&meshed), second, "the removal of the first stands");
+    assert_eq!(attempts(&meshed), Some(0), "the owner is there yet, and holds nothing");
+    assert!(matches!(states(&mut meshed, one).last(), Some(SourceState::Closed { .. })));
+    let again = meshed.client(0);
+    claim(&mut meshed, 0, again, BRANCH);
+    pass(&mut meshed, 2_000);
+    assert_eq!(states(&mut meshed, again).last(), Some(&active(1)), "it is another section, with epochs of its own");
+}
+
+#[test]
 fn a_voter_says_nothing_before_its_vault_is_on_the_disk() {
     let mut node = testing::node();
     let drive = |node: &mut Node, ms: u64, input: Input<'_>| {
