@@ -166,24 +166,27 @@ impl Contest {
     /// A claim was registered, changed, or went.
     pub fn set_claim(&mut self, branch: &Path, session: SessionId, record: Option<ClaimRecord>) {
         let known = self.branches.entry(branch.clone()).or_default();
-        let before = known.claims.len();
-        known.claims.retain(|claim| claim.session != session);
+        let place = known.claims.iter().position(|claim| claim.session == session);
+        let before = place.map(|place| known.claims.remove(place).record.home);
+        let home = record.as_ref().map(|record| record.home);
         if let Some(record) = record {
             let claim = Claim { session, record };
             let at = known.claims.partition_point(|other| other.place() < claim.place());
             known.claims.insert(at, claim);
         }
-        self.claims = self.claims + known.claims.len() - before;
-        let homes: BTreeSet<NodeId> = known.claims.iter().map(|claim| claim.record.home).collect();
-        for home in &homes {
-            self.homes.entry(*home).or_default().insert(branch.clone());
+        self.claims = self.claims + usize::from(home.is_some()) - usize::from(before.is_some());
+        if let Some(home) = home {
+            self.homes.entry(home).or_default().insert(branch.clone());
         }
-        self.homes.retain(|home, branches| {
-            if !homes.contains(home) {
-                branches.remove(branch);
+        let left = before.filter(|before| known.claims.iter().all(|claim| claim.record.home != *before));
+        if let Some(left) = left
+            && let Some(branches) = self.homes.get_mut(&left)
+        {
+            branches.remove(branch);
+            if branches.is_empty() {
+                self.homes.remove(&left);
             }
-            !branches.is_empty()
-        });
+        }
         self.drop_bare(branch);
     }
 
