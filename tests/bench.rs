@@ -81,10 +81,9 @@ fn memory_and_idleness_are_measured() {
 
 #[test]
 fn sources_are_claimed_and_fail_over() {
-    let report = bench(&[
-        "sources", "--claims", "300", "--sessions", "3", "--topics", "500", "--rounds", "1", "--seconds", "3", "--settle", "1s",
-    ]);
-    assert_eq!(report["rows"].as_array().map(Vec::len), Some(21), "{report}");
+    let report =
+        bench(&["sources", "--claims", "300", "--sessions", "3", "--topics", "500", "--rounds", "1", "--seconds", "3", "--settle", "1s"]);
+    assert_eq!(report["rows"].as_array().map(Vec::len), Some(23), "{report}");
     for row in report["rows"].as_array().into_iter().flatten() {
         assert!(row["measured"].as_f64().is_some_and(|measured| measured > 0.0), "{row}");
     }
@@ -98,5 +97,5 @@ fn sources_are_claimed_and_fail_over() {
     let [without, with] = [0, 1].map(|at| &report["beside"][at]);
     assert_eq!((without["sources"].as_u64(), with["sources"].as_u64()), (Some(0), Some(300)), "{report}");
     let sent = |beside: &Value| beside["joins"][0][1].as_f64().unwrap_or(0.0);
-    assert!(sent(with) > sent(without) + 300.0 * 100.0, "a fresh node is told of all claims and grants: {report}");
+    assert!(sent(with) > sent(without) + 300.0 * 50.0, "a fresh node is told of all claims and grants: {report}");
 }

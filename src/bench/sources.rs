@@ -5,7 +5,7 @@
 //! claims under way as the node takes from one connection, and once more by several. A claim is answered when it is on the disk, and a source is active when the
 //! client was told so, which begins with waiting the settle time.
 //!
-//! The rest is [`failover`].
+//! The rest is [`failover`], and as many claims where others vote on each.
 
 use std::time::{Duration, Instant};
 
@@ -63,20 +63,22 @@ pub(super) async fn run(bench: &BenchSources) -> Result<Report, BenchError> {
     let mut founder = Founder::start(&directory.path, "disk").await?;
     founder.fill(bench.topics as usize, bench.bytes as usize).await?;
     let without = beside(&founder, bench, 0).await?;
-    let (mut one, sessions) = claim(&founder.node, bench.claims, 1).await?;
+    let (mut one, sessions) = claim(&founder.node, SECTION, bench.claims, 1).await?;
     let with = beside(&founder, bench, bench.claims).await?;
     one.closed_s = close(sessions).await?;
-    let (mut several, sessions) = claim(&founder.node, bench.claims, bench.sessions).await?;
+    let (mut several, sessions) = claim(&founder.node, SECTION, bench.claims, bench.sessions).await?;
     several.closed_s = close(sessions).await?;
     founder.node.stop().await?;
-    let failovers = failover::run(bench).await?;
+    let (failovers, voted) = failover::run(bench).await?;
     report.rows = [&one, &several].into_iter().flat_map(|claimed| claim_rows(bench.claims, claimed)).collect();
+    report.rows.extend(voted_rows(bench.claims, &voted));
     report.rows.extend(failover::rows(&failovers));
     report.rows.extend(beside_rows(&without, &with));
     report.detail("claims", bench.claims);
     report.detail("topics", bench.topics);
     report.detail("bytes", bench.bytes);
     report.detail("claimed", [one, several]);
+    report.detail("claimed_of_voters", voted);
     report.detail("failovers", &failovers);
     report.detail("beside", [without, with]);
     Ok(report.end())
@@ -89,6 +91,11 @@ fn claim_rows(claims: u32, claimed: &Claimed) -> Vec<Row> {
     };
     let row = |what: &str, seconds: f64| Row::new(format!("{what}, {who}"), "sources/s", f64::from(claims) / seconds);
     vec![row("claim", claimed.claimed_s), row("claim, until all are active", claimed.active_s), row("close", claimed.closed_s)]
+}
+
+fn voted_rows(claims: u32, claimed: &Claimed) -> Vec<Row> {
+    let row = |what: &str, seconds: f64| Row::new(format!("quorum of three: {what}"), "sources/s", f64::from(claims) / seconds);
+    vec![row("claim, until all are active", claimed.active_s), row("close", claimed.closed_s)]
 }
 
 fn beside_rows(without: &Beside, with: &Beside) -> Vec<Row> {
@@ -106,11 +113,11 @@ fn beside_rows(without: &Beside, with: &Beside) -> Vec<Row> {
 }
 
 /// Claims so many branches, in as many parts as there are sessions, and waits until all are active.
-async fn claim(node: &Node, claims: u32, sessions: u32) -> Result<(Claimed, Vec<(Client, Vec<Source>)>), BenchError> {
+async fn claim(node: &Node, section: &str, claims: u32, sessions: u32) -> Result<(Claimed, Vec<(Client, Vec<Source>)>), BenchError> {
     let bar = progress(Some(claims.into()), "claims");
     let mut clients = Vec::new();
     for session in 0..sessions as usize {
-        let branches = (session..claims as usize).step_by(sessions as usize).map(path);
+        let branches = (session..claims as usize).step_by(sessions as usize).map(|branch| path(branch).replacen(SECTION, section, 1));
         clients.push((node.connect().await?, branches.collect::<Vec<String>>()));
     }
     let begun = Instant::now();

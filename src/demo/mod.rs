@@ -33,7 +33,9 @@ use tokio::task::JoinSet;
 
 use crate::cli::{Demo, Exit, Failure, Output, bytes_text, count_text, duration_text, progress, table};
 use crate::client::{ClaimOptions, Client, ClientError, CredentialError, Publisher, Source};
-use crate::protocol::{Authority, Code, LinkState, OpenSession, PAGE_MAX, Page, SectionRow, SetBatch, SetItem, SourceState, Target, TopicSpec};
+use crate::protocol::{
+    Authority, Code, LinkState, OpenSession, PAGE_MAX, Page, SectionRow, SetBatch, SetItem, SourceState, Target, TopicSpec,
+};
 
 mod flights;
 pub(crate) mod nodes;
@@ -196,7 +198,8 @@ async fn show(demo: &Demo, directory: &Directory, nodes: &mut Vec<Node>) -> Resu
     until_equal(nodes, &expected, demo.patience).await?;
     let join_ms = joining.elapsed().as_millis() as u64;
     tell(&format!("equal after {}; {NEWCOMER} stands by for {}, and JFK is killed", duration_text(join_ms), branch(AIRPORTS[CUT_OFF])));
-    let takeover = take_over(nodes, &airports, &expected, demo.patience).await?;
+    // Whoever lets a source go closes it.
+    let (takeover, _sources) = take_over(nodes, &airports, &expected, demo.patience).await?;
 
     let mut report = Report {
         topics: expected.len() as u64,
@@ -349,7 +352,7 @@ async fn take_over(
     airports: &[Airport],
     expected: &BTreeMap<String, Vec<u8>>,
     patience: Duration,
-) -> Result<Takeover, DemoError> {
+) -> Result<(Takeover, Vec<Source>), DemoError> {
     let (name, Airport { session, source: old, .. }) = (AIRPORTS[CUT_OFF], &airports[CUT_OFF]);
     let SourceState::Active { epoch: epoch_before } = old.state() else {
         return Err(DemoError::Told(format!("the source of {name} is {}", old.state())));
@@ -378,7 +381,7 @@ async fn take_over(
     nodes.insert(CUT_OFF, Node::start(data, name).await?);
     until_equal(nodes, expected, patience).await?;
     let back = nodes[CUT_OFF].connect().await?;
-    let _resumed = back.resume_session(session.id, &session.secret).await?;
+    let mut sources = back.resume_session(session.id, &session.secret).await?;
     // The library would not even send it.
     let late = SetBatch {
         items: vec![SetItem { target: Target::Path(path.clone()), value: other.clone() }],
@@ -396,7 +399,8 @@ async fn take_over(
     };
     tell(&format!("{name} is back, and what it sends under epoch {epoch_before} is refused: {refusal}"));
     until_equal(nodes, expected, patience).await?;
-    Ok(Takeover { ms, epoch_before, epoch, refusal: refusal.to_string() })
+    sources.push(standby);
+    Ok((Takeover { ms, epoch_before, epoch, refusal: refusal.to_string() }, sources))
 }
 
 /// Cuts an airport off from all others, or lets it back.
@@ -569,7 +573,9 @@ mod tests {
             nodes: vec![("EWR".to_owned(), 1, 2, 3)],
         };
         let json = report.json();
-        for field in ["nodes", "topics", "updates", "heal_ms", "join_ms", "takeover_ms", "epoch_before", "epoch", "bytes_payload", "bytes_wire"] {
+        for field in
+            ["nodes", "topics", "updates", "heal_ms", "join_ms", "takeover_ms", "epoch_before", "epoch", "bytes_payload", "bytes_wire"]
+        {
             assert!(json[field].is_u64(), "{field}");
         }
         assert_eq!(json["converged"], true);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::super::report::{Budget, Row};
 use super::super::{BenchError, within};
+use super::{Claimed, claim, close};
 use crate::cli::{BenchSources, progress};
 use crate::client::{ClaimOptions, Client, ClientError, Source};
 use crate::demo::nodes::{Directory, Node};
@@ -62,8 +63,8 @@ pub(super) struct Failovers {
     ms: Vec<f64>,
 }
 
-/// Measures in turns; see the module.
-pub(super) async fn run(bench: &BenchSources) -> Result<Vec<Failovers>, BenchError> {
+/// Measures in turns; see the module. Then one session claims many branches that the nodes vote on.
+pub(super) async fn run(bench: &BenchSources) -> Result<(Vec<Failovers>, Claimed), BenchError> {
     let directory = Directory::new("bench")?;
     let mut nodes = start(&directory.path).await?;
     let mut found = Vec::new();
@@ -80,10 +81,12 @@ pub(super) async fn run(bench: &BenchSources) -> Result<Vec<Failovers>, BenchErr
         }
     }
     bar.finish_and_clear();
+    let (mut voted, sessions) = claim(&nodes[HOLDER], "quorum", bench.claims, 1).await?;
+    voted.closed_s = close(sessions).await?;
     for node in nodes {
         node.stop().await?;
     }
-    Ok(found)
+    Ok((found, voted))
 }
 
 pub(super) fn rows(found: &[Failovers]) -> Vec<Row> {
