@@ -344,6 +344,22 @@ mod tests {
     }
 
     #[test]
+    fn a_home_is_known_by_the_branches_on_which_it_has_claims() {
+        let mut contest = contest(&[("a", 1, 0, 1), ("a", 2, 0, 2), ("b", 1, 0, 3)]);
+        let branches = |contest: &Contest, home: u8| contest.branches_of(&NodeId([home; 32])).map(Path::to_string).collect::<Vec<_>>();
+        // Session 3 has its claim at home 1, too, and moves to home 2.
+        contest.set_claim(&path("b"), session(3), Some(record("b", 1, 0, 4)));
+        contest.set_claim(&path("b"), session(1), None);
+        assert_eq!((branches(&contest, 1), branches(&contest, 2)), (vec!["a".into(), "b".into()], vec!["a".to_string()]));
+        contest.set_claim(&path("b"), session(3), Some(record("b", 2, 0, 4)));
+        assert_eq!((branches(&contest, 1), branches(&contest, 2)), (vec!["a".to_string()], vec!["a".into(), "b".into()]));
+        assert_eq!(contest.claims(), 3);
+        contest.set_claim(&path("a"), session(1), None);
+        contest.set_claim(&path("a"), session(9), None);
+        assert_eq!((contest.homes().count(), contest.claims()), (1, 2));
+    }
+
+    #[test]
     fn a_path_belongs_to_the_claimed_branch_above_it() {
         let mut contest = contest(&[("a/b", 1, 0, 1)]);
         let above = |contest: &Contest, at: &str| contest.claimed_above(&path(at), present).map(|(branch, _)| branch.to_string());
