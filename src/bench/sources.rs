@@ -19,6 +19,7 @@ use super::{BenchError, within};
 use crate::cli::{BenchSources, count_text, progress};
 use crate::client::{ClaimOptions, Client, Source};
 use crate::demo::nodes::{Directory, Node};
+use crate::protocol::LinkState;
 
 mod failover;
 
@@ -186,16 +187,16 @@ async fn beside(founder: &Founder, bench: &BenchSources, sources: u32) -> Result
     bar.finish_and_clear();
     let neighbour = founder.joined(&format!("i{sources}"), &digest).await?;
     tokio::time::sleep(bench.settle).await;
-    let (begun, before) = (Instant::now(), crossed(&founder.node).await?);
+    let (begun, before) = (Instant::now(), crossed(&neighbour).await?);
     tokio::time::sleep(Duration::from_secs(bench.seconds.into())).await;
-    let idle = (crossed(&founder.node).await? - before) as f64 / begun.elapsed().as_secs_f64();
+    let idle = crossed(&neighbour).await?.saturating_sub(before) as f64 / begun.elapsed().as_secs_f64();
     super::join::part(neighbour).await;
     Ok(Beside { sources, idle, joins })
 }
 
-/// What has crossed a node's links, either way.
+/// What has crossed a node's links, either way. Those to nodes that have left are forgotten some time.
 async fn crossed(node: &Node) -> Result<u64, BenchError> {
-    Ok(node.client.links().await?.iter().map(|link| link.sent_bytes + link.received_bytes).sum())
+    Ok(node.client.links().await?.iter().filter(|link| link.state == LinkState::Up).map(|link| link.sent_bytes + link.received_bytes).sum())
 }
 
 #[cfg(test)]
