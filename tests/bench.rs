@@ -78,3 +78,24 @@ fn memory_and_idleness_are_measured() {
         assert!(node["sent_per_link"].as_f64().is_some_and(|bytes| bytes > 0.0), "{report}");
     }
 }
+
+#[test]
+fn sources_are_claimed_and_fail_over() {
+    let report =
+        bench(&["sources", "--claims", "300", "--sessions", "3", "--topics", "500", "--rounds", "1", "--seconds", "3", "--settle", "1s"]);
+    assert_eq!(report["rows"].as_array().map(Vec::len), Some(23), "{report}");
+    for row in report["rows"].as_array().into_iter().flatten() {
+        assert!(row["measured"].as_f64().is_some_and(|measured| measured > 0.0), "{row}");
+    }
+    let failovers = report["failovers"].as_array().expect("failovers");
+    assert_eq!(failovers.len(), 6, "of a source, a session and a node, in an available and in a quorum section: {report}");
+    for failover in failovers {
+        let ms = failover["ms"][0].as_f64().unwrap_or(0.0);
+        // Nobody knows that a node is gone until its lease has run out; what closes tells so itself.
+        assert_eq!(ms > 4_000.0, failover["end"] == "killed", "{failover}");
+    }
+    let [without, with] = [0, 1].map(|at| &report["beside"][at]);
+    assert_eq!((without["sources"].as_u64(), with["sources"].as_u64()), (Some(0), Some(300)), "{report}");
+    let sent = |beside: &Value| beside["joins"][0][1].as_f64().unwrap_or(0.0);
+    assert!(sent(with) > sent(without) + 300.0 * 50.0, "a fresh node is told of all claims and grants: {report}");
+}

@@ -1,4 +1,4 @@
-//! The demo, as a user runs it: three real nodes, real flights, a split, a fourth node.
+//! The demo, as a user runs it: three real nodes, real flights, a split, a fourth node, a source that is killed.
 
 use std::process::{Command, Stdio};
 
@@ -20,6 +20,14 @@ fn the_demo_ends_with_four_equal_nodes() {
     assert!(number("topics") >= 1_000 && number("updates") >= 6_000, "{told}");
     assert!(number("bytes_payload") > number("updates") * 20 && number("bytes_wire") > 0, "{told}");
     assert!(number("heal_ms") > 0 && number("join_ms") > 0, "{told}");
+    // JFK is killed, BOS has its branch then, and JFK's old epoch is over.
+    assert!(number("takeover_ms") > 0 && number("epoch") > number("epoch_before") && number("epoch_before") > 0, "{told}");
+    assert!(
+        result["fenced"]
+            .as_str()
+            .is_some_and(|refusal| refusal.contains("flights/JFK") && refusal.contains(&format!("epoch {}", number("epoch")))),
+        "{told}"
+    );
     assert_eq!(result["converged"], Value::Bool(true), "{told}");
     let digests = result["digests"].as_object().expect("digests by node");
     assert_eq!(digests.keys().map(String::as_str).collect::<Vec<_>>(), ["BOS", "EWR", "JFK", "LGA"]);

@@ -166,24 +166,27 @@ impl Contest {
     /// A claim was registered, changed, or went.
     pub fn set_claim(&mut self, branch: &Path, session: SessionId, record: Option<ClaimRecord>) {
         let known = self.branches.entry(branch.clone()).or_default();
-        let before = known.claims.len();
-        known.claims.retain(|claim| claim.session != session);
+        let place = known.claims.iter().position(|claim| claim.session == session);
+        let before = place.map(|place| known.claims.remove(place).record.home);
+        let home = record.as_ref().map(|record| record.home);
         if let Some(record) = record {
             let claim = Claim { session, record };
             let at = known.claims.partition_point(|other| other.place() < claim.place());
             known.claims.insert(at, claim);
         }
-        self.claims = self.claims + known.claims.len() - before;
-        let homes: BTreeSet<NodeId> = known.claims.iter().map(|claim| claim.record.home).collect();
-        for home in &homes {
-            self.homes.entry(*home).or_default().insert(branch.clone());
+        self.claims = self.claims + usize::from(home.is_some()) - usize::from(before.is_some());
+        if let Some(home) = home {
+            self.homes.entry(home).or_default().insert(branch.clone());
         }
-        self.homes.retain(|home, branches| {
-            if !homes.contains(home) {
-                branches.remove(branch);
+        let left = before.filter(|before| known.claims.iter().all(|claim| claim.record.home != *before));
+        if let Some(left) = left
+            && let Some(branches) = self.homes.get_mut(&left)
+        {
+            branches.remove(branch);
+            if branches.is_empty() {
+                self.homes.remove(&left);
             }
-            !branches.is_empty()
-        });
+        }
         self.drop_bare(branch);
     }
 
@@ -353,6 +356,22 @@ mod tests {
         contest.set_claim(&path("a"), session(1), None);
         assert_eq!((rightful(&contest, "a", present), rightful(&contest, "a", away(2))), (Some(2), None));
         assert_eq!(contest.homes().count(), 1);
+    }
+
+    #[test]
+    fn a_home_is_known_by_the_branches_on_which_it_has_claims() {
+        let mut contest = contest(&[("a", 1, 0, 1), ("a", 2, 0, 2), ("b", 1, 0, 3)]);
+        let branches = |contest: &Contest, home: u8| contest.branches_of(&NodeId([home; 32])).map(Path::to_string).collect::<Vec<_>>();
+        // Session 3 has its claim at home 1, too, and moves to home 2.
+        contest.set_claim(&path("b"), session(3), Some(record("b", 1, 0, 4)));
+        contest.set_claim(&path("b"), session(1), None);
+        assert_eq!((branches(&contest, 1), branches(&contest, 2)), (vec!["a".into(), "b".into()], vec!["a".to_string()]));
+        contest.set_claim(&path("b"), session(3), Some(record("b", 2, 0, 4)));
+        assert_eq!((branches(&contest, 1), branches(&contest, 2)), (vec!["a".to_string()], vec!["a".into(), "b".into()]));
+        assert_eq!(contest.claims(), 3);
+        contest.set_claim(&path("a"), session(1), None);
+        contest.set_claim(&path("a"), session(9), None);
+        assert_eq!((contest.homes().count(), contest.claims()), (1, 2));
     }
 
     #[test]

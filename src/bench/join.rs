@@ -23,14 +23,14 @@ const PROOF_WAIT: Duration = Duration::from_secs(60);
 
 /// What one newcomer found.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-struct Round {
-    join_s: f64,
-    wire_bytes: f64,
+pub(super) struct Round {
+    pub(super) join_s: f64,
+    pub(super) wire_bytes: f64,
     baseline_s: f64,
     /// Until the link said that both ends are proved equal.
     proved_s: f64,
-    cpu_founder_s: f64,
-    cpu_newcomer_s: f64,
+    pub(super) cpu_founder_s: f64,
+    pub(super) cpu_newcomer_s: f64,
     resident_bytes: f64,
     resumed: Option<Resumed>,
 }
@@ -109,14 +109,15 @@ fn rows(bench: &BenchJoin, rounds: &[Round]) -> Vec<Row> {
     rows
 }
 
-struct Newcomer<'a> {
-    founder: &'a Founder,
-    topics: usize,
-    digest: &'a str,
+/// A node that is to join another, and what shows that it has.
+pub(super) struct Newcomer<'a> {
+    pub(super) founder: &'a Founder,
+    pub(super) topics: usize,
+    pub(super) digest: &'a str,
 }
 
 impl Newcomer<'_> {
-    async fn join(&self, name: &str) -> Result<Round, BenchError> {
+    pub(super) async fn join(&self, name: &str) -> Result<Round, BenchError> {
         let data = self.founder.admit(name).await?;
         let before = Taken::of(self.founder.node.id())?;
         let begun = Instant::now();
@@ -156,7 +157,7 @@ impl Newcomer<'_> {
 }
 
 /// Has a node leave the mesh, so that nobody waits for it any more; it may end before it has answered.
-async fn part(node: Node) {
+pub(super) async fn part(node: Node) {
     let _ = node.client.leave(true).await;
     node.kill().await;
 }

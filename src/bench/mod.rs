@@ -11,6 +11,7 @@
 //!   latency                   this process: publisher ───▶ node A ──▶ node B ──▶ this process    3 hops, 3 processes
 //!   join, catch-up, memory    node A ◀──▶ node B, watched from here                              1 hop,  2 processes
 //!   idle                      so many nodes, watched from here
+//!   sources                   one or two nodes, then three, watched from here
 //! ```
 //!
 //! The baseline has a raw process wherever there is a node. Since both ends of the latency are in one process, it is one way by one clock, from
@@ -44,6 +45,7 @@ mod mesh;
 mod process;
 mod replicate;
 mod report;
+mod sources;
 
 /// Why nothing was measured.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +109,7 @@ pub(crate) async fn run(output: &mut Output, bench: &Bench) -> Result<(), Failur
             Bench::CatchUp(catch_up) => catch_up::run(catch_up).await.map(Some),
             Bench::Memory(memory) => memory::run(memory).await.map(Some),
             Bench::Idle(idle) => idle::run(idle).await.map(Some),
+            Bench::Sources(sources) => sources::run(sources).await.map(Some),
             Bench::Baseline(baseline) => baseline::serve(baseline).await.map(|()| None),
         }
     };

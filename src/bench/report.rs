@@ -38,6 +38,8 @@ pub(super) struct Row {
     what: String,
     unit: &'static str,
     pub(super) measured: f64,
+    /// The least and the most of all rounds, where the middle alone tells too little.
+    range: Option<(f64, f64)>,
     baseline: Option<f64>,
     ratio: Option<f64>,
     budget: Option<Budget>,
@@ -45,7 +47,13 @@ pub(super) struct Row {
 
 impl Row {
     pub(super) fn new(what: impl Into<String>, unit: &'static str, measured: f64) -> Row {
-        Row { what: what.into(), unit, measured, baseline: None, ratio: None, budget: None }
+        Row { what: what.into(), unit, measured, range: None, baseline: None, ratio: None, budget: None }
+    }
+
+    /// The middle of all rounds, with the least and the most.
+    pub(super) fn of(what: impl Into<String>, unit: &'static str, rounds: &[f64]) -> Row {
+        let range = (rounds.iter().copied().fold(f64::NAN, f64::min), rounds.iter().copied().fold(f64::NAN, f64::max));
+        Row { range: Some(range), ..Row::new(what, unit, median(rounds.to_vec())) }
     }
 
     pub(super) fn beside(self, baseline: f64, ratio: f64) -> Row {
@@ -68,9 +76,10 @@ impl Row {
     }
 
     fn cells(&self) -> [String; 6] {
+        let range = self.range.map(|(least, most)| format!(" ({} to {})", number(least), number(most))).unwrap_or_default();
         [
             self.what.clone(),
-            format!("{} {}", number(self.measured), self.unit),
+            format!("{} {}{range}", number(self.measured), self.unit),
             self.baseline.map(number).unwrap_or_default(),
             self.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
             self.budget.map(Budget::text).unwrap_or_default(),
@@ -80,8 +89,8 @@ impl Row {
 
     fn json(&self) -> Value {
         json!({
-            "what": self.what, "unit": self.unit, "measured": self.measured, "baseline": self.baseline, "ratio": self.ratio,
-            "budget": self.budget, "holds": self.holds(),
+            "what": self.what, "unit": self.unit, "measured": self.measured, "range": self.range, "baseline": self.baseline,
+            "ratio": self.ratio, "budget": self.budget, "holds": self.holds(),
         })
     }
 }
@@ -205,5 +214,7 @@ mod tests {
         assert_eq!(row.cells(), ["values", "1,234,568 values/s", "2,000,000", "0.62", "≥ 0.5 × QUIC", "yes"]);
         let row = Row::new("wire", "bytes/update", 13.27).budget(Budget::AtMost(12.0));
         assert_eq!(row.cells(), ["wire", "13.3 bytes/update", "", "", "≤ 12", "NO"]);
+        let row = Row::of("failover", "ms", &[310.0, 305.0, 350.0]);
+        assert_eq!(row.cells(), ["failover", "310 ms (305 to 350)", "", "", "", "yes"]);
     }
 }

@@ -464,6 +464,8 @@ pub(crate) enum Bench {
     Memory(BenchMemory),
     /// What a mesh costs in which nothing happens
     Idle(BenchIdle),
+    /// What update sources cost: to claim many, to have them, and to lose one
+    Sources(BenchSources),
     /// Receive, or pass on, raw streams: what the others start as their baseline
     #[command(hide = true)]
     Baseline(BenchBaseline),
@@ -590,6 +592,31 @@ pub(crate) struct BenchIdle {
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) seconds: u32,
     /// How long they are left alone before that
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub(crate) settle: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchSources {
+    /// How many branches are claimed
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    pub(crate) claims: u32,
+    /// By how many sessions, once they were claimed by one
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) sessions: u32,
+    /// How many topics there are beside them
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    pub(crate) topics: u32,
+    /// The length of a value
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(8..=65_536))]
+    pub(crate) bytes: u32,
+    /// How many nodes join, with sources and without, and how often each kind of failover is made
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) rounds: u32,
+    /// How long the idle link is watched
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) seconds: u32,
+    /// How long it is left alone before that
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub(crate) settle: Duration,
 }

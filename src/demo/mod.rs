@@ -1,12 +1,14 @@
 //! `mangrove demo`: real flights over real nodes.
 //!
 //! ```text
-//!   EWR ─── JFK        1  three processes on this machine: EWR founds a mesh and invites the others; each publishes its own branch
+//!   EWR ─── JFK        1  three processes on this machine: EWR founds a mesh and invites the others; each claims its own branch and publishes
 //!     ╲     ╱             flights/<airport>/<carrier><number>, a new value each time the flight leaves
 //!      ╲   ╱           2  half-way JFK is cut off (`links block` on it); all three go on publishing
 //!       LGA            3  JFK is let back: how long until all three are equal?
 //!        ┊             4  BOS joins the mesh: how long until all four are equal?
-//!       BOS            5  every node's topics are read and compared with what was published
+//!       BOS            5  BOS stands by for flights/JFK, and JFK is killed: how long until BOS is its source, under another epoch?
+//!                      6  JFK comes back, and its session with it: what that sends under its old epoch is refused
+//!                      7  every node's topics are read and compared with what was published
 //! ```
 //!
 //! Nothing is simulated: the nodes are this same program, started with `init`, `join` and `up`, and the demo speaks to them as any
@@ -30,8 +32,10 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::cli::{Demo, Exit, Failure, Output, bytes_text, count_text, duration_text, progress, table};
-use crate::client::{Client, ClientError, CredentialError, Publisher};
-use crate::protocol::{Code, LinkState, PAGE_MAX, Page, SectionRow, TopicSpec};
+use crate::client::{ClaimOptions, Client, ClientError, CredentialError, Publisher, Source};
+use crate::protocol::{
+    Authority, Code, LinkState, OpenSession, PAGE_MAX, Page, SectionRow, SetBatch, SetItem, SourceState, Target, TopicSpec,
+};
 
 mod flights;
 pub(crate) mod nodes;
@@ -42,7 +46,7 @@ use nodes::{Directory, Node};
 /// The branch that the nodes share.
 const SECTION: &str = "flights";
 const AIRPORTS: [&str; 3] = ["EWR", "JFK", "LGA"];
-/// Which airport is cut off.
+/// Which airport is cut off, and killed later.
 const CUT_OFF: usize = 1;
 /// Who joins in the end.
 const NEWCOMER: &str = "BOS";
@@ -89,6 +93,7 @@ struct Report {
     updates: u64,
     heal_ms: u64,
     join_ms: u64,
+    takeover: Takeover,
     /// Runs that links worked off while healing.
     rounds: u64,
     bytes_payload: u64,
@@ -97,6 +102,23 @@ struct Report {
     digests: BTreeMap<String, String>,
     /// Topics, bytes sent and bytes received of each node.
     nodes: Vec<(String, u64, u64, u64)>,
+}
+
+/// What became of a branch whose source was killed.
+struct Takeover {
+    ms: u64,
+    /// Under which the killed one wrote.
+    epoch_before: u64,
+    /// Under which its successor writes.
+    epoch: u64,
+    /// How a write under the epoch before was refused.
+    refusal: String,
+}
+
+/// An airport's own session with its node, and its right to write its branch.
+struct Airport {
+    session: OpenSession,
+    source: Source,
 }
 
 /// Runs the demo and prints what it measured.
@@ -148,15 +170,16 @@ async fn interrupted() {
 /// The story itself. Nodes are put into `nodes` as they start, so that whoever interrupts this can stop them.
 async fn show(demo: &Demo, directory: &Directory, nodes: &mut Vec<Node>) -> Result<Report, DemoError> {
     let departures = flights::departures()?;
-    tell("EWR founds a mesh; JFK and LGA join it with tickets");
+    tell("EWR founds a mesh; JFK and LGA join it with tickets; each claims its own branch");
     found(directory, nodes, demo.patience).await?;
 
     let halves = by_airport(&departures);
     let bar = progress(Some(departures.len() as u64), "flights");
-    let mut bytes_payload = publish(nodes, halves.iter().map(|[first, _]| first), demo.rate, &bar).await?;
+    let airports = claim_all(nodes, demo.patience).await?;
+    let mut bytes_payload = publish(&airports, halves.iter().map(|[first, _]| first), demo.rate, &bar).await?;
     tell("JFK is cut off; all three go on");
     block(nodes, true).await?;
-    bytes_payload += publish(nodes, halves.iter().map(|[_, second]| second), demo.rate, &bar).await?;
+    bytes_payload += publish(&airports, halves.iter().map(|[_, second]| second), demo.rate, &bar).await?;
     bar.finish_and_clear();
     let apart = sections(nodes).await?;
     tell(&format!("JFK shows {} topics, LGA {}; JFK is let back", count_text(apart[CUT_OFF].topics), count_text(apart[2].topics)));
@@ -174,13 +197,16 @@ async fn show(demo: &Demo, directory: &Directory, nodes: &mut Vec<Node>) -> Resu
     add_node(directory, nodes, NEWCOMER, demo.patience).await?;
     until_equal(nodes, &expected, demo.patience).await?;
     let join_ms = joining.elapsed().as_millis() as u64;
-    tell(&format!("equal after {}", duration_text(join_ms)));
+    tell(&format!("equal after {}; {NEWCOMER} stands by for {}, and JFK is killed", duration_text(join_ms), branch(AIRPORTS[CUT_OFF])));
+    // Whoever lets a source go closes it.
+    let (takeover, _sources) = take_over(nodes, &airports, &expected, demo.patience).await?;
 
     let mut report = Report {
         topics: expected.len() as u64,
         updates: departures.len() as u64,
         heal_ms,
         join_ms,
+        takeover,
         rounds,
         bytes_payload,
         bytes_wire: 0,
@@ -254,27 +280,51 @@ fn by_airport(departures: &[Departure]) -> Vec<[Vec<Departure>; 2]> {
     AIRPORTS.into_iter().map(halves).collect()
 }
 
+/// Which branch an airport writes, and nobody else meanwhile.
+fn branch(airport: &str) -> String {
+    format!("{SECTION}/{airport}")
+}
+
+/// Has each airport claim its branch at its own node.
+async fn claim_all(nodes: &[Node], patience: Duration) -> Result<Vec<Airport>, DemoError> {
+    let mut airports = Vec::new();
+    for node in nodes {
+        let client = node.connect().await?;
+        // With its secret, so that it can be taken up again.
+        let session = client.open_session(None).await?;
+        let source = client.claim(&branch(&node.name), ClaimOptions::default()).await?;
+        airports.push(Airport { session, source });
+    }
+    for airport in &mut airports {
+        active(&mut airport.source, patience).await?;
+    }
+    Ok(airports)
+}
+
+async fn active(source: &mut Source, patience: Duration) -> Result<u64, DemoError> {
+    within(patience, "a source did not become active", async { Ok(source.active().await?) }).await
+}
+
 /// Lets each airport publish its departures at its own node; the bytes of all values.
 async fn publish<'a>(
-    nodes: &[Node],
+    airports: &[Airport],
     departures: impl Iterator<Item = &'a Vec<Departure>>,
     rate: u32,
     bar: &ProgressBar,
 ) -> Result<u64, DemoError> {
-    let mut airports = JoinSet::new();
-    for (node, departures) in nodes.iter().zip(departures) {
-        let client = node.connect().await?;
-        airports.spawn(publish_one(client, departures.clone(), rate, bar.clone()));
+    let mut publishing = JoinSet::new();
+    for (airport, departures) in airports.iter().zip(departures) {
+        let publisher = airport.source.publisher(Some(TopicSpec::of("json")));
+        publishing.spawn(publish_one(publisher, departures.clone(), rate, bar.clone()));
     }
     let mut bytes = 0;
-    while let Some(published) = airports.join_next().await {
+    while let Some(published) = publishing.join_next().await {
         bytes += published.map_err(|error| DemoError::Told(error.to_string()))??;
     }
     Ok(bytes)
 }
 
-async fn publish_one(client: Client, departures: Vec<Departure>, rate: u32, bar: ProgressBar) -> Result<u64, DemoError> {
-    let mut publisher: Publisher = client.publisher(Some(TopicSpec::of("json")));
+async fn publish_one(mut publisher: Publisher, departures: Vec<Departure>, rate: u32, bar: ProgressBar) -> Result<u64, DemoError> {
     let mut tick = tokio::time::interval(TICK);
     let at_once = match rate {
         0 => departures.len().max(1),
@@ -290,11 +340,67 @@ async fn publish_one(client: Client, departures: Vec<Departure>, rate: u32, bar:
         bar.inc(due.len() as u64);
     }
     let report = publisher.finish().await?;
-    client.close().await;
     match report.refusals.into_iter().next() {
         Some(refusal) => Err(ClientError::Refused(refusal).into()),
         None => Ok(report.value_bytes),
     }
+}
+
+/// Kills a source's node, which another source waits for, and brings it back: that one has the branch by then, and goes on having it.
+async fn take_over(
+    nodes: &mut Vec<Node>,
+    airports: &[Airport],
+    expected: &BTreeMap<String, Vec<u8>>,
+    patience: Duration,
+) -> Result<(Takeover, Vec<Source>), DemoError> {
+    let (name, Airport { session, source: old, .. }) = (AIRPORTS[CUT_OFF], &airports[CUT_OFF]);
+    let SourceState::Active { epoch: epoch_before } = old.state() else {
+        return Err(DemoError::Told(format!("the source of {name} is {}", old.state())));
+    };
+    let newcomer = nodes[AIRPORTS.len()].connect().await?;
+    let mut standby = newcomer.claim(&branch(name), ClaimOptions::default()).await?;
+    let waits = async {
+        while !matches!(standby.state(), SourceState::Standby { .. }) {
+            standby.changed().await?;
+        }
+        Ok(())
+    };
+    within(patience, "the second source did not stand by", waits).await?;
+
+    let dying = Instant::now();
+    let node = nodes.remove(CUT_OFF);
+    let data = node.data.clone();
+    node.kill().await;
+    let epoch = active(&mut standby, patience).await?;
+    let ms = dying.elapsed().as_millis() as u64;
+    tell(&format!("{NEWCOMER} writes it under epoch {epoch} after {}, {name} wrote under epoch {epoch_before}", duration_text(ms)));
+    let mut last = expected.iter().filter(|(path, _)| path.starts_with(&branch(name)));
+    let (Some((path, value)), Some((_, other))) = (last.next(), last.next()) else { return Err(DemoError::Excerpt(name.into())) };
+    standby.set(path, value.clone(), None).await?;
+
+    nodes.insert(CUT_OFF, Node::start(data, name).await?);
+    until_equal(nodes, expected, patience).await?;
+    let back = nodes[CUT_OFF].connect().await?;
+    let mut sources = back.resume_session(session.id, &session.secret).await?;
+    // The library would not even send it.
+    let late = SetBatch {
+        items: vec![SetItem { target: Target::Path(path.clone()), value: other.clone() }],
+        add: None,
+        durability: None,
+        under: Some(Authority { source: old.number(), epoch: epoch_before }),
+    };
+    let refusals = match back.set_all(late).await {
+        Ok(report) => report.refused.into_iter().map(|item| item.refusal).collect(),
+        Err(ClientError::Refused(refusal)) => vec![refusal],
+        Err(error) => return Err(error.into()),
+    };
+    let Some(refusal) = refusals.into_iter().find(|refusal| refusal.code == Code::Fenced) else {
+        return Err(DemoError::Told(format!("{name} has written under epoch {epoch_before}, which has ended")));
+    };
+    tell(&format!("{name} is back, and what it sends under epoch {epoch_before} is refused: {refusal}"));
+    until_equal(nodes, expected, patience).await?;
+    sources.push(standby);
+    Ok((Takeover { ms, epoch_before, epoch, refusal: refusal.to_string() }, sources))
 }
 
 /// Cuts an airport off from all others, or lets it back.
@@ -384,6 +490,7 @@ impl Report {
         }
         output.table(&nodes)?;
         output.line("")?;
+        let takeover = &self.takeover;
         let each = |bytes: u64| bytes as f64 / self.updates.max(1) as f64;
         output.record(&[
             ("topics", count_text(self.topics)),
@@ -392,6 +499,8 @@ impl Report {
             ("sent", format!("{} by all nodes together, {:.0} bytes for each update", bytes_text(self.bytes_wire), each(self.bytes_wire))),
             ("healed in", format!("{}, {} rounds", duration_text(self.heal_ms), count_text(self.rounds))),
             ("joined in", duration_text(self.join_ms)),
+            ("taken over in", format!("{}, epoch {} after epoch {}", duration_text(takeover.ms), takeover.epoch, takeover.epoch_before)),
+            ("fenced", takeover.refusal.clone()),
             ("equal", if self.converged { "yes: digests and every value" } else { "NO" }.into()),
         ])
     }
@@ -403,6 +512,10 @@ impl Report {
             "updates": self.updates,
             "heal_ms": self.heal_ms,
             "join_ms": self.join_ms,
+            "takeover_ms": self.takeover.ms,
+            "epoch_before": self.takeover.epoch_before,
+            "epoch": self.takeover.epoch,
+            "fenced": self.takeover.refusal,
             "rounds": self.rounds,
             "bytes_payload": self.bytes_payload,
             "bytes_wire": self.bytes_wire,
@@ -451,6 +564,7 @@ mod tests {
             updates: 2,
             heal_ms: 3,
             join_ms: 4,
+            takeover: Takeover { ms: 8, epoch_before: 1, epoch: 9, refusal: "fenced".into() },
             rounds: 5,
             bytes_payload: 6,
             bytes_wire: 7,
@@ -459,7 +573,9 @@ mod tests {
             nodes: vec![("EWR".to_owned(), 1, 2, 3)],
         };
         let json = report.json();
-        for field in ["nodes", "topics", "updates", "heal_ms", "join_ms", "bytes_payload", "bytes_wire"] {
+        for field in
+            ["nodes", "topics", "updates", "heal_ms", "join_ms", "takeover_ms", "epoch_before", "epoch", "bytes_payload", "bytes_wire"]
+        {
             assert!(json[field].is_u64(), "{field}");
         }
         assert_eq!(json["converged"], true);

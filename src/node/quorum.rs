@@ -435,8 +435,9 @@ impl Node {
         let Some(owning) = self.quorums.owners.get_mut(&section) else { return };
         owning.failures += 1;
         owning.failed.insert(branch.clone(), why);
-        // Of several that want it, each waits for a time of its own.
-        let wait = self.config.settle * (1 << owning.failures.min(BACKOFF_MAX));
+        // Whoever waits for a lease to end asks at the same pace, unless it is for very many. Of several that want one, each waits for a time of its own.
+        let only_waits = !holders.is_empty() && owning.failed.len() <= ATTEMPT_BRANCHES_MAX;
+        let wait = self.config.settle * if only_waits { 1 } else { 1 << owning.failures.min(BACKOFF_MAX) };
         let mut dice = blake3::Hasher::new();
         dice.update(&self.replica.own().to_bytes()).update(branch.as_str().as_bytes()).update(&owning.failures.to_be_bytes());
         let part = u32::from(dice.finalize().as_bytes()[0]);

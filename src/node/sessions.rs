@@ -71,6 +71,17 @@ impl Sessions {
         self.lost.insert(id);
     }
 
+    /// Notes a source of one under a number that it had before.
+    pub fn restore_source(&mut self, id: SessionId, number: u32, source: Source) {
+        let Some(session) = self.all.get_mut(&id) else { return };
+        // Of all the others it is known when they are due.
+        if let Some(hold) = source.held_for().filter(|_| session.connection.is_none()) {
+            let due = session.lost_at.after(hold);
+            self.due = Some(self.due.map_or(due, |known| known.min(due)));
+        }
+        session.restore_source(number, source);
+    }
+
     /// Sees anew when that is.
     pub fn plan(&mut self) {
         let lost = self.lost.iter().filter_map(|id| self.all.get(id));

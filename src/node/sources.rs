@@ -173,12 +173,9 @@ impl Node {
         if self.replica.standing::<ClaimRecord>(section, standing).is_none() {
             return; // it has gone just now
         }
-        match self.sessions.all.get_mut(&claim.session) {
+        match self.sessions.all.get(&claim.session) {
             Some(known) if known.sources.contains_key(&record.number) => {}
-            Some(known) => {
-                known.restore_source(record.number, Source::of(section, record));
-                self.sessions.plan();
-            }
+            Some(_) => self.sessions.restore_source(claim.session, record.number, Source::of(section, record)),
             // Its session's record may be on its way.
             None => self.sources.orphans.add((section, branch.clone(), claim.session), until),
         }
@@ -487,9 +484,15 @@ impl Node {
 
     /// The voters have given a branch to others, or forgotten it: whoever had it here has it no more.
     pub(super) fn lose_grant(&mut self, section: SectionId, branch: &Path) {
-        let sources = self.sessions.all.values_mut().flat_map(|session| session.sources.values_mut());
-        for source in sources.filter(|source| source.section == section && source.branch == *branch) {
-            source.granted = None;
+        let own = self.id();
+        let claims = self.sources.branch(section, branch).map(Branch::claims).unwrap_or_default();
+        let ours: Vec<(SessionId, u32)> =
+            claims.iter().filter(|claim| claim.record.home == own).map(|claim| (claim.session, claim.record.number)).collect();
+        for (session, number) in ours {
+            let source = self.sessions.all.get_mut(&session).and_then(|session| session.sources.get_mut(&number));
+            if let Some(source) = source.filter(|source| source.section == section && source.branch == *branch) {
+                source.granted = None;
+            }
         }
     }
 
