@@ -210,15 +210,33 @@ impl Node {
         let field = self.sources.fields.entry(section).or_default();
         match standing {
             Standing::Claim(hash, session) => {
-                let record =
+                let mut record =
                     self.replica.standing::<ClaimRecord>(section, standing).filter(|record| BranchHash::of(&record.branch) == hash);
                 let branch = record.as_ref().map(|record| record.branch.clone()).or_else(|| field.names.get(&hash).cloned())?;
                 field.names.insert(hash, branch.clone());
+                // What a session has here is one source, whatever becomes known of a later run that this node's disk has forgotten.
+                let before = field.contest.branch(&branch).and_then(|known| known.claim(&session)).map(|claim| claim.record.number);
+                let of_branch = |source: &Source| source.section == section && source.branch == branch;
+                let source = |number: &u32| self.sessions.all.get(&session)?.sources.get(number);
+                let known = before.filter(|number| source(number).is_some_and(of_branch));
+                let mut renumbered = None;
+                match (known, &mut record) {
+                    (Some(number), Some(record)) if record.number != number => {
+                        record.number = number;
+                        renumbered = Some(record.clone());
+                    }
+                    (Some(number), None) => self.forget_source(session, number),
+                    _ => {}
+                }
+                let field = self.sources.fields.entry(section).or_default();
                 let home = record.as_ref().map(|record| record.home).filter(|home| *home != self.replica.own().node);
                 field.contest.set_claim(&branch, session, record);
                 if let Some(home) = home {
                     // When it was heard of is looked at then.
                     self.sources.homes.entry(home).or_insert(Home { due: now.at, heard: now.at, next: Duration::ZERO });
+                }
+                if let Some(record) = renumbered {
+                    self.put_claim(now, section, &branch, session, Some(&record));
                 }
                 Some(branch)
             }
@@ -237,6 +255,17 @@ impl Node {
                 Some(branch)
             }
             Standing::Node(_) | Standing::Revoked(_) | Standing::Session(_) | Standing::Voters(_) | Standing::Displaced(_) => None,
+        }
+    }
+
+    /// The claim of a source has gone, and not from here.
+    fn forget_source(&mut self, session: SessionId, number: u32) {
+        let Some(home) = self.sessions.all.get_mut(&session) else { return };
+        home.sources.remove(&number);
+        if let Some(connection) = home.connection {
+            let why = "it was given up in a run that this node's disk has forgotten".into();
+            let state = SourceState::Closed { reason: Closed::Released, why };
+            self.outputs.push(super::Output::Send { session: connection, message: FromNode::Source { source: number, state } });
         }
     }
 

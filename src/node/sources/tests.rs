@@ -394,3 +394,30 @@ fn a_section_given_up_here_takes_its_sources_with_it() {
     assert!(matches!(&states(&mut meshed, one)[..], [SourceState::Closed { reason: Closed::Removed, .. }]));
     assert_eq!(set(&mut meshed, 0, one, "late"), Err(Code::NotHeld));
 }
+
+#[test]
+fn a_session_has_one_source_of_a_branch_whatever_comes_back_of_a_forgotten_run() {
+    let mut meshed = meshed(2);
+    let one = meshed.client(0);
+    let number = claim(&mut meshed, 0, one, BRANCH);
+    meshed.pass(1_000);
+    assert_eq!(states(&mut meshed, one), [active(1)]);
+    let (session, path) = (*meshed.nodes[0].sessions.all.keys().next().unwrap(), Path::parse(BRANCH).unwrap());
+    let section = meshed.nodes[0].replica.section_of(&path);
+    let mut record = meshed.nodes[0].sources.branch(section, &path).unwrap().claim(&session).unwrap().record.clone();
+    // In a run that its disk has forgotten, the session had given the branch up and claimed it again.
+    record.number = number + 7;
+    let now = meshed.now();
+    meshed.nodes[0].put_claim(now, section, &path, session, Some(&record));
+    meshed.pass(1_000);
+    let numbers = |meshed: &Meshed| meshed.nodes[0].sessions.all[&session].sources.keys().copied().collect::<Vec<_>>();
+    assert_eq!(numbers(&meshed), [number]);
+    assert_eq!(meshed.nodes[0].active_sources(now).count(), 1);
+    assert_eq!(set_under(&mut meshed, 0, one, "on", Some(Authority { source: number, epoch: 1 })), Ok(()));
+    // Or only given it up.
+    meshed.nodes[0].put_claim(now, section, &path, session, None);
+    meshed.pass(1_000);
+    assert_eq!(numbers(&meshed), [0; 0]);
+    assert!(matches!(&states(&mut meshed, one)[..], [SourceState::Closed { reason: Closed::Released, .. }]));
+    agree(&mut meshed);
+}
