@@ -264,6 +264,14 @@ impl Node {
         self.replica.nodes().iter().find(|(_, record)| record.voter.as_ref() == Some(voter)).map(|(node, _)| *node)
     }
 
+    /// The voter that a node is at present, as far as is known.
+    pub(super) fn voter_of(&self, node: &NodeId) -> Option<VoterId> {
+        match *node == self.id() {
+            true => Some(self.replica.vaults.voter()),
+            false => self.replica.nodes().get(node)?.voter,
+        }
+    }
+
     /// A voter's node, for people.
     fn voter_name(&self, voter: &VoterId) -> String {
         self.node_of(voter).map_or_else(|| format!("voter {}", voter.short()), |node| self.name_of(node))
@@ -509,12 +517,8 @@ impl Node {
 
     /// Those who should vote, as far as their nodes are known.
     fn wished_voters(&self, section: SectionId) -> BTreeSet<VoterId> {
-        let (nodes, own) = (self.replica.nodes(), self.id());
-        let voter = |node: &NodeId| match *node == own {
-            true => Some(self.replica.vaults.voter()),
-            false => nodes.get(node).filter(|_| !self.revoked.contains(node))?.voter,
-        };
-        self.replica.policy(section).into_iter().flat_map(|policy| &policy.voters).filter_map(voter).collect()
+        let wished = self.replica.policy(section).into_iter().flat_map(|policy| &policy.voters);
+        wished.filter(|node| **node == self.id() || !self.revoked.contains(node)).filter_map(|node| self.voter_of(node)).collect()
     }
 
     fn propose_voters(&mut self, section: SectionId, from: Configuration<VoterId>, wish: BTreeSet<VoterId>) {

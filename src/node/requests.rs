@@ -288,13 +288,8 @@ impl Node {
 
     /// What a section's quorum begins with: the voters that these nodes are at present.
     fn founding(&self, root: &str, voters: &[NodeId], lease_ms: u64) -> Result<Founding, Refusal> {
-        let own = self.id();
-        let voter = |node: &NodeId| match *node == own {
-            true => Some(self.replica.vaults.voter()),
-            false => self.replica.node(*node)?.voter,
-        };
         let known = |node: &NodeId| {
-            voter(node).ok_or_else(|| {
+            self.voter_of(node).ok_or_else(|| {
                 let why = format!("{} cannot vote: it runs a version without quorum sections", self.name_of(*node));
                 Refusal::new(Code::Unsupported, root, why)
             })

@@ -225,7 +225,10 @@ impl Node {
                         record.number = number;
                         renumbered = Some(record.clone());
                     }
-                    (Some(number), None) => self.forget_source(session, number),
+                    (Some(number), None) => {
+                        let why = "it was given up in a run that this node's disk has forgotten";
+                        self.end_source(session, number, Closed::Released, why);
+                    }
                     _ => {}
                 }
                 let field = self.sources.fields.entry(section).or_default();
@@ -258,15 +261,15 @@ impl Node {
         }
     }
 
-    /// The claim of a source has gone, and not from here.
-    fn forget_source(&mut self, session: SessionId, number: u32) {
-        let Some(home) = self.sessions.all.get_mut(&session) else { return };
-        home.sources.remove(&number);
+    /// A source of a session here is no more, and its session is told so. What is left of it on the mesh is the caller's.
+    fn end_source(&mut self, session: SessionId, number: u32, reason: Closed, why: &str) -> Option<Source> {
+        let home = self.sessions.all.get_mut(&session)?;
+        let source = home.sources.remove(&number)?;
         if let Some(connection) = home.connection {
-            let why = "it was given up in a run that this node's disk has forgotten".into();
-            let state = SourceState::Closed { reason: Closed::Released, why };
+            let state = SourceState::Closed { reason, why: why.into() };
             self.outputs.push(super::Output::Send { session: connection, message: FromNode::Source { source: number, state } });
         }
+        Some(source)
     }
 
     /// Sections were taken up, given up, added or removed: what is claimed must still belong there.
@@ -386,9 +389,8 @@ impl Node {
         let grant = known.and_then(|branch| branch.grant.clone());
         let holder = known.and_then(Branch::holder).map(|holder| self.holder_name(holder));
         let epoch = grant.as_ref().map_or(0, |grant| grant.epoch);
-        let quorum = self.quorums.contains(source.section);
-        let acts = !quorum || self.quorums.holds(now, source.section, &source.branch);
-        let refused = quorum.then(|| self.without_majority(source.section, &source.branch)).flatten();
+        let acts = granted && self.acts(now, source);
+        let refused = if acts { None } else { self.without_majority(source.section, &source.branch) };
         let state = match (granted, &holder) {
             (true, _) if acts => SourceState::Active { epoch },
             // It may get it back, under the same epoch, unless others get it meanwhile.
@@ -473,10 +475,15 @@ impl Node {
         self.sources.plan();
     }
 
+    /// Who should hold a branch, if that is a session of this node.
+    fn own_rightful(&self, now: Now, section: SectionId, branch: &Path) -> Option<Claim> {
+        let rightful = self.sources.branch(section, branch)?.rightful(|claim| self.life(now.at, claim))?;
+        (rightful.record.home == self.id()).then(|| rightful.clone())
+    }
+
     /// A branch has settled: its rightful claim gets it, if it is of this node. Says whether the section's voters have to be asked first.
     fn decide(&mut self, now: Now, section: SectionId, branch: &Path) -> bool {
-        let rightful = self.sources.branch(section, branch).and_then(|known| known.rightful(|claim| self.life(now.at, claim))).cloned();
-        let Some(claim) = rightful.filter(|claim| claim.record.home == self.id() && !self.is_granted(claim)) else { return false };
+        let Some(claim) = self.own_rightful(now, section, branch).filter(|claim| !self.is_granted(claim)) else { return false };
         if self.store_refusal.is_some() {
             // A grant must be on the disk: it waits until the disk takes writes again.
             self.sources.decisions.add((section, branch.clone()), now.at.after(self.config.settle));
@@ -505,8 +512,7 @@ impl Node {
 
     /// The voters have granted a branch. `false` if no session here may have it any more.
     pub(super) fn take_grant(&mut self, now: Now, section: SectionId, branch: &Path, epoch: u64) -> bool {
-        let rightful = self.sources.branch(section, branch).and_then(|known| known.rightful(|claim| self.life(now.at, claim))).cloned();
-        let Some(claim) = rightful.filter(|claim| claim.record.home == self.id() && self.source(claim).is_some()) else { return false };
+        let Some(claim) = self.own_rightful(now, section, branch).filter(|claim| self.source(claim).is_some()) else { return false };
         self.grant(now, section, branch, &claim, epoch);
         true
     }

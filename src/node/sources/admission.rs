@@ -7,14 +7,14 @@ impl Node {
     /// What sessions of this node may write as sources at this moment: section, branch, session and epoch.
     pub fn active_sources(&self, now: Now) -> impl Iterator<Item = (SectionId, &Path, SessionId, u64)> {
         self.sessions.all.iter().flat_map(move |(id, session)| {
-            let acting = session.sources.values().filter(move |source| self.acts(now, source));
+            let acting = session.sources.values().filter(move |source| self.acts(now.at, source));
             acting.filter_map(|source| Some((source.section, &source.branch, *id, source.active()?.epoch)))
         })
     }
 
     /// Whether this node's clock says that a source which is active may act: always, unless its section's voters have to have said so of late.
-    fn acts(&self, now: Now, source: &Source) -> bool {
-        !self.quorums.contains(source.section) || self.quorums.holds(now.at, source.section, &source.branch)
+    pub(super) fn acts(&self, now: Instant, source: &Source) -> bool {
+        !self.quorums.contains(source.section) || self.quorums.holds(now, source.section, &source.branch)
     }
 
     /// Under what a client may write to a path.
@@ -44,7 +44,7 @@ impl Node {
                 return Err(Refusal::new(Code::UnknownSource, path.as_str(), why));
             };
             return match known.active() {
-                _ if known.is_granted(epoch) && !self.acts(now, known) => Err(self.no_majority(section, path)),
+                _ if known.is_granted(epoch) && !self.acts(now.at, known) => Err(self.no_majority(section, path)),
                 Some(active) if active.epoch == epoch => Ok(active.clone()),
                 _ if is(Sabotage::StaleEpochs) => {
                     let rank = claimed.and_then(|(_, branch)| branch.claim(&session?)).map(|claim| Arc::new(claim.rank()));
@@ -65,7 +65,7 @@ impl Node {
         };
         let claim = session.and_then(|id| known.claim(&id));
         let own = own.zip(claim).and_then(|(sources, claim)| sources.get(&claim.record.number));
-        if let Some(own) = own.filter(|own| own.granted.is_some() && !self.acts(now, own)) {
+        if let Some(own) = own.filter(|own| own.granted.is_some() && !self.acts(now.at, own)) {
             return Err(self.no_majority(own.section, path));
         }
         if let Some(active) = own.and_then(Source::active) {

@@ -1,7 +1,7 @@
 //! What sessions ask: to be a source, or no more; and what becomes of their sources when they are lost and come back.
 
 use super::*;
-use crate::node::{Output, requests};
+use crate::node::requests;
 
 impl Node {
     /// A session wants to be the source of a branch.
@@ -73,12 +73,7 @@ impl Node {
 
     /// Ends a source of a session here, whatever it was: its branch passes on.
     pub(in crate::node) fn close_source(&mut self, now: Now, session: SessionId, number: u32, reason: Closed, why: &str) {
-        let Some(home) = self.sessions.all.get_mut(&session) else { return };
-        let Some(source) = home.sources.remove(&number) else { return };
-        if let Some(connection) = home.connection {
-            let state = SourceState::Closed { reason, why: why.into() };
-            self.outputs.push(Output::Send { session: connection, message: FromNode::Source { source: number, state } });
-        }
+        let Some(source) = self.end_source(session, number, reason, why) else { return };
         self.release(now, source.section, &source.branch, session);
         self.put_claim(now, source.section, &source.branch, session, None);
     }
