@@ -67,23 +67,16 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use mangrove_crdt::path::Path;
 
     use super::super::testing::Meshed;
     use super::*;
-    use crate::protocol::{Request, Response, SetBatch, SetItem, Target, TopicSpec};
+    use crate::protocol::{Request, Response, SetBatch, SetItem, Target};
 
     const PATH: &str = "s/t";
 
     fn meshed(count: u8) -> Meshed {
-        let mut meshed = Meshed::new(count);
-        let operator = meshed.client(0);
-        meshed.ask(0, operator, Request::SectionAdd { root: "s".into(), properties: BTreeMap::new() });
-        meshed.ask(0, operator, Request::TopicsAdd { topic: TopicSpec::of("binary"), paths: vec![PATH.into()] });
-        meshed.pass(2_000);
-        meshed
+        Meshed::with_section(count, &[], PATH)
     }
 
     fn set(meshed: &mut Meshed, at: usize, path: &str, value: &str) {

@@ -14,7 +14,7 @@ use mangrove_crdt::{
 use mangrove_net::{link::LinkId, mesh::Pace};
 
 use super::{ConnectionId, Hold, Input, Node, NodeConfig, Now, Output, Target};
-use crate::protocol::{FromNode, Request, Response};
+use crate::protocol::{FromNode, Request, Response, TopicSpec};
 
 /// The node's id.
 pub const OWN: NodeId = NodeId([1; 32]);
@@ -95,6 +95,18 @@ impl Meshed {
         };
         meshed.heal();
         meshed.pass(3_000);
+        meshed
+    }
+
+    /// The same, all of which hold one section, `s`, declared with these properties, with a topic in it.
+    pub fn with_section(count: u8, properties: &[(&str, &str)], path: &str) -> Self {
+        let mut meshed = Self::new(count);
+        let operator = meshed.client(0);
+        let properties = properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let added = meshed.ask(0, operator, Request::SectionAdd { root: "s".into(), properties });
+        assert!(matches!(added, Response::Section(_)), "{added:?}");
+        meshed.ask(0, operator, Request::TopicsAdd { topic: TopicSpec::of("binary"), paths: vec![path.into()] });
+        meshed.pass(2_000);
         meshed
     }
 

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use mangrove::client::{Client, ClientError, Source};
-use mangrove::protocol::{Authority, Code, SetBatch, SetItem, SourceState, Target};
+use mangrove::protocol::{Code, SourceState};
 use serde_json::{Value, json};
 
-use crate::claims::{QUICK, active, becomes, claim, refused_as, same_sources, standby, write_as};
-use crate::support::{Node, World, block, bytes_of, equal, eventually, heal, split};
+use crate::claims::{QUICK, active, becomes, claim, refused_as, same_sources, standby, write_as, write_under};
+use crate::support::{Node, World, block, equal, eventually, heal, split};
 
 const PATH: &str = "plant/rpm";
 
@@ -37,10 +37,7 @@ fn three(world: &World) -> [Node; 3] {
 
 /// Writes under what the source was told last, whatever the library thinks of it.
 async fn write(client: &Client, number: u32, epoch: u64, value: &str) -> Result<(), ClientError> {
-    let items = vec![SetItem { target: Target::Path(PATH.into()), value: bytes_of(&json!(value)) }];
-    let under = Some(Authority { source: number, epoch });
-    let report = client.set_all(SetBatch { items, add: None, durability: None, under }).await?;
-    report.refused.into_iter().next().map_or(Ok(()), |item| Err(item.refusal.into()))
+    write_under(client, number, epoch, PATH, &json!(value)).await
 }
 
 /// Two sources, the first active, the second waiting.

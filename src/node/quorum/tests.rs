@@ -6,18 +6,11 @@ use super::super::{
     testing::{self, Meshed, at},
 };
 use super::*;
-use crate::protocol::{Request as Asked, Response, SourceState, TopicSpec};
+use crate::protocol::{Request as Asked, Response, SourceState};
 
 /// So many nodes that hold one section, `s`, on which some of them vote, with a topic in it.
 fn meshed(count: u8, voters: &str) -> Meshed {
-    let mut meshed = Meshed::new(count);
-    let operator = meshed.client(0);
-    let properties = BTreeMap::from([("arbitration".into(), "quorum".into()), ("voters".into(), voters.into())]);
-    let added = meshed.ask(0, operator, Asked::SectionAdd { root: "s".into(), properties });
-    assert!(matches!(added, Response::Section(_)), "{added:?}");
-    meshed.ask(0, operator, Asked::TopicsAdd { topic: TopicSpec::of("binary"), paths: vec![PATH.into()] });
-    meshed.pass(2_000);
-    meshed
+    Meshed::with_section(count, &[("arbitration", "quorum"), ("voters", voters)], PATH)
 }
 
 fn set_voters(meshed: &mut Meshed, at: usize, voters: &str) {

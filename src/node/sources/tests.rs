@@ -12,12 +12,7 @@ const SETTLE: u64 = 300;
 
 /// So many nodes that hold one section, `s`, with a topic in it.
 fn meshed(count: u8) -> Meshed {
-    let mut meshed = Meshed::new(count);
-    let operator = meshed.client(0);
-    meshed.ask(0, operator, Request::SectionAdd { root: "s".into(), properties: BTreeMap::new() });
-    meshed.ask(0, operator, Request::TopicsAdd { topic: TopicSpec::of("binary"), paths: vec![PATH.into()] });
-    meshed.pass(2_000);
-    meshed
+    Meshed::with_section(count, &[], PATH)
 }
 
 pub fn try_claim(meshed: &mut Meshed, at: usize, client: ConnectionId, branch: &str, priority: i32, wait: bool) -> Result<u32, Refusal> {
