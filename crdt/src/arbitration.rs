@@ -158,6 +158,11 @@ impl Contest {
         self.homes.keys()
     }
 
+    /// Whether a node has claims here.
+    pub fn is_home(&self, node: &NodeId) -> bool {
+        self.homes.contains_key(node)
+    }
+
     /// The branches on which a node has claims.
     pub fn branches_of(&self, home: &NodeId) -> impl Iterator<Item = &Path> {
         self.homes.get(home).into_iter().flatten()
@@ -175,10 +180,11 @@ impl Contest {
             known.claims.insert(at, claim);
         }
         self.claims = self.claims + usize::from(home.is_some()) - usize::from(before.is_some());
-        if let Some(home) = home {
+        if let Some(home) = home.filter(|home| before != Some(*home)) {
             self.homes.entry(home).or_default().insert(branch.clone());
         }
         let left = before.filter(|before| known.claims.iter().all(|claim| claim.record.home != *before));
+        let bare = known.is_bare();
         if let Some(left) = left
             && let Some(branches) = self.homes.get_mut(&left)
         {
@@ -187,17 +193,16 @@ impl Contest {
                 self.homes.remove(&left);
             }
         }
-        self.drop_bare(branch);
+        if bare {
+            self.branches.remove(branch);
+        }
     }
 
     /// A branch was granted or released.
     pub fn set_grant(&mut self, branch: &Path, grant: Option<Grant>) {
-        self.branches.entry(branch.clone()).or_default().grant = grant;
-        self.drop_bare(branch);
-    }
-
-    fn drop_bare(&mut self, branch: &Path) {
-        if self.branches.get(branch).is_some_and(Branch::is_bare) {
+        let known = self.branches.entry(branch.clone()).or_default();
+        known.grant = grant;
+        if known.is_bare() {
             self.branches.remove(branch);
         }
     }

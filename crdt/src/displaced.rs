@@ -207,9 +207,10 @@ impl Slot {
     }
 }
 
-/// Of which entry a slot's record is.
-pub(crate) fn id_in(slot: &Write) -> Option<DisplacedId> {
-    Slot::head(slot.value.as_deref()?).map(|(id, _)| id)
+/// Of which entry a slot's record is, and how many bytes that has.
+pub(crate) fn head_of(slot: &Write) -> Option<(DisplacedId, usize)> {
+    let bytes = slot.value.as_deref()?;
+    Slot::head(bytes).map(|(id, _)| (id, bytes.len()))
 }
 
 /// The entry that a slot's record holds, if that is another one than what a second record holds.
@@ -261,10 +262,10 @@ impl<'a> Log<'a> {
         Log(records)
     }
 
-    /// The listed entries.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = Displaced> {
+    /// The listed entries, and their names.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (DisplacedId, Displaced)> {
         let listed = self.0.iter().filter(|record| record.listed);
-        listed.filter_map(|record| minicbor::decode::<Slot>(record.write.value.as_deref()?).ok()?.entry)
+        listed.filter_map(|record| Some((record.id, minicbor::decode::<Slot>(record.write.value.as_deref()?).ok()?.entry?)))
     }
 
     /// The names of the listed entries.
@@ -275,8 +276,13 @@ impl<'a> Log<'a> {
 
 /// Takes entries into a section's log. There are no more than [`ENTRIES_MAX`].
 fn take_in(section: &mut Section, cx: &mut Context<'_>, own: OriginIx, time_ms: u64, entries: Vec<Displaced>) {
-    let mut taken: BTreeSet<u16> =
-        Log::read(section, cx.origins).0.iter().filter(|record| record.listed).map(|record| record.slot).collect();
+    let slots = section.displaced_slots();
+    let mut bytes: usize = slots.values().map(|(_, bytes)| bytes).sum();
+    let mut taken: BTreeSet<u16> = if slots.len() + entries.len() <= ENTRIES_MAX {
+        slots.keys().copied().collect() // there is room beside all of them
+    } else {
+        Log::read(section, cx.origins).0.iter().filter(|record| record.listed).map(|record| record.slot).collect()
+    };
     let put = |section: &mut Section, cx: &mut Context<'_>, slot, value: Vec<u8>| {
         section.put_standing(cx, own, Standing::Displaced(slot).key(), Under::default(), time_ms, Some(value.into()));
     };
@@ -286,8 +292,13 @@ fn take_in(section: &mut Section, cx: &mut Context<'_>, own: OriginIx, time_ms: 
         let mut slots = (0..SLOTS).map(|step| first.wrapping_add(step) % SLOTS);
         if let Some(slot) = slots.find(|slot| !taken.contains(slot)) {
             taken.insert(slot);
-            put(section, cx, slot, Slot::to_bytes(id, Some(entry)));
+            let value = Slot::to_bytes(id, Some(entry));
+            bytes += value.len();
+            put(section, cx, slot, value);
         }
+    }
+    if bytes <= BYTES_MAX {
+        return;
     }
     // What is not listed any more is dropped where it makes the records too large; that it was here stays known.
     let log = Log::read(section, cx.origins);
@@ -309,6 +320,7 @@ fn take_in(section: &mut Section, cx: &mut Context<'_>, own: OriginIx, time_ms: 
 
 #[derive(Debug)]
 struct Waiting {
+    id: DisplacedId,
     entry: Displaced,
     /// At which turn it is taken into the log: the next is the first.
     turns: u8,
@@ -331,24 +343,29 @@ pub struct Noticed {
 impl Noticed {
     /// Notices that a write has lost. `own` is this node. Says whether that is new.
     pub fn add(&mut self, own: NodeId, entry: Displaced) -> bool {
-        let new = !self.known.contains_key(&entry.id());
+        let id = entry.id();
+        let new = !self.known.contains_key(&id);
         if new {
             self.dirty.insert((entry.section, self.next));
-            self.restore(own, self.next, entry);
+            self.wait(own, self.next, id, entry);
         }
         new
     }
 
     /// Restores what was stored.
     pub(crate) fn restore(&mut self, own: NodeId, number: u64, entry: Displaced) {
-        let (id, section, entry) = (entry.id(), entry.section, entry.shortened());
+        self.wait(own, number, entry.id(), entry);
+    }
+
+    fn wait(&mut self, own: NodeId, number: u64, id: DisplacedId, entry: Displaced) {
+        let (section, entry) = (entry.section, entry.shortened());
         let place = (section, number);
         self.next = self.next.max(number + 1);
         let turns = if entry.dot.origin.node == own { 1 } else { PATIENCE + (own.0[0] ^ id.0[0]) % SPREAD };
         let size = self.size.entry(section).or_default();
         *size = (size.0 + 1, size.1 + entry.value.len());
         self.known.insert(id, place);
-        self.waiting.insert(place, Waiting { entry, turns });
+        self.waiting.insert(place, Waiting { id, entry, turns });
         while self.size.get(&section).is_some_and(|(count, bytes)| *count > ENTRIES_MAX || *bytes > BYTES_MAX)
             && let Some(oldest) = self.waiting.range((section, 0)..).next().map(|(place, _)| *place)
         {
@@ -356,9 +373,9 @@ impl Noticed {
         }
     }
 
-    /// What waits.
-    pub fn iter(&self) -> impl Iterator<Item = &Displaced> {
-        self.waiting.values().map(|waiting| &waiting.entry)
+    /// What waits, and its name.
+    pub fn iter(&self) -> impl Iterator<Item = (DisplacedId, &Displaced)> {
+        self.waiting.values().map(|waiting| (waiting.id, &waiting.entry))
     }
 
     /// Whether nothing waits.
@@ -367,8 +384,8 @@ impl Noticed {
     }
 
     fn take(&mut self, place: Place) -> Option<Displaced> {
-        let Waiting { entry, .. } = self.waiting.remove(&place)?;
-        self.known.remove(&entry.id());
+        let Waiting { id, entry, .. } = self.waiting.remove(&place)?;
+        self.known.remove(&id);
         self.dirty.insert(place);
         if let Some(size) = self.size.get_mut(&place.0) {
             *size = (size.0 - 1, size.1 - entry.value.len());
@@ -394,12 +411,13 @@ impl Noticed {
 
     /// One turn of what belongs to a section: what its log knows needs no more to be done, and what has waited for long enough comes into it.
     pub(crate) fn turn(&mut self, places: &[Place], section: &mut Section, cx: &mut Context<'_>, own: OriginIx, time_ms: u64) {
-        let known: BTreeSet<DisplacedId> = section.displaced_slots().values().copied().collect();
+        let known: BTreeSet<DisplacedId> =
+            section.displaced_slots().values().map(|(id, _)| *id).filter(|id| self.known.contains_key(id)).collect();
         let mut due = Vec::new();
         for place in places {
             let Some(waiting) = self.waiting.get_mut(place) else { continue };
             waiting.turns = waiting.turns.saturating_sub(1);
-            let (ripe, known) = (waiting.turns == 0, known.contains(&waiting.entry.id()));
+            let (ripe, known) = (waiting.turns == 0, known.contains(&waiting.id));
             if (known || ripe && due.len() < ENTRIES_MAX)
                 && let Some(entry) = self.take(*place)
                 && !known
@@ -776,7 +794,7 @@ mod tests {
         assert_eq!((times[0], times.len()), (199, ENTRIES_MAX + 1));
         assert_eq!(listed(&a).len(), ENTRIES_MAX);
         let local = Log::read(a.section(SectionId::LOCAL).unwrap(), a.origins()).entries().collect::<Vec<_>>();
-        assert_eq!(local.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), ["t/x"]);
+        assert_eq!(local.iter().map(|entry| entry.1.path.as_str()).collect::<Vec<_>>(), ["t/x"]);
     }
 
     #[test]

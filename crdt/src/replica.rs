@@ -342,14 +342,20 @@ impl Replica {
     /// The displaced logs of all sections held here, and what has been noticed and is in none of them yet: from the first written to the last.
     pub fn displaced(&self) -> Vec<(DisplacedId, Displaced)> {
         let logs = self.sections.values().flat_map(|section| Log::read(section, &self.origins).entries().collect::<Vec<_>>());
-        let all = logs.chain(self.noticed.iter().cloned()).map(|entry| ((entry.time_ms, entry.id()), entry));
+        let noticed = self.noticed.iter().map(|(id, entry)| (id, entry.clone()));
+        let all = logs.chain(noticed).map(|(id, entry)| ((entry.time_ms, id), entry));
         all.collect::<BTreeMap<_, _>>().into_iter().map(|((_, id), entry)| (id, entry)).collect()
     }
 
-    /// How many these are.
+    /// The names of what a section's displaced log lists, if the section is held here.
+    pub fn displaced_ids(&self, section: SectionId) -> Vec<DisplacedId> {
+        self.sections.get(&section).map(|section| Log::read(section, &self.origins).ids().collect()).unwrap_or_default()
+    }
+
+    /// How many entries [`Replica::displaced`] has.
     pub fn displaced_count(&self) -> usize {
-        let logs = self.sections.values().flat_map(|section| Log::read(section, &self.origins).ids().collect::<Vec<_>>());
-        logs.chain(self.noticed.iter().map(Displaced::id)).collect::<BTreeSet<_>>().len()
+        let logs = self.sections.keys().flat_map(|section| self.displaced_ids(*section));
+        logs.chain(self.noticed.iter().map(|(id, _)| id)).collect::<BTreeSet<_>>().len()
     }
 
     /// What has been noticed here and is in no log yet.
@@ -638,7 +644,7 @@ impl Replica {
         let lost: Vec<SectionId> = self.held().filter(|id| *id != SectionId::MESH && !self.policies.contains_key(id)).collect();
         for id in lost {
             let topics = self.contents(id, |_| true);
-            let displaced: Vec<Displaced> = Log::read(&self.sections[&id], &self.origins).entries().collect();
+            let displaced: Vec<Displaced> = Log::read(&self.sections[&id], &self.origins).entries().map(|(_, entry)| entry).collect();
             self.close(id);
             self.take_over(topics);
             for entry in displaced {

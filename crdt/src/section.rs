@@ -210,8 +210,8 @@ pub struct Section {
     stale_values: Vec<DotIx>,
     /// The standing records of each bucket.
     standing_index: BTreeMap<u16, BTreeSet<StandingKey>>,
-    /// The slots of the displaced log that hold anything, and what each is of.
-    displaced_slots: BTreeMap<u16, DisplacedId>,
+    /// The slots of the displaced log that hold anything: of what each is, and how many bytes its record has.
+    displaced_slots: BTreeMap<u16, (DisplacedId, usize)>,
 }
 
 /// A topic removed: what is to be known when a write to it comes that its remover had not seen.
@@ -346,7 +346,7 @@ impl Section {
         self.clock
     }
 
-    pub(crate) fn displaced_slots(&self) -> &BTreeMap<u16, DisplacedId> {
+    pub(crate) fn displaced_slots(&self) -> &BTreeMap<u16, (DisplacedId, usize)> {
         &self.displaced_slots
     }
 
@@ -911,6 +911,12 @@ impl Section {
         (&mut self.tree, &self.graves)
     }
 
+    /// All standing records, bucket by bucket.
+    pub fn standing_by_bucket(&self) -> impl Iterator<Item = (u16, &StandingKey, &Write)> {
+        let keys = self.standing_index.iter().flat_map(|(bucket, keys)| keys.iter().map(|key| (*bucket, key)));
+        keys.filter_map(|(bucket, key)| Some((bucket, key, self.standing.get(key)?)))
+    }
+
     /// Ends the restoring.
     pub fn restored(&mut self, origins: &mut Origins) -> Result<(), TreeError> {
         self.tree.restored(origins)?;
@@ -919,7 +925,7 @@ impl Section {
         for (key, _) in self.standing.iter() {
             self.standing_index.entry(standing_bucket(key)).or_default().insert(key.clone());
         }
-        self.displaced_slots = self.standing.iter().filter_map(|(key, write)| Some((slot_of(key)?, displaced::id_in(write)?))).collect();
+        self.displaced_slots = self.standing.iter().filter_map(|(key, write)| Some((slot_of(key)?, displaced::head_of(write)?))).collect();
         self.durable = self.frontiers();
         let stamps = self.values.iter().map(|(_, write)| &write.stamp).chain(self.standing.iter().map(|(_, write)| &write.stamp));
         let (clock, epoch) = stamps.fold((0, 0), |(clock, epoch), stamp| (clock.max(stamp.seq), epoch.max(stamp.epoch)));
@@ -938,7 +944,8 @@ impl Section {
 
     // Inside.
 
-    fn standing_of(&self, bucket: u16) -> impl Iterator<Item = (&StandingKey, &Write)> {
+    /// The standing records of a bucket.
+    pub fn standing_of(&self, bucket: u16) -> impl Iterator<Item = (&StandingKey, &Write)> {
         let keys = self.standing_index.get(&bucket).into_iter().flatten();
         keys.filter_map(|key| Some((key, self.standing.get(key)?)))
     }
@@ -1051,7 +1058,7 @@ impl Section {
         self.stale_document(bucket);
         if let Some(write) = self.standing.get(&key) {
             self.standing_index.entry(bucket).or_default().insert(key.clone());
-            self.displaced_slots.extend(slot_of(&key).zip(displaced::id_in(write)));
+            self.displaced_slots.extend(slot_of(&key).zip(displaced::head_of(write)));
         } else if let Some(keys) = self.standing_index.get_mut(&bucket) {
             keys.remove(&key);
         }
@@ -1106,7 +1113,7 @@ impl Section {
 }
 
 /// The bucket of a standing record.
-pub fn standing_bucket(key: &[u8]) -> u16 {
+fn standing_bucket(key: &[u8]) -> u16 {
     let hash = blake3::hash(key);
     u16::from_be_bytes([hash.as_bytes()[0], hash.as_bytes()[1]]) % BUCKETS
 }

@@ -51,9 +51,9 @@ const fn around(name: &'static str, breaks: &'static str, with: Tamper, scenario
 /// All of them.
 pub const ALL: &[Bite] = &[
     rule("open-run", "the frontier moves inside a run", Sabotage::OpenRun, "hot", Some(0)),
-    rule("moved-skip", "keys that have moved past a run's target are not sent", Sabotage::MovedSkip, "hot", Some(0)),
-    rule("no-pointer", "an overtaken entry sends nothing", Sabotage::NoPointer, "hot", Some(0)),
-    rule("early", "positions are taken over before the end of a run", Sabotage::Early, "hot", Some(226)),
+    rule("moved-skip", "keys that have moved past a run's target are not sent", Sabotage::MovedSkip, "hot", Some(25)),
+    rule("no-pointer", "an overtaken entry sends nothing", Sabotage::NoPointer, "hot", Some(1)),
+    rule("early", "positions are taken over before the end of a run", Sabotage::Early, "hot", Some(134)),
     rule("no-floor", "forgetting raises no floor", Sabotage::NoFloor, "hot", Some(7)),
     rule("forget-fast", "a removal is forgotten before what it overtook has come", Sabotage::ForgetFast, "hot", None),
     rule("keep-all", "who adopts keeps what the peer has removed", Sabotage::KeepAll, "hot", Some(7)),
@@ -62,9 +62,9 @@ pub const ALL: &[Bite] = &[
     rule("judged-at-start", "buckets are judged by the frontier of an adoption's start", Sabotage::JudgedAtStart, "hot", None),
     rule("no-repair", "buckets that differ are left so", Sabotage::NoRepair, "sender-gone", Some(0)),
     rule("key-clock", "a stamp comes from the key's own past", Sabotage::KeyClock, "hot", Some(3)),
-    rule("no-tree", "value runs end without regard to the tree", Sabotage::NoTree, "hot", Some(1)),
-    rule("tree-at-start", "value runs wait for the tree as it was when they began", Sabotage::TreeAtStart, "hot", Some(72)),
-    rule("blind-digest", "digests leave out which write is held", Sabotage::BlindDigest, "hot", Some(2)),
+    rule("no-tree", "value runs end without regard to the tree", Sabotage::NoTree, "hot", Some(0)),
+    rule("tree-at-start", "value runs wait for the tree as it was when they began", Sabotage::TreeAtStart, "hot", Some(157)),
+    rule("blind-digest", "digests leave out which write is held", Sabotage::BlindDigest, "hot", Some(1)),
     rule("blind-retired", "retired runs are taken to be what they are here", Sabotage::BlindRetired, "amnesia-and-return", Some(0)),
     rule("latecomers", "what was removed and forgotten is taken in again when it comes late", Sabotage::Latecomers, "late-records", None),
     rule("takes-revoked", "revocations are not heeded", Sabotage::TakesRevoked, "revoked", Some(0)),
@@ -77,7 +77,7 @@ pub const ALL: &[Bite] = &[
     ),
     rule("keeps-lost", "a source does not notice that its branch has gone to another", Sabotage::KeepsLost, "available-sources", Some(0)),
     rule("no-succession", "the silence of a home is not noticed", Sabotage::NoSuccession, "available-sources", Some(4)),
-    rule("early-grant", "a source is active before its grant is on the disk", Sabotage::EarlyGrant, "available-sources", Some(52)),
+    rule("early-grant", "a source is active before its grant is on the disk", Sabotage::EarlyGrant, "available-sources", Some(1087)),
     rule("overwrites", "a voter takes a branch away from a live lease", Sabotage::Overwrites, "quorum-sources", Some(144)),
     rule("no-quarantine", "a voter that starts again answers at once", Sabotage::NoQuarantine, "quorum-sources", Some(26)),
     rule("counts-from-answer", "a lease runs from when its voters have answered", Sabotage::CountsFromAnswer, "quorum-sources", Some(0)),
@@ -97,7 +97,7 @@ pub const ALL: &[Bite] = &[
     around("no-heal", "a partition is never healed", Tamper::NoHeal, "three-way-split", Some(0)),
     around("outside", "a random number comes from outside", Tamper::Outside, "rolling-restart", Some(0)),
     around("panic", "a stray frame makes the node panic", Tamper::Panic, "random-faults", Some(4)),
-    around("torn-batch", "recovery takes half a batch for a whole one", Tamper::TornBatch, "hot", Some(10)),
+    around("torn-batch", "recovery takes half a batch for a whole one", Tamper::TornBatch, "hot", Some(6)),
     around("forgetful-disk", "a restart leaves out a part of what was stored", Tamper::ForgetfulDisk, "rolling-restart", Some(0)),
 ];
 

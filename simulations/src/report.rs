@@ -145,7 +145,7 @@ impl<'a> Batch<'a> {
         }
         let held = self.times(|outcome| outcome.held_after);
         if let (Some(median), Some(longest)) = (held.get(held.len() / 2), held.last()) {
-            let bound = self.scenario.checks.lease_within as f64 / 1e6;
+            let bound = self.scenario.checks.dual_holder_bound as f64 / 1e6;
             line(format!(
                 "  one source a branch after the faults: half within {median:.0} s, all within {longest:.0} s; the bound B is {bound:.0} s"
             ));

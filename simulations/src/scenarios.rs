@@ -34,6 +34,7 @@ scenarios![
     "rolling-restart",
     "sender-gone",
     "sparse-mesh",
+    "splits-apart",
     "three-way-split",
     "twenty",
 ];

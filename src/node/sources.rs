@@ -13,7 +13,7 @@ mod asked;
 pub(super) mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -86,7 +86,7 @@ impl Source {
 #[derive(Debug, Default)]
 struct Field {
     contest: Contest,
-    names: BTreeMap<BranchHash, Path>,
+    names: HashMap<BranchHash, Path>,
 }
 
 /// A home elsewhere that has claims, and its silence.
@@ -173,9 +173,14 @@ impl Node {
         if self.replica.standing::<ClaimRecord>(section, standing).is_none() {
             return; // it has gone just now
         }
-        match self.sessions.all.get(&claim.session) {
-            Some(known) if known.sources.contains_key(&record.number) => {}
-            Some(_) => self.sessions.restore_source(claim.session, record.number, Source::of(section, record)),
+        match self.sessions.all.get(&claim.session).map(|known| known.sources.get(&record.number)) {
+            Some(Some(source)) if source.section == section && source.branch == *branch => {}
+            // Its number is another branch's by now: it was claimed in a run that this node's disk has forgotten, and its session has been told of sources without it since.
+            Some(Some(_)) => {
+                self.release(now, section, branch, claim.session);
+                self.put_claim(now, section, branch, claim.session, None);
+            }
+            Some(None) => self.sessions.restore_source(claim.session, record.number, Source::of(section, record)),
             // Its session's record may be on its way.
             None => self.sources.orphans.add((section, branch.clone(), claim.session), until),
         }
@@ -196,9 +201,10 @@ impl Node {
     /// A standing record of a section has changed.
     pub(super) fn claims_changed(&mut self, now: Now, section: SectionId, key: &[u8]) {
         let Some(branch) = self.note_standing(now, section, key) else { return };
-        let own = self.id();
-        let branches = self.sources.fields.get(&section).map(|field| field.contest.concerned(&branch, &own)).unwrap_or_default();
-        for branch in branches {
+        let (own, field) = (self.id(), self.sources.fields.get(&section));
+        // For whoever has no claims there is nothing to judge, and many may come at once.
+        let ours = field.filter(|field| field.contest.is_home(&own) || self.sources.decisions.next().is_some());
+        for branch in ours.map(|field| field.contest.concerned(&branch, &own)).unwrap_or_default() {
             self.judge(now, section, &branch);
         }
         self.sources.plan();
@@ -213,9 +219,10 @@ impl Node {
                 let mut record =
                     self.replica.standing::<ClaimRecord>(section, standing).filter(|record| BranchHash::of(&record.branch) == hash);
                 let branch = record.as_ref().map(|record| record.branch.clone()).or_else(|| field.names.get(&hash).cloned())?;
-                field.names.insert(hash, branch.clone());
+                field.names.entry(hash).or_insert_with(|| branch.clone());
                 // What a session has here is one source, whatever becomes known of a later run that this node's disk has forgotten.
-                let before = field.contest.branch(&branch).and_then(|known| known.claim(&session)).map(|claim| claim.record.number);
+                let ours = self.sessions.all.contains_key(&session);
+                let before = ours.then(|| field.contest.branch(&branch)?.claim(&session).map(|claim| claim.record.number)).flatten();
                 let of_branch = |source: &Source| source.section == section && source.branch == branch;
                 let source = |number: &u32| self.sessions.all.get(&session)?.sources.get(number);
                 let known = before.filter(|number| source(number).is_some_and(of_branch));
@@ -248,7 +255,7 @@ impl Node {
                 let record =
                     self.replica.standing::<GrantRecord>(section, standing).filter(|record| BranchHash::of(&record.branch) == hash);
                 let branch = record.as_ref().map(|record| record.branch.clone()).or_else(|| field.names.get(&hash).cloned())?;
-                field.names.insert(hash, branch.clone());
+                field.names.entry(hash).or_insert_with(|| branch.clone());
                 let grant = record.zip(stamp).map(|(record, stamp)| {
                     // Whoever holds it has a rank; what has none was released.
                     let rank = stamp.rank.as_deref().copied();

@@ -8,23 +8,14 @@ use std::hash::Hasher;
 use mangrove_crdt::{
     frontier::{DotIx, OriginIx},
     id::{Plane, SectionId},
-    path::BUCKETS,
     replica::Replica,
-    section::standing_bucket,
+    section::Section,
 };
 
 use super::{Invariant, Violation};
 
-/// A bucket as one node holds it.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Bucket {
-    /// Which.
-    pub number: u16,
-    /// A hash of what lives in it.
-    pub digest: u64,
-    /// The greatest number of each origin in it, plane by plane, by the node's own names.
-    pub dots: [Vec<DotIx>; 3],
-}
+/// A bucket's number, and a hash of what lives in it.
+pub type BucketDigest = (u16, u64);
 
 /// A deterministic hasher that is good enough to tell two states apart (64 bits, twice mixed).
 #[derive(Clone, Default)]
@@ -32,11 +23,11 @@ struct Mix(u64);
 
 impl Hasher for Mix {
     fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word) ^ (chunk.len() as u64) << 56);
-        }
+        let (words, rest) = bytes.as_chunks();
+        words.iter().for_each(|word| self.write_u64(u64::from_le_bytes(*word)));
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        self.write_u64(u64::from_le_bytes(last) ^ (bytes.len() as u64) << 56);
     }
 
     fn write_u64(&mut self, word: u64) {
@@ -64,28 +55,21 @@ fn origin(mix: &mut Mix, replica: &Replica, dot: DotIx) {
     mix.write_u64(dot.number);
 }
 
-/// All buckets of a section that hold something, in order.
-pub fn buckets(replica: &Replica, id: SectionId) -> Vec<Bucket> {
+/// The digests of all buckets of a section that hold something, in order.
+pub fn digests(replica: &Replica, id: SectionId) -> Vec<BucketDigest> {
     let Some(section) = replica.section(id) else { return Vec::new() };
-    // Each bucket is a sum over its entries, so that their order does not matter.
-    let mut found: std::collections::BTreeMap<u16, Bucket> = Default::default();
-    for document in section.tree.document_numbers() {
-        let dots = section.tree.dots(document);
-        if dots.is_empty() {
-            continue;
-        }
+    let mut found: Vec<BucketDigest> = Vec::new();
+    for document in section.tree.document_numbers().filter(|document| !section.tree.dots(*document).is_empty()) {
         let mut mix = Mix(1);
         section.tree.heads(document).iter().for_each(|head| mix.write(head));
-        let bucket = found.entry(document).or_default();
-        bucket.digest = bucket.digest.wrapping_add(mix.finish());
-        bucket.dots[Plane::Tree as usize] = dots.to_vec();
+        found.push((document, mix.finish()));
     }
     for topic in section.tree.topics_from("") {
-        let bucket = found.entry(topic.path.bucket()).or_default();
+        let bucket = topic.path.bucket();
         let mut mix = Mix(2);
         mix.write(topic.path.as_str().as_bytes());
         std::hash::Hash::hash(&topic.definition, &mut mix);
-        bucket.digest = bucket.digest.wrapping_add(mix.finish());
+        found.push((bucket, mix.finish()));
         for id in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)) {
             let mut mix = Mix(3);
             origin(&mut mix, replica, *id);
@@ -93,25 +77,47 @@ pub fn buckets(replica: &Replica, id: SectionId) -> Vec<Bucket> {
                 mix.write_u64(write.stamp.seq);
                 origin(&mut mix, replica, write.dot);
                 mix.write(write.value.as_deref().unwrap_or_default());
-                raise(&mut bucket.dots[Plane::Values as usize], write.dot);
             }
-            bucket.digest = bucket.digest.wrapping_add(mix.finish());
+            found.push((bucket, mix.finish()));
         }
     }
-    for (key, write) in section.standing.iter() {
-        let bucket = found.entry(standing_bucket(key)).or_default();
-        raise(&mut bucket.dots[Plane::Standing as usize], write.dot);
+    let mut indexed = 0;
+    for (bucket, key, write) in section.standing_by_bucket() {
+        indexed += 1;
         if let Some(value) = &write.value {
             let mut mix = Mix(4);
             mix.write(key);
             mix.write_u64(write.stamp.seq);
             origin(&mut mix, replica, write.dot);
             mix.write(value);
-            bucket.digest = bucket.digest.wrapping_add(mix.finish());
+            found.push((bucket, mix.finish()));
         }
     }
-    let numbered = found.into_iter().map(|(number, bucket)| Bucket { number: number.min(BUCKETS), ..bucket });
-    numbered.collect()
+    assert_eq!(indexed, section.standing.iter().count(), "{id}: each standing record is in a bucket");
+    // Each bucket is a sum over what is in it, so that the order there does not matter. Most is sorted as it comes, which this sort uses.
+    found.sort_by_key(|(bucket, _)| *bucket);
+    found.dedup_by(|(bucket, digest), (first, sum)| {
+        let same = bucket == first;
+        *sum = sum.wrapping_add(if same { *digest } else { 0 });
+        same
+    });
+    found
+}
+
+/// The greatest number of each origin in a bucket, plane by plane, by the node's own names.
+fn dots(replica: &Replica, id: SectionId, bucket: u16) -> [Vec<DotIx>; 3] {
+    let mut dots: [Vec<DotIx>; 3] = Default::default();
+    let Some(section) = replica.section(id) else { return dots };
+    dots[Plane::Tree as usize] = section.tree.dots(bucket).to_vec();
+    let ids =
+        section.tree.bucket_topics(bucket).flat_map(|topic| topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)));
+    for write in ids.filter_map(|id| section.values.get(id)) {
+        raise(&mut dots[Plane::Values as usize], write.dot);
+    }
+    for (_, write) in section.standing_of(bucket) {
+        raise(&mut dots[Plane::Standing as usize], write.dot);
+    }
+    dots
 }
 
 /// What a node has in a bucket, for people.
@@ -126,7 +132,7 @@ pub fn describe(replica: &Replica, id: SectionId, bucket: u16) -> String {
             .map(|write| format!("{} at {}.{}", dot(&write.dot), write.stamp.epoch, write.stamp.seq));
         text.push(format!("{} as {} with {}", topic.path, ids.join("+"), value.unwrap_or_else(|| "no value".into())));
     }
-    for (_, write) in section.standing.iter().filter(|(key, _)| standing_bucket(key) == bucket) {
+    for (_, write) in section.standing_of(bucket) {
         let gone = if write.value.is_none() { ", a removal" } else { "" };
         text.push(format!("standing {} at {}.{}{gone}", dot(&write.dot), write.stamp.epoch, write.stamp.seq));
     }
@@ -138,26 +144,35 @@ pub fn describe(replica: &Replica, id: SectionId, bucket: u16) -> String {
     text.join("; ")
 }
 
-/// Whether one node's frontiers cover another's dots in a bucket, and whatever that one has forgotten: below its floors there may be removals that it cannot tell any more.
-fn covers(covering: &Replica, id: SectionId, covered: &Replica, bucket: &Bucket) -> bool {
+fn reaches(section: &Section, plane: Plane, covering: &Replica, covered: &Replica, dot: DotIx) -> bool {
+    let origin = covering.origins().find(&covered.origins().get(dot.origin)).unwrap_or(OriginIx(u32::MAX));
+    section.frontier(plane).get(origin) >= dot.number
+}
+
+/// Whether one node's frontiers cover whatever another has forgotten: below its floors there may be removals that it cannot tell any more.
+fn covers_floors(covering: &Replica, id: SectionId, covered: &Replica) -> bool {
     let (Some(section), Some(other)) = (covering.section(id), covered.section(id)) else { return false };
     let floors = other.floors();
-    Plane::ALL.into_iter().all(|plane| {
-        bucket.dots[plane as usize].iter().copied().chain(floors[plane].iter()).all(|dot| {
-            let origin = covering.origins().find(&covered.origins().get(dot.origin)).unwrap_or(OriginIx(u32::MAX));
-            section.frontier(plane).get(origin) >= dot.number
-        })
-    })
+    Plane::ALL.into_iter().all(|plane| floors[plane].iter().all(|dot| reaches(section, plane, covering, covered, dot)))
+}
+
+/// Whether one node's frontiers cover another's dots in a bucket.
+fn covers(covering: &Replica, id: SectionId, covered: &Replica, bucket: u16) -> bool {
+    let (Some(section), dots) = (covering.section(id), dots(covered, id, bucket)) else { return false };
+    Plane::ALL.into_iter().all(|plane| dots[plane as usize].iter().all(|dot| reaches(section, plane, covering, covered, *dot)))
 }
 
 /// The buckets in which two nodes differ although each covers what the other holds.
-pub fn differences(id: SectionId, (a, of_a): (&Replica, &[Bucket]), (b, of_b): (&Replica, &[Bucket])) -> Vec<u16> {
-    let (mut differ, empty) = (Vec::new(), Bucket::default());
+pub fn differences(id: SectionId, (a, of_a): (&Replica, &[BucketDigest]), (b, of_b): (&Replica, &[BucketDigest])) -> Vec<u16> {
+    let mut differ = Vec::new();
+    if of_a == of_b || !covers_floors(a, id, b) || !covers_floors(b, id, a) {
+        return differ;
+    }
     let (mut at_a, mut at_b) = (of_a.iter().peekable(), of_b.iter().peekable());
-    while let Some(number) = at_a.peek().into_iter().chain(at_b.peek()).map(|bucket| bucket.number).min() {
-        let of_a = at_a.next_if(|bucket| bucket.number == number).unwrap_or(&empty);
-        let of_b = at_b.next_if(|bucket| bucket.number == number).unwrap_or(&empty);
-        if of_a.digest != of_b.digest && covers(a, id, b, of_b) && covers(b, id, a, of_a) {
+    while let Some(number) = at_a.peek().into_iter().chain(at_b.peek()).map(|(number, _)| *number).min() {
+        let of_a = at_a.next_if(|bucket| bucket.0 == number);
+        let of_b = at_b.next_if(|bucket| bucket.0 == number);
+        if of_a != of_b && covers(a, id, b, number) && covers(b, id, a, number) {
             differ.push(number);
         }
     }
@@ -207,7 +222,7 @@ mod tests {
             value[at] = b'V';
         }
         let other = Replica::load(origin(3), damaged).expect("nothing but the value has changed");
-        let of = |replica: &Replica| buckets(replica, id);
+        let of = |replica: &Replica| digests(replica, id);
         assert_eq!(differences(id, (&one, &of(&one)), (&same, &of(&same))), Vec::<u16>::new());
         assert_eq!(differences(id, (&one, &of(&one)), (&other, &of(&other))), vec![path.bucket()]);
         // Who has not seen the value may lack it.

@@ -126,9 +126,8 @@ fn lost_value(oracle: &Oracle, replica: &Replica, op: &Op) -> Option<String> {
 pub fn same_logs(replicas: &[(&str, &Replica)]) -> Result<(), Violation> {
     let mut first: std::collections::BTreeMap<SectionId, (&str, BTreeSet<DisplacedId>)> = Default::default();
     for (name, replica) in replicas {
-        let all = replica.displaced();
         for id in replica.held() {
-            let listed: BTreeSet<_> = all.iter().filter(|(_, entry)| entry.section == id).map(|(id, _)| *id).collect();
+            let listed: BTreeSet<_> = replica.displaced_ids(id).into_iter().collect();
             let (other, of_other) = first.entry(id).or_insert_with(|| (name, listed.clone()));
             if let Some(entry) = of_other.symmetric_difference(&listed).next() {
                 let what = format!("of {other} and {name} only one lists {entry} in the displaced log of {id}");
@@ -157,8 +156,10 @@ pub fn displaced(oracle: &Oracle, history: &History, replicas: &[(&str, &Replica
         }
     }
     // All logs are the same, as far as they are held.
+    let mut sections = BTreeSet::new();
+    let first = replicas.iter().filter(|(_, replica)| replica.held().filter(|id| sections.insert(*id)).count() > 0);
     let logged: BTreeSet<(SectionId, Dot)> =
-        replicas.iter().flat_map(|(_, replica)| replica.displaced()).map(|(_, entry)| (entry.section, entry.dot)).collect();
+        first.flat_map(|(_, replica)| replica.displaced()).map(|(_, entry)| (entry.section, entry.dot)).collect();
     let is_full = |id: SectionId| logged.iter().filter(|(section, _)| *section == id).count() >= ENTRIES_MAX;
     for op in history.iter().filter(|op| op.outcome == Outcome::Ok && op.doing == Doing::Set) {
         let Some((id, mark)) = op.value else { continue };

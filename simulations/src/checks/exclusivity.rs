@@ -1,5 +1,5 @@
-//! S6, L3 and a part of S5: who holds a branch. In an available section two may, while they are apart; once nothing keeps them apart, one does, and every branch that
-//! is wanted has one, within the scenario's bound. And what a process of a node has held under an epoch, no later one holds under the same.
+//! S6, L3 and a part of S5: who holds a branch. In an available section two may, while they are apart; once nothing has kept anybody apart for as long as the bound says,
+//! between two faults or after the last, one does, and every branch that is wanted has one. And what a process of a node has held under an epoch, no later one holds under the same.
 
 use std::collections::BTreeMap;
 
@@ -112,27 +112,25 @@ impl Holders {
         &self.timeline
     }
 
-    /// After the faults: nothing has kept anybody apart since `since`, and `bound` has passed.
+    /// Nothing has kept anybody apart since `since`, and nobody may hold what another holds any more.
     ///
     /// # Errors
-    /// A branch has two holders, or, though it is wanted, none; with the branch.
-    pub fn settled(&self, now: Time, since: Time, bound: Time, wanted: impl Iterator<Item = String>) -> Result<(), (Violation, String)> {
-        if now < since + bound {
-            return Ok(());
-        }
-        let seconds = (now - since) as f64 / 1e6;
-        if let Some((branch, since)) = self.double.first_key_value() {
-            let holding = &self.branches[branch];
-            let what = format!("{seconds} s after the faults {branch} has more than one holder, since {since} us: {holding:?}");
-            return Err((Violation::new(Invariant::S6, what), branch.clone()));
-        }
-        for branch in wanted {
-            if self.branches.get(&branch).is_none_or(BTreeMap::is_empty) {
-                let what = format!("{seconds} s after the faults nobody holds {branch}, which is wanted");
-                return Err((Violation::new(Invariant::L3, what), branch));
-            }
-        }
-        Ok(())
+    /// A branch has two holders; with the branch.
+    pub fn alone(&self, now: Time, since: Time) -> Result<(), (Violation, String)> {
+        let Some((branch, doubled)) = self.double.first_key_value() else { return Ok(()) };
+        let (seconds, holding) = ((now - since) as f64 / 1e6, &self.branches[branch]);
+        let what = format!("{seconds} s after the last fault {branch} has more than one holder, since {doubled} us: {holding:?}");
+        Err((Violation::new(Invariant::S6, what), branch.clone()))
+    }
+
+    /// Nothing has kept anybody apart since `since`, and what is wanted is to be held.
+    ///
+    /// # Errors
+    /// Nobody holds a branch; with the branch.
+    pub fn held(&self, now: Time, since: Time, mut wanted: impl Iterator<Item = String>) -> Result<(), (Violation, String)> {
+        let Some(branch) = wanted.find(|branch| self.branches.get(branch).is_none_or(BTreeMap::is_empty)) else { return Ok(()) };
+        let what = format!("{} s after the faults nobody holds {branch}, which is wanted", (now - since) as f64 / 1e6);
+        Err((Violation::new(Invariant::L3, what), branch))
     }
 }
 
@@ -159,27 +157,28 @@ mod tests {
         BTreeMap::from([(branch.to_owned(), (SessionId([session; 16]), epoch))])
     }
 
-    fn check(holders: &Holders, now: Time) -> Option<Invariant> {
-        holders.settled(now, 100, 50, std::iter::once("a".to_owned())).err().map(|(violation, _)| violation.invariant)
+    fn check(holders: &Holders) -> Option<Invariant> {
+        let result = holders.alone(150, 100).and_then(|()| holders.held(150, 100, std::iter::once("a".to_owned())));
+        result.err().map(|(violation, _)| violation.invariant)
     }
 
     #[test]
     fn two_holders_are_seen_and_so_is_none() {
         let mut holders = Holders::default();
-        assert_eq!((check(&holders, 149), check(&holders, 150)), (None, Some(Invariant::L3)));
+        assert_eq!(check(&holders), Some(Invariant::L3));
         assert_eq!(
             holders.set(1, (0, 1), false, held("a", 1, 1)),
             Ok(Changes { gained: vec![("a".into(), SessionId([1; 16]), 1)], ..Changes::default() })
         );
-        assert_eq!(check(&holders, 150), None);
+        assert_eq!(check(&holders), None);
         assert_eq!(holders.set(2, (0, 1), false, held("a", 1, 1)), Ok(Changes::default()));
         assert_eq!(
             holders.set(2, (1, 1), false, held("a", 2, 2)),
             Ok(Changes { gained: vec![("a".into(), SessionId([2; 16]), 2)], taken_over: true, doubled: true })
         );
-        assert_eq!(check(&holders, 150), Some(Invariant::S6));
+        assert_eq!(check(&holders), Some(Invariant::S6));
         assert_eq!(holders.set(3, (0, 1), false, BTreeMap::new()), Ok(Changes::default()));
-        assert_eq!(check(&holders, 150), None);
+        assert_eq!(check(&holders), None);
         let again =
             |holders: &mut Holders, forgetful| holders.set(4, (0, 2), forgetful, held("a", 1, 1)).map_err(|violation| violation.invariant);
         assert_eq!(again(&mut holders, false), Err(Invariant::S5));

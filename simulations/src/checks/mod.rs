@@ -162,7 +162,7 @@ impl Violation {
 }
 
 /// The states that a scenario can demand to be reached by some seed.
-pub const SOMETIMES: [&str; 24] = [
+pub const SOMETIMES: [&str; 25] = [
     "write.acknowledged",
     "write.refused",
     "write.unknown",
@@ -181,6 +181,7 @@ pub const SOMETIMES: [&str; 24] = [
     "node.revoked",
     "link.idle",
     "rest.disturbed",
+    "faults.calm",
     "source.active",
     "source.standby",
     "source.taken-over",

@@ -111,8 +111,13 @@ impl Keys {
 
     /// A duration, in microseconds.
     pub fn duration(&mut self, key: &'static str) -> Result<Option<u64>, BadScenario> {
-        let Some(value) = self.value(key) else { return Ok(None) };
-        quantity(&value, Unit::Duration).map(|us| Some(us.max(0.0) as u64)).map_err(|what| self.bad(key, what))
+        self.value(key).map(|value| duration(&value).map_err(|what| self.bad(key, what))).transpose()
+    }
+
+    /// A duration, in microseconds; `None` as well if a word stands in its place.
+    pub fn duration_or(&mut self, key: &'static str, word: &str) -> Result<Option<u64>, BadScenario> {
+        let value = self.value(key).filter(|value| value.as_str() != Some(word));
+        value.map(|value| duration(&value).map_err(|what| self.bad(key, format!("{what}; or write {word:?}")))).transpose()
     }
 
     /// A quantity in a unit, with its distribution or without.
@@ -224,6 +229,10 @@ pub enum Unit {
     Rate,
     /// A bare number.
     None,
+}
+
+fn duration(value: &Value) -> Result<u64, String> {
+    quantity(value, Unit::Duration).map(|us| us.max(0.0) as u64)
 }
 
 fn quantity(value: &Value, unit: Unit) -> Result<f64, String> {

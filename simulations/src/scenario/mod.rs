@@ -11,7 +11,7 @@ mod read;
 use std::time::Duration;
 
 use mangrove_crdt::definition::Durability;
-use mangrove_net::mesh::Limits;
+use mangrove_net::{dialer::BACKOFF_LAST, mesh::Limits};
 
 pub use self::{
     fault::{Crash, FaultKind, FaultSpec, Mode, Observed, Shape, When, Who},
@@ -119,6 +119,15 @@ pub struct NodeSettings {
     pub limits: Limits,
     /// After how much silence a connection is given up.
     pub idle_timeout: Time,
+}
+
+impl NodeSettings {
+    /// How long it takes at most, once a path carries again, until what one end has decided has come to the other: a connection that does not live any more is noticed by
+    /// its silence, then dialled after the longest wait, then compared, which may wait for a round of each; and a branch settles.
+    pub fn dual_holder_bound(&self) -> Time {
+        let of = |duration: Duration| duration.as_micros() as Time;
+        self.idle_timeout + of(BACKOFF_LAST) + of(self.check) + of(self.graft_after) + of(self.heartbeat) + of(self.settle)
+    }
 }
 
 /// One section.
@@ -243,6 +252,8 @@ pub struct ChecksSpec {
     pub converge_within: Time,
     /// After the faults, every branch that somebody wants must have one source within this.
     pub lease_within: Time,
+    /// For how long two nodes may hold a branch of an available section together once nothing keeps them apart.
+    pub dual_holder_bound: Time,
     /// Of whom alone that is demanded: nodes outside of which faults without an end stay. Empty for all, and then no fault stays.
     pub core: Vec<usize>,
     /// States that some seed of the batch must have reached, or the batch shows nothing.

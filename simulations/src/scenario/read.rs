@@ -34,7 +34,7 @@ pub(super) fn scenario(name: &str, text: &str) -> Result<Scenario, BadScenario> 
     let (network, paths) = network(table_or_empty(&mut keys, "network", &[])?, &find)?;
     let workload = workload(table_or_empty(&mut keys, "workload", &["replay"])?, &sections, nodes.len(), &find)?;
     let faults = keys.tables("fault", &["budget"])?.into_iter().map(|keys| fault::read(keys, &find)).collect::<Result<_, _>>()?;
-    let checks = checks(table_or_empty(&mut keys, "checks", &["dual_holder_bound"])?, run.settle, &find)?;
+    let checks = checks(table_or_empty(&mut keys, "checks", &[])?, run.settle, &config, &find)?;
     keys.end()?;
     let mut nodes = nodes;
     for at in 1..nodes.len() {
@@ -447,7 +447,7 @@ fn source(
     Ok(if moves { vec![of(homes)] } else { homes.into_iter().map(|home| of(vec![home])).collect() })
 }
 
-fn checks(mut keys: Keys, settle: Time, find: &dyn Fn(&str) -> Vec<usize>) -> Result<ChecksSpec, BadScenario> {
+fn checks(mut keys: Keys, settle: Time, config: &NodeSettings, find: &dyn Fn(&str) -> Vec<usize>) -> Result<ChecksSpec, BadScenario> {
     if let Some(safety) = keys.text("safety")?.filter(|safety| safety != "all") {
         return Err(keys.bad("safety", format!("{safety:?} is not supported yet; there is all")));
     }
@@ -464,6 +464,7 @@ fn checks(mut keys: Keys, settle: Time, find: &dyn Fn(&str) -> Vec<usize>) -> Re
         converge_within = liveness.duration("converge_within")?.unwrap_or(settle).min(settle);
         liveness.end()?;
     }
+    let dual_holder_bound = keys.duration_or("dual_holder_bound", "auto")?.unwrap_or_else(|| config.dual_holder_bound().min(lease_within));
     let sometimes = keys.texts("sometimes")?.unwrap_or_default();
     for state in &sometimes {
         if !crate::checks::SOMETIMES.contains(&state.as_str()) {
@@ -474,5 +475,5 @@ fn checks(mut keys: Keys, settle: Time, find: &dyn Fn(&str) -> Vec<usize>) -> Re
         }
     }
     keys.end()?;
-    Ok(ChecksSpec { converge_within, lease_within, core, sometimes })
+    Ok(ChecksSpec { converge_within, lease_within, dual_holder_bound, core, sometimes })
 }

@@ -42,6 +42,8 @@ pub struct Faults {
     /// The node that is struck next, for faults that go round.
     next: Vec<usize>,
     active: Vec<Undo>,
+    /// When one struck or ended last.
+    changed: Time,
     /// Those of them that have no end.
     endless: BTreeSet<usize>,
     /// How often each awaited event was observed, by fault.
@@ -87,6 +89,7 @@ impl Faults {
             plan,
             next: vec![0; count],
             active: Vec::new(),
+            changed: 0,
             endless: BTreeSet::new(),
             seen: vec![0; count],
             remembered: vec![(0, 0); scenario.nodes.len()],
@@ -97,6 +100,11 @@ impl Faults {
             stored: BTreeSet::new(),
             replays: 0,
         }
+    }
+
+    /// Since when nothing has been wrong; `None` while something is.
+    pub fn calm_since(&self) -> Option<Time> {
+        self.active.iter().all(|undo| *undo == Undo::Nothing).then_some(self.changed)
     }
 
     /// Whether any fault sends again what was sent before.
@@ -168,6 +176,7 @@ impl World<'_> {
         }
         let mut hosts = spec.kind.who().map_or_else(Vec::new, |who| self.struck_hosts(at, who, observed));
         hosts.retain(|host| self.may_strike(*host, &spec.kind, spec.budget));
+        self.faults.changed = self.now;
         let undone = match &spec.kind {
             FaultKind::Partition(Shape::Swizzle, mode) => self.swizzle(*mode),
             FaultKind::Partition(shape, mode) => vec![self.part(shape, *mode, &hosts)],
@@ -489,6 +498,7 @@ impl World<'_> {
     /// A fault is over.
     pub(super) fn fault_over(&mut self, active: usize) {
         let undo = std::mem::replace(&mut self.faults.active[active], Undo::Nothing);
+        self.faults.changed = self.now;
         if undo != Undo::Nothing {
             self.undo(undo);
         }

@@ -319,8 +319,10 @@ impl<'s> World<'s> {
         self.queue.at(self.now + SAMPLE_EVERY, Event::Sample);
         self.sample_bounds();
         self.sample_pairs();
-        if self.phase == Phase::Settling {
-            self.sample_settling();
+        match self.phase {
+            Phase::Hostile => self.sample_calm(),
+            Phase::Settling => self.sample_settling(),
+            _ => {}
         }
     }
 
@@ -354,4 +356,4 @@ impl<'s> World<'s> {
 }
 
 /// Two buckets lists of one section, at every member.
-type Buckets = Vec<(usize, Vec<convergence::Bucket>)>;
+type Buckets = Vec<(usize, Vec<convergence::BucketDigest>)>;

@@ -6,7 +6,7 @@ use super::{Buckets, Phase, QUIET_AFTER, QUIET_FOR, World};
 use crate::{
     checks::{Invariant, Violation, bounds, convergence, durability, exclusivity, liveness, resurrection, robustness, tree},
     log,
-    scenario::SECOND,
+    scenario::{SECOND, Time},
 };
 
 /// How many pairs of nodes are compared at a sample.
@@ -78,7 +78,7 @@ impl World<'_> {
             let mut seen: Buckets = Vec::new();
             for host in pairs.iter().flat_map(|(a, b)| [*a, *b]) {
                 if seen.iter().all(|(known, _)| *known != host) {
-                    seen.push((host, self.buckets(host, id)));
+                    seen.push((host, self.digests(host, id)));
                 }
             }
             for (a, b) in &pairs {
@@ -95,8 +95,8 @@ impl World<'_> {
         sections
     }
 
-    fn buckets(&self, host: usize, id: SectionId) -> Vec<convergence::Bucket> {
-        self.hosts[host].process.as_ref().map(|process| convergence::buckets(process.node.replica(), id)).unwrap_or_default()
+    fn digests(&self, host: usize, id: SectionId) -> Vec<convergence::BucketDigest> {
+        self.hosts[host].process.as_ref().map(|process| convergence::digests(process.node.replica(), id)).unwrap_or_default()
     }
 
     fn compare(&mut self, id: SectionId, a: usize, b: usize, seen: &Buckets) {
@@ -189,19 +189,8 @@ impl World<'_> {
         None
     }
 
-    fn digests(&self, host: usize, id: SectionId) -> Vec<(u16, u64)> {
-        let buckets = self.buckets(host, id).into_iter();
-        buckets.filter(|bucket| bucket.digest != 0).map(|bucket| (bucket.number, bucket.digest)).collect()
-    }
-
-    /// After the faults: are all equal, and is it quiet then?
-    pub(super) fn sample_settling(&mut self) {
-        self.hold_again();
-        let difference = self.difference();
-        let settled = self.scenario.hostile().1;
-        let bound = self.scenario.checks.lease_within;
-        let held = self.holders.settled(self.now, settled, 0, self.wanted_branches());
-        let held = held.map_err(|(violation, branch)| {
+    fn check_holders(&mut self, result: Result<(), (Violation, String)>) {
+        let told = result.map_err(|(violation, branch)| {
             let any = self.members().first().and_then(|host| self.hosts[*host].process.as_ref());
             let claims = any.map(|process| exclusivity::describe(process.node.replica(), &branch)).unwrap_or_default();
             let invariant = match violation.invariant {
@@ -210,12 +199,37 @@ impl World<'_> {
             };
             Violation { what: format!("{}; claims: {claims}", violation.what), invariant, ..violation }
         });
-        self.held_at = match held {
-            Ok(()) if self.wanted_branches().next().is_some() => self.held_at.or(Some(self.now)),
+        self.check(told);
+    }
+
+    /// Between two faults that are far apart: whoever holds a branch does so alone.
+    pub(super) fn sample_calm(&mut self) {
+        if let Some(since) = self.faults.calm_since()
+            && self.now >= since + self.scenario.checks.dual_holder_bound
+        {
+            self.reach("faults.calm");
+            self.check_holders(self.holders.alone(self.now, since));
+        }
+    }
+
+    /// After the faults: are all equal, and is it quiet then?
+    pub(super) fn sample_settling(&mut self) {
+        self.hold_again();
+        let difference = self.difference();
+        let settled = self.scenario.hostile().1;
+        let alone = self.holders.alone(self.now, settled);
+        let held = self.holders.held(self.now, settled, self.wanted_branches());
+        self.held_at = match (&alone, &held) {
+            (Ok(()), Ok(())) if self.wanted_branches().next().is_some() => self.held_at.or(Some(self.now)),
             _ => None,
         };
-        if self.now >= settled + bound {
-            self.check(held.clone());
+        let now = self.now;
+        let due = |bound: Time| now >= settled + bound;
+        if due(self.scenario.checks.dual_holder_bound) {
+            self.check_holders(alone.clone());
+        }
+        if due(self.scenario.checks.lease_within) {
+            self.check_holders(held.clone());
         } else if std::mem::replace(&mut self.records_seen, self.oracle.records) != self.oracle.records {
             // Sessions end and branches pass on for a while after the last client has written.
             self.resent_at = self.now;
@@ -244,7 +258,7 @@ impl World<'_> {
             (Some(_), Some((from, before))) if self.now >= from + QUIET_FOR => {
                 let result = bounds::quiet(self.network.content_sent - before, (self.now - from) / SECOND);
                 self.check(result);
-                if held.is_err() {
+                if alone.is_err() || held.is_err() {
                     // A branch may still pass on: until the bound.
                     self.quiet_from = None;
                     return;

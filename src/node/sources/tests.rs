@@ -415,4 +415,15 @@ fn a_session_has_one_source_of_a_branch_whatever_comes_back_of_a_forgotten_run()
     assert_eq!(numbers(&meshed), [0; 0]);
     assert!(matches!(&states(&mut meshed, one)[..], [SourceState::Closed { reason: Closed::Released, .. }]));
     agree(&mut meshed);
+    // Or it had claimed another branch, under a number that it has for something else since.
+    let number = claim(&mut meshed, 0, one, BRANCH);
+    meshed.pass(1_000);
+    let other = Path::parse(&format!("{BRANCH}2")).unwrap();
+    let record = ClaimRecord { branch: other.clone(), number, ..record };
+    meshed.nodes[0].put_claim(now, section, &other, session, Some(&record));
+    meshed.pass(1_000);
+    assert_eq!(numbers(&meshed), [number]);
+    assert!(meshed.nodes.iter().all(|node| node.sources.branch(section, &other).is_none()));
+    assert!(matches!(states(&mut meshed, one)[..], [SourceState::Active { .. }]));
+    agree(&mut meshed);
 }
