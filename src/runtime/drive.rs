@@ -520,7 +520,7 @@ impl Drive {
                 if full && !self.store_full {
                     tracing::warn!("the store is nearly full: new writes are refused");
                     let refusal = Refusal::new(Code::Full, "store", "the disk, or the limit set for it, is nearly full");
-                    let refusal = refusal.hint("remove topics, drop a section, or raise disk_max_bytes");
+                    let refusal = refusal.hint(room_by("raise disk_max_bytes"));
                     self.input(Input::StoreFailed { refusal, stuck: false });
                 } else if !full && (self.store_full || self.store_failed) {
                     tracing::info!("the store takes writes again");
@@ -686,12 +686,16 @@ impl Drive {
 }
 
 fn store_refusal(error: &StoreError) -> Refusal {
-    let code = match error {
-        StoreError::Full { .. } => Code::Full,
-        StoreError::ReadOnly { .. } => Code::ReadOnly,
-        _ => Code::Internal,
-    };
-    Refusal::new(code, "store", error.to_string())
+    match error {
+        StoreError::Full { place, what, remedy } => Refusal::new(Code::Full, "store", format!("{place} is full: {what}")).hint(room_by(remedy)),
+        StoreError::ReadOnly { .. } => Refusal::new(Code::ReadOnly, "store", error.to_string()),
+        _ => Refusal::new(Code::Internal, "store", error.to_string()),
+    }
+}
+
+/// What makes room, beside what is particular to a limit.
+fn room_by(remedy: &str) -> String {
+    format!("remove topics, drop a section, or {remedy}")
 }
 
 /// What the process takes of memory.

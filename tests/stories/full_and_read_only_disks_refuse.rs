@@ -52,7 +52,7 @@ fn full_then_emptied(world: &World, data: PathBuf, flags: &[&str], value_bytes: 
         }
         written = written.max(fill(&node, value_bytes, values_max));
     }
-    node.refused(&["set", "kept", "2"]).says(1, &["[full]", "hint: "]);
+    node.refused(&["set", "kept", "2"]).says(1, &["[full]", "hint: remove topics"]);
     node.refused(&["topic", "add", "another", "--type", "json"]).says(1, &["[full]"]);
     assert_eq!(node.get("kept"), 1);
     let length = |node: &Node| node.get(&format!("fill/{}", written - 1)).as_str().map(str::len);
