@@ -13,9 +13,12 @@
 //! are never older than what the source has left, on nodes that come later, too.
 
 use std::{
+    cell::OnceCell,
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
 };
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
     id::{NodeId, SessionId},
@@ -124,9 +127,11 @@ impl Branch {
 /// All branches of one section that are claimed, or were.
 #[derive(Clone, Debug, Default)]
 pub struct Contest {
-    branches: BTreeMap<Path, Branch>,
+    branches: FxHashMap<Path, Branch>,
+    /// All of them in order, from when that is asked for first: who only joins and follows never does.
+    ordered: OnceCell<BTreeSet<Path>>,
     /// The branches on which each home has claims.
-    homes: BTreeMap<NodeId, BTreeSet<Path>>,
+    homes: FxHashMap<NodeId, FxHashSet<Path>>,
     claims: usize,
 }
 
@@ -140,7 +145,28 @@ impl Contest {
     pub fn after(&self, after: Option<&str>) -> impl Iterator<Item = (&Path, &Branch)> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
-        self.branches.range::<str, _>((from, Unbounded))
+        self.ordered().range::<str, _>((from, Unbounded)).filter_map(|path| self.branches.get_key_value(path))
+    }
+
+    fn ordered(&self) -> &BTreeSet<Path> {
+        self.ordered.get_or_init(|| self.branches.keys().cloned().collect())
+    }
+
+    /// A branch, known from now on.
+    fn known(&mut self, branch: &Path) -> &mut Branch {
+        self.branches.entry(branch.clone()).or_insert_with(|| {
+            if let Some(ordered) = self.ordered.get_mut() {
+                ordered.insert(branch.clone());
+            }
+            Branch::default()
+        })
+    }
+
+    fn forget(&mut self, branch: &Path) {
+        self.branches.remove(branch);
+        if let Some(ordered) = self.ordered.get_mut() {
+            ordered.remove(branch);
+        }
     }
 
     /// How many claims there are.
@@ -170,21 +196,23 @@ impl Contest {
 
     /// A claim was registered, changed, or went.
     pub fn set_claim(&mut self, branch: &Path, session: SessionId, record: Option<ClaimRecord>) {
-        let known = self.branches.entry(branch.clone()).or_default();
+        let known = self.known(branch);
         let place = known.claims.iter().position(|claim| claim.session == session);
         let before = place.map(|place| known.claims.remove(place).record.home);
         let home = record.as_ref().map(|record| record.home);
         if let Some(record) = record {
             let claim = Claim { session, record };
             let at = known.claims.partition_point(|other| other.place() < claim.place());
+            // Most branches have one.
+            known.claims.reserve_exact(1);
             known.claims.insert(at, claim);
         }
+        let left = before.filter(|before| known.claims.iter().all(|claim| claim.record.home != *before));
+        let bare = known.is_bare();
         self.claims = self.claims + usize::from(home.is_some()) - usize::from(before.is_some());
         if let Some(home) = home.filter(|home| before != Some(*home)) {
             self.homes.entry(home).or_default().insert(branch.clone());
         }
-        let left = before.filter(|before| known.claims.iter().all(|claim| claim.record.home != *before));
-        let bare = known.is_bare();
         if let Some(left) = left
             && let Some(branches) = self.homes.get_mut(&left)
         {
@@ -194,16 +222,16 @@ impl Contest {
             }
         }
         if bare {
-            self.branches.remove(branch);
+            self.forget(branch);
         }
     }
 
     /// A branch was granted or released.
     pub fn set_grant(&mut self, branch: &Path, grant: Option<Grant>) {
-        let known = self.branches.entry(branch.clone()).or_default();
+        let known = self.known(branch);
         known.grant = grant;
         if known.is_bare() {
-            self.branches.remove(branch);
+            self.forget(branch);
         }
     }
 
@@ -229,25 +257,26 @@ impl Contest {
     pub fn overlapping(&self, branch: &Path) -> impl Iterator<Item = (&Path, &Branch)> + use<'_> {
         let above = branch.self_and_ancestors().skip(1).filter_map(|above| self.branches.get_key_value(above));
         let above: Vec<(&Path, &Branch)> = above.collect();
-        above.into_iter().chain(self.below(branch)).filter(|(_, other)| !other.claims.is_empty())
+        above.into_iter().chain(self.below(branch.as_str())).filter(|(_, other)| !other.claims.is_empty())
     }
 
-    fn below<'a>(&'a self, branch: &Path) -> impl Iterator<Item = (&'a Path, &'a Branch)> + use<'a> {
+    /// A branch and those below it.
+    fn within<'a>(&'a self, branch: &str) -> impl Iterator<Item = (&'a Path, &'a Branch)> + use<'a> {
+        self.branches.get_key_value(branch).into_iter().chain(self.below(branch))
+    }
+
+    fn below<'a>(&'a self, branch: &str) -> impl Iterator<Item = (&'a Path, &'a Branch)> + use<'a> {
         let prefix = format!("{branch}/");
-        let range = self.branches.range::<str, _>((std::ops::Bound::Included(prefix.as_str()), std::ops::Bound::Unbounded));
-        range.take_while(move |(path, _)| path.as_str().starts_with(&prefix))
+        let range = self.ordered().range::<str, _>((std::ops::Bound::Included(prefix.as_str()), std::ops::Bound::Unbounded));
+        let below = range.take_while(move |path| path.as_str().starts_with(&prefix));
+        below.filter_map(|path| self.branches.get_key_value(path))
     }
 
     /// What a home has to judge again when something changes about a branch: that branch, and its own claimed ones that overlap it, directly or by way of others.
     pub fn concerned(&self, branch: &Path, home: &NodeId) -> Vec<Path> {
-        let top = self.topmost(branch);
-        let prefix = format!("{top}/");
-        let below = |path: &&Path| path.as_str() == top || path.as_str().starts_with(&prefix);
-        let ours = self.homes.get(home).into_iter().flat_map(|ours| {
-            let at = ours.get(top).into_iter();
-            at.chain(ours.range::<str, _>((std::ops::Bound::Included(prefix.as_str()), std::ops::Bound::Unbounded)).take_while(below))
-        });
-        std::iter::once(branch).chain(ours.filter(|other| *other != branch)).cloned().collect()
+        let ours = |known: &Branch| known.claims.iter().any(|claim| claim.record.home == *home);
+        let others = self.within(self.topmost(branch)).filter(|(path, other)| *path != branch && ours(other));
+        std::iter::once(branch).chain(others.map(|(path, _)| path)).cloned().collect()
     }
 
     /// The topmost branch with claims above another, below which is all that overlaps it; itself, if there is none.
@@ -268,9 +297,8 @@ impl Contest {
         if self.overlap(branch, &life).is_none() {
             return Ok(());
         }
-        let Some((top, own)) = self.branches.get_key_value(self.topmost(branch)) else { return Ok(()) };
-        let mut claims: Vec<(&Path, &Claim)> = std::iter::once((top, own))
-            .chain(self.below(top))
+        let mut claims: Vec<(&Path, &Claim)> = self
+            .within(self.topmost(branch))
             .flat_map(|(path, branch)| branch.claims.iter().map(move |claim| (path, claim)))
             .filter(|(_, claim)| life(claim) > Life::Presumed)
             .collect();

@@ -83,7 +83,7 @@ pub struct Read<K> {
     pub last: bool,
 }
 
-/// A register as it is stored: the write, and where the key stands in feeds.
+/// A register as it comes back from the store: the write, and where the key stands in feeds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stored {
     /// The newest write.
@@ -423,7 +423,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     }
 
     /// Hands out what has changed since the last call: registers (`None` where removed), then feeds as (origin, frontier, floor).
-    pub fn take_dirty(&mut self, mut register: impl FnMut(&K, Option<Stored>), mut feed: impl FnMut(OriginIx, u64, u64)) {
+    pub fn take_dirty(&mut self, mut register: impl FnMut(&K, Option<(&Write, Dots)>), mut feed: impl FnMut(OriginIx, u64, u64)) {
         for key in std::mem::take(&mut self.deleted) {
             if !self.index.contains_key(&key) {
                 register(&key, None);
@@ -432,7 +432,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
         for slot in std::mem::take(&mut self.dirty) {
             if let Some(dirty) = self.slots[slot as usize].as_mut().filter(|dirty| dirty.dirty) {
                 dirty.dirty = false;
-                register(&dirty.key, Some(Stored { write: dirty.write.clone(), entries: dirty.dots() }));
+                register(&dirty.key, Some((&dirty.write, dirty.dots())));
             }
         }
         for origin in std::mem::take(&mut self.dirty_feeds) {
@@ -460,26 +460,24 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     /// Makes a write the key's newest; its entries stay, and now are overtaken, but for one that is about to be `moved`.
     fn put(&mut self, key: K, write: Write, moved: Option<OriginIx>) -> Slot {
         self.changes += 1;
-        let slot = match self.index.get(&key) {
-            Some(slot) => *slot,
-            None => {
-                let register = Register { key: key.clone(), write: write.clone(), entries: SmallVec::new(), dirty: false };
-                let slot = self.free.pop().unwrap_or(self.slots.len() as Slot);
-                if slot as usize == self.slots.len() {
-                    self.slots.push(Some(register));
-                } else {
-                    self.slots[slot as usize] = Some(register);
-                }
-                self.index.insert(key, slot);
-                slot
-            }
-        };
-        if let Some(register) = self.slots[slot as usize].as_mut() {
+        let slot = self.index.get(&key).copied();
+        let slot = if let Some((slot, register)) = slot.and_then(|slot| Some((slot, self.slots[slot as usize].as_mut()?))) {
             register.write = write;
             for entry in register.entries.iter().filter(|entry| Some(entry.origin) != moved) {
                 self.passing.insert((entry.origin, entry.number, slot));
             }
-        }
+            slot
+        } else {
+            let register = Some(Register { key: key.clone(), write, entries: SmallVec::new(), dirty: false });
+            let slot = self.free.pop().unwrap_or(self.slots.len() as Slot);
+            if slot as usize == self.slots.len() {
+                self.slots.push(register);
+            } else {
+                self.slots[slot as usize] = register;
+            }
+            self.index.insert(key, slot);
+            slot
+        };
         self.touch(slot);
         slot
     }

@@ -12,12 +12,12 @@ use std::{
 use crate::{
     definition::{Definition, Durability},
     displaced::{Displaced, Log, Noticed},
-    frontier::{DotIx, OriginIx, Origins},
+    frontier::{DotIx, Dots, OriginIx, Origins},
     id::{DisplacedId, Dot, NodeId, Origin, Plane, SectionId},
     path::Path,
     persist::{Row, Table},
     policy::{PolicyError, SectionEdit, SectionPolicy},
-    registers::{Stored, Write},
+    registers::Write,
     rows::{self, BadRow},
     section::{Context, Event, Frontiers, Section, StandingKey},
     stability::Members,
@@ -865,8 +865,8 @@ impl Replica {
                     sink.borrow_mut().push(row);
                 }
             };
-            let register = |key: Vec<u8>, stored: Option<Stored>| {
-                let value = stored.as_ref().map(rows::encode_stored);
+            let register = |key: Vec<u8>, stored: Option<(&Write, Dots)>| {
+                let value = stored.map(|(write, entries)| rows::encode_register(write, &entries));
                 sink.borrow_mut().push(Row { table: Table::Registers, key, value });
             };
             section.values.take_dirty(
@@ -1036,7 +1036,7 @@ fn restore_row(section: &mut Section, origins: &mut Origins, table: Table, key: 
         }
         Table::Registers => {
             let (plane, key) = rows::split_plane(key).ok_or("short key")?;
-            let stored = rows::decode_stored(value).map_err(text)?;
+            let stored = rows::decode_register(value).map_err(text)?;
             for dot in stored.entries.iter().chain(&stored.write.seen).chain([&stored.write.dot]) {
                 known(dot.origin)?;
             }

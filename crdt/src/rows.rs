@@ -100,8 +100,8 @@ pub fn decode_feed(bytes: &[u8]) -> Result<(u64, u64)> {
 }
 
 /// A register's row.
-pub fn encode_stored(stored: &Stored) -> Vec<u8> {
-    let Write { dot, stamp, seen, time_ms, value } = &stored.write;
+pub fn encode_register(write: &Write, entries: &Dots) -> Vec<u8> {
+    let Write { dot, stamp, seen, time_ms, value } = write;
     // As long as it becomes: a million of these may wait for the store at once.
     let bytes = Vec::with_capacity(STORED_BYTES + value.as_ref().map_or(0, |value| value.len()));
     encode_onto(bytes, |e| {
@@ -116,13 +116,13 @@ pub fn encode_stored(stored: &Stored) -> Vec<u8> {
             None => e.null()?,
         };
         dots(e, seen)?;
-        dots(e, &stored.entries)?;
+        dots(e, entries)?;
         Ok(())
     })
 }
 
-/// Reads [`encode_stored`].
-pub fn decode_stored(bytes: &[u8]) -> Result<Stored> {
+/// Reads [`encode_register`].
+pub fn decode_register(bytes: &[u8]) -> Result<Stored> {
     let mut d = Decoder::new(bytes);
     array(&mut d, 9)?;
     let dot = DotIx { origin: OriginIx(d.u32()?), number: d.u64()? };

@@ -25,8 +25,8 @@ use crate::{
     tree::{Kind, Removal, Topic, TopicChange, Tree, TreeError, TreeRecord},
 };
 
-/// The key of a standing record: a kind byte, then what names it within its kind.
-pub type StandingKey = Box<[u8]>;
+/// The key of a standing record: a kind byte, then what names it within its kind. Shared by all that file the record.
+pub type StandingKey = Arc<[u8]>;
 
 /// A frontier for each plane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -597,7 +597,8 @@ impl Section {
             Merged::Displaced => spare,
         };
         // Two entries in one slot of the displaced log: the one that has lost it needs another.
-        if let Some(entry) = lost.zip(self.standing.get(key)).and_then(|(loser, winner)| displaced::lost_entry(&loser, winner)) {
+        let winner = lost.as_ref().and_then(|_| self.standing.get(key));
+        if let Some(entry) = lost.as_ref().zip(winner).and_then(|(loser, winner)| displaced::lost_entry(loser, winner)) {
             cx.events.push(Event::Displaced(Box::new(entry)));
         }
     }
@@ -703,7 +704,7 @@ impl Section {
     pub fn adopt_bucket(
         &mut self,
         cx: &mut Context<'_>,
-        image: &BucketImage,
+        mut image: BucketImage,
         covered: &Frontiers,
         changed: bool,
         positions: &mut Positions,
@@ -716,15 +717,16 @@ impl Section {
             self.stale_document(image.bucket);
             self.topics_changed(cx, changes, Some(&covered[Plane::Values]));
         }
-        for ImageEntry { key, write, entries } in &image.values {
+        for ImageEntry { key, write, entries } in std::mem::take(&mut image.values) {
             if let Some(write) = write {
-                self.merge_value_of(cx, *key, write.clone(), Some(&covered[Plane::Values]));
+                self.merge_value_of(cx, key, write, Some(&covered[Plane::Values]));
             }
             for dot in entries {
-                positions.values.entry(dot.origin).or_default().push((dot.number, *key));
+                positions.values.entry(dot.origin).or_default().push((dot.number, key));
             }
         }
-        if image.whole {
+        let empty = self.standing_index.get(&image.bucket).is_none_or(BTreeSet::is_empty);
+        if image.whole && !empty {
             let theirs: BTreeMap<&StandingKey, Option<&Write>> =
                 image.standing.iter().map(|entry| (&entry.key, entry.write.as_ref())).collect();
             let removed: Vec<StandingKey> = self
@@ -740,15 +742,16 @@ impl Section {
                 self.standing.drop_key(&key);
                 self.standing_changed(cx, key);
             }
-        } else {
+        }
+        if !image.whole {
             self.own_positions(image.bucket, positions);
             if changed {
-                self.any_positions(image, positions);
+                self.any_positions(&image, positions);
             }
         }
-        for ImageEntry { key, write, entries } in &image.standing {
+        for ImageEntry { key, write, entries } in image.standing {
             if let Some(write) = write {
-                self.merge_standing_of(cx, key, write.clone(), Some(&covered[Plane::Standing]));
+                self.merge_standing_of(cx, &key, write, Some(&covered[Plane::Standing]));
             }
             for dot in entries {
                 positions.standing.entry(dot.origin).or_default().push((dot.number, key.clone()));
@@ -1058,7 +1061,9 @@ impl Section {
         self.stale_document(bucket);
         if let Some(write) = self.standing.get(&key) {
             self.standing_index.entry(bucket).or_default().insert(key.clone());
-            self.displaced_slots.extend(slot_of(&key).zip(displaced::head_of(write)));
+            if let Some(slot) = slot_of(&key) {
+                self.displaced_slots.extend(displaced::head_of(write).map(|head| (slot, head)));
+            }
         } else if let Some(keys) = self.standing_index.get_mut(&bucket) {
             keys.remove(&key);
         }

@@ -72,7 +72,7 @@ impl Link {
         let Some(shared) = self.shared.get_mut(&id) else { return Ok(Effects::default()) };
         let Some(adopting) = shared.adopting.as_mut().filter(|adopting| adopting.begun) else { return Ok(Effects::default()) };
         let Some((section, mut cx)) = replica.parts(id) else { return Ok(Effects::default()) };
-        for image in &buckets {
+        for image in buckets {
             let told = adopting.told.get(&image.bucket).copied().unwrap_or(0);
             let changed = !image.whole && short(&section.digest(cx.origins, image.bucket).digest) != told;
             let covered = if is(Sabotage::JudgedAtStart) { &adopting.start } else { &covered };

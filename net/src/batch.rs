@@ -258,7 +258,7 @@ mod tests {
     }
 
     fn standing_key() -> impl Strategy<Value = StandingKey> {
-        prop::collection::vec(any::<u8>(), 0..STANDING_KEY_BYTES_MAX + 1).prop_map(Vec::into_boxed_slice)
+        prop::collection::vec(any::<u8>(), 0..STANDING_KEY_BYTES_MAX + 1).prop_map(StandingKey::from)
     }
 
     /// A write; its dot is its own position in the feed unless another one is given.
@@ -383,7 +383,7 @@ mod tests {
             time_ms: 0,
             value: Some(Arc::from([1])),
         };
-        let (mut bytes, _) = pack::<StandingKey>(7, &[(8, Box::from([5]), write)]);
+        let (mut bytes, _) = pack::<StandingKey>(7, &[(8, Arc::from([5]), write)]);
         assert!(unpack::<StandingKey>(&bytes, 7, &mut origins()).is_ok());
         assert!(unpack::<StandingKey>(&bytes, u64::MAX, &mut origins()).is_err());
         for flags in [32, 64, 128, RANKED | SAME_RANK] {

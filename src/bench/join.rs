@@ -26,18 +26,18 @@ const PROOF_WAIT: Duration = Duration::from_secs(60);
 pub(super) struct Round {
     pub(super) join_s: f64,
     pub(super) wire_bytes: f64,
-    baseline_s: f64,
+    pub(super) baseline_s: f64,
     /// Until the link said that both ends are proved equal.
-    proved_s: f64,
+    pub(super) proved_s: f64,
     pub(super) cpu_founder_s: f64,
     pub(super) cpu_newcomer_s: f64,
-    resident_bytes: f64,
-    resumed: Option<Resumed>,
+    pub(super) resident_bytes: f64,
+    pub(super) resumed: Option<Resumed>,
 }
 
 /// What came of killing it.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-struct Resumed {
+pub(super) struct Resumed {
     /// Topics that it showed before it was killed.
     topics: u64,
     wire_bytes_before: f64,

@@ -1,9 +1,9 @@
 //! What update sources cost: to claim many, to have them beside everything else, and to lose one.
 //!
-//! One node is filled with topics. Then it is looked at without sources and with many of them: how soon a fresh node joins it, and what crosses its link to an idle
-//! neighbour. A fresh node has joined when its digest is the same, and that is over claims and grants, too. In between the sources are claimed, by one session, which has as many
-//! claims under way as the node takes from one connection, and once more by several. A claim is answered when it is on the disk, and a source is active when the
-//! client was told so, which begins with waiting the settle time.
+//! Two nodes that do not know each other are filled with the same topics, and on one of them many sources are claimed: by one session, which has as many
+//! claims under way as the node takes from one connection, and later once more by several. A claim is answered when it is on the disk, and a source is active when the
+//! client was told so, which begins with waiting the settle time. Meanwhile fresh nodes join the two in turns, and it is watched what crosses the link of each to an idle
+//! neighbour. A fresh node has joined when its digest is the same, and that is over claims and grants, too.
 //!
 //! The rest is [`failover`], and as many claims where others vote on each.
 
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::founder::{Founder, path};
-use super::join::Newcomer;
+use super::join::{Newcomer, Round};
 use super::mesh::SECTION;
 use super::report::{Budget, Report, Row, median};
 use super::{BenchError, within};
@@ -47,25 +47,21 @@ struct Beside {
     sources: u32,
     /// What the node and its neighbour sent each other together, in bytes a second.
     idle: f64,
-    /// Each join: seconds, bytes on the wire, and seconds on a core at both ends.
-    joins: Vec<(f64, f64, f64)>,
-}
-
-impl Beside {
-    fn middle(&self, of: fn(&(f64, f64, f64)) -> f64) -> f64 {
-        median(self.joins.iter().map(of).collect())
-    }
+    joins: Vec<Round>,
 }
 
 /// Measures in turn; see the module.
 pub(super) async fn run(bench: &BenchSources) -> Result<Report, BenchError> {
     let mut report = Report::begin("sources");
-    let directory = Directory::new("bench")?;
+    let (bare_directory, directory) = (Directory::new("bench")?, Directory::new("bench")?);
+    let mut bare = Founder::start(&bare_directory.path, "disk").await?;
     let mut founder = Founder::start(&directory.path, "disk").await?;
-    founder.fill(bench.topics as usize, bench.bytes as usize).await?;
-    let without = beside(&founder, bench, 0).await?;
+    for founder in [&mut bare, &mut founder] {
+        founder.fill(bench.topics as usize, bench.bytes as usize).await?;
+    }
     let (mut one, sessions) = claim(&founder.node, SECTION, bench.claims, 1).await?;
-    let with = beside(&founder, bench, bench.claims).await?;
+    let [without, with] = beside([(&bare, 0), (&founder, bench.claims)], bench).await?;
+    bare.node.stop().await?;
     one.closed_s = close(sessions).await?;
     let (mut several, sessions) = claim(&founder.node, SECTION, bench.claims, bench.sessions).await?;
     several.closed_s = close(sessions).await?;
@@ -102,14 +98,16 @@ fn voted_rows(claims: u32, claimed: &Claimed) -> Vec<Row> {
 fn beside_rows(without: &Beside, with: &Beside) -> Vec<Row> {
     let sources = count_text(with.sources.into());
     let mut rows = Vec::new();
-    let mut compare = |what: &str, unit, of: &dyn Fn(&Beside) -> f64| {
-        rows.push(Row::new(format!("{what}, no source"), unit, of(without)));
-        rows.push(Row::new(format!("the same, {sources} sources"), unit, of(with)));
-        rows.push(Row::new("with against without", "times", of(with) / of(without)).budget(Budget::AtMost(WITHIN)));
+    let mut compare = |what: &str, unit, of: &dyn Fn(&Beside) -> Vec<f64>| {
+        let (bare, beside) = (of(without), of(with));
+        let ratios = bare.iter().zip(&beside).map(|(bare, beside)| beside / bare).collect();
+        rows.push(Row::new(format!("{what}, no source"), unit, median(bare)));
+        rows.push(Row::new(format!("the same, {sources} sources"), unit, median(beside)));
+        rows.push(Row::new("with against without, of each pair", "times", median(ratios)).budget(Budget::AtMost(WITHIN)));
     };
-    compare("a fresh node joins", "s", &|beside| beside.middle(|join| join.0));
-    compare("what a fresh node is sent", "MB", &|beside| beside.middle(|join| join.1) / 1e6);
-    compare("an idle link, both ways", "bytes/s", &|beside| beside.idle);
+    compare("a fresh node joins", "s", &|beside| beside.joins.iter().map(|join| join.join_s).collect());
+    compare("what a fresh node is sent", "MB", &|beside| beside.joins.iter().map(|join| join.wire_bytes / 1e6).collect());
+    compare("an idle link, both ways", "bytes/s", &|beside| vec![beside.idle]);
     rows
 }
 
@@ -173,25 +171,31 @@ async fn close(sessions: Vec<(Client, Vec<Source>)>) -> Result<f64, BenchError> 
     Ok(begun.elapsed().as_secs_f64())
 }
 
-async fn beside(founder: &Founder, bench: &BenchSources, sources: u32) -> Result<Beside, BenchError> {
-    let row = founder.node.client.section_show(SECTION).await?;
-    let digest = row.digest.unwrap_or_default();
-    let mut joins = Vec::new();
-    let bar = progress(Some(bench.rounds.into()), "joins");
-    for number in 0..bench.rounds {
-        let newcomer = Newcomer { founder, topics: bench.topics as usize, digest: &digest };
-        let round = newcomer.join(&format!("j{sources}-{number}")).await?;
-        joins.push((round.join_s, round.wire_bytes, round.cpu_founder_s + round.cpu_newcomer_s));
+/// Looks at two founders with so many sources each, in turns.
+async fn beside(founders: [(&Founder, u32); 2], bench: &BenchSources) -> Result<[Beside; 2], BenchError> {
+    let mut found = founders.map(|(_, sources)| Beside { sources, ..Beside::default() });
+    let mut digests = Vec::new();
+    for (founder, _) in founders {
+        digests.push(founder.node.client.section_show(SECTION).await?.digest.unwrap_or_default());
+    }
+    let bar = progress(Some(u64::from(bench.rounds) * 2), "joins");
+    for turn in 0..bench.rounds as usize * 2 {
+        // Neither is always the one that comes after the other.
+        let at = (turn + turn / 2) % 2;
+        let newcomer = Newcomer { founder: founders[at].0, topics: bench.topics as usize, digest: &digests[at] };
+        found[at].joins.push(newcomer.join(&format!("j{turn}")).await?);
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let neighbour = founder.joined(&format!("i{sources}"), &digest).await?;
-    tokio::time::sleep(bench.settle).await;
-    let (begun, before) = (Instant::now(), crossed(&neighbour).await?);
-    tokio::time::sleep(Duration::from_secs(bench.seconds.into())).await;
-    let idle = crossed(&neighbour).await?.saturating_sub(before) as f64 / begun.elapsed().as_secs_f64();
-    super::join::part(neighbour).await;
-    Ok(Beside { sources, idle, joins })
+    for at in 0..2 {
+        let neighbour = founders[at].0.joined("idle", &digests[at]).await?;
+        tokio::time::sleep(bench.settle).await;
+        let (begun, before) = (Instant::now(), crossed(&neighbour).await?);
+        tokio::time::sleep(Duration::from_secs(bench.seconds.into())).await;
+        found[at].idle = crossed(&neighbour).await?.saturating_sub(before) as f64 / begun.elapsed().as_secs_f64();
+        super::join::part(neighbour).await;
+    }
+    Ok(found)
 }
 
 /// What has crossed a node's links, either way. Those to nodes that have left are forgotten some time.
@@ -205,7 +209,8 @@ mod tests {
 
     #[test]
     fn a_tenth_more_is_allowed_and_no_more_than_that() {
-        let beside = |sources, join, idle| Beside { sources, idle, joins: vec![(join, 1e6, 0.0), (join, 1e6, 0.0), (99.0, 1e6, 0.0)] };
+        let round = |join_s| Round { join_s, wire_bytes: 1e6, ..Default::default() };
+        let beside = |sources, join, idle| Beside { sources, idle, joins: [join, join, 99.0].map(round).to_vec() };
         let rows = beside_rows(&beside(0, 2.0, 100.0), &beside(1_000, 2.1, 120.0));
         assert_eq!(rows.iter().map(|row| row.measured).collect::<Vec<_>>(), [2.0, 2.1, 1.05, 1.0, 1.0, 1.0, 100.0, 120.0, 1.2]);
         assert_eq!(rows.iter().filter(|row| !row.holds()).count(), 1);

@@ -13,7 +13,7 @@ mod asked;
 pub(super) mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -24,6 +24,7 @@ use mangrove_crdt::{
     path::Path,
     replica::Written,
     sabotage::{Sabotage, is},
+    section::StandingKey,
     stamp::Under,
     standing::{BranchHash, ClaimRecord, GrantRecord, Standing},
     time::Instant,
@@ -87,6 +88,23 @@ impl Source {
 struct Field {
     contest: Contest,
     names: HashMap<BranchHash, Path>,
+}
+
+impl Field {
+    /// The branch behind a hash, and the record that tells of it, unless that is of another branch. All records of a branch share one path.
+    fn resolve<R>(&mut self, hash: BranchHash, record: Option<R>, branch: fn(&mut R) -> &mut Path) -> Option<(Path, Option<R>)> {
+        let Some(mut record) = record else { return Some((self.names.get(&hash)?.clone(), None)) };
+        let told = branch(&mut record);
+        match self.names.entry(hash) {
+            Entry::Occupied(known) if known.get() == told => {
+                told.clone_from(known.get());
+                Some((told.clone(), Some(record)))
+            }
+            Entry::Occupied(known) => Some((known.get().clone(), None)),
+            Entry::Vacant(unknown) if BranchHash::of(told) == hash => Some((unknown.insert(told.clone()).clone(), Some(record))),
+            Entry::Vacant(_) => None,
+        }
+    }
 }
 
 /// A home elsewhere that has claims, and its silence.
@@ -199,7 +217,7 @@ impl Node {
     }
 
     /// A standing record of a section has changed.
-    pub(super) fn claims_changed(&mut self, now: Now, section: SectionId, key: &[u8]) {
+    pub(super) fn claims_changed(&mut self, now: Now, section: SectionId, key: &StandingKey) {
         let Some(branch) = self.note_standing(now, section, key) else { return };
         let (own, field) = (self.id(), self.sources.fields.get(&section));
         // For whoever has no claims there is nothing to judge, and many may come at once.
@@ -211,15 +229,15 @@ impl Node {
     }
 
     /// Takes a standing record into the contest. Gives its branch, if it is of one.
-    fn note_standing(&mut self, now: Now, section: SectionId, key: &[u8]) -> Option<Path> {
+    fn note_standing(&mut self, now: Now, section: SectionId, key: &StandingKey) -> Option<Path> {
         let standing = Standing::of_key(key)?;
+        let write = self.replica.section(section)?.standing.get(key);
+        let value = write.and_then(|write| write.value.as_deref());
         let field = self.sources.fields.entry(section).or_default();
         match standing {
             Standing::Claim(hash, session) => {
-                let mut record =
-                    self.replica.standing::<ClaimRecord>(section, standing).filter(|record| BranchHash::of(&record.branch) == hash);
-                let branch = record.as_ref().map(|record| record.branch.clone()).or_else(|| field.names.get(&hash).cloned())?;
-                field.names.entry(hash).or_insert_with(|| branch.clone());
+                let record = value.and_then(|value| minicbor::decode::<ClaimRecord>(value).ok());
+                let (branch, mut record) = field.resolve(hash, record, |record| &mut record.branch)?;
                 // What a session has here is one source, whatever becomes known of a later run that this node's disk has forgotten.
                 let ours = self.sessions.all.contains_key(&session);
                 let before = ours.then(|| field.contest.branch(&branch)?.claim(&session).map(|claim| claim.record.number)).flatten();
@@ -251,15 +269,12 @@ impl Node {
                 Some(branch)
             }
             Standing::Grant(hash) => {
-                let stamp = self.replica.section(section)?.standing.get(&standing.key()).map(|write| write.stamp.clone());
-                let record =
-                    self.replica.standing::<GrantRecord>(section, standing).filter(|record| BranchHash::of(&record.branch) == hash);
-                let branch = record.as_ref().map(|record| record.branch.clone()).or_else(|| field.names.get(&hash).cloned())?;
-                field.names.entry(hash).or_insert_with(|| branch.clone());
-                let grant = record.zip(stamp).map(|(record, stamp)| {
+                let record = value.and_then(|value| minicbor::decode::<GrantRecord>(value).ok());
+                let (branch, record) = field.resolve(hash, record, |record| &mut record.branch)?;
+                let grant = record.zip(write).map(|(record, write)| {
                     // Whoever holds it has a rank; what has none was released.
-                    let rank = stamp.rank.as_deref().copied();
-                    Grant { epoch: stamp.epoch, rank, holder: record.holder.filter(|_| rank.is_some()) }
+                    let rank = write.stamp.rank.as_deref().copied();
+                    Grant { epoch: write.stamp.epoch, rank, holder: record.holder.filter(|_| rank.is_some()) }
                 });
                 field.contest.set_grant(&branch, grant);
                 Some(branch)

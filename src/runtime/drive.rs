@@ -687,7 +687,9 @@ impl Drive {
 
 fn store_refusal(error: &StoreError) -> Refusal {
     match error {
-        StoreError::Full { place, what, remedy } => Refusal::new(Code::Full, "store", format!("{place} is full: {what}")).hint(room_by(remedy)),
+        StoreError::Full { place, what, remedy } => {
+            Refusal::new(Code::Full, "store", format!("{place} is full: {what}")).hint(room_by(remedy))
+        }
         StoreError::ReadOnly { .. } => Refusal::new(Code::ReadOnly, "store", error.to_string()),
         _ => Refusal::new(Code::Internal, "store", error.to_string()),
     }

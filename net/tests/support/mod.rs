@@ -20,7 +20,7 @@ use mangrove_crdt::{
     policy::SectionPolicy,
     registers::Write,
     replica::{Replica, Written},
-    section::{Event, Frontiers},
+    section::{Event, Frontiers, StandingKey},
     standing::{NodeRecord, Standing},
     time::Instant,
 };
@@ -124,7 +124,7 @@ pub struct Wire {
 #[derive(Clone, Debug)]
 pub enum Record {
     Value { id: Dot, dot: Dot, seq: u64 },
-    Standing { key: Box<[u8]>, dot: Dot, seq: u64, removal: bool, knew: BTreeMap<Origin, u64> },
+    Standing { key: StandingKey, dot: Dot, seq: u64, removal: bool, knew: BTreeMap<Origin, u64> },
     Created { id: Dot },
     Removed { ids: Vec<Dot>, dot: Dot },
 }
@@ -140,7 +140,7 @@ pub struct World {
     pub history: Vec<Record>,
     pub numbers: BTreeSet<(SectionId, u8, Dot)>,
     pub removed_ids: BTreeSet<Dot>,
-    pub removed_keys: BTreeMap<Box<[u8]>, (u64, Dot)>,
+    pub removed_keys: BTreeMap<StandingKey, (u64, Dot)>,
     pub retention: u64,
     pub pace: Pace,
     pub paths: Vec<Path>,
@@ -343,7 +343,7 @@ impl World {
         };
         let written = replica.put_standing(Standing::Node(key), self.now / 1000, value).expect("the mesh section is held");
         let dot = replica.dot(written.dot);
-        let key: Box<[u8]> = Standing::Node(key).key();
+        let key = Standing::Node(key).key();
         let section = replica.section(SectionId::MESH).expect("held");
         let seq = section.standing.get(&key).expect("it was just written").stamp.seq;
         self.say(|| format!("{at} puts standing {:02x?} {} as {dot:?} at {seq}", key[1], if removal { "GONE" } else { "" }));
@@ -929,7 +929,7 @@ impl World {
             self.announce(*at);
         }
         let mut best: BTreeMap<Dot, (u64, Dot)> = BTreeMap::new();
-        let mut standing: BTreeMap<Box<[u8]>, (u64, Dot)> = BTreeMap::new();
+        let mut standing: BTreeMap<StandingKey, (u64, Dot)> = BTreeMap::new();
         let mut born: BTreeSet<Dot> = BTreeSet::new();
         for at in &alive {
             let replica = &self.hosts[*at].replica;
@@ -986,7 +986,7 @@ impl World {
         self.quiet(&alive);
     }
 
-    fn kept(&self, at: usize, best: &BTreeMap<Dot, (u64, Dot)>, standing: &BTreeMap<Box<[u8]>, (u64, Dot)>, born: &BTreeSet<Dot>) {
+    fn kept(&self, at: usize, best: &BTreeMap<Dot, (u64, Dot)>, standing: &BTreeMap<StandingKey, (u64, Dot)>, born: &BTreeSet<Dot>) {
         let replica = &self.hosts[at].replica;
         let section = replica.section(TOPICS).expect("held");
         let mesh = replica.section(SectionId::MESH).expect("held");
