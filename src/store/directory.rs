@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use super::{DiskOptions, DiskStore, Opened, StoreError, Vault, VaultState};
 
@@ -39,7 +41,7 @@ impl DataDir {
             .mode(0o600)
             .open(&lock_path)
             .map_err(io_at(&lock_path, "opening the lock"))?;
-        match lock.try_lock() {
+        match try_lock(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
@@ -127,6 +129,20 @@ pub(super) fn remove_dir_if_there(path: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// Takes the lock, if need be a moment later: whoever had it and has let go may have been starting another process just then, which has all open files, and
+/// with them the lock, until it runs its own program.
+fn try_lock(lock: &File) -> Result<(), TryLockError> {
+    const TRIES: u32 = 40;
+    const BETWEEN: Duration = Duration::from_millis(5);
+    for _ in 1..TRIES {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(BETWEEN),
+            taken => return taken,
+        }
+    }
+    lock.try_lock()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,5 +165,19 @@ mod tests {
         fs::write(&path, "x").unwrap();
         let refused = DataDir::open(&path).unwrap_err().to_string();
         assert!(refused.starts_with(&format!("{}: making the directory: ", path.display())), "{refused}");
+    }
+
+    /// A process between its birth and its own program has the lock of whoever bore it.
+    #[test]
+    fn a_lock_that_lingers_for_a_moment_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node");
+        let lingering = DataDir::open(&path).unwrap().lock();
+        let held = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(30));
+            drop(lingering);
+        });
+        DataDir::open(&path).unwrap();
+        held.join().unwrap();
     }
 }
