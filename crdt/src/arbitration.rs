@@ -124,14 +124,14 @@ impl Branch {
     }
 }
 
-/// All branches of one section that are claimed, or were.
+/// All branches of one section that are claimed, or were. Found by their text, since a million of them may come at once.
 #[derive(Clone, Debug, Default)]
 pub struct Contest {
     branches: FxHashMap<Path, Branch>,
     /// All of them in order, from when that is asked for first: who only joins and follows never does.
     ordered: OnceCell<BTreeSet<Path>>,
     /// The branches on which each home has claims.
-    homes: FxHashMap<NodeId, FxHashSet<Path>>,
+    homes: BTreeMap<NodeId, FxHashSet<Path>>,
     claims: usize,
 }
 
@@ -148,6 +148,7 @@ impl Contest {
         self.ordered().range::<str, _>((from, Unbounded)).filter_map(|path| self.branches.get_key_value(path))
     }
 
+    #[allow(clippy::disallowed_methods, reason = "it is put in order here")]
     fn ordered(&self) -> &BTreeSet<Path> {
         self.ordered.get_or_init(|| self.branches.keys().cloned().collect())
     }
@@ -189,7 +190,7 @@ impl Contest {
         self.homes.contains_key(node)
     }
 
-    /// The branches on which a node has claims.
+    /// The branches on which a node has claims, in no order.
     pub fn branches_of(&self, home: &NodeId) -> impl Iterator<Item = &Path> {
         self.homes.get(home).into_iter().flatten()
     }
@@ -394,7 +395,9 @@ mod tests {
     #[test]
     fn a_home_is_known_by_the_branches_on_which_it_has_claims() {
         let mut contest = contest(&[("a", 1, 0, 1), ("a", 2, 0, 2), ("b", 1, 0, 3)]);
-        let branches = |contest: &Contest, home: u8| contest.branches_of(&NodeId([home; 32])).map(Path::to_string).collect::<Vec<_>>();
+        let branches = |contest: &Contest, home: u8| -> Vec<String> {
+            contest.branches_of(&NodeId([home; 32])).map(Path::to_string).collect::<BTreeSet<_>>().into_iter().collect()
+        };
         // Session 3 has its claim at home 1, too, and moves to home 2.
         contest.set_claim(&path("b"), session(3), Some(record("b", 1, 0, 4)));
         contest.set_claim(&path("b"), session(1), None);

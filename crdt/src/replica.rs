@@ -541,7 +541,7 @@ impl Replica {
         self.put_standing_in(SectionId::MESH, standing, Under::default(), time_ms, value)
     }
 
-    /// Writes a standing record of a section, or removes it. `None` if the section isn't held.
+    /// Writes a standing record of a section, or removes it. `None` if the section isn't held, or something of a greater epoch or rank is.
     pub fn put_standing_in(
         &mut self,
         section: SectionId,
@@ -552,7 +552,7 @@ impl Replica {
     ) -> Option<Written> {
         let own = *self.writers.get(&section)?;
         let (held, mut cx) = self.parts(section)?;
-        let dot = held.put_standing(&mut cx, own, standing.key(), under, time_ms, value.map(Arc::from));
+        let dot = held.put_standing(&mut cx, own, standing.key(), under, time_ms, value.map(Arc::from))?;
         Some(Written { section, plane: Plane::Standing, dot })
     }
 

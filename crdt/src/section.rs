@@ -432,7 +432,8 @@ impl Section {
         dot
     }
 
-    /// Writes or removes a standing record.
+    /// Writes or removes a standing record. Does nothing and gives `None` if what is held was written under a greater epoch or rank: this would not
+    /// stand anywhere else.
     pub fn put_standing(
         &mut self,
         cx: &mut Context<'_>,
@@ -441,14 +442,18 @@ impl Section {
         under: Under,
         time_ms: u64,
         value: Option<Arc<[u8]>>,
-    ) -> DotIx {
+    ) -> Option<DotIx> {
+        let outranked = |held: &Write| (held.stamp.epoch, &held.stamp.rank) > (under.epoch, &under.rank);
+        if self.standing.get(&key).is_some_and(outranked) {
+            return None;
+        }
         let mut stamp = self.stamp(under);
         if is(Sabotage::KeyClock) {
             stamp.seq = self.standing.get(&key).map_or(1, |write| write.stamp.seq + 1);
         }
         let dot = self.standing.write(own, key.clone(), stamp, time_ms, value);
         self.standing_changed(cx, key);
-        dot
+        Some(dot)
     }
 
     // What comes from elsewhere.

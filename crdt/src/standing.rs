@@ -200,3 +200,32 @@ pub struct Revocation {
     #[n(2)]
     pub reason: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        id::{Incarnation, Origin},
+        replica::Replica,
+        stamp::{Rank, Under},
+    };
+
+    #[test]
+    fn nothing_is_written_under_what_stands() {
+        let mut replica = Replica::new(Origin { node: NodeId([1; 32]), incarnation: Incarnation { boot: 1, nonce: 1 } });
+        let key = Standing::Grant(BranchHash([7; 16]));
+        let rank = |priority| Some(Arc::new(Rank { priority, session: SessionId([1; 16]) }));
+        let mut put = |epoch, rank: Option<Arc<Rank>>| {
+            let written = replica.put_standing_in(SectionId::LOCAL, key, Under { epoch, rank: rank.clone() }, 0, Some(vec![1]));
+            let held = replica.section(SectionId::LOCAL).and_then(|section| section.standing.get(&key.key()));
+            let stands = held.is_some_and(|held| (held.stamp.epoch, &held.stamp.rank) == (epoch, &rank));
+            assert_eq!(written.is_some(), stands, "written if it stands, and only then");
+            stands
+        };
+        assert!(put(6, rank(0)));
+        assert!(!put(5, rank(9)) && !put(6, None), "a lesser epoch, and a release beside a grant of the same epoch");
+        assert!(put(6, rank(0)) && put(6, rank(1)) && put(7, None), "the same again, a greater rank, a greater epoch");
+    }
+}

@@ -25,6 +25,7 @@ scenarios![
     "late-records",
     "lossy-links",
     "majorities-ring",
+    "overlapping-sources",
     "quorum-drift",
     "quorum-sources",
     "random-faults",

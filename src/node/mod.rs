@@ -420,6 +420,7 @@ impl Node {
         let listening = self.connections.values().any(Connection::listens);
         let mut policy = false;
         let mut members = false;
+        let mut claims = Vec::new();
         for event in events {
             match event {
                 Event::Value { section, topic } => {
@@ -434,13 +435,14 @@ impl Node {
                     members = true;
                     self.session_changed(now, &key);
                 }
-                Event::Standing { section, key } => self.claims_changed(now, section, &key),
+                Event::Standing { section, key } => claims.push((section, key)),
                 Event::Policy => policy = true,
                 Event::Displaced(displaced) => {
                     tracing::info!(path = %displaced.path, writer = %displaced.dot.origin, "a write lost to a concurrent one and was kept in the displaced log");
                 }
             }
         }
+        self.claims_changed(now, claims);
         if policy {
             self.policy_changed(now);
             self.sections_changed(now);

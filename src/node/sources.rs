@@ -216,13 +216,26 @@ impl Node {
         self.replica.held().filter(|section| *section != SectionId::MESH).chain([SectionId::LOCAL])
     }
 
-    /// A standing record of a section has changed.
-    pub(super) fn claims_changed(&mut self, now: Now, section: SectionId, key: &StandingKey) {
-        let Some(branch) = self.note_standing(now, section, key) else { return };
-        let (own, field) = (self.id(), self.sources.fields.get(&section));
-        // For whoever has no claims there is nothing to judge, and many may come at once.
-        let ours = field.filter(|field| field.contest.is_home(&own) || self.sources.decisions.next().is_some());
-        for branch in ours.map(|field| field.contest.concerned(&branch, &own)).unwrap_or_default() {
+    /// Standing records of sections have changed. All are taken in before anything is judged: what came together is one change.
+    pub(super) fn claims_changed(&mut self, now: Now, changed: Vec<(SectionId, StandingKey)>) {
+        if changed.is_empty() {
+            return;
+        }
+        let own = self.id();
+        let mut branches = BTreeSet::new();
+        for (section, key) in changed {
+            let Some(branch) = self.note_standing(now, section, &key) else { continue };
+            // For whoever has no claims there is nothing to judge, and many may come at once.
+            let ours = self.sources.fields.get(&section).is_some_and(|field| field.contest.is_home(&own));
+            if ours || self.sources.decisions.next().is_some() {
+                branches.insert((section, branch));
+            }
+        }
+        let concerned = branches.iter().flat_map(|(section, branch)| {
+            let field = self.sources.fields.get(section);
+            field.into_iter().flat_map(|field| field.contest.concerned(branch, &own)).map(|concerned| (*section, concerned))
+        });
+        for (section, branch) in concerned.collect::<BTreeSet<_>>() {
             self.judge(now, section, &branch);
         }
         self.sources.plan();
@@ -519,24 +532,26 @@ impl Node {
         false
     }
 
-    /// A claim of a session here is granted under an epoch.
-    fn grant(&mut self, now: Now, section: SectionId, branch: &Path, claim: &Claim, epoch: u64) {
-        let under = Under { epoch, rank: Some(Arc::new(claim.rank())) };
-        let source = self.sessions.all.get_mut(&claim.session).and_then(|session| session.sources.get_mut(&claim.record.number));
-        let Some(source) = source else { return };
-        source.granted = Some(under.clone());
-        let written = self.put_grant(now, section, branch, under, Some((claim.session, self.id())));
-        if is(Sabotage::EarlyGrant) {
-            return;
+    /// A claim of a session here is granted under an epoch. `false` if its source is gone, or somebody has the branch under a greater one.
+    fn grant(&mut self, now: Now, section: SectionId, branch: &Path, claim: &Claim, epoch: u64) -> bool {
+        let (session, number) = (claim.session, claim.record.number);
+        if self.source(claim).is_none() {
+            return false;
         }
-        self.wait_for_disk(claim.session, claim.record.number, written);
+        let under = Under { epoch, rank: Some(Arc::new(claim.rank())) };
+        let Some(written) = self.put_grant(now, section, branch, under.clone(), Some((session, self.id()))) else { return false };
+        if let Some(source) = self.sessions.all.get_mut(&session).and_then(|session| session.sources.get_mut(&number)) {
+            source.granted = Some(under);
+        }
+        if !is(Sabotage::EarlyGrant) {
+            self.wait_for_disk(session, number, Some(written));
+        }
+        true
     }
 
-    /// The voters have granted a branch. `false` if no session here may have it any more.
+    /// The voters have granted a branch. `false` if no session here may have it.
     pub(super) fn take_grant(&mut self, now: Now, section: SectionId, branch: &Path, epoch: u64) -> bool {
-        let Some(claim) = self.own_rightful(now, section, branch).filter(|claim| self.source(claim).is_some()) else { return false };
-        self.grant(now, section, branch, &claim, epoch);
-        true
+        self.own_rightful(now, section, branch).is_some_and(|claim| self.grant(now, section, branch, &claim, epoch))
     }
 
     /// The voters have given a branch to others, or forgotten it: whoever had it here has it no more.

@@ -1,7 +1,10 @@
-//! S6, L3 and a part of S5: who holds a branch. In an available section two may, while they are apart; once nothing has kept anybody apart for as long as the bound says,
-//! between two faults or after the last, one does, and every branch that is wanted has one. And what a process of a node has held under an epoch, no later one holds under the same.
+//! S6, L3 and a part of S5: who holds a branch. In an available section two may, or one may hold a branch above another's, while they are apart; once nothing has kept
+//! anybody apart for as long as the bound says, between two faults or after the last, one does, and every branch that is claimed has one. And what a process of a node has held under an epoch, no later one holds under the same.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    ops::Bound::{Excluded, Unbounded},
+};
 
 use mangrove_crdt::{
     id::SessionId,
@@ -37,7 +40,7 @@ pub struct Held {
 #[derive(Debug, Default)]
 pub struct Holders {
     branches: BTreeMap<String, Holding>,
-    /// Since when a branch has had more than one.
+    /// Since when a branch has had more than one, or one beside that of a branch below.
     double: BTreeMap<String, Time>,
     /// The highest epoch under which each branch was held, and where.
     newest: BTreeMap<String, (u64, usize)>,
@@ -56,6 +59,8 @@ pub struct Changes {
     pub taken_over: bool,
     /// A branch has two.
     pub doubled: bool,
+    /// A branch has one, and so has another below it.
+    pub overlapped: bool,
 }
 
 impl Holders {
@@ -97,14 +102,22 @@ impl Holders {
             }
         }
         for (branch, holding) in &self.branches {
-            if holding.len() < 2 {
+            let double = holding.len() > 1;
+            let overlaps = !double && !holding.is_empty() && self.below(branch).any(|(_, below)| !below.is_empty());
+            if !double && !overlaps {
                 self.double.remove(branch);
             } else if !self.double.contains_key(branch) {
                 self.double.insert(branch.clone(), at);
-                changes.doubled = true;
+                changes.doubled |= double;
+                changes.overlapped |= overlaps;
             }
         }
         Ok(changes)
+    }
+
+    fn below<'a>(&'a self, branch: &'a str) -> impl Iterator<Item = (&'a String, &'a Holding)> {
+        let after = self.branches.range::<str, _>((Excluded(branch), Unbounded)).take_while(move |(other, _)| other.starts_with(branch));
+        after.filter(move |(other, _)| other.as_bytes()[branch.len()] == b'/')
     }
 
     /// All that was ever held.
@@ -119,7 +132,10 @@ impl Holders {
     pub fn alone(&self, now: Time, since: Time) -> Result<(), (Violation, String)> {
         let Some((branch, doubled)) = self.double.first_key_value() else { return Ok(()) };
         let (seconds, holding) = ((now - since) as f64 / 1e6, &self.branches[branch]);
-        let what = format!("{seconds} s after the last fault {branch} has more than one holder, since {doubled} us: {holding:?}");
+        let below: Vec<_> = self.below(branch).filter(|(_, holding)| !holding.is_empty()).collect();
+        let what = format!(
+            "{seconds} s after the last fault {branch} has more than one holder, since {doubled} us: {holding:?}, below: {below:?}"
+        );
         Err((Violation::new(Invariant::S6, what), branch.clone()))
     }
 
@@ -174,10 +190,19 @@ mod tests {
         assert_eq!(holders.set(2, (0, 1), false, held("a", 1, 1)), Ok(Changes::default()));
         assert_eq!(
             holders.set(2, (1, 1), false, held("a", 2, 2)),
-            Ok(Changes { gained: vec![("a".into(), SessionId([2; 16]), 2)], taken_over: true, doubled: true })
+            Ok(Changes { gained: vec![("a".into(), SessionId([2; 16]), 2)], taken_over: true, doubled: true, ..Changes::default() })
         );
         assert_eq!(check(&holders), Some(Invariant::S6));
         assert_eq!(holders.set(3, (0, 1), false, BTreeMap::new()), Ok(Changes::default()));
+        assert_eq!(check(&holders), None);
+        holders
+            .set(3, (1, 1), false, BTreeMap::from([("a".into(), (SessionId([2; 16]), 2)), ("a!".into(), (SessionId([4; 16]), 2))]))
+            .unwrap();
+        assert_eq!(check(&holders), None);
+        let below = holders.set(3, (2, 1), false, held("a/b", 3, 3)).unwrap();
+        assert!(below.overlapped && !below.doubled);
+        assert_eq!(check(&holders), Some(Invariant::S6), "it is below a");
+        holders.set(3, (2, 1), false, BTreeMap::new()).unwrap();
         assert_eq!(check(&holders), None);
         let again =
             |holders: &mut Holders, forgetful| holders.set(4, (0, 2), forgetful, held("a", 1, 1)).map_err(|violation| violation.invariant);

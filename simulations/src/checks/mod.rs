@@ -162,7 +162,7 @@ impl Violation {
 }
 
 /// The states that a scenario can demand to be reached by some seed.
-pub const SOMETIMES: [&str; 25] = [
+pub const SOMETIMES: [&str; 27] = [
     "write.acknowledged",
     "write.refused",
     "write.unknown",
@@ -186,6 +186,8 @@ pub const SOMETIMES: [&str; 25] = [
     "source.standby",
     "source.taken-over",
     "source.double",
+    "source.closed-by-overlap",
+    "source.overlapped",
     "source.resumed",
     "write.fenced",
 ];

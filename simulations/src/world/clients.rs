@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mangrove::{
     node::ConnectionId,
-    protocol::{Authority, Code, Event as Told, FromNode, Request, Response, SetBatch, SetItem, SourceState, Target, TopicSpec},
+    protocol::{Authority, Closed, Code, Event as Told, FromNode, Request, Response, SetBatch, SetItem, SourceState, Target, TopicSpec},
 };
 use mangrove_crdt::{definition::Durability, id::SessionId, path::Path};
 
@@ -66,6 +66,8 @@ struct Claim {
     source: Option<u32>,
     /// The epoch under which it may write.
     active: Option<u64>,
+    /// A source that was closed while the answer that names it waited for the disk.
+    closed_early: Option<u32>,
 }
 
 /// How often, in so many turns, a source gives up its branch of its own accord.
@@ -268,13 +270,17 @@ impl World<'_> {
                 if claimed.is_none() {
                     // Taken up again: its source with it, unless that has been closed.
                     claim.asked = None;
-                    if let Some(own) = open.sources.iter().find(|source| source.branch == branch) {
+                    let closed = claim.closed_early.take();
+                    if let Some(own) = open.sources.iter().find(|source| source.branch == branch && closed != Some(source.source)) {
                         (claim.source, claim.asked) = (Some(own.source), Some((opened, Some(opened))));
                         self.reach("source.resumed");
                     }
                 }
             }
-            Response::Claimed { source } if Some(op) == claimed => claim.source = Some(*source),
+            Response::Claimed { source } if Some(op) == claimed => match claim.closed_early.take().filter(|closed| closed == source) {
+                Some(_) => claim.asked = None,
+                None => claim.source = Some(*source),
+            },
             Response::Refused(_) if op == opened => (claim.open, claim.asked) = (None, None),
             Response::Refused(_) if Some(op) == claimed => claim.asked = None,
             _ => {}
@@ -284,7 +290,11 @@ impl World<'_> {
     /// A node tells a client of its source.
     fn source_told(&mut self, at: usize, source: u32, state: SourceState) {
         let claim = &mut self.clients[at].claim;
+        let closed = if let SourceState::Closed { reason, .. } = state { Some(reason) } else { None };
         if claim.source != Some(source) {
+            if closed.is_some() {
+                claim.closed_early = Some(source);
+            }
             return;
         }
         claim.active = None;
@@ -293,6 +303,9 @@ impl World<'_> {
             SourceState::Standby { .. } => self.reach("source.standby"),
             SourceState::Closed { .. } => (claim.source, claim.asked) = (None, None),
             SourceState::Init => {}
+        }
+        if closed == Some(Closed::Conflict) {
+            self.reach("source.closed-by-overlap");
         }
     }
 
@@ -526,7 +539,7 @@ impl World<'_> {
     pub(super) fn client_lost(&mut self, at: usize) {
         self.clients[at].session = None;
         let claim = &mut self.clients[at].claim;
-        (claim.asked, claim.source, claim.active) = (None, None, None);
+        (claim.asked, claim.source, claim.active, claim.closed_early) = (None, None, None, None);
         for op in std::mem::take(&mut self.clients[at].pending) {
             self.history.end(op, self.now, Outcome::Unknown);
         }

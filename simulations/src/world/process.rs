@@ -269,9 +269,13 @@ impl World<'_> {
             Ok(changes) => changes,
             Err(violation) => return self.violated(violation),
         };
-        for (state, reached) in
-            [("source.active", !changes.gained.is_empty()), ("source.taken-over", changes.taken_over), ("source.double", changes.doubled)]
-        {
+        let states = [
+            ("source.active", !changes.gained.is_empty()),
+            ("source.taken-over", changes.taken_over),
+            ("source.double", changes.doubled),
+            ("source.overlapped", changes.overlapped),
+        ];
+        for (state, reached) in states {
             if reached {
                 self.reach(state);
             }
