@@ -96,6 +96,6 @@ fn sources_are_claimed_and_fail_over() {
     }
     let [without, with] = [0, 1].map(|at| &report["beside"][at]);
     assert_eq!((without["sources"].as_u64(), with["sources"].as_u64()), (Some(0), Some(300)), "{report}");
-    let sent = |beside: &Value| beside["joins"][0][1].as_f64().unwrap_or(0.0);
+    let sent = |beside: &Value| beside["joins"][0]["wire_bytes"].as_f64().unwrap_or(0.0);
     assert!(sent(with) > sent(without) + 300.0 * 50.0, "a fresh node is told of all claims and grants: {report}");
 }
