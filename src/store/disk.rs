@@ -418,9 +418,9 @@ impl Drop for DiskStore {
 impl Open {
     /// Opens the database, new or not. One that is not new has all tables: fjall drops, without a word, a table whose files it does not know any more.
     fn at(path: &Path, options: &DiskOptions, is_new: bool) -> fjall::Result<Open> {
-        /// Of several, the first would write files only: while the others merge and more is to be merged, it passes that on to itself without a pause, and
-        /// takes a core for it (fjall 3.1).
-        const WORKERS: usize = 1;
+        /// One to write files while the other merges them. While that one is at it and more is to be merged, the first passes the word to itself without a pause,
+        /// and takes a core for it (fjall 3.1); but one alone writes files so late that a full store may grow past what is kept for removals.
+        const WORKERS: usize = 2;
         const FILES_MAX: usize = 128;
         let database = Database::builder(path)
             .worker_threads(WORKERS)
