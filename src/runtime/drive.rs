@@ -25,7 +25,7 @@ use super::vault_names::{IDENTITY, LEFT, NAME, OPERATOR, TICKETS};
 use crate::config::Config;
 use crate::node::{ALIASES_MAX, ConnectionId, Input, Node, Output, Parting, Target};
 use crate::protocol::{self, Code, Finding, FromNode, Refusal, Request, Response, Severity, Welcome};
-use crate::store::{Batch, Report, StoreError, Sync, Vault, Writer};
+use crate::store::{Batch, Report, StoreError, Sync, Vault, Writer, room_by};
 
 /// How many inputs are taken in before links and sessions are served again: few, since each may bring thousands of values, and links
 /// would stand idle meanwhile while those values are overwritten.
@@ -693,11 +693,6 @@ fn store_refusal(error: &StoreError) -> Refusal {
         StoreError::ReadOnly { .. } => Refusal::new(Code::ReadOnly, "store", error.to_string()),
         _ => Refusal::new(Code::Internal, "store", error.to_string()),
     }
-}
-
-/// What makes room, beside what is particular to a limit.
-fn room_by(remedy: &str) -> String {
-    format!("remove topics, drop a section, or {remedy}")
 }
 
 /// What the process takes of memory.

@@ -202,7 +202,7 @@ fn hold<S>(store: &Mutex<S>) -> MutexGuard<'_, S> {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no room for a batch that adds. Reads and removals go on; retry once something was removed.
-    #[error("{place} is full: {what}; remove topics, drop a section, or {remedy}")]
+    #[error("{place} is full: {what}; {}", room_by(remedy))]
     Full {
         /// The directory, or a name for a store without one.
         place: String,
@@ -366,6 +366,11 @@ pub(crate) fn check_rows(rows: &[Row]) -> Result<(), StoreError> {
 /// Each key's last row, in order of table and key: what a batch means.
 pub(crate) fn last_rows(rows: &[Row]) -> std::collections::BTreeMap<(Table, &[u8]), Option<&[u8]>> {
     rows.iter().map(|row| ((row.table, row.key.as_slice()), row.value.as_deref())).collect()
+}
+
+/// What makes room, beside what is particular to a limit.
+pub(crate) fn room_by(remedy: &str) -> String {
+    format!("remove topics, drop a section, or {remedy}")
 }
 
 /// A key as error messages show it: hexadecimal, the first 16 bytes.

@@ -65,33 +65,32 @@ fn who_is_cut_off_is_refused_before_the_next_is_granted() {
     split(&a, &b);
     split(&a, &c);
     let later = block(async {
+        let written = std::cell::Cell::new(0);
         let writer = async {
-            let (mut written, mut refused) = (0, None);
+            let mut refused = None;
             loop {
                 match write(&of_a, number, epoch, "by A, cut off").await {
-                    Ok(()) if refused.is_none() => written += 1,
+                    Ok(()) if refused.is_none() => written.set(written.get() + 1),
                     Ok(()) => panic!("it was refused before"),
                     Err(ClientError::Refused(refusal)) => refused = Some(refusal),
                     Err(error) => panic!("{error}"),
                 }
                 if let Some(refusal) = &refused {
-                    break (written, refusal.clone());
+                    break refusal.clone();
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         let refusal = tokio::select! {
             biased;
-            (written, refusal) = writer => {
-                assert!(written > 0, "its lease ran for a while");
-                refusal
-            }
+            refusal = writer => refusal,
             // This process may have stood still for so long that it hears of both at once: then the next write tells.
             under = active(&mut second) => match write(&of_a, number, epoch, "by A, too late").await {
                 Err(ClientError::Refused(refusal)) => refusal,
                 other => panic!("B is active under {under} while A's writes are taken: {other:?}"),
             }
         };
+        assert!(written.get() > 0, "its lease ran for a while");
         assert_eq!((refusal.code, &refusal.who[..]), (Code::NoMajority, &["B".to_owned(), "C".to_owned()][..]), "{refusal}");
         let why = becomes(&mut first, "it is told", |state| matches!(state, SourceState::Standby { .. })).await;
         assert!(why.to_string().contains("missing: B, C"), "{why}");

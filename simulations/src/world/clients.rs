@@ -246,6 +246,7 @@ impl World<'_> {
             Some((_, id, secret)) => Request::SessionResume { id, secret },
             None => Request::SessionOpen { reconnect_timeout_ms: None },
         });
+        self.clients[at].claim.closed_early = None;
         self.clients[at].claim.asked = Some((asked, None));
         if !resumes {
             let request = Request::SourceClaim { branch: branch.to_owned(), priority: 0, wait: true, hold_ms: None };
