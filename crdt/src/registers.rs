@@ -59,15 +59,19 @@ pub enum Merged {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     origin: OriginIx,
+    /// Its place in the feed, or [`FORETOLD`].
     index: u32,
     number: u64,
 }
+
+/// Instead of a place: it is only stored, see [`Registers::foretell`].
+const FORETOLD: u32 = u32::MAX - 1;
 
 #[derive(Debug)]
 struct Register<K> {
     key: K,
     write: Write,
-    /// Where the key stands, in each origin's feed that still remembers it.
+    /// Where the key stands, in each origin's feed that still remembers it; or the one place that is foretold.
     entries: SmallVec<[Entry; 1]>,
     dirty: bool,
 }
@@ -160,17 +164,18 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     /// A key's entries in feeds.
     pub fn entries(&self, key: &K) -> Dots {
         let register = self.index.get(key).and_then(|slot| self.at(*slot));
-        register.map(Register::dots).unwrap_or_default()
+        register.into_iter().flat_map(Register::standing).map(|entry| DotIx { origin: entry.origin, number: entry.number }).collect()
     }
 
     /// What a writer who sees a key knows of its writes: for each origin the greatest number. Without those that are stable and that the newest write,
     /// stable itself, had overtaken: they are nobody's newest any more, so nobody can send them, and the list does not grow with every
     /// run of every node that ever wrote the key.
     pub fn known(&self, key: &K) -> Dots {
-        let Some(Register { write, entries, .. }) = self.index.get(key).and_then(|slot| self.at(*slot)) else { return Dots::new() };
+        let Some(register) = self.index.get(key).and_then(|slot| self.at(*slot)) else { return Dots::new() };
+        let write = &register.write;
         let settled = self.stable.covers(write.dot);
         let mut known = Dots::from_iter([write.dot]);
-        let entries = entries.iter().map(|entry| DotIx { origin: entry.origin, number: entry.number });
+        let entries = register.standing().map(|entry| DotIx { origin: entry.origin, number: entry.number });
         let overtaken = write.seen.iter().copied().filter(|dot| !(settled && self.stable.covers(*dot)));
         entries.chain(overtaken).for_each(|dot| raise(&mut known, dot));
         known
@@ -238,6 +243,17 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
             }
             Ordering::Less if !held.knew(write.dot) => Merged::Displaced,
             _ => Merged::Nothing,
+        }
+    }
+
+    /// Tells where a key will stand once the adoption that has just brought it is complete, so that its row, which is to be stored anyway, says so already:
+    /// stored entries count as far as the frontier goes, and the row need not be stored again when it has come there. Should the adoption never be complete, a
+    /// pointer too many costs a record. For a key that is new and stands nowhere yet; else nothing happens.
+    pub fn foretell(&mut self, key: &K, dot: DotIx) {
+        let slot = self.index.get(key).copied();
+        let register = slot.and_then(|slot| self.slots[slot as usize].as_mut());
+        if let Some(register) = register.filter(|register| register.dirty && register.entries.is_empty()) {
+            register.entries.push(Entry { origin: dot.origin, index: FORETOLD, number: dot.number });
         }
     }
 
@@ -334,7 +350,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
         let slot = self.index.remove(key)?;
         self.changes += 1;
         let register = self.slots[slot as usize].take()?;
-        for entry in &register.entries {
+        for entry in register.standing() {
             self.passing.remove(&(entry.origin, entry.number, slot));
             self.feeds[entry.origin.0 as usize].vacate(entry.index);
         }
@@ -463,7 +479,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
         let slot = self.index.get(&key).copied();
         let slot = if let Some((slot, register)) = slot.and_then(|slot| Some((slot, self.slots[slot as usize].as_mut()?))) {
             register.write = write;
-            for entry in register.entries.iter().filter(|entry| Some(entry.origin) != moved) {
+            for entry in register.standing().filter(|entry| Some(entry.origin) != moved) {
                 self.passing.insert((entry.origin, entry.number, slot));
             }
             slot
@@ -495,6 +511,12 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
         for (number, slot) in placed {
             self.feed_mut(origin);
             let Some(register) = self.slots[slot as usize].as_mut() else { continue };
+            // What is foretold is the only entry.
+            let foretold = register.entries.last().copied().filter(|entry| entry.index == FORETOLD);
+            if foretold.is_some() {
+                register.entries.clear();
+            }
+            let stored = foretold.is_some_and(|entry| (entry.origin, entry.number) == (origin, number));
             let before = register.entries.iter().position(|entry| entry.origin == origin);
             if before.is_some_and(|at| register.entries[at].number >= number) {
                 continue;
@@ -517,7 +539,9 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
             if register.write.value.is_none() || register.write.dot != (DotIx { origin, number }) {
                 self.passing.insert((origin, number, slot));
             }
-            self.touch(slot);
+            if !stored {
+                self.touch(slot);
+            }
         }
         let feed = self.feed_mut(origin);
         let reindex = !late.is_empty() || feed.is_sparse();
@@ -542,10 +566,15 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
 }
 
 impl<K> Register<K> {
-    fn entry(&self, origin: OriginIx) -> Option<Entry> {
-        self.entries.iter().find(|entry| entry.origin == origin).copied()
+    fn standing(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.index != FORETOLD)
     }
 
+    fn entry(&self, origin: OriginIx) -> Option<Entry> {
+        self.standing().find(|entry| entry.origin == origin).copied()
+    }
+
+    /// Its entries as they are stored.
     fn dots(&self) -> Dots {
         self.entries.iter().map(|entry| DotIx { origin: entry.origin, number: entry.number }).collect()
     }

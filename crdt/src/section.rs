@@ -726,6 +726,7 @@ impl Section {
             if let Some(write) = write {
                 self.merge_value_of(cx, key, write, Some(&covered[Plane::Values]));
             }
+            entries.first().into_iter().for_each(|dot| self.values.foretell(&key, *dot));
             for dot in entries {
                 positions.values.entry(dot.origin).or_default().push((dot.number, key));
             }
@@ -758,6 +759,7 @@ impl Section {
             if let Some(write) = write {
                 self.merge_standing_of(cx, &key, write, Some(&covered[Plane::Standing]));
             }
+            entries.first().into_iter().for_each(|dot| self.standing.foretell(&key, *dot));
             for dot in entries {
                 positions.standing.entry(dot.origin).or_default().push((dot.number, key.clone()));
             }

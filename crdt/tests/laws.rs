@@ -13,14 +13,15 @@ use std::{
 use mangrove_crdt::{
     definition::{Definition, DefinitionHash},
     displaced::{Beaten, Displaced},
-    frontier::{DotIx, Origins},
+    frontier::{DotIx, OriginIx, Origins},
     id::{Dot, Incarnation, NodeId, Origin, Plane, SectionId},
     path::{BUCKETS, Path},
     persist::{Row, Table},
     policy::SectionPolicy,
     registers::Write,
     replica::{Added, Replica},
-    section::{StandingKey, ValueRun},
+    rows,
+    section::{Frontiers, Positions, StandingKey, ValueRun},
     standing::Standing,
     tree::{Removal, TreeRecord},
 };
@@ -49,13 +50,21 @@ fn definition(topic_type: &str) -> Definition {
 
 fn commit(disk: &mut Disk, replica: &mut Replica) {
     let (rows, mark) = replica.take_rows();
+    put(disk, rows);
+    replica.persisted(mark);
+}
+
+fn put(disk: &mut Disk, rows: Vec<Row>) {
     for Row { table, key, value } in rows {
         match value {
             Some(value) => disk.insert((table, key), value),
             None => disk.remove(&(table, key)),
         };
     }
-    replica.persisted(mark);
+}
+
+fn is_value(key: &[u8]) -> bool {
+    rows::split_section(key).and_then(|(_, rest)| rows::split_plane(rest)).is_some_and(|(plane, _)| plane == Plane::Values)
 }
 
 fn load(origin: Origin, disk: &Disk) -> Replica {
@@ -275,7 +284,7 @@ impl Node {
             });
             // What a neighbour that has nothing would be told, feed by feed.
             let mut told = Vec::new();
-            for origin in (0..origins.len() as u32).map(mangrove_crdt::frontier::OriginIx) {
+            for origin in (0..origins.len() as u32).map(OriginIx) {
                 if let Some((run, _)) = section.values.open_run(origin, 0) {
                     let read = section.values.read_run(origin, run, usize::MAX, usize::MAX).unwrap();
                     assert!(read.last);
@@ -287,7 +296,8 @@ impl Node {
                     section.standing.close_run(origin, run);
                     told.push(format!("{:?} {:?}", origins.get(origin), read.writes));
                 }
-                let (records, _) = section.tree.read(origin, 0, usize::MAX).unwrap();
+                let floor = section.floors()[Plane::Tree].get(origin);
+                let (records, _) = section.tree.read(origin, floor, usize::MAX).unwrap();
                 if !records.is_empty() {
                     told.push(format!("{:?} {records:?}", origins.get(origin)));
                 }
@@ -561,6 +571,85 @@ fn what_is_stable_is_not_named_for_ever() {
             assert_eq!((listener.value("s/x"), listener.displaced().len()), (Some(run), 0));
         }
     }
+}
+
+/// One takes over another's whole section, and is told of each bucket that has come.
+fn adopt(from: &mut Replica, to: &mut Replica, mut between: impl FnMut(u16, &mut Replica)) {
+    let names: Vec<_> = (0..from.origins().len() as u32).map(|ix| to.intern(from.origins().get(OriginIx(ix)))).collect();
+    let at = |dot: &DotIx| DotIx { origin: names[dot.origin.0 as usize], number: dot.number };
+    let dots = |dots: &[DotIx]| dots.iter().map(at).collect();
+    let frontiers = |frontiers: &Frontiers| {
+        let mut told = Frontiers::default();
+        for plane in Plane::ALL {
+            frontiers[plane].iter().map(|dot| at(&dot)).for_each(|dot| _ = told[plane].raise(dot.origin, dot.number));
+        }
+        told
+    };
+    let (section, _) = from.parts(SECTION).unwrap();
+    let (start, floors) = (frontiers(&section.frontiers()), frontiers(&section.floors()));
+    let mut positions = Positions::default();
+    for bucket in 0..BUCKETS {
+        let mut image = from.parts(SECTION).unwrap().0.read_bucket(bucket, false);
+        image.tree_dots = dots(&image.tree_dots);
+        for entry in &mut image.values {
+            (entry.key, entry.entries) = (at(&entry.key), dots(&entry.entries));
+            if let Some(write) = &mut entry.write {
+                (write.dot, write.seen) = (at(&write.dot), dots(&write.seen));
+            }
+        }
+        let (section, mut cx) = to.parts(SECTION).unwrap();
+        section.adopt_bucket(&mut cx, image, &start, false, &mut positions).unwrap();
+        between(bucket, to);
+    }
+    let (section, mut cx) = to.parts(SECTION).unwrap();
+    let runs = section.end_adoption(&mut cx, &start, &floors, positions).unwrap();
+    runs.into_iter().for_each(|run| section.end_value_run(run));
+    to.take_events();
+}
+
+#[test]
+fn what_an_adoption_brings_is_stored_once_and_stands_where_it_stood() {
+    const TOPICS: usize = 300;
+    let value_rows = |disk: &Disk| disk.keys().filter(|(table, key)| *table == Table::Registers && is_value(key)).count();
+    let mut a = Node::new(1);
+    (0..TOPICS).for_each(|topic| _ = a.create(&format!("s/{topic}"), "int64"));
+    (0..TOPICS).for_each(|topic| _ = a.set(&format!("s/{topic}"), topic as i64));
+    // Some stand in two feeds.
+    a.restart();
+    (0..TOPICS).step_by(10).for_each(|topic| _ = a.set(&format!("s/{topic}"), -1));
+
+    let (mut b, mut half) = (Node::new(2), None);
+    let (mut disk, mut stored) = (b.disk.clone(), 0);
+    adopt(&mut a.replica, &mut b.replica, |bucket, replica| {
+        let (rows, mark) = replica.take_rows();
+        stored += rows.iter().filter(|row| row.table == Table::Registers && is_value(&row.key)).count();
+        put(&mut disk, rows);
+        replica.persisted(mark);
+        if bucket == BUCKETS / 2 {
+            let values = &replica.section(SECTION).unwrap().values;
+            assert!(values.iter().all(|(topic, _)| values.entries(topic).is_empty()), "nothing stands before the end");
+            half = Some(disk.clone());
+        }
+    });
+    let (rows, _) = b.replica.take_rows();
+    let again = rows.iter().filter(|row| row.table == Table::Registers && is_value(&row.key)).count();
+    put(&mut disk, rows);
+    assert_eq!((stored, again, value_rows(&disk)), (TOPICS, TOPICS / 10, TOPICS), "only what stands in two feeds is stored again");
+    b.disk = disk;
+    let state = b.state();
+    b.restart();
+    assert_eq!(b.state(), state);
+
+    // Who stops halfway begins with what has come, and no claim to it.
+    let mut c = Node { replica: load(origin(3, 1), half.as_ref().unwrap()), disk: half.unwrap() };
+    let section = c.replica.section(SECTION).unwrap();
+    assert!(section.values.len() > TOPICS / 3 && section.frontiers().is_zero());
+    assert!(section.values.iter().all(|(topic, _)| section.values.entries(topic).is_empty()));
+    adopt(&mut a.replica, &mut c.replica, |_, _| ());
+    let state = c.state();
+    c.restart();
+    assert_eq!(c.state(), state);
+    assert_eq!(c.view(), b.view());
 }
 
 // Any schedule.
