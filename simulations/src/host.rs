@@ -16,6 +16,7 @@ use mangrove_crdt::{
 use mangrove_net::{dialer, link::LinkId, mesh::Pace};
 
 use crate::{
+    checks::convergence::Known,
     clock::Clock,
     dice::Dice,
     disk::{Disk, Writer},
@@ -174,6 +175,8 @@ pub struct Process {
     pub wake_at: Time,
     /// Whether clients are refused because the disk is full, or fails.
     pub store: (bool, bool),
+    /// What the check of S2 has found of it.
+    pub known: Known,
 }
 
 impl Process {
@@ -355,6 +358,7 @@ impl Host {
             turn_due: false,
             wake_at: Time::MAX,
             store: (false, false),
+            known: Known::default(),
         });
         Ok(quarantined)
     }

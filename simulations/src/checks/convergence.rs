@@ -3,7 +3,7 @@
 //! The digest is the simulator's own, over what lives in the bucket (topics, definitions, the newest write of each with its value, standing
 //! records), so a node whose own digest forgets something is caught here and not believed.
 
-use std::hash::Hasher;
+use std::{collections::BTreeMap, hash::Hasher};
 
 use mangrove_crdt::{
     frontier::{DotIx, OriginIx},
@@ -55,8 +55,12 @@ fn raise(dots: &mut Vec<DotIx>, dot: DotIx) {
     }
 }
 
+/// What was found of a process's standing records, section by section, at which changes of which holding: most looks find them as they were.
+#[derive(Debug, Default)]
+pub struct Known(BTreeMap<SectionId, (u64, u64, Vec<BucketDigest>)>);
+
 /// The digests of all buckets of a section that hold something, in order.
-pub fn digests(replica: &Replica, id: SectionId) -> Vec<BucketDigest> {
+pub fn digests(replica: &Replica, id: SectionId, known: &mut Known) -> Vec<BucketDigest> {
     let Some(section) = replica.section(id) else { return Vec::new() };
     let name = |at| {
         let (origin, mut mix) = (replica.origins().get(OriginIx(at as u32)), Mix(5));
@@ -92,27 +96,40 @@ pub fn digests(replica: &Replica, id: SectionId) -> Vec<BucketDigest> {
             found.push((bucket, mix.finish()));
         }
     }
-    let mut indexed = 0;
-    for (bucket, key, write) in section.standing_by_bucket() {
-        indexed += 1;
-        if let Some(value) = &write.value {
-            let mut mix = Mix(4);
-            mix.write(key);
-            mix.write_u64(write.stamp.seq);
-            dot(&mut mix, write.dot);
-            mix.write(value);
-            found.push((bucket, mix.finish()));
+    let (holding, changes, standing) = known.0.entry(id).or_default();
+    let now = (replica.holding(id).unwrap_or(0), section.standing.changes());
+    if (*holding, *changes) != now {
+        standing.clear();
+        let mut indexed = 0;
+        for (bucket, key, write) in section.standing_by_bucket() {
+            indexed += 1;
+            if let Some(value) = &write.value {
+                let mut mix = Mix(4);
+                mix.write(key);
+                mix.write_u64(write.stamp.seq);
+                dot(&mut mix, write.dot);
+                mix.write(value);
+                standing.push((bucket, mix.finish()));
+            }
         }
+        assert_eq!(indexed, section.standing.len(), "{id}: each standing record is in a bucket");
+        add_up(standing);
+        (*holding, *changes) = now;
     }
-    assert_eq!(indexed, section.standing.len(), "{id}: each standing record is in a bucket");
-    // Each bucket is a sum over what is in it, so that the order there does not matter. Most is sorted as it comes, which this sort uses.
+    found.extend_from_slice(standing);
+    add_up(&mut found);
+    found
+}
+
+/// Makes each bucket the sum over what is in it, so that the order there does not matter.
+fn add_up(found: &mut Vec<BucketDigest>) {
+    // Most is sorted as it comes, which this sort uses.
     found.sort_by_key(|(bucket, _)| *bucket);
     found.dedup_by(|(bucket, digest), (first, sum)| {
         let same = bucket == first;
         *sum = sum.wrapping_add(if same { *digest } else { 0 });
         same
     });
-    found
 }
 
 /// The greatest number of each origin in a bucket, plane by plane, by the node's own names.
@@ -233,7 +250,7 @@ mod tests {
             value[at] = b'V';
         }
         let other = Replica::load(origin(3), damaged).expect("nothing but the value has changed");
-        let of = |replica: &Replica| digests(replica, id);
+        let of = |replica: &Replica| digests(replica, id, &mut Known::default());
         assert_eq!(differences(id, (&one, &of(&one)), (&same, &of(&same))), Vec::<u16>::new());
         assert_eq!(differences(id, (&one, &of(&one)), (&other, &of(&other))), vec![path.bucket()]);
         // Who has not seen the value may lack it.

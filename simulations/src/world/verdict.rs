@@ -95,8 +95,9 @@ impl World<'_> {
         sections
     }
 
-    fn digests(&self, host: usize, id: SectionId) -> Vec<convergence::BucketDigest> {
-        self.hosts[host].process.as_ref().map(|process| convergence::digests(process.node.replica(), id)).unwrap_or_default()
+    fn digests(&mut self, host: usize, id: SectionId) -> Vec<convergence::BucketDigest> {
+        let process = self.hosts[host].process.as_mut();
+        process.map(|process| convergence::digests(process.node.replica(), id, &mut process.known)).unwrap_or_default()
     }
 
     fn compare(&mut self, id: SectionId, a: usize, b: usize, seen: &Buckets) {
@@ -115,7 +116,7 @@ impl World<'_> {
     }
 
     /// What still differs among those who live.
-    fn difference(&self) -> Option<String> {
+    fn difference(&mut self) -> Option<String> {
         if !self.is_founded() {
             return Some("the mesh is not made".into());
         }
