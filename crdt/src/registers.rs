@@ -53,7 +53,10 @@ pub enum Merged {
         displaced: Option<Write>,
     },
     /// A newer one is known whose writer had not known of this one.
-    Displaced,
+    Displaced {
+        /// This one.
+        loser: Write,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +67,7 @@ struct Entry {
     number: u64,
 }
 
-/// Instead of a place: it is only stored, see [`Registers::foretell`].
+/// Instead of a place: it is only stored, see [`Registers::merge`].
 const FORETOLD: u32 = u32::MAX - 1;
 
 #[derive(Debug)]
@@ -230,9 +233,16 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     }
 
     /// Takes in a write from elsewhere. Where it stands in feeds is told apart, at the end of the run (R4: [`Registers::end_run`]).
-    pub fn merge(&mut self, origins: &Origins, key: &K, write: Write) -> Merged {
+    ///
+    /// `foretold` is where the key will stand once the adoption that brings it is complete. If it is new here, its row says so already: stored
+    /// entries count as far as the frontier goes, so the row need not be stored again when that has come there. Should the adoption never be complete, a
+    /// pointer too many costs a record.
+    pub fn merge(&mut self, origins: &Origins, key: &K, write: Write, foretold: Option<DotIx>) -> Merged {
         let Some(held) = self.get(key) else {
-            self.put(key.clone(), write, None);
+            let slot = self.put(key.clone(), write, None);
+            if let (Some(register), Some(DotIx { origin, number })) = (self.slots[slot as usize].as_mut(), foretold) {
+                register.entries.push(Entry { origin, index: FORETOLD, number });
+            }
             return Merged::Won { displaced: None };
         };
         match newer(origins, (&write.stamp, write.dot), (&held.stamp, held.dot)) {
@@ -241,19 +251,8 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
                 self.put(key.clone(), write, None);
                 Merged::Won { displaced }
             }
-            Ordering::Less if !held.knew(write.dot) => Merged::Displaced,
+            Ordering::Less if !held.knew(write.dot) => Merged::Displaced { loser: write },
             _ => Merged::Nothing,
-        }
-    }
-
-    /// Tells where a key will stand once the adoption that has just brought it is complete, so that its row, which is to be stored anyway, says so already:
-    /// stored entries count as far as the frontier goes, and the row need not be stored again when it has come there. Should the adoption never be complete, a
-    /// pointer too many costs a record. For a key that is new and stands nowhere yet; else nothing happens.
-    pub fn foretell(&mut self, key: &K, dot: DotIx) {
-        let slot = self.index.get(key).copied();
-        let register = slot.and_then(|slot| self.slots[slot as usize].as_mut());
-        if let Some(register) = register.filter(|register| register.dirty && register.entries.is_empty()) {
-            register.entries.push(Entry { origin: dot.origin, index: FORETOLD, number: dot.number });
         }
     }
 

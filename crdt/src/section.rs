@@ -526,12 +526,19 @@ impl Section {
 
     /// Takes in a value. Says whether the topic can still be alive, so that its position is worth noting.
     pub fn merge_value(&mut self, cx: &mut Context<'_>, id: DotIx, write: Write) -> bool {
-        self.merge_value_of(cx, id, write, None)
+        self.merge_value_of(cx, id, write, None, None)
     }
 
     /// `judged`: what a peer had seen whose whole bucket this comes from. Of two writes that it had, it has logged the loser if they were concurrent;
-    /// here that cannot be told, since a write does not name what everybody has long had.
-    fn merge_value_of(&mut self, cx: &mut Context<'_>, id: DotIx, write: Write, judged: Option<&Frontier>) -> bool {
+    /// here that cannot be told, since a write does not name what everybody has long had. `foretold`: see [`Registers::merge`].
+    fn merge_value_of(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: DotIx,
+        write: Write,
+        judged: Option<&Frontier>,
+        foretold: Option<DotIx>,
+    ) -> bool {
         self.heard(&write.stamp);
         let fresh = !self.values.frontier().covers(write.dot);
         if self.values.get(&id).is_none() && self.tree.path_of(id).is_none() {
@@ -541,9 +548,7 @@ impl Section {
             }
             self.orphans.insert(id);
         }
-        let beaten_by = self.values.get(&id).map(|held| Beaten::by_write(cx.origins, held));
-        let spare = fresh.then(|| write.clone());
-        match self.values.merge(cx.origins, &id, write) {
+        match self.values.merge(cx.origins, &id, write, foretold) {
             Merged::Nothing => {}
             Merged::Won { displaced } => {
                 let displaced = displaced.filter(|loser| !judged.is_some_and(|judged| judged.covers(loser.dot)));
@@ -553,8 +558,9 @@ impl Section {
                 }
                 self.value_changed(cx, id);
             }
-            Merged::Displaced => {
-                if let (Some(loser), Some(beaten)) = (spare, beaten_by) {
+            Merged::Displaced { loser } => {
+                if let Some(winner) = self.values.get(&id).filter(|_| fresh) {
+                    let beaten = Beaten::by_write(cx.origins, winner);
                     self.displaced_value(cx, id, &loser, beaten);
                 }
             }
@@ -582,24 +588,30 @@ impl Section {
 
     /// Takes in a standing record, unless it was removed here.
     pub fn merge_standing(&mut self, cx: &mut Context<'_>, key: &StandingKey, write: Write) {
-        self.merge_standing_of(cx, key, write, None);
+        self.merge_standing_of(cx, key, write, None, None);
     }
 
     /// `judged`: as with values.
-    fn merge_standing_of(&mut self, cx: &mut Context<'_>, key: &StandingKey, write: Write, judged: Option<&Frontier>) {
+    fn merge_standing_of(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: &StandingKey,
+        write: Write,
+        judged: Option<&Frontier>,
+        foretold: Option<DotIx>,
+    ) {
         self.heard(&write.stamp);
         if self.has_removed(cx.origins, key, &write) {
             return;
         }
         let slot = slot_of(key).is_some();
-        let spare = (slot && !self.standing.frontier().covers(write.dot)).then(|| write.clone());
-        let lost = match self.standing.merge(cx.origins, key, write) {
+        let lost = match self.standing.merge(cx.origins, key, write, foretold) {
             Merged::Nothing => None,
             Merged::Won { displaced } => {
                 self.standing_changed(cx, key.clone());
                 displaced.filter(|loser| slot && !judged.is_some_and(|judged| judged.covers(loser.dot)))
             }
-            Merged::Displaced => spare,
+            Merged::Displaced { loser } => Some(loser).filter(|loser| slot && !self.standing.frontier().covers(loser.dot)),
         };
         // Two entries in one slot of the displaced log: the one that has lost it needs another.
         let winner = lost.as_ref().and_then(|_| self.standing.get(key));
@@ -724,9 +736,8 @@ impl Section {
         }
         for ImageEntry { key, write, entries } in std::mem::take(&mut image.values) {
             if let Some(write) = write {
-                self.merge_value_of(cx, key, write, Some(&covered[Plane::Values]));
+                self.merge_value_of(cx, key, write, Some(&covered[Plane::Values]), entries.first().copied());
             }
-            entries.first().into_iter().for_each(|dot| self.values.foretell(&key, *dot));
             for dot in entries {
                 positions.values.entry(dot.origin).or_default().push((dot.number, key));
             }
@@ -757,9 +768,8 @@ impl Section {
         }
         for ImageEntry { key, write, entries } in image.standing {
             if let Some(write) = write {
-                self.merge_standing_of(cx, &key, write, Some(&covered[Plane::Standing]));
+                self.merge_standing_of(cx, &key, write, Some(&covered[Plane::Standing]), entries.first().copied());
             }
-            entries.first().into_iter().for_each(|dot| self.standing.foretell(&key, *dot));
             for dot in entries {
                 positions.standing.entry(dot.origin).or_default().push((dot.number, key.clone()));
             }
