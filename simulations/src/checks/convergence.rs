@@ -74,28 +74,32 @@ pub fn digests(replica: &Replica, id: SectionId, known: &mut Known) -> Vec<Bucke
         mix.write_u64(dot.number);
     };
     let mut found: Vec<BucketDigest> = Vec::new();
-    for document in section.tree.document_numbers().filter(|document| !section.tree.dots(*document).is_empty()) {
-        let mut mix = Mix(1);
-        section.tree.heads(document).iter().for_each(|head| mix.write(head));
-        found.push((document, mix.finish()));
-    }
-    for topic in section.tree.topics_from("") {
-        let bucket = topic.path.bucket();
-        let mut mix = Mix(2);
-        mix.write(topic.path.as_str().as_bytes());
-        std::hash::Hash::hash(&topic.definition, &mut mix);
-        found.push((bucket, mix.finish()));
-        for id in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)) {
-            let mut mix = Mix(3);
-            dot(&mut mix, *id);
-            if let Some(write) = section.values.get(id) {
-                mix.write_u64(write.stamp.seq);
-                dot(&mut mix, write.dot);
-                mix.write(write.value.as_deref().unwrap_or_default());
-            }
+    let mut topics = 0;
+    for bucket in section.tree.document_numbers() {
+        if !section.tree.dots(bucket).is_empty() {
+            let mut mix = Mix(1);
+            section.tree.heads(bucket).iter().for_each(|head| mix.write(head));
             found.push((bucket, mix.finish()));
         }
+        for topic in section.tree.bucket_topics(bucket) {
+            topics += 1;
+            let mut mix = Mix(2);
+            mix.write(topic.path.as_str().as_bytes());
+            std::hash::Hash::hash(&topic.definition, &mut mix);
+            found.push((bucket, mix.finish()));
+            for id in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)) {
+                let mut mix = Mix(3);
+                dot(&mut mix, *id);
+                if let Some(write) = section.values.get(id) {
+                    mix.write_u64(write.stamp.seq);
+                    dot(&mut mix, write.dot);
+                    mix.write(write.value.as_deref().unwrap_or_default());
+                }
+                found.push((bucket, mix.finish()));
+            }
+        }
     }
+    assert_eq!(topics, section.tree.len(), "{id}: each topic is in a bucket");
     let (holding, changes, standing) = known.0.entry(id).or_default();
     let now = (replica.holding(id).unwrap_or(0), section.standing.changes());
     if (*holding, *changes) != now {
