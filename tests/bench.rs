@@ -41,6 +41,16 @@ fn the_time_from_publisher_to_subscriber_is_taken() {
 }
 
 #[test]
+fn publishing_is_compared_with_and_without_replication() {
+    let report = bench(&["publish", "--updates", "2000", "--singles", "20", "--topics", "50", "--rounds", "1"]);
+    assert_eq!(report["rows"].as_array().map(Vec::len), Some(6), "{report}");
+    for side in ["local", "replicated"] {
+        let [each, alone] = ["flat_out_us", "alone_us"].map(|time| report["rounds"][0][side][time].as_f64().unwrap_or(0.0));
+        assert!(0.0 < each && each < alone, "many at once are answered together: {report}");
+    }
+}
+
+#[test]
 fn a_fresh_node_joins_and_one_that_was_killed_goes_on() {
     let report = bench(&["join", "--topics", "3000", "--bytes", "400", "--rounds", "1", "--kill-halfway"]);
     assert_eq!(report["rows"].as_array().map(Vec::len), Some(5), "{report}");

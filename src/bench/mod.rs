@@ -9,6 +9,7 @@
 //!   replicate --from node     this process: node A ──────▶ node B                                1 hop,  2 processes
 //!   replicate --from client   this process: publisher ───▶ node A ──▶ node B ──▶ this process    3 hops, 3 processes
 //!   latency                   this process: publisher ───▶ node A ──▶ node B ──▶ this process    3 hops, 3 processes
+//!   publish                   this process: publisher ───▶ node A ◀──▶ node B
 //!   join, catch-up, memory    node A ◀──▶ node B, watched from here                              1 hop,  2 processes
 //!   idle                      so many nodes, watched from here
 //!   sources                   one or two nodes, then three, watched from here
@@ -43,6 +44,7 @@ mod latency;
 mod memory;
 mod mesh;
 mod process;
+mod publish;
 mod replicate;
 mod report;
 mod sources;
@@ -105,6 +107,7 @@ pub(crate) async fn run(output: &mut Output, bench: &Bench) -> Result<(), Failur
         match bench {
             Bench::Replicate(replicate) => replicate::run(replicate).await.map(Some),
             Bench::Latency(latency) => latency::run(latency).await.map(Some),
+            Bench::Publish(publish) => publish::run(publish).await.map(Some),
             Bench::Join(join) => join::run(join).await.map(Some),
             Bench::CatchUp(catch_up) => catch_up::run(catch_up).await.map(Some),
             Bench::Memory(memory) => memory::run(memory).await.map(Some),

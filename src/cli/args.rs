@@ -456,6 +456,8 @@ pub(crate) enum Bench {
     Replicate(BenchReplicate),
     /// The time from a publisher on one node to a subscriber on another, in an idle mesh
     Latency(BenchLatency),
+    /// The time until a write to a section is acknowledged, beside one to topics of this node alone
+    Publish(BenchPublish),
     /// The time until a fresh node shows all of a large section; killed halfway, it goes on
     Join(BenchJoin),
     /// The cost of becoming equal again after a split: time, bytes, round trips
@@ -505,6 +507,25 @@ pub(crate) struct BenchLatency {
     /// How many values each round measures, once through nodes and as many without
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
     pub(crate) samples: u32,
+    /// How many rounds; figures are their medians
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) rounds: u32,
+    /// The length of a value
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..=65_536))]
+    pub(crate) bytes: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchPublish {
+    /// How many values each half of a round writes as fast as it can
+    #[arg(long, value_name = "N", default_value_t = 300_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub(crate) updates: u32,
+    /// How many it writes one by one after that
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) singles: u32,
+    /// How many topics are written to in turn
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) topics: u32,
     /// How many rounds; figures are their medians
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) rounds: u32,

@@ -21,7 +21,7 @@ mod source;
 mod topics;
 
 pub(crate) use args::{
-    Bench, BenchBaseline, BenchCatchUp, BenchIdle, BenchJoin, BenchLatency, BenchMemory, BenchReplicate, BenchSources, Demo,
+    Bench, BenchBaseline, BenchCatchUp, BenchIdle, BenchJoin, BenchLatency, BenchMemory, BenchPublish, BenchReplicate, BenchSources, Demo,
     JoinDurability, Source,
 };
 pub(crate) use failure::{Exit, Failure, refusal_text};
