@@ -167,7 +167,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     /// A key's entries in feeds.
     pub fn entries(&self, key: &K) -> Dots {
         let register = self.index.get(key).and_then(|slot| self.at(*slot));
-        register.into_iter().flat_map(Register::standing).map(|entry| DotIx { origin: entry.origin, number: entry.number }).collect()
+        register.into_iter().flat_map(Register::placed).map(|entry| DotIx { origin: entry.origin, number: entry.number }).collect()
     }
 
     /// What a writer who sees a key knows of its writes: for each origin the greatest number. Without those that are stable and that the newest write,
@@ -178,7 +178,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
         let write = &register.write;
         let settled = self.stable.covers(write.dot);
         let mut known = Dots::from_iter([write.dot]);
-        let entries = register.standing().map(|entry| DotIx { origin: entry.origin, number: entry.number });
+        let entries = register.placed().map(|entry| DotIx { origin: entry.origin, number: entry.number });
         let overtaken = write.seen.iter().copied().filter(|dot| !(settled && self.stable.covers(*dot)));
         entries.chain(overtaken).for_each(|dot| raise(&mut known, dot));
         known
@@ -349,7 +349,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
         let slot = self.index.remove(key)?;
         self.changes += 1;
         let register = self.slots[slot as usize].take()?;
-        for entry in register.standing() {
+        for entry in register.placed() {
             self.passing.remove(&(entry.origin, entry.number, slot));
             self.feeds[entry.origin.0 as usize].vacate(entry.index);
         }
@@ -478,7 +478,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
         let slot = self.index.get(&key).copied();
         let slot = if let Some((slot, register)) = slot.and_then(|slot| Some((slot, self.slots[slot as usize].as_mut()?))) {
             register.write = write;
-            for entry in register.standing().filter(|entry| Some(entry.origin) != moved) {
+            for entry in register.placed().filter(|entry| Some(entry.origin) != moved) {
                 self.passing.insert((entry.origin, entry.number, slot));
             }
             slot
@@ -565,12 +565,13 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
 }
 
 impl<K> Register<K> {
-    fn standing(&self) -> impl Iterator<Item = &Entry> {
+    /// Its entries in feeds.
+    fn placed(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(|entry| entry.index != FORETOLD)
     }
 
     fn entry(&self, origin: OriginIx) -> Option<Entry> {
-        self.standing().find(|entry| entry.origin == origin).copied()
+        self.placed().find(|entry| entry.origin == origin).copied()
     }
 
     /// Its entries as they are stored.
