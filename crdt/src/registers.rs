@@ -67,6 +67,12 @@ struct Entry {
     number: u64,
 }
 
+impl Entry {
+    fn dot(&self) -> DotIx {
+        DotIx { origin: self.origin, number: self.number }
+    }
+}
+
 /// Instead of a place: it is only stored, see [`Registers::merge`].
 const FORETOLD: u32 = u32::MAX - 1;
 
@@ -167,7 +173,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     /// A key's entries in feeds.
     pub fn entries(&self, key: &K) -> Dots {
         let register = self.index.get(key).and_then(|slot| self.at(*slot));
-        register.into_iter().flat_map(Register::placed).map(|entry| DotIx { origin: entry.origin, number: entry.number }).collect()
+        register.into_iter().flat_map(Register::placed).map(Entry::dot).collect()
     }
 
     /// What a writer who sees a key knows of its writes: for each origin the greatest number. Without those that are stable and that the newest write,
@@ -178,7 +184,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
         let write = &register.write;
         let settled = self.stable.covers(write.dot);
         let mut known = Dots::from_iter([write.dot]);
-        let entries = register.placed().map(|entry| DotIx { origin: entry.origin, number: entry.number });
+        let entries = register.placed().map(Entry::dot);
         let overtaken = write.seen.iter().copied().filter(|dot| !(settled && self.stable.covers(*dot)));
         entries.chain(overtaken).for_each(|dot| raise(&mut known, dot));
         known
@@ -515,7 +521,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
             if foretold.is_some() {
                 register.entries.clear();
             }
-            let stored = foretold.is_some_and(|entry| (entry.origin, entry.number) == (origin, number));
+            let stored = foretold.is_some_and(|entry| entry.dot() == DotIx { origin, number });
             let before = register.entries.iter().position(|entry| entry.origin == origin);
             if before.is_some_and(|at| register.entries[at].number >= number) {
                 continue;
@@ -576,6 +582,6 @@ impl<K> Register<K> {
 
     /// Its entries as they are stored.
     fn dots(&self) -> Dots {
-        self.entries.iter().map(|entry| DotIx { origin: entry.origin, number: entry.number }).collect()
+        self.entries.iter().map(Entry::dot).collect()
     }
 }

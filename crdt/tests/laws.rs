@@ -63,8 +63,9 @@ fn put(disk: &mut Disk, rows: Vec<Row>) {
     }
 }
 
-fn is_value(key: &[u8]) -> bool {
-    rows::split_section(key).and_then(|(_, rest)| rows::split_plane(rest)).is_some_and(|(plane, _)| plane == Plane::Values)
+fn is_value(table: Table, key: &[u8]) -> bool {
+    let plane = rows::split_section(key).and_then(|(_, rest)| rows::split_plane(rest)).map(|(plane, _)| plane);
+    table == Table::Registers && plane == Some(Plane::Values)
 }
 
 fn load(origin: Origin, disk: &Disk) -> Replica {
@@ -610,7 +611,7 @@ fn adopt(from: &mut Replica, to: &mut Replica, mut between: impl FnMut(u16, &mut
 #[test]
 fn what_an_adoption_brings_is_stored_once_and_stands_where_it_stood() {
     const TOPICS: usize = 300;
-    let value_rows = |disk: &Disk| disk.keys().filter(|(table, key)| *table == Table::Registers && is_value(key)).count();
+    let value_rows = |disk: &Disk| disk.keys().filter(|(table, key)| is_value(*table, key)).count();
     let mut a = Node::new(1);
     (0..TOPICS).for_each(|topic| _ = a.create(&format!("s/{topic}"), "int64"));
     (0..TOPICS).for_each(|topic| _ = a.set(&format!("s/{topic}"), topic as i64));
@@ -622,7 +623,7 @@ fn what_an_adoption_brings_is_stored_once_and_stands_where_it_stood() {
     let (mut disk, mut stored) = (b.disk.clone(), 0);
     adopt(&mut a.replica, &mut b.replica, |bucket, replica| {
         let (rows, mark) = replica.take_rows();
-        stored += rows.iter().filter(|row| row.table == Table::Registers && is_value(&row.key)).count();
+        stored += rows.iter().filter(|row| is_value(row.table, &row.key)).count();
         put(&mut disk, rows);
         replica.persisted(mark);
         if bucket == BUCKETS / 2 {
@@ -632,7 +633,7 @@ fn what_an_adoption_brings_is_stored_once_and_stands_where_it_stood() {
         }
     });
     let (rows, _) = b.replica.take_rows();
-    let again = rows.iter().filter(|row| row.table == Table::Registers && is_value(&row.key)).count();
+    let again = rows.iter().filter(|row| is_value(row.table, &row.key)).count();
     put(&mut disk, rows);
     assert_eq!((stored, again, value_rows(&disk)), (TOPICS, TOPICS / 10, TOPICS), "only what stands in two feeds is stored again");
     b.disk = disk;

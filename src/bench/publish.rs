@@ -80,11 +80,9 @@ fn rows(rounds: &[Round]) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut compare = |what: &str, of: fn(&Times) -> f64| {
         let each = |side: fn(&Round) -> &Times| rounds.iter().map(|round| of(side(round))).collect::<Vec<f64>>();
-        let (local, replicated) = (each(|round| &round.local), each(|round| &round.replicated));
-        let ratios: Vec<f64> = local.iter().zip(&replicated).map(|(local, replicated)| replicated / local).collect();
-        rows.push(Row::new(format!("{what}, local"), "µs", median(local)));
-        rows.push(Row::new(format!("{what}, replicated"), "µs", median(replicated)));
-        rows.push(Row::of("replicated against local, of each round", "times", &ratios).budget(Budget::AtMost(WITHIN)));
+        let local = (format!("{what}, local"), each(|round| &round.local));
+        let replicated = (format!("{what}, replicated"), each(|round| &round.replicated));
+        rows.extend(Row::in_turns("µs", local, replicated, "replicated against local, of each round", Budget::AtMost(WITHIN)));
     };
     compare("an update of very many", |times| times.flat_out_us);
     compare("an update alone", |times| times.alone_us);

@@ -56,6 +56,22 @@ impl Row {
         Row { range: Some(range), ..Row::new(what, unit, median(rounds.to_vec())) }
     }
 
+    /// Two sides that were measured in turns: the middle of each, and of the second against the first in each turn, which is to be within its budget.
+    pub(super) fn in_turns(
+        unit: &'static str,
+        first: (impl Into<String>, Vec<f64>),
+        second: (impl Into<String>, Vec<f64>),
+        against: &'static str,
+        budget: Budget,
+    ) -> [Row; 3] {
+        let ratios = first.1.iter().zip(&second.1).map(|(first, second)| second / first).collect();
+        [
+            Row::new(first.0, unit, median(first.1)),
+            Row::new(second.0, unit, median(second.1)),
+            Row::new(against, "times", median(ratios)).budget(budget),
+        ]
+    }
+
     pub(super) fn beside(self, baseline: f64, ratio: f64) -> Row {
         Row { baseline: Some(baseline), ratio: Some(ratio), ..self }
     }

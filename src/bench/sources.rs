@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::founder::{Founder, path};
 use super::join::{Newcomer, Round};
 use super::mesh::SECTION;
-use super::report::{Budget, Report, Row, median};
+use super::report::{Budget, Report, Row};
 use super::{BenchError, within};
 use crate::cli::{BenchSources, count_text, progress};
 use crate::client::{ClaimOptions, Client, Source};
@@ -99,11 +99,8 @@ fn beside_rows(without: &Beside, with: &Beside) -> Vec<Row> {
     let sources = count_text(with.sources.into());
     let mut rows = Vec::new();
     let mut compare = |what: &str, unit, of: &dyn Fn(&Beside) -> Vec<f64>| {
-        let (bare, beside) = (of(without), of(with));
-        let ratios = bare.iter().zip(&beside).map(|(bare, beside)| beside / bare).collect();
-        rows.push(Row::new(format!("{what}, no source"), unit, median(bare)));
-        rows.push(Row::new(format!("the same, {sources} sources"), unit, median(beside)));
-        rows.push(Row::new("with against without, of each pair", "times", median(ratios)).budget(Budget::AtMost(WITHIN)));
+        let (bare, beside) = ((format!("{what}, no source"), of(without)), (format!("the same, {sources} sources"), of(with)));
+        rows.extend(Row::in_turns(unit, bare, beside, "with against without, of each pair", Budget::AtMost(WITHIN)));
     };
     compare("a fresh node joins", "s", &|beside| beside.joins.iter().map(|join| join.join_s).collect());
     compare("what a fresh node is sent", "MB", &|beside| beside.joins.iter().map(|join| join.wire_bytes / 1e6).collect());
