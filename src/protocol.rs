@@ -42,6 +42,7 @@ use serde::Serialize;
 mod aliases;
 mod refusal;
 mod rows;
+mod sessions;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,7 @@ pub use refusal::{Code, ItemRefusal, Refusal};
 pub use rows::{
     DisplacedRow, Finding, LinkRow, LinkState, NodeRow, NodeState, SectionRow, Severity, Status, TopicDetail, TopicRow, ValueRow,
 };
+pub use sessions::{Claimed, SessionDetail, SessionRow, SessionState};
 pub use sources::{Claim, Closed, OpenSession, OwnSource, SourceDetail, SourceRow, SourceState, VoterRow};
 
 /// The version of this protocol. A node answers a client with the smaller of both versions, or refuses.
@@ -568,6 +570,27 @@ pub enum Request {
         #[n(0)]
         branch: String,
     },
+    /// The sessions of the mesh that outlive their connections, in order of their ids: [`Response::Sessions`].
+    #[n(37)]
+    Sessions {
+        /// Which part of them.
+        #[n(0)]
+        page: Page,
+    },
+    /// One of them, with what it has claimed: [`Response::SessionDetail`].
+    #[n(38)]
+    SessionShow {
+        /// Its id, or enough first digits of it.
+        #[n(0)]
+        session: String,
+    },
+    /// End a session for good, wherever its client is: [`Response::Done`]. Nothing brings it back; its node obeys once it hears of it.
+    #[n(39)]
+    SessionEnd {
+        /// As in [`Request::SessionShow`].
+        #[n(0)]
+        session: String,
+    },
 }
 
 /// A node's answer.
@@ -723,6 +746,19 @@ pub enum Response {
     /// To [`Request::SourceShow`].
     #[n(23)]
     Source(#[n(0)] Box<SourceDetail>),
+    /// To [`Request::Sessions`].
+    #[n(24)]
+    Sessions {
+        /// A page of them.
+        #[cbor(n(0), decode_with = "bounded::list")]
+        rows: Vec<SessionRow>,
+        /// Where the next page starts, if there is one: its [`Page::after`].
+        #[n(1)]
+        next: Option<String>,
+    },
+    /// To [`Request::SessionShow`].
+    #[n(25)]
+    SessionDetail(#[n(0)] Box<SessionDetail>),
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

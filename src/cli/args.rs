@@ -66,6 +66,9 @@ pub(crate) enum Command {
     /// Update sources: who alone may write a branch
     #[command(subcommand)]
     Source(SourceCommand),
+    /// Sessions that outlive their connections
+    #[command(subcommand)]
+    Session(SessionCommand),
     /// Write a topic's value
     Set(Set),
     /// Read values
@@ -294,6 +297,22 @@ pub(crate) enum TopicCommand {
     Show {
         /// Its path
         path: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SessionCommand {
+    /// All sessions of the mesh that outlive their connections
+    Ls,
+    /// One session, with what it has claimed
+    Show {
+        /// Its id, or enough first digits of it
+        session: String,
+    },
+    /// End a session for good, wherever its client is
+    Close {
+        /// Its id, or enough first digits of it
+        session: String,
     },
 }
 

@@ -17,6 +17,7 @@ mod local;
 mod mesh;
 mod output;
 mod publish;
+mod session;
 mod source;
 mod topics;
 
@@ -83,6 +84,7 @@ async fn command(context: &mut Context, command: Command) -> Result<(), Failure>
         Command::Down => mesh::down(context).await,
         Command::Topic(command) => topics::topic(context, command).await,
         Command::Source(command) => source::source(context, command).await,
+        Command::Session(command) => session::session(context, command).await,
         Command::Set(set) => topics::set(context, set).await,
         Command::Get(get) => topics::get(context, &get).await,
         Command::Watch(watch) => topics::watch(context, &watch).await,

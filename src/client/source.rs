@@ -33,8 +33,8 @@ use super::session::Session;
 use super::states::{Followed, StatesReceiver};
 use super::{Client, ClientError, WriteReport, unexpected};
 use crate::protocol::{
-    Authority, Code, OpenSession, Page, Refusal, Request, Response, SetBatch, SetItem, SourceDetail, SourceRow, SourceState, Target,
-    TopicSpec,
+    Authority, Code, OpenSession, Page, Refusal, Request, Response, SessionDetail, SessionRow, SetBatch, SetItem, SourceDetail, SourceRow,
+    SourceState, Target, TopicSpec,
 };
 
 /// How to claim a branch.
@@ -85,6 +85,27 @@ impl Client {
     /// Ends the session for good, with all its sources. The connection stays, as a new session.
     pub async fn close_session(&self) -> Result<(), ClientError> {
         self.done(Request::SessionClose).await
+    }
+
+    /// A page of the mesh's sessions that outlive their connections, and where the next one starts.
+    pub async fn sessions(&self, page: Page) -> Result<(Vec<SessionRow>, Option<String>), ClientError> {
+        match self.request(Request::Sessions { page }).await? {
+            Response::Sessions { rows, next } => Ok((rows, next)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// One session of the mesh, with what it has claimed. Its id, or enough first digits of it, name it.
+    pub async fn session_show(&self, session: &str) -> Result<SessionDetail, ClientError> {
+        match self.request(Request::SessionShow { session: session.into() }).await? {
+            Response::SessionDetail(detail) => Ok(*detail),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Ends any session of the mesh for good, wherever its client is.
+    pub async fn end_session(&self, session: &str) -> Result<(), ClientError> {
+        self.done(Request::SessionEnd { session: session.into() }).await
     }
 
     /// Claims a branch: a topic's path, and all paths below it. While anybody has claimed it, only its active source may write there.

@@ -134,6 +134,9 @@ impl Node {
             Request::SourceClose { source } => self.source_close(now, session, source),
             Request::Sources { page } => done(self.source_rows(&page)),
             Request::SourceShow { branch } => done(self.source_detail(now, &branch)?),
+            Request::Sessions { page } => done(self.session_rows(now, &page)?),
+            Request::SessionShow { session } => done(self.session_detail(now, &session)?),
+            Request::SessionEnd { session } => self.session_end(now, &session),
             Request::Invite { .. } | Request::Renew | Request::Config | Request::Doctor | Request::Shutdown => {
                 Err(Refusal::new(Code::Unsupported, "request", "this node runs inside a program that does not serve it"))
             }

@@ -2,7 +2,8 @@
 //!
 //! A session is a standing record that its home writes. While its client is connected it lives; when the connection is lost, its client may take it up
 //! again with its secret until the reconnect timeout has passed, and then it ends for good: the record is removed, and with it all claims. A home
-//! that starts again finds its sessions' records, and counts from its start.
+//! that starts again finds its sessions' records, and counts from its start. Whoever may can end any session from any node, by removing its record
+//! under an epoch that nothing overrides.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,12 +12,21 @@ use std::{
 
 use mangrove_crdt::{
     id::{SectionId, SessionId},
+    stamp::Under,
     standing::{SessionRecord, Standing},
     time::Instant,
 };
 
 use super::{ConnectionId, Node, Now, acks::Needs, sources::Source};
-use crate::protocol::{Closed, Code, FromNode, OpenSession, OwnSource, Refusal, Response};
+use crate::protocol::{
+    self, Claimed, Closed, Code, FromNode, OpenSession, OwnSource, Page, Refusal, Response, SessionDetail, SessionRow, SessionState,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// Under which a session's record is removed by others than its home: above whatever its home writes.
+const FINAL_EPOCH: u64 = u64::MAX / 2;
 
 /// A session whose home is this node.
 #[derive(Debug)]
@@ -97,12 +107,7 @@ impl Sessions {
 impl Node {
     /// Finds the sessions that this node has had before it started.
     pub(super) fn load_sessions(&mut self, now: Now) {
-        let records = self.replica.section(SectionId::MESH).into_iter().flat_map(|mesh| mesh.standing.iter());
-        let own = records.filter_map(|(key, write)| {
-            let Some(Standing::Session(id)) = Standing::of_key(key) else { return None };
-            let record: SessionRecord = minicbor::decode(write.value.as_deref()?).ok()?;
-            (record.home == self.id()).then_some((id, record))
-        });
+        let own = self.session_records().filter(|(_, record)| record.home == self.id());
         for (id, record) in own.collect::<Vec<_>>() {
             self.sessions.restore(now, id, record);
         }
@@ -111,9 +116,13 @@ impl Node {
     }
 
     /// A record of the built-in section has changed. If it is of a session that this node had before it lost its disk, and others still know of, its
-    /// client may take it up again as after any start.
+    /// client may take it up again as after any start. If it is gone, somebody has ended the session for good.
     pub(super) fn session_changed(&mut self, now: Now, key: &[u8]) {
         let Some(standing @ Standing::Session(id)) = Standing::of_key(key) else { return };
+        let known = self.replica.section(SectionId::MESH).and_then(|mesh| mesh.standing.get(&standing.key()));
+        if known.is_none_or(|write| write.value.is_none()) {
+            return self.session_ended(now, id);
+        }
         let record = self.replica.standing::<SessionRecord>(SectionId::MESH, standing).filter(|record| record.home == self.id());
         let (Some(record), false) = (record, self.sessions.all.contains_key(&id)) else { return };
         self.sessions.restore(now, id, record);
@@ -218,6 +227,30 @@ impl Node {
         Ok((Response::Done, needs))
     }
 
+    /// Ends any session of the mesh for good: its record is removed under an epoch above all that it could be taken up under, so its node may go on
+    /// for as long as it has not heard of that, and no longer.
+    pub(super) fn session_end(&mut self, now: Now, text: &str) -> Result<(Response, Needs), Refusal> {
+        self.writable()?;
+        let (id, _) = self.find_session(text)?;
+        let under = Under { epoch: FINAL_EPOCH, rank: None };
+        let written = self.replica.put_standing_in(SectionId::MESH, Standing::Session(id), under, now.unix_ms, None);
+        self.session_ended(now, id);
+        Ok((Response::Done, Needs::disk([written])))
+    }
+
+    /// Somebody has ended a session. If it was this node's, its client is told.
+    fn session_ended(&mut self, now: Now, id: SessionId) {
+        let Some(session) = self.sessions.all.get(&id) else { return };
+        let connection = session.connection;
+        self.end_session(now, id, "it was ended from outside");
+        if let Some(connection) = connection.filter(|connection| self.connections.remove(connection).is_some()) {
+            self.acks.forget(connection);
+            let refusal = Refusal::new(Code::Closing, id.to_string(), "the session was ended for good by somebody who may");
+            self.outputs.push(super::Output::Send { session: connection, message: FromNode::Closing(refusal) });
+        }
+        self.sessions.plan();
+    }
+
     /// The connection of a session is gone.
     pub(super) fn session_lost(&mut self, now: Now, id: SessionId) {
         let Some(session) = self.sessions.all.get_mut(&id) else { return };
@@ -253,6 +286,83 @@ impl Node {
         self.sessions.all.remove(&id);
         self.sessions.lost.remove(&id);
         self.store_session(now, id)
+    }
+}
+
+// Views.
+
+impl Node {
+    fn session_records(&self) -> impl Iterator<Item = (SessionId, SessionRecord)> {
+        let records = self.replica.section(SectionId::MESH).into_iter().flat_map(|mesh| mesh.standing.iter());
+        records.filter_map(|(key, write)| {
+            let Some(Standing::Session(id)) = Standing::of_key(key) else { return None };
+            Some((id, minicbor::decode(write.value.as_deref()?).ok()?))
+        })
+    }
+
+    /// The session that a text means: its id, or the first digits of it.
+    fn find_session(&self, text: &str) -> Result<(SessionId, SessionRecord), Refusal> {
+        let digits = text.to_lowercase();
+        let mut found = self.session_records().filter(|(id, _)| digits.len() >= 4 && id.to_string().starts_with(&digits));
+        match (found.next(), found.next()) {
+            (Some(session), None) => Ok(session),
+            (None, _) => {
+                Err(Refusal::new(Code::UnknownSession, text, "no session of the mesh has this id").hint("see: mangrove session ls"))
+            }
+            (Some(one), Some(other)) => {
+                let refusal = Refusal::new(Code::UnknownSession, text, "more than one session could be meant").hint("give more digits");
+                Err(refusal.who([one.0.to_string(), other.0.to_string()]))
+            }
+        }
+    }
+
+    fn session_row(&self, now: Now, id: SessionId, record: SessionRecord, claims: u64) -> SessionRow {
+        let state = match self.sessions.all.get(&id) {
+            Some(Session { connection: Some(_), .. }) => SessionState::Connected,
+            Some(_) => SessionState::Disconnected,
+            None if self.lives(now, &record.home) => SessionState::Elsewhere,
+            None => SessionState::OutOfReach,
+        };
+        SessionRow {
+            session: id,
+            node: self.node_name(&record.home),
+            state,
+            epoch: record.epoch,
+            claims,
+            reconnect_timeout_ms: record.reconnect_timeout_ms,
+            opened_unix_ms: record.opened_ms,
+            client: record.client,
+        }
+    }
+
+    /// A page of the mesh's sessions.
+    pub(super) fn session_rows(&self, now: Now, page: &Page) -> Result<Response, Refusal> {
+        let limit = page.limit.clamp(1, protocol::PAGE_MAX) as usize;
+        let after = |id: &SessionId| page.after.as_ref().is_none_or(|after| id.to_string() > *after);
+        let records: BTreeMap<SessionId, SessionRecord> = self.session_records().filter(|(id, _)| after(id)).collect();
+        let mut claims: BTreeMap<SessionId, u64> = BTreeMap::new();
+        self.all_claims().for_each(|(_, _, claim)| *claims.entry(claim.session).or_default() += 1);
+        let more = records.len() > limit;
+        let row = |(id, record)| self.session_row(now, id, record, claims.get(&id).copied().unwrap_or(0));
+        let rows: Vec<SessionRow> = records.into_iter().take(limit).map(row).collect();
+        let next = rows.last().filter(|_| more).map(|row| row.session.to_string());
+        Ok(Response::Sessions { rows, next })
+    }
+
+    /// One session, with what it has claimed.
+    pub(super) fn session_detail(&self, now: Now, text: &str) -> Result<Response, Refusal> {
+        let (id, record) = self.find_session(text)?;
+        let own = self.all_claims().filter(|(_, _, claim)| claim.session == id);
+        let mut branches: Vec<Claimed> = own
+            .map(|(path, branch, _)| {
+                let holds = branch.holder().is_some_and(|holder| holder.session == id);
+                Claimed { branch: path.to_string(), holds }
+            })
+            .collect();
+        branches.sort_by(|one, other| one.branch.cmp(&other.branch));
+        let row = self.session_row(now, id, record, branches.len() as u64);
+        branches.truncate(protocol::ITEMS_MAX);
+        Ok(Response::SessionDetail(Box::new(SessionDetail { row, branches })))
     }
 }
 

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use mangrove::client::ClaimOptions;
-use mangrove::protocol::Code;
+use mangrove::protocol::{Closed, Code, SourceState};
 use serde_json::json;
 
 use crate::claims::{QUICK, active, claim, refused_as, standby, write_as, write_under};
-use crate::support::{World, block};
+use crate::support::{World, block, until};
 
 #[test]
 fn with_its_sources_until_it_is_too_late() {
@@ -55,4 +55,45 @@ fn with_its_sources_until_it_is_too_late() {
         let late = a.connect().await;
         refused_as(late.resume_session(session.id, &session.secret).await, Code::UnknownSession);
     });
+}
+
+#[test]
+fn and_is_seen_and_closed_from_any_node() {
+    let world = World::new();
+    let a = world.found_with("A", QUICK);
+    let b = world.join_with("B", &a, "member", QUICK);
+    a.told(&["section", "add", "plant"]);
+    a.set("plant/rpm", "0");
+    b.shows("plant/rpm", 0);
+    let (client, session, mut source) = block(async {
+        let client = a.connect().await;
+        let session = client.open_session(Some(Duration::from_secs(40))).await.expect("a session");
+        let mut source = client.claim("plant", ClaimOptions::default()).await.expect("a source");
+        active(&mut source).await;
+        (client, session, source)
+    });
+    let id = session.id.to_string();
+    until("B knows the session and its claim", || {
+        let rows = b.json(&["session", "ls"]);
+        let row = rows.as_array().and_then(|rows| rows.first()).cloned().unwrap_or_default();
+        (row["session"].as_str(), row["state"].as_str(), row["claims"].as_u64()) == (Some(&id), Some("elsewhere"), Some(1))
+    });
+    let shown = a.told(&["session", "show", &id[..6]]);
+    for word in [&id, "connected", "plant", "holds it"] {
+        assert!(shown.contains(word), "{word} is not in {shown}");
+    }
+    b.refused(&["session", "close", "ffffffffffff"]).says(1, &["[unknown-session]", "mangrove session ls"]);
+    b.told(&["session", "close", &id]);
+    block(async {
+        while source.changed().await.is_ok() {}
+        assert!(matches!(source.state(), SourceState::Closed { reason: Closed::SessionClosed, .. }), "{source:?}");
+        refused_as(client.status().await, Code::Closing);
+        let late = a.connect().await;
+        refused_as(late.resume_session(session.id, &session.secret).await, Code::UnknownSession);
+    });
+    for node in [&a, &b] {
+        until("nobody knows it", || node.json(&["session", "ls"]) == json!([]));
+    }
+    b.set("plant/rpm", "1");
+    a.shows("plant/rpm", 1);
 }

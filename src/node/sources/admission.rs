@@ -95,7 +95,7 @@ impl Node {
         format!("session {} on {}", claim.session.short(), self.node_name(&claim.record.home))
     }
 
-    pub(super) fn node_name(&self, node: &NodeId) -> String {
+    pub(in crate::node) fn node_name(&self, node: &NodeId) -> String {
         self.replica.nodes().get(node).map_or_else(|| node.short(), |record| record.name.clone())
     }
 
@@ -151,6 +151,17 @@ impl Node {
             lease_left_ms: lease_left.map(|left| left.as_millis() as u64),
             voters: self.voter_rows(now.at, section, Some(&path)),
         })))
+    }
+
+    /// All claims that this node knows, with their branches, branch by branch in order within a section.
+    pub(in crate::node) fn all_claims(&self) -> impl Iterator<Item = (&Path, &Branch, &Claim)> {
+        let branches = self.sources.fields.values().flat_map(|field| field.contest.after(None));
+        branches.flat_map(|(path, branch)| branch.claims().iter().map(move |claim| (path, branch, claim)))
+    }
+
+    /// Whether so little time has passed since another node was heard of last that it counts as living.
+    pub(in crate::node) fn lives(&self, now: Now, home: &NodeId) -> bool {
+        !self.revoked.contains(home) && now.at.since(self.heard(home)) < self.lease()
     }
 
     /// A branch of a section that a session of this node has claimed.

@@ -1,0 +1,91 @@
+//! What there is to see of sessions.
+
+use std::fmt;
+
+use mangrove_crdt::id::SessionId;
+use minicbor::{Decode, Encode};
+use serde::Serialize;
+
+use super::bounded;
+
+/// A session that outlives its connection.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct SessionRow {
+    /// Its name on the mesh.
+    #[n(0)]
+    pub session: SessionId,
+    /// The name of its node, or the first digits of its id.
+    #[n(1)]
+    pub node: String,
+    /// How it is, as far as the node asked can know.
+    #[n(2)]
+    pub state: SessionState,
+    /// How often it has been opened or taken up.
+    #[n(3)]
+    pub epoch: u64,
+    /// How many branches it has claimed, of those that the node asked knows.
+    #[n(4)]
+    pub claims: u64,
+    /// For how long after the loss of its connection it may be taken up again, in milliseconds.
+    #[n(5)]
+    pub reconnect_timeout_ms: u64,
+    /// When it was opened, in milliseconds since 1970 by its first node's clock; for people.
+    #[n(6)]
+    pub opened_unix_ms: u64,
+    /// What its client says that it is.
+    #[n(7)]
+    pub client: String,
+}
+
+/// How a session is. Only its own node knows whether its client is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(index_only)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionState {
+    /// Its client is connected to the node asked.
+    #[n(0)]
+    Connected,
+    /// The node asked has lost its client, and waits for it.
+    #[n(1)]
+    Disconnected,
+    /// It is at another node, which lives.
+    #[n(2)]
+    Elsewhere,
+    /// It is at another node, of which nothing has been heard for longer than the lease.
+    #[n(3)]
+    OutOfReach,
+}
+
+impl fmt::Display for SessionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SessionState::Connected => "connected",
+            SessionState::Disconnected => "disconnected",
+            SessionState::Elsewhere => "elsewhere",
+            SessionState::OutOfReach => "out-of-reach",
+        })
+    }
+}
+
+/// One session, as one node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct SessionDetail {
+    /// Itself.
+    #[n(0)]
+    #[serde(flatten)]
+    pub row: SessionRow,
+    /// What it has claimed, in order of the branches; at most [`super::ITEMS_MAX`].
+    #[cbor(n(1), decode_with = "bounded::list")]
+    pub branches: Vec<Claimed>,
+}
+
+/// A branch that a session has claimed.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct Claimed {
+    /// The branch.
+    #[n(0)]
+    pub branch: String,
+    /// Whether the session holds it; otherwise it waits.
+    #[n(1)]
+    pub holds: bool,
+}
