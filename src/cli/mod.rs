@@ -9,7 +9,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::client::{Client, ClientOptions, Credential};
+use crate::client::{Client, ClientError, ClientOptions, Credential};
+use crate::protocol::Page;
 
 mod args;
 mod failure;
@@ -63,6 +64,19 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         client.close().await;
     }
     result.and(flushed)
+}
+
+/// All rows of a list that comes page by page.
+async fn all_pages<T>(ask: impl AsyncFn(Page) -> Result<(Vec<T>, Option<String>), ClientError>) -> Result<Vec<T>, ClientError> {
+    let (mut rows, mut page) = (Vec::new(), Page::default());
+    loop {
+        let (found, next) = ask(page).await?;
+        rows.extend(found);
+        match next {
+            Some(after) => page = Page { after: Some(after), ..Page::default() },
+            None => return Ok(rows),
+        }
+    }
 }
 
 async fn command(context: &mut Context, command: Command) -> Result<(), Failure> {

@@ -2,23 +2,14 @@
 
 use super::args::SessionCommand;
 use super::output::{count_text, duration_text, time_text};
-use super::{Context, Failure};
-use crate::protocol::{PAGE_MAX, Page, SessionDetail, SessionRow};
+use super::{Context, Failure, all_pages};
+use crate::protocol::{SessionDetail, SessionRow};
 
 pub(super) async fn session(context: &mut Context, command: SessionCommand) -> Result<(), Failure> {
     let client = context.connect().await?;
     match command {
         SessionCommand::Ls => {
-            let mut rows: Vec<SessionRow> = Vec::new();
-            let mut page = Page::default();
-            loop {
-                let (found, next) = client.sessions(page).await?;
-                rows.extend(found);
-                match next {
-                    Some(after) => page = Page { after: Some(after), limit: PAGE_MAX },
-                    None => break,
-                }
-            }
+            let rows = all_pages(async |page| client.sessions(page).await).await?;
             context.output.listing(&rows, &["session", "node", "state", "epoch", "claims", "opened", "client"], session_cells)
         }
         SessionCommand::Show { session } => {

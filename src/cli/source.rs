@@ -8,9 +8,9 @@ use serde_json::Value;
 use super::args::{Claiming, SourceClaim, SourceCommand};
 use super::local::stop_wanted;
 use super::output::{count_text, duration_text, time_text};
-use super::{Context, Failure};
+use super::{Context, Failure, all_pages};
 use crate::client::{ClaimOptions, Client, Source};
-use crate::protocol::{Claim, PAGE_MAX, Page, SourceDetail, SourceRow, SourceState, VoterRow};
+use crate::protocol::{Claim, SourceDetail, SourceRow, SourceState, VoterRow};
 use crate::runtime::clock;
 
 pub(super) async fn source(context: &mut Context, command: SourceCommand) -> Result<(), Failure> {
@@ -18,16 +18,7 @@ pub(super) async fn source(context: &mut Context, command: SourceCommand) -> Res
     match command {
         SourceCommand::Claim(claim) => hold(context, &client, &claim).await,
         SourceCommand::Ls => {
-            let mut rows: Vec<SourceRow> = Vec::new();
-            let mut page = Page::default();
-            loop {
-                let (found, next) = client.sources(page).await?;
-                rows.extend(found);
-                match next {
-                    Some(after) => page = Page { after: Some(after), limit: PAGE_MAX },
-                    None => break,
-                }
-            }
+            let rows = all_pages(async |page| client.sources(page).await).await?;
             context.output.listing(&rows, &["branch", "section", "epoch", "holder", "waiting"], source_cells)
         }
         SourceCommand::Show { branch } => {

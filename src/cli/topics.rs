@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::args::{DisplacedCommand, Get, Set, TopicCommand, Watch};
 use super::output::{JsonArray, bytes_text, json_of, plural, raw_of, time_text};
-use super::{Context, Failure, refusal_text};
+use super::{Context, Failure, all_pages, refusal_text};
 use crate::client::{Client, ClientError, Heard};
 use crate::protocol::{Code, DisplacedRow, Event, ITEMS_MAX, PAGE_MAX, Page, TopicDetail, TopicSpec, VALUE_MAX, ValueRow};
 
@@ -341,16 +341,7 @@ pub(super) async fn displaced(context: &mut Context, command: DisplacedCommand) 
     let client = context.connect().await?;
     match command {
         DisplacedCommand::Ls { selector } => {
-            let mut rows: Vec<DisplacedRow> = Vec::new();
-            let mut page = Page::default();
-            loop {
-                let (found, next) = client.displaced(&selector, page).await?;
-                rows.extend(found);
-                match next {
-                    Some(after) => page = Page { after: Some(after), limit: PAGE_MAX },
-                    None => break,
-                }
-            }
+            let rows = all_pages(async |page| client.displaced(&selector, page).await).await?;
             context.output.listing(&rows, &["id", "path", "writer", "written", "epoch", "value", "lost to"], |row| {
                 vec![
                     row.id.clone(),

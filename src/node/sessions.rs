@@ -12,6 +12,7 @@ use std::{
 
 use mangrove_crdt::{
     id::{SectionId, SessionId},
+    section::StandingKey,
     stamp::Under,
     standing::{SessionRecord, Standing},
     time::Instant,
@@ -117,13 +118,11 @@ impl Node {
 
     /// A record of the built-in section has changed. If it is of a session that this node had before it lost its disk, and others still know of, its
     /// client may take it up again as after any start. If it is gone, somebody has ended the session for good.
-    pub(super) fn session_changed(&mut self, now: Now, key: &[u8]) {
-        let Some(standing @ Standing::Session(id)) = Standing::of_key(key) else { return };
-        let known = self.replica.section(SectionId::MESH).and_then(|mesh| mesh.standing.get(&standing.key()));
-        if known.is_none_or(|write| write.value.is_none()) {
-            return self.session_ended(now, id);
-        }
-        let record = self.replica.standing::<SessionRecord>(SectionId::MESH, standing).filter(|record| record.home == self.id());
+    pub(super) fn session_changed(&mut self, now: Now, key: &StandingKey) {
+        let Some(Standing::Session(id)) = Standing::of_key(key) else { return };
+        let write = self.replica.section(SectionId::MESH).and_then(|mesh| mesh.standing.get(key));
+        let Some(value) = write.and_then(|write| write.value.as_deref()) else { return self.session_ended(now, id) };
+        let record = minicbor::decode::<SessionRecord>(value).ok().filter(|record| record.home == self.id());
         let (Some(record), false) = (record, self.sessions.all.contains_key(&id)) else { return };
         self.sessions.restore(now, id, record);
         self.find_sources(now, Some(id));
@@ -202,13 +201,10 @@ impl Node {
             return Err(Refusal::new(Code::InvalidRequest, id.to_string(), "this connection has another session already"));
         }
         client.session = Some(id);
-        if let Some(old) = session.connection.replace(connection).filter(|old| *old != connection) {
-            self.connections.remove(&old);
-            self.acks.forget(old);
-            let refusal = Refusal::new(Code::Closing, id.to_string(), "the session was taken up on another connection");
-            self.outputs.push(super::Output::Send { session: old, message: FromNode::Closing(refusal) });
-        }
         session.record.epoch += 1;
+        if let Some(old) = session.connection.replace(connection).filter(|old| *old != connection) {
+            self.let_go(old, id, "the session was taken up on another connection");
+        }
         self.sessions.lost.remove(&id);
         let needs = self.store_session(now, id);
         self.sources_resumed(now, id);
@@ -234,7 +230,6 @@ impl Node {
         let (id, _) = self.find_session(text)?;
         let under = Under { epoch: FINAL_EPOCH, rank: None };
         let written = self.replica.put_standing_in(SectionId::MESH, Standing::Session(id), under, now.unix_ms, None);
-        self.session_ended(now, id);
         Ok((Response::Done, Needs::disk([written])))
     }
 
@@ -243,12 +238,18 @@ impl Node {
         let Some(session) = self.sessions.all.get(&id) else { return };
         let connection = session.connection;
         self.end_session(now, id, "it was ended from outside");
-        if let Some(connection) = connection.filter(|connection| self.connections.remove(connection).is_some()) {
-            self.acks.forget(connection);
-            let refusal = Refusal::new(Code::Closing, id.to_string(), "the session was ended for good by somebody who may");
-            self.outputs.push(super::Output::Send { session: connection, message: FromNode::Closing(refusal) });
+        if let Some(connection) = connection {
+            self.let_go(connection, id, "the session was ended for good by somebody who may");
         }
         self.sessions.plan();
+    }
+
+    /// A session's connection is its no more, and is told so.
+    fn let_go(&mut self, connection: ConnectionId, id: SessionId, why: &str) {
+        self.connections.remove(&connection);
+        self.acks.forget(connection);
+        let refusal = Refusal::new(Code::Closing, id.to_string(), why);
+        self.outputs.push(super::Output::Send { session: connection, message: FromNode::Closing(refusal) });
     }
 
     /// The connection of a session is gone.

@@ -341,6 +341,11 @@ impl Node {
         self.replica.members.heard_us(home).map_or(self.started.at, |heard| Instant(heard).max(self.started.at))
     }
 
+    /// Whether so little time has passed since another node was heard of last that it counts as living.
+    pub(super) fn lives(&self, now: Now, home: &NodeId) -> bool {
+        !self.revoked.contains(home) && now.at.since(self.heard(home)) < self.lease()
+    }
+
     /// How this node judges a claim at present.
     fn life(&self, now: Instant, claim: &Claim) -> Life {
         let record = &claim.record;

@@ -7,16 +7,22 @@ use mangrove::protocol::{Closed, Code, SourceState};
 use serde_json::json;
 
 use crate::claims::{QUICK, active, claim, refused_as, standby, write_as, write_under};
-use crate::support::{World, block, until};
+use crate::support::{Node, World, block, until};
 
-#[test]
-fn with_its_sources_until_it_is_too_late() {
-    let world = World::new();
+/// Two nodes that hold one section.
+fn plant(world: &World) -> (Node, Node) {
     let a = world.found_with("A", QUICK);
     let b = world.join_with("B", &a, "member", QUICK);
     a.told(&["section", "add", "plant"]);
     a.set("plant/rpm", "0");
     b.shows("plant/rpm", 0);
+    (a, b)
+}
+
+#[test]
+fn with_its_sources_until_it_is_too_late() {
+    let world = World::new();
+    let (a, b) = plant(&world);
     let hold = Some(Duration::from_secs(40));
     let of_b = block(b.connect());
 
@@ -60,11 +66,7 @@ fn with_its_sources_until_it_is_too_late() {
 #[test]
 fn and_is_seen_and_closed_from_any_node() {
     let world = World::new();
-    let a = world.found_with("A", QUICK);
-    let b = world.join_with("B", &a, "member", QUICK);
-    a.told(&["section", "add", "plant"]);
-    a.set("plant/rpm", "0");
-    b.shows("plant/rpm", 0);
+    let (a, b) = plant(&world);
     let (client, session, mut source) = block(async {
         let client = a.connect().await;
         let session = client.open_session(Some(Duration::from_secs(40))).await.expect("a session");

@@ -159,11 +159,6 @@ impl Node {
         branches.flat_map(|(path, branch)| branch.claims().iter().map(move |claim| (path, branch, claim)))
     }
 
-    /// Whether so little time has passed since another node was heard of last that it counts as living.
-    pub(in crate::node) fn lives(&self, now: Now, home: &NodeId) -> bool {
-        !self.revoked.contains(home) && now.at.since(self.heard(home)) < self.lease()
-    }
-
     /// A branch of a section that a session of this node has claimed.
     pub(in crate::node) fn own_branch_in(&self, section: SectionId) -> Option<&Path> {
         let sources = self.sessions.all.values().flat_map(|session| session.sources.values());
