@@ -69,6 +69,8 @@ pub struct Config {
     pub retention: Duration,
     /// `reconnect_timeout_ms`.
     pub reconnect_timeout: Duration,
+    /// `presume_dead_ms`.
+    pub presume_dead: Duration,
     /// `log`.
     pub log: String,
     /// `log_format`.
@@ -169,6 +171,7 @@ impl Default for Config {
             drift_ppm: 0,
             retention: Duration::ZERO,
             reconnect_timeout: Duration::ZERO,
+            presume_dead: Duration::ZERO,
             log: String::new(),
             log_format: LogFormat::Text,
             links: BTreeMap::new(),
@@ -418,6 +421,11 @@ impl Reading {
                 config.retention < config.lease * 2,
                 ["retention_ms", "lease_ms"],
                 "retention_ms is less than twice lease_ms: removals would be forgotten before others notice that a node is away",
+            ),
+            (
+                config.presume_dead < config.reconnect_timeout,
+                ["presume_dead_ms", "reconnect_timeout_ms"],
+                "presume_dead_ms is less than reconnect_timeout_ms: a session would end while its client may still come back",
             ),
             (
                 config.dial_only && !config.advertise.is_empty(),

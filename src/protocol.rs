@@ -519,7 +519,8 @@ pub enum Request {
         #[n(0)]
         reconnect_timeout_ms: Option<u64>,
     },
-    /// Take up, on this connection, a session whose connection was lost: [`Response::Session`]. A connection that still has it is closed.
+    /// Take up, on this connection, a session whose connection was lost, at whatever node that was: [`Response::Session`]. A connection that
+    /// still has it is closed, as soon as its node hears of this.
     #[n(31)]
     SessionResume {
         /// Which.
@@ -528,6 +529,10 @@ pub enum Request {
         /// Its secret.
         #[cbor(n(1), with = "minicbor::bytes")]
         secret: Vec<u8>,
+        /// The epoch that its client was told last; 0 if it does not know. The node takes it up under a greater one, so that it also beats those of which it
+        /// has not heard yet.
+        #[cbor(n(2), default)]
+        epoch: u32,
     },
     /// End the session for good, with all its claims: [`Response::Done`]. The connection stays, as a new session.
     #[n(32)]

@@ -185,6 +185,7 @@ impl Bare {
             settle: Duration::from_millis(300),
             hold_grants: Duration::from_secs(5),
             reconnect_timeout: Duration::from_secs(60),
+            presume_dead: Duration::from_secs(7 * 86_400),
             neighbours_max: 8,
             links: BTreeMap::new(),
         };

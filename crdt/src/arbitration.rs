@@ -15,10 +15,10 @@
 use std::{
     cell::OnceCell,
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
 };
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use crate::{
     id::{NodeId, SessionId},
@@ -130,8 +130,10 @@ pub struct Contest {
     branches: FxHashMap<Path, Branch>,
     /// All of them in order, from when that is asked for first: who only joins and follows never does.
     ordered: OnceCell<BTreeSet<Path>>,
-    /// The branches on which each home has claims.
-    homes: BTreeMap<NodeId, FxHashSet<Path>>,
+    /// Who has claims on which branches: homes, and their sessions. (None stands before all branches, where a look begins.)
+    claimants: BTreeSet<(NodeId, SessionId, Option<Path>)>,
+    /// How many claims each home has.
+    homes: BTreeMap<NodeId, usize>,
     claims: usize,
 }
 
@@ -180,19 +182,22 @@ impl Contest {
         self.branches.is_empty()
     }
 
-    /// The nodes that have claims here.
-    pub fn homes(&self) -> impl Iterator<Item = &NodeId> {
-        self.homes.keys()
-    }
-
     /// Whether a node has claims here.
     pub fn is_home(&self, node: &NodeId) -> bool {
         self.homes.contains_key(node)
     }
 
-    /// The branches on which a node has claims, in no order.
-    pub fn branches_of(&self, home: &NodeId) -> impl Iterator<Item = &Path> {
-        self.homes.get(home).into_iter().flatten()
+    /// The claims of a session, whatever homes they name, with their branches.
+    pub fn claims_by(&self, session: SessionId) -> impl Iterator<Item = (&Path, &Claim)> + use<'_> {
+        self.homes.keys().flat_map(move |home| self.claims_of(home, Some(session)))
+    }
+
+    /// The claims of a home's sessions, or of one of them, with their branches.
+    pub fn claims_of(&self, home: &NodeId, session: Option<SessionId>) -> impl Iterator<Item = (&Path, &Claim)> + use<'_> {
+        let (home, first) = (*home, session.unwrap_or(SessionId([0; 16])));
+        let from = self.claimants.range((home, first, None)..);
+        let own = from.take_while(move |(at, of, _)| *at == home && session.is_none_or(|session| session == *of));
+        own.filter_map(|(_, session, path)| path.as_ref().and_then(|path| Some((path, self.branches.get(path)?.claim(session)?))))
     }
 
     /// A claim was registered, changed, or went.
@@ -208,18 +213,21 @@ impl Contest {
             known.claims.reserve_exact(1);
             known.claims.insert(at, claim);
         }
-        let left = before.filter(|before| known.claims.iter().all(|claim| claim.record.home != *before));
         let bare = known.is_bare();
         self.claims = self.claims + usize::from(home.is_some()) - usize::from(before.is_some());
-        if let Some(home) = home.filter(|home| before != Some(*home)) {
-            self.homes.entry(home).or_default().insert(branch.clone());
-        }
-        if let Some(left) = left
-            && let Some(branches) = self.homes.get_mut(&left)
-        {
-            branches.remove(branch);
-            if branches.is_empty() {
-                self.homes.remove(&left);
+        if before != home {
+            if let Some(before) = before {
+                self.claimants.remove(&(before, session, Some(branch.clone())));
+                if let Entry::Occupied(mut count) = self.homes.entry(before) {
+                    *count.get_mut() -= 1;
+                    if *count.get() == 0 {
+                        count.remove();
+                    }
+                }
+            }
+            if let Some(home) = home {
+                self.claimants.insert((home, session, Some(branch.clone())));
+                *self.homes.entry(home).or_default() += 1;
             }
         }
         if bare {
@@ -389,25 +397,33 @@ mod tests {
         assert_eq!(rightful(&contest, "a", away(1)), Some(2));
         contest.set_claim(&path("a"), session(1), None);
         assert_eq!((rightful(&contest, "a", present), rightful(&contest, "a", away(2))), (Some(2), None));
-        assert_eq!(contest.homes().count(), 1);
+        assert!(contest.is_home(&NodeId([2; 32])) && !contest.is_home(&NodeId([1; 32])));
     }
 
     #[test]
-    fn a_home_is_known_by_the_branches_on_which_it_has_claims() {
+    fn claims_are_known_by_their_homes_and_sessions() {
         let mut contest = contest(&[("a", 1, 0, 1), ("a", 2, 0, 2), ("b", 1, 0, 3)]);
-        let branches = |contest: &Contest, home: u8| -> Vec<String> {
-            contest.branches_of(&NodeId([home; 32])).map(Path::to_string).collect::<BTreeSet<_>>().into_iter().collect()
+        let claims = |contest: &Contest, home: u8, of: Option<u8>| -> Vec<(String, u8)> {
+            let claims = contest.claims_of(&NodeId([home; 32]), of.map(session));
+            claims.map(|(path, claim)| (path.to_string(), claim.session.0[0])).collect()
         };
         // Session 3 has its claim at home 1, too, and moves to home 2.
         contest.set_claim(&path("b"), session(3), Some(record("b", 1, 0, 4)));
         contest.set_claim(&path("b"), session(1), None);
-        assert_eq!((branches(&contest, 1), branches(&contest, 2)), (vec!["a".into(), "b".into()], vec!["a".to_string()]));
+        assert_eq!(claims(&contest, 1, None), [("a".into(), 1), ("b".into(), 3)]);
+        assert_eq!((claims(&contest, 1, Some(3)), claims(&contest, 1, Some(2))), (vec![("b".into(), 3)], vec![]));
+        let by = |contest: &Contest, number: u8| contest.claims_by(session(number)).map(|(path, _)| path.to_string()).collect::<Vec<_>>();
+        assert_eq!((by(&contest, 2), by(&contest, 3), by(&contest, 9)), (vec!["a".to_string()], vec!["b".into()], vec![]));
         contest.set_claim(&path("b"), session(3), Some(record("b", 2, 0, 4)));
-        assert_eq!((branches(&contest, 1), branches(&contest, 2)), (vec!["a".to_string()], vec!["a".into(), "b".into()]));
+        assert_eq!(claims(&contest, 1, None), [("a".into(), 1)]);
+        assert_eq!(
+            (claims(&contest, 2, None), claims(&contest, 2, Some(3))),
+            (vec![("a".into(), 2), ("b".into(), 3)], vec![("b".into(), 3)])
+        );
         assert_eq!(contest.claims(), 3);
         contest.set_claim(&path("a"), session(1), None);
         contest.set_claim(&path("a"), session(9), None);
-        assert_eq!((contest.homes().count(), contest.claims()), (1, 2));
+        assert_eq!((contest.is_home(&NodeId([1; 32])), contest.claims()), (false, 2));
     }
 
     #[test]

@@ -412,6 +412,21 @@ impl Replica {
         self.members.iter().filter(|(node, _)| reported(node).is_some_and(covers)).count()
     }
 
+    /// Whether a write is on the disk of every other member that was heard from since then; nobody knows while none was.
+    pub fn is_everywhere(&self, written: Written, heard_since_us: u64) -> bool {
+        let mut heard =
+            self.members.iter().filter(|(_, member)| member.heard_us.is_some_and(|heard_us| heard_us >= heard_since_us)).peekable();
+        let reported = |node| self.members.reported(node, written.section);
+        (heard.peek().is_some() || self.members.count() == 0)
+            && heard.all(|(node, _)| reported(node).is_some_and(|frontiers| frontiers[written.plane].covers(written.dot)))
+    }
+
+    /// The write that stands of a standing record, also if it is a removal.
+    pub fn standing_write(&self, section: SectionId, standing: Standing) -> Option<(Written, &Write)> {
+        let write = self.sections.get(&section)?.standing.get(&standing.key())?;
+        Some((Written { section, plane: Plane::Standing, dot: write.dot }, write))
+    }
+
     /// Whether a write is on this node's disk.
     pub fn is_durable(&self, written: Written) -> bool {
         let section = self.sections.get(&written.section);

@@ -42,6 +42,13 @@ pub struct Under {
     pub rank: Option<Arc<Rank>>,
 }
 
+impl Stamp {
+    /// Under which authority it was written.
+    pub fn under(&self) -> Under {
+        Under { epoch: self.epoch, rank: self.rank.clone() }
+    }
+}
+
 /// Compares two writes by stamp, then by origin, then by number.
 pub fn newer(origins: &Origins, a: (&Stamp, DotIx), b: (&Stamp, DotIx)) -> Ordering {
     a.0.cmp(b.0).then_with(|| {

@@ -3,6 +3,8 @@
 //! A standing key is a kind byte and what names the record within its kind. A node keeps and forwards records of kinds that it does not know, so
 //! that newer nodes may add kinds.
 
+use std::sync::Arc;
+
 use minicbor::{Decode, Encode};
 
 use crate::{
@@ -10,6 +12,7 @@ use crate::{
     path::Path,
     quorum::Configuration,
     section::StandingKey,
+    stamp::{Rank, Under},
 };
 
 const KIND_NODE: u8 = 1;
@@ -91,15 +94,18 @@ impl Standing {
     }
 }
 
+/// How often a session can be taken up.
+pub const SESSION_EPOCH_MAX: u32 = i32::MAX as u32;
+
 /// A session, as its home tells the mesh of it.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct SessionRecord {
     /// The node that has its client.
     #[n(0)]
     pub home: NodeId,
-    /// How often it has been taken up: rises with each, so that the greatest stands.
+    /// How often it has been taken up, at most [`SESSION_EPOCH_MAX`]: rises with each, so that the greatest stands.
     #[n(1)]
-    pub epoch: u64,
+    pub epoch: u32,
     /// The BLAKE3 hash of its secret.
     #[n(2)]
     #[cbor(with = "minicbor::bytes")]
@@ -113,6 +119,26 @@ pub struct SessionRecord {
     /// What its client says that it is.
     #[n(5)]
     pub client: String,
+    /// Whether its home has given it up, because its client did not come back: it is presumed to have ended. Whoever has not heard of that may
+    /// still take it up, under a greater epoch; once no member can, it ends for good.
+    #[cbor(n(6), default)]
+    pub closing: bool,
+}
+
+impl SessionRecord {
+    /// Under what it is written, and all its claims: of two homes that each have taken it up the one with the greater epoch stands, and of the same
+    /// epoch the one with the greater id. So whatever an old home still writes comes to nothing. The session's epoch is the rank's priority, since the
+    /// stamp's epoch counts a section's grants.
+    pub fn under(&self) -> Under {
+        let mut home = SessionId::default();
+        home.0.copy_from_slice(&self.home.0[..16]);
+        Under { epoch: 0, rank: Some(Arc::new(Rank { priority: self.epoch.min(SESSION_EPOCH_MAX) as i32, session: home })) }
+    }
+
+    /// Under what it is removed by whoever ends the session for good: above whatever a home writes.
+    pub fn under_final() -> Under {
+        Under { epoch: 1, rank: None }
+    }
 }
 
 /// A session's wish to be the source of a branch.
@@ -203,13 +229,10 @@ pub struct Revocation {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::{
         id::{Incarnation, Origin},
         replica::Replica,
-        stamp::{Rank, Under},
     };
 
     #[test]

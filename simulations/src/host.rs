@@ -341,6 +341,7 @@ impl Host {
             settle: scenario.config.settle,
             hold_grants: scenario.config.hold,
             reconnect_timeout: scenario.config.reconnect_timeout,
+            presume_dead: scenario.config.presume_dead,
             neighbours_max: scenario.config.neighbours_max,
             links: BTreeMap::new(),
         };

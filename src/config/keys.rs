@@ -171,6 +171,13 @@ pub const KEYS: &[Key] = &[
         get: |config| json!(show_time(config.reconnect_timeout)),
     },
     Key {
+        name: "presume_dead_ms",
+        default: "\"7d\"",
+        doc: "After how long without a sign of life a node is taken for gone for good: the sessions of its clients end, if these have not gone elsewhere.",
+        set: |config, raw| raw.time(60 * SECOND, 3_660 * DAY).map(|time| config.presume_dead = time),
+        get: |config| json!(show_time(config.presume_dead)),
+    },
+    Key {
         name: "log",
         default: "\"info\"",
         doc: "What to log: error, warn, info, debug, trace or off, and for parts of the program `part=level`, separated by commas. --log goes before it.",

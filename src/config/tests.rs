@@ -19,8 +19,9 @@ fn nothing_given_is_the_defaults() {
     assert_eq!(config.hold, Hold::All);
     assert_eq!(config.neighbours_max, 8);
     assert_eq!(config.drift_ppm, 500);
-    let times = [config.pulse, config.lease, config.settle, config.hold_grants, config.retention, config.reconnect_timeout];
-    assert_eq!(times.map(|time| time.as_millis()), [1_000, 5_000, 300, 5_000, 604_800_000, 60_000]);
+    let times =
+        [config.pulse, config.lease, config.settle, config.hold_grants, config.retention, config.reconnect_timeout, config.presume_dead];
+    assert_eq!(times.map(|time| time.as_millis()), [1_000, 5_000, 300, 5_000, 604_800_000, 60_000, 604_800_000]);
     assert_eq!((config.log.as_str(), config.log_format), ("info", LogFormat::Text));
     assert_eq!(config.disk_max_bytes, 0);
 }
@@ -43,6 +44,7 @@ hold_ms = 0
 drift_ppm = 1000
 retention_ms = "1d"
 reconnect_timeout_ms = "2min"
+presume_dead_ms = "2d"
 log = "warn,mangrove=debug"
 log_format = "json"
 [link.cellar]
@@ -59,15 +61,16 @@ metered = true
     assert_eq!(config.neighbours_max, 3);
     assert_eq!(config.hold, Hold::Sections(vec!["plant/north".into(), "plant/south".into()]));
     assert_eq!(config.disk_max_bytes, 1 << 30);
-    let times = [config.pulse, config.lease, config.settle, config.hold_grants, config.retention, config.reconnect_timeout];
-    assert_eq!(times.map(|time| time.as_millis()), [500, 2_000, 100, 0, 86_400_000, 120_000]);
+    let times =
+        [config.pulse, config.lease, config.settle, config.hold_grants, config.retention, config.reconnect_timeout, config.presume_dead];
+    assert_eq!(times.map(|time| time.as_millis()), [500, 2_000, 100, 0, 86_400_000, 120_000, 172_800_000]);
     assert_eq!(config.drift_ppm, 1_000);
     assert_eq!((config.log.as_str(), config.log_format), ("warn,mangrove=debug", LogFormat::Json));
     let link = |name: &str| config.links[name];
     assert_eq!(link("cellar"), Link { rate_max_bytes_per_s: 64 << 10, metered: true });
     assert_eq!(link("node.with.dots"), Link { rate_max_bytes_per_s: 0, metered: true });
     for key in KEYS {
-        assert!(matches!(config.origin(key.name), Origin::File(_, 2..=18)), "{} came from {}", key.name, config.origin(key.name));
+        assert!(matches!(config.origin(key.name), Origin::File(_, 2..=19)), "{} came from {}", key.name, config.origin(key.name));
     }
 }
 

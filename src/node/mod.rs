@@ -105,6 +105,8 @@ pub struct NodeConfig {
     pub hold_grants: Duration,
     /// For how long after that it may be taken up again, at most, and unless its client asks for less.
     pub reconnect_timeout: Duration,
+    /// After how long without a sign of life a node is taken for gone for good, and its sessions end.
+    pub presume_dead: Duration,
     /// Up to how many neighbours everyone is linked to everyone.
     pub neighbours_max: usize,
     /// How links are used, by the name or id of the node at the other end; `*` for all others.
@@ -123,7 +125,7 @@ pub enum Hold {
 /// A deadline of the node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Timer {
-    /// When to forget what is stable, and to file what was displaced.
+    /// When to forget what is stable, to file what was displaced, and to end what nobody can take up any more.
     Forget,
     /// When to store what nobody waits for.
     Store,
@@ -137,6 +139,9 @@ pub enum Timer {
 
 /// How often to look for what can be forgotten, and what was displaced has a turn.
 const FORGET_EVERY: Duration = Duration::from_secs(1);
+
+/// How often to look for sessions whose home is gone for good.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
 
 /// How long changes may gather that nobody waits for, before they are stored: at least this, and longer after a large batch, so that
 /// what is overwritten often does not keep the store busy for nothing. A peer may wait for it, with a write at `mesh(k)`, so not for very long.
@@ -185,6 +190,7 @@ pub struct Node {
     /// How often sections had been taken up or given up when what hangs on them was looked at last.
     turnover: u64,
     forget_due: Instant,
+    tidy_due: Instant,
     /// When the choice of neighbours was made last, and is to be made next.
     redialled: Instant,
     redial_due: Instant,
@@ -234,6 +240,7 @@ impl Node {
             leaving: None,
             turnover: 0,
             forget_due: now.at.after(FORGET_EVERY),
+            tidy_due: now.at.after(TIDY_EVERY),
             redialled: now.at,
             redial_due: now.at,
             updates: 0,
@@ -321,7 +328,7 @@ impl Node {
         let mesh = self.mesh.poll_timeout().map(|(due, timer)| (due, Timer::Mesh(timer)));
         let sources =
             [self.sessions.due(), self.sources.due(), self.quorums.due()].into_iter().flatten().min().map(|due| (due, Timer::Sources));
-        let own = [Some((self.forget_due, Timer::Forget)), Some((self.redial_due, Timer::Redial)), sources, store, mesh];
+        let own = [Some((self.forget_due.min(self.tidy_due), Timer::Forget)), Some((self.redial_due, Timer::Redial)), sources, store, mesh];
         own.into_iter().flatten().min()
     }
 
@@ -381,6 +388,11 @@ impl Node {
             let retentions: BTreeMap<SectionId, u64> = self.replica.held().map(|section| (section, retention(section))).collect();
             self.replica.forget(now.at.0, |section| retentions.get(&section).copied().unwrap_or(0));
             self.replica.file_displaced(now.unix_ms);
+            self.end_presumed_sessions(now);
+        }
+        if now.at >= self.tidy_due {
+            self.tidy_due = now.at.after(TIDY_EVERY);
+            self.end_deserted_sessions(now);
         }
         if now.at >= self.redial_due {
             self.redial(now);

@@ -128,7 +128,7 @@ impl Node {
             }
             Request::DisplacedRestore { id } => self.restore(now, session, &id),
             Request::SessionOpen { reconnect_timeout_ms } => self.session_open(now, session, reconnect_timeout_ms),
-            Request::SessionResume { id, secret } => self.session_resume(now, session, id, &secret),
+            Request::SessionResume { id, secret, epoch } => self.session_resume(now, session, id, &secret, epoch),
             Request::SessionClose => self.session_close(now, session),
             Request::SourceClaim { branch, priority, wait, hold_ms } => self.source_claim(now, session, &branch, priority, wait, hold_ms),
             Request::SourceClose { source } => self.source_close(now, session, source),

@@ -1,9 +1,11 @@
-//! Sessions that outlive their connection: opened for the mesh, lost, taken up again, ended.
+//! Sessions that outlive their connection and their node: opened for the mesh, lost, taken up again anywhere, ended.
 //!
-//! A session is a standing record that its home writes. While its client is connected it lives; when the connection is lost, its client may take it up
-//! again with its secret until the reconnect timeout has passed, and then it ends for good: the record is removed, and with it all claims. A home
-//! that starts again finds its sessions' records, and counts from its start. Whoever may can end any session from any node, by removing its record
-//! under an epoch that nothing overrides.
+//! A session is a standing record that its *home* writes, the node that has its client. When the connection is lost, its client may take it up again with
+//! its secret, at its home or at any other node that knows the record: that node becomes its home, under a greater *epoch*, and takes over its claims.
+//! Of two homes the one with the greater (epoch, node) stands, everywhere: the record and the claims are written under it, so what an old home still
+//! writes comes to nothing, and as soon as it hears of the new one it lets go of its client and its sources.
+//!
+//! How a session ends is in `endings`; what there is to see of sessions is in `views`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,23 +13,23 @@ use std::{
 };
 
 use mangrove_crdt::{
-    id::{SectionId, SessionId},
+    id::{NodeId, SectionId, SessionId},
     section::StandingKey,
     stamp::Under,
-    standing::{SessionRecord, Standing},
+    standing::{SESSION_EPOCH_MAX, SessionRecord, Standing},
     time::Instant,
 };
 
 use super::{ConnectionId, Node, Now, acks::Needs, sources::Source};
-use crate::protocol::{
-    self, Claimed, Closed, Code, FromNode, OpenSession, OwnSource, Page, Refusal, Response, SessionDetail, SessionRow, SessionState,
-};
+use crate::protocol::{Closed, Code, FromNode, OpenSession, OwnSource, Refusal, Response};
 
+mod endings;
 #[cfg(test)]
 mod tests;
+mod views;
 
-/// Under which a session's record is removed by others than its home: above whatever its home writes.
-const FINAL_EPOCH: u64 = u64::MAX / 2;
+/// How far the epoch that a client has been told may be ahead of what a node knows of its session: more often it can hardly have moved meanwhile.
+const EPOCH_AHEAD_MAX: u32 = 1_000_000;
 
 /// A session whose home is this node.
 #[derive(Debug)]
@@ -67,6 +69,10 @@ pub struct Sessions {
     /// By id.
     pub all: BTreeMap<SessionId, Session>,
     lost: BTreeSet<SessionId>,
+    /// Those that this node has given up, until nobody can take them up any more.
+    closing: BTreeSet<SessionId>,
+    /// Nodes that are gone for good but were homes, and since when this node knows.
+    deserted: BTreeMap<NodeId, Instant>,
     due: Option<Instant>,
 }
 
@@ -110,22 +116,52 @@ impl Node {
     pub(super) fn load_sessions(&mut self, now: Now) {
         let own = self.session_records().filter(|(_, record)| record.home == self.id());
         for (id, record) in own.collect::<Vec<_>>() {
-            self.sessions.restore(now, id, record);
+            self.found_session(now, id, record);
         }
         self.load_sources(now);
         self.sessions.plan();
     }
 
+    /// A session of this node that it does not have: its client may take it up, unless its time was over.
+    fn found_session(&mut self, now: Now, id: SessionId, record: SessionRecord) {
+        if record.closing {
+            self.sessions.closing.insert(id);
+        } else {
+            self.sessions.restore(now, id, record);
+        }
+    }
+
     /// A record of the built-in section has changed. If it is of a session that this node had before it lost its disk, and others still know of, its
-    /// client may take it up again as after any start. If it is gone, somebody has ended the session for good.
+    /// client may take it up again as after any start. If it names another home, that one has the session now. If it is gone, somebody has ended the
+    /// session for good.
     pub(super) fn session_changed(&mut self, now: Now, key: &StandingKey) {
         let Some(Standing::Session(id)) = Standing::of_key(key) else { return };
         let write = self.replica.section(SectionId::MESH).and_then(|mesh| mesh.standing.get(key));
         let Some(value) = write.and_then(|write| write.value.as_deref()) else { return self.session_ended(now, id) };
-        let record = minicbor::decode::<SessionRecord>(value).ok().filter(|record| record.home == self.id());
-        let (Some(record), false) = (record, self.sessions.all.contains_key(&id)) else { return };
-        self.sessions.restore(now, id, record);
-        self.find_sources(now, Some(id));
+        let Ok(record) = minicbor::decode::<SessionRecord>(value) else { return };
+        if record.home != self.id() {
+            self.session_moved(now, id, &record);
+        } else if let Some(known) = self.sessions.all.get_mut(&id) {
+            // Where the disk has forgotten how often it was taken up.
+            known.record.epoch = known.record.epoch.max(record.epoch);
+        } else if !self.sessions.closing.contains(&id) {
+            self.found_session(now, id, record);
+            self.find_sources(now, Some(id));
+            self.sessions.plan();
+        }
+    }
+
+    /// Another node has a session now: if this one had it, it lets go of it.
+    fn session_moved(&mut self, now: Now, id: SessionId, record: &SessionRecord) {
+        self.sessions.closing.remove(&id);
+        self.sessions.lost.remove(&id);
+        let Some(session) = self.sessions.all.remove(&id) else { return };
+        let home = self.node_name(&record.home);
+        tracing::info!(session = %id.short(), home, epoch = record.epoch, "a session was taken up at another node");
+        self.sources_moved(now, id, session.sources.into_values(), &record.home);
+        if let Some(connection) = session.connection {
+            self.let_go(connection, id, &format!("the session was taken up at {home}"));
+        }
         self.sessions.plan();
     }
 
@@ -163,6 +199,7 @@ impl Node {
             reconnect_timeout_ms: self.config.reconnect_timeout.as_millis() as u64,
             opened_ms: now.unix_ms,
             client: client.client.clone(),
+            closing: false,
         };
         self.sessions.all.insert(id, Session::new(now, record, Some(connection)));
         self.store_session(now, id);
@@ -170,8 +207,14 @@ impl Node {
     }
 
     fn store_session(&mut self, now: Now, id: SessionId) -> Needs {
-        let record = self.sessions.all.get(&id).map(|session| minicbor::to_vec(&session.record).expect("encoding to memory"));
-        Needs::disk([self.replica.put_standing(Standing::Session(id), now.unix_ms, record)])
+        let Some(session) = self.sessions.all.get(&id) else { return Needs::default() };
+        let record = session.record.clone();
+        self.put_session(now, id, record.under(), Some(&record))
+    }
+
+    fn put_session(&mut self, now: Now, id: SessionId, under: Under, record: Option<&SessionRecord>) -> Needs {
+        let value = record.map(|record| minicbor::to_vec(record).expect("encoding to memory"));
+        Needs::disk([self.replica.put_standing_in(SectionId::MESH, Standing::Session(id), under, now.unix_ms, value)])
     }
 
     fn session_response(&self, id: SessionId, secret: Vec<u8>) -> Response {
@@ -181,67 +224,55 @@ impl Node {
             branch: source.branch.to_string(),
             state: source.told.clone(),
         });
-        let reconnect_timeout_ms = session.map_or(0, |session| session.record.reconnect_timeout_ms);
-        Response::Session(Box::new(OpenSession { id, secret, reconnect_timeout_ms, sources: sources.collect() }))
+        let (reconnect_timeout_ms, epoch) = session.map_or((0, 0), |session| (session.record.reconnect_timeout_ms, session.record.epoch));
+        Response::Session(Box::new(OpenSession { id, secret, reconnect_timeout_ms, sources: sources.collect(), epoch }))
     }
 
+    /// The record of a session, wherever it is, for whoever has its secret.
+    fn proven(&self, id: SessionId, secret: &[u8]) -> Result<SessionRecord, Refusal> {
+        let own = self.sessions.all.get(&id).map(|session| session.record.clone());
+        let record = own.or_else(|| self.replica.standing(SectionId::MESH, Standing::Session(id)));
+        let proven = record.filter(|record: &SessionRecord| blake3::hash(secret) == blake3::Hash::from_bytes(record.secret));
+        proven.filter(|record| !record.closing).ok_or_else(|| unknown(id))
+    }
+
+    /// Takes a session up, from a connection that was lost or from another home.
     pub(super) fn session_resume(
         &mut self,
         now: Now,
         connection: ConnectionId,
         id: SessionId,
         secret: &[u8],
+        seen: u32,
     ) -> Result<(Response, Needs), Refusal> {
         self.writable()?;
-        let known =
-            self.sessions.all.get_mut(&id).filter(|session| blake3::hash(secret) == blake3::Hash::from_bytes(session.record.secret));
-        let session = known.ok_or_else(|| unknown(id))?;
+        let mut record = self.proven(id, secret)?;
+        if seen > record.epoch.saturating_add(EPOCH_AHEAD_MAX) || seen >= SESSION_EPOCH_MAX {
+            let why = format!("its epoch here is {}, and cannot have come to {seen}", record.epoch);
+            return Err(Refusal::new(Code::InvalidRequest, id.to_string(), why));
+        }
         let client = self.connections.get_mut(&connection).ok_or_else(super::requests::closing)?;
         if client.session.is_some_and(|other| other != id) {
             return Err(Refusal::new(Code::InvalidRequest, id.to_string(), "this connection has another session already"));
         }
         client.session = Some(id);
-        session.record.epoch += 1;
+        let before = record.home;
+        (record.home, record.epoch) = (self.id(), record.epoch.max(seen).min(SESSION_EPOCH_MAX - 1) + 1);
+        let moves = !self.sessions.all.contains_key(&id);
+        let session = self.sessions.all.entry(id).or_insert_with(|| Session::new(now, record.clone(), None));
+        session.record = record;
         if let Some(old) = session.connection.replace(connection).filter(|old| *old != connection) {
             self.let_go(old, id, "the session was taken up on another connection");
         }
         self.sessions.lost.remove(&id);
         let needs = self.store_session(now, id);
+        if moves {
+            tracing::info!(session = %id.short(), from = self.node_name(&before), "a session has come from another node");
+            self.take_over_sources(now, id);
+        }
         self.sources_resumed(now, id);
         self.sessions.plan();
         Ok((self.session_response(id, Vec::new()), needs))
-    }
-
-    /// Ends the session of a connection by its client's wish; the connection stays, and may open another.
-    pub(super) fn session_close(&mut self, now: Now, connection: ConnectionId) -> Result<(Response, Needs), Refusal> {
-        let client = self.connections.get_mut(&connection).ok_or_else(super::requests::closing)?;
-        client.entropy = blake3::derive_key("mangrove session next v1", &client.entropy);
-        let mut needs = Needs::default();
-        if let Some(id) = client.session.take() {
-            needs = self.end_session(now, id, "the client has ended its session");
-        }
-        Ok((Response::Done, needs))
-    }
-
-    /// Ends any session of the mesh for good: its record is removed under an epoch above all that it could be taken up under, so its node may go on
-    /// for as long as it has not heard of that, and no longer.
-    pub(super) fn session_end(&mut self, now: Now, text: &str) -> Result<(Response, Needs), Refusal> {
-        self.writable()?;
-        let (id, _) = self.find_session(text)?;
-        let under = Under { epoch: FINAL_EPOCH, rank: None };
-        let written = self.replica.put_standing_in(SectionId::MESH, Standing::Session(id), under, now.unix_ms, None);
-        Ok((Response::Done, Needs::disk([written])))
-    }
-
-    /// Somebody has ended a session. If it was this node's, its client is told.
-    fn session_ended(&mut self, now: Now, id: SessionId) {
-        let Some(session) = self.sessions.all.get(&id) else { return };
-        let connection = session.connection;
-        self.end_session(now, id, "it was ended from outside");
-        if let Some(connection) = connection {
-            self.let_go(connection, id, "the session was ended for good by somebody who may");
-        }
-        self.sessions.plan();
     }
 
     /// A session's connection is its no more, and is told so.
@@ -270,104 +301,16 @@ impl Node {
             let Some(session) = self.sessions.all.get(&id) else { continue };
             let away = now.at.since(session.lost_at);
             if away >= Duration::from_millis(session.record.reconnect_timeout_ms) {
-                self.end_session(now, id, "its client has not come back in time");
+                self.give_up_session(now, id);
             } else {
                 self.sources_lost(now, id, away);
             }
         }
         self.sessions.plan();
     }
-
-    fn end_session(&mut self, now: Now, id: SessionId, why: &str) -> Needs {
-        tracing::info!(session = %id.short(), why, "a session has ended");
-        let numbers: Vec<u32> = self.sessions.all.get(&id).into_iter().flat_map(|session| session.sources.keys().copied()).collect();
-        for number in numbers {
-            self.close_source(now, id, number, Closed::SessionClosed, why);
-        }
-        self.sessions.all.remove(&id);
-        self.sessions.lost.remove(&id);
-        self.store_session(now, id)
-    }
-}
-
-// Views.
-
-impl Node {
-    fn session_records(&self) -> impl Iterator<Item = (SessionId, SessionRecord)> {
-        let records = self.replica.section(SectionId::MESH).into_iter().flat_map(|mesh| mesh.standing.iter());
-        records.filter_map(|(key, write)| {
-            let Some(Standing::Session(id)) = Standing::of_key(key) else { return None };
-            Some((id, minicbor::decode(write.value.as_deref()?).ok()?))
-        })
-    }
-
-    /// The session that a text means: its id, or the first digits of it.
-    fn find_session(&self, text: &str) -> Result<(SessionId, SessionRecord), Refusal> {
-        let digits = text.to_lowercase();
-        let mut found = self.session_records().filter(|(id, _)| digits.len() >= 4 && id.to_string().starts_with(&digits));
-        match (found.next(), found.next()) {
-            (Some(session), None) => Ok(session),
-            (None, _) => {
-                Err(Refusal::new(Code::UnknownSession, text, "no session of the mesh has this id").hint("see: mangrove session ls"))
-            }
-            (Some(one), Some(other)) => {
-                let refusal = Refusal::new(Code::UnknownSession, text, "more than one session could be meant").hint("give more digits");
-                Err(refusal.who([one.0.to_string(), other.0.to_string()]))
-            }
-        }
-    }
-
-    fn session_row(&self, now: Now, id: SessionId, record: SessionRecord, claims: u64) -> SessionRow {
-        let state = match self.sessions.all.get(&id) {
-            Some(Session { connection: Some(_), .. }) => SessionState::Connected,
-            Some(_) => SessionState::Disconnected,
-            None if self.lives(now, &record.home) => SessionState::Elsewhere,
-            None => SessionState::OutOfReach,
-        };
-        SessionRow {
-            session: id,
-            node: self.node_name(&record.home),
-            state,
-            epoch: record.epoch,
-            claims,
-            reconnect_timeout_ms: record.reconnect_timeout_ms,
-            opened_unix_ms: record.opened_ms,
-            client: record.client,
-        }
-    }
-
-    /// A page of the mesh's sessions.
-    pub(super) fn session_rows(&self, now: Now, page: &Page) -> Result<Response, Refusal> {
-        let limit = page.limit.clamp(1, protocol::PAGE_MAX) as usize;
-        let after = |id: &SessionId| page.after.as_ref().is_none_or(|after| id.to_string() > *after);
-        let records: BTreeMap<SessionId, SessionRecord> = self.session_records().filter(|(id, _)| after(id)).collect();
-        let mut claims: BTreeMap<SessionId, u64> = BTreeMap::new();
-        self.all_claims().for_each(|(_, _, claim)| *claims.entry(claim.session).or_default() += 1);
-        let more = records.len() > limit;
-        let row = |(id, record)| self.session_row(now, id, record, claims.get(&id).copied().unwrap_or(0));
-        let rows: Vec<SessionRow> = records.into_iter().take(limit).map(row).collect();
-        let next = rows.last().filter(|_| more).map(|row| row.session.to_string());
-        Ok(Response::Sessions { rows, next })
-    }
-
-    /// One session, with what it has claimed.
-    pub(super) fn session_detail(&self, now: Now, text: &str) -> Result<Response, Refusal> {
-        let (id, record) = self.find_session(text)?;
-        let own = self.all_claims().filter(|(_, _, claim)| claim.session == id);
-        let mut branches: Vec<Claimed> = own
-            .map(|(path, branch, _)| {
-                let holds = branch.holder().is_some_and(|holder| holder.session == id);
-                Claimed { branch: path.to_string(), holds }
-            })
-            .collect();
-        branches.sort_by(|one, other| one.branch.cmp(&other.branch));
-        let row = self.session_row(now, id, record, branches.len() as u64);
-        branches.truncate(protocol::ITEMS_MAX);
-        Ok(Response::SessionDetail(Box::new(SessionDetail { row, branches })))
-    }
 }
 
 fn unknown(id: SessionId) -> Refusal {
     Refusal::new(Code::UnknownSession, id.to_string(), "this node has no such session, or the secret is another's")
-        .hint("it has ended, or its home is another node: open a new one")
+        .hint("it has ended, or this node has not heard of it yet: try another node, or open a new session")
 }

@@ -26,7 +26,7 @@ use mangrove_crdt::{
     sabotage::{Sabotage, is},
     section::StandingKey,
     stamp::Under,
-    standing::{BranchHash, ClaimRecord, GrantRecord, Standing},
+    standing::{BranchHash, ClaimRecord, GrantRecord, SessionRecord, Standing},
     time::Instant,
 };
 
@@ -148,13 +148,14 @@ impl Sources {
         self.fields.get(&section)?.contest.branch(branch)
     }
 
-    /// The claims of a home's sessions.
-    fn claims_of<'a>(&'a self, home: &'a NodeId) -> impl Iterator<Item = (SectionId, &'a Path, &'a Claim)> {
-        self.fields.iter().flat_map(move |(section, field)| {
-            let branches = field.contest.branches_of(home).filter_map(|path| Some((path, field.contest.branch(path)?)));
-            let claims = branches.flat_map(|(path, branch)| branch.claims().iter().map(move |claim| (path, claim)));
-            claims.filter(|(_, claim)| claim.record.home == *home).map(|(path, claim)| (*section, path, claim))
-        })
+    /// The claims of a home's sessions, or of one of them.
+    fn claims_of(&self, home: NodeId, session: Option<SessionId>) -> impl Iterator<Item = (SectionId, &Path, &Claim)> {
+        let claims = move |(section, field): (&SectionId, _)| {
+            let field: &Field = field;
+            let section = *section;
+            field.contest.claims_of(&home, session).map(move |(path, claim)| (section, path, claim))
+        };
+        self.fields.iter().flat_map(claims)
     }
 }
 
@@ -177,9 +178,7 @@ impl Node {
     /// Finds the claims of this node's sessions, or of one of them, that it does not know as their sources: after a start, or since others have kept
     /// them for it.
     pub(super) fn find_sources(&mut self, now: Now, of: Option<SessionId>) {
-        let own = self.id();
-        let ours = self.sources.claims_of(&own).filter(|(_, _, claim)| of.is_none_or(|of| of == claim.session));
-        let ours = ours.map(|(section, branch, claim)| (section, branch.clone(), claim.clone()));
+        let ours = self.sources.claims_of(self.id(), of).map(|(section, branch, claim)| (section, branch.clone(), claim.clone()));
         for (section, branch, claim) in ours.collect::<Vec<_>>() {
             self.find_source(now, section, &branch, &claim);
         }
@@ -204,12 +203,18 @@ impl Node {
         }
     }
 
-    /// A claim whose session this node does not have, though it is its home: it has ended.
+    /// A claim whose session this node does not have, though it is its home: its session has ended, or was taken up elsewhere without it.
     fn drop_orphan(&mut self, now: Now, section: SectionId, branch: &Path, session: SessionId) {
-        if !self.sessions.all.contains_key(&session) {
-            self.release(now, section, branch, session);
-            self.put_claim(now, section, branch, session, None);
+        let own = self.id();
+        let Some(known) = self.sources.branch(section, branch) else { return };
+        if self.sessions.all.contains_key(&session) || known.claim(&session).is_none_or(|claim| claim.record.home != own) {
+            return;
         }
+        // What its new home holds by it is not this node's to release.
+        if known.grant.as_ref().is_some_and(|grant| grant.holder == Some((session, own))) {
+            self.release(now, section, branch, session);
+        }
+        self.put_claim(now, section, branch, session, None);
     }
 
     fn sections_with_sources(&self) -> impl Iterator<Item = SectionId> {
@@ -256,28 +261,30 @@ impl Node {
                 let before = ours.then(|| field.contest.branch(&branch)?.claim(&session).map(|claim| claim.record.number)).flatten();
                 let of_branch = |source: &Source| source.section == section && source.branch == branch;
                 let source = |number: &u32| self.sessions.all.get(&session)?.sources.get(number);
-                let known = before.filter(|number| source(number).is_some_and(of_branch));
-                let mut renumbered = None;
+                let known = before.and_then(|number| Some((number, source(&number).filter(|source| of_branch(source))?.away)));
+                let (own, mut mended, mut stray) = (self.id(), None, false);
                 match (known, &mut record) {
-                    (Some(number), Some(record)) if record.number != number => {
-                        record.number = number;
-                        renumbered = Some(record.clone());
+                    (Some((number, away)), Some(record)) if (record.number, record.home) != (number, own) => {
+                        (record.number, record.home, record.away) = (number, own, away);
+                        mended = Some(record.clone());
                     }
-                    (Some(number), None) => {
+                    // Its client was told of its sources without this one when it came here.
+                    (None, Some(record)) if ours && record.home != own => stray = true,
+                    (Some((number, _)), None) => {
                         let why = "it was given up in a run that this node's disk has forgotten";
                         self.end_source(session, number, Closed::Released, why);
                     }
                     _ => {}
                 }
                 let field = self.sources.fields.entry(section).or_default();
-                let home = record.as_ref().map(|record| record.home).filter(|home| *home != self.replica.own().node);
+                let home = record.as_ref().map(|record| record.home).filter(|home| *home != own);
                 field.contest.set_claim(&branch, session, record);
                 if let Some(home) = home {
                     // When it was heard of is looked at then.
                     self.sources.homes.entry(home).or_insert(Home { due: now.at, heard: now.at, next: Duration::ZERO });
                 }
-                if let Some(record) = renumbered {
-                    self.put_claim(now, section, &branch, session, Some(&record));
+                if mended.is_some() || stray {
+                    self.put_claim(now, section, &branch, session, mended.as_ref());
                 }
                 Some(branch)
             }
@@ -337,7 +344,7 @@ impl Node {
     }
 
     /// When a member was heard of last; at this node's start, if not since.
-    fn heard(&self, home: &NodeId) -> Instant {
+    pub(super) fn heard(&self, home: &NodeId) -> Instant {
         self.replica.members.heard_us(home).map_or(self.started.at, |heard| Instant(heard).max(self.started.at))
     }
 
@@ -349,15 +356,20 @@ impl Node {
     /// How this node judges a claim at present.
     fn life(&self, now: Instant, claim: &Claim) -> Life {
         let record = &claim.record;
-        if record.home == self.id() {
-            return match self.sessions.all.get(&claim.session) {
-                None => Life::Presumed,
-                Some(_) if record.away => Life::Away,
-                Some(_) => Life::Present,
-            };
+        let mut home = record.home;
+        if home == self.id() {
+            match self.sessions.all.get(&claim.session) {
+                Some(_) if record.away => return Life::Away,
+                Some(_) => return Life::Present,
+                // Its session has moved, and the claim is about to.
+                None => match self.replica.standing::<SessionRecord>(SectionId::MESH, Standing::Session(claim.session)) {
+                    Some(moved) if moved.home != home => home = moved.home,
+                    _ => return Life::Presumed,
+                },
+            }
         }
-        let silence = if is(Sabotage::NoSuccession) { Duration::ZERO } else { now.since(self.heard(&record.home)) };
-        if self.revoked.contains(&record.home) || silence >= self.presumed_after(record) {
+        let silence = if is(Sabotage::NoSuccession) { Duration::ZERO } else { now.since(self.heard(&home)) };
+        if self.revoked.contains(&home) || silence >= self.presumed_after(record) {
             Life::Presumed
         } else if record.away || silence >= self.away_after(record) {
             Life::Away
@@ -601,11 +613,11 @@ impl Node {
             for (section, branch) in self.concerned(&home) {
                 self.judge(now, section, &branch);
             }
-            if self.sources.claims_of(&home).next().is_none() {
+            if self.sources.claims_of(home, None).next().is_none() {
                 self.sources.homes.remove(&home);
                 return;
             }
-            let claims = self.sources.claims_of(&home).map(|(_, _, claim)| &claim.record);
+            let claims = self.sources.claims_of(home, None).map(|(_, _, claim)| &claim.record);
             let steps = claims.flat_map(|record| [self.away_after(record), self.presumed_after(record)]);
             next = steps.filter(|step| *step > silence).chain((silence < lease).then_some(lease)).min().unwrap_or(Duration::MAX);
         }
@@ -617,17 +629,23 @@ impl Node {
     /// What is to be judged when another home falls silent, or is heard again.
     fn concerned(&self, home: &NodeId) -> BTreeSet<(SectionId, Path)> {
         let own = self.id();
-        let of =
-            |contest: &Contest| -> Vec<Path> { contest.branches_of(home).flat_map(|branch| contest.concerned(branch, &own)).collect() };
+        let of = |contest: &Contest| -> Vec<Path> {
+            contest.claims_of(home, None).flat_map(|(branch, _)| contest.concerned(branch, &own)).collect()
+        };
         self.sources.fields.iter().flat_map(|(section, field)| of(&field.contest).into_iter().map(|branch| (*section, branch))).collect()
     }
 
     // Writing.
 
+    /// Writes a claim, or removes it, under its session's own authority: only its newest home has a say. Of a session that this node does not have, under what the claim stands.
     fn put_claim(&mut self, now: Now, section: SectionId, branch: &Path, session: SessionId, record: Option<&ClaimRecord>) {
         let key = Standing::Claim(BranchHash::of(branch), session);
         let value = record.map(|record| minicbor::to_vec(record).expect("encoding to memory"));
-        self.replica.put_standing_in(section, key, Under::default(), now.unix_ms, value);
+        let under = match self.sessions.all.get(&session) {
+            Some(home) => home.record.under(),
+            None => self.replica.standing_write(section, key).map_or_else(Under::default, |(_, write)| write.stamp.under()),
+        };
+        self.replica.put_standing_in(section, key, under, now.unix_ms, value);
     }
 
     fn put_grant(

@@ -54,6 +54,7 @@ fn started(number: u8, replica: Replica, ms: u64) -> Node {
         settle: Duration::from_millis(300),
         hold_grants: Duration::from_secs(5),
         reconnect_timeout: Duration::from_secs(60),
+        presume_dead: Duration::from_secs(1_000),
         neighbours_max: 8,
         links: BTreeMap::new(),
     };

@@ -22,7 +22,7 @@ pub struct SessionRow {
     pub state: SessionState,
     /// How often it has been opened or taken up.
     #[n(3)]
-    pub epoch: u64,
+    pub epoch: u32,
     /// How many branches it has claimed, of those that the node asked knows.
     #[n(4)]
     pub claims: u64,
@@ -54,6 +54,10 @@ pub enum SessionState {
     /// It is at another node, of which nothing has been heard for longer than the lease.
     #[n(3)]
     OutOfReach,
+    /// Its client has not come back to its node in time, or its node has been out of reach for as long: its claims count no more. It may yet have been taken up where
+    /// nobody has heard of that.
+    #[n(4)]
+    PresumedClosed,
 }
 
 impl fmt::Display for SessionState {
@@ -63,6 +67,7 @@ impl fmt::Display for SessionState {
             SessionState::Disconnected => "disconnected",
             SessionState::Elsewhere => "elsewhere",
             SessionState::OutOfReach => "out-of-reach",
+            SessionState::PresumedClosed => "presumed-closed",
         })
     }
 }

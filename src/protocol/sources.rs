@@ -23,6 +23,9 @@ pub struct OpenSession {
     /// Its sources, as they are now.
     #[cbor(n(3), decode_with = "bounded::list")]
     pub sources: Vec<OwnSource>,
+    /// How often it has been opened or taken up: what [`super::Request::SessionResume`] asks for.
+    #[cbor(n(4), default)]
+    pub epoch: u32,
 }
 
 impl fmt::Debug for OpenSession {

@@ -384,6 +384,7 @@ fn node_config(config: &Config, identity: &Identity, vault: &Vault, name: String
         settle: config.settle,
         hold_grants: config.hold_grants,
         reconnect_timeout: config.reconnect_timeout,
+        presume_dead: config.presume_dead,
         neighbours_max: config.neighbours_max,
         links: config
             .links

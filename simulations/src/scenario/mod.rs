@@ -113,6 +113,8 @@ pub struct NodeSettings {
     pub hold: Duration,
     /// For how long it may be taken up again.
     pub reconnect_timeout: Duration,
+    /// After what silence of a node its sessions end.
+    pub presume_dead: Duration,
     /// Up to how many neighbours everyone dials everyone.
     pub neighbours_max: usize,
     /// How much one frame holds.

@@ -171,6 +171,7 @@ fn settings(mut keys: Keys) -> Result<NodeSettings, BadScenario> {
     let settle = duration("settle", Duration::from_millis(300))?;
     let hold = duration("hold", Duration::from_secs(5))?;
     let reconnect_timeout = duration("reconnect_timeout", Duration::from_secs(60))?;
+    let presume_dead = duration("presume_dead", Duration::from_secs(7 * 86_400))?;
     let idle_timeout = duration("idle_timeout", Duration::from_secs(20))?.as_micros() as Time;
     for (key, value) in [("heartbeat", heartbeat), ("report", report), ("check", check), ("graft_after", graft_after)] {
         if value < Duration::from_millis(1) {
@@ -188,6 +189,7 @@ fn settings(mut keys: Keys) -> Result<NodeSettings, BadScenario> {
         settle,
         hold,
         reconnect_timeout,
+        presume_dead,
         neighbours_max: keys.count("neighbours_max")?.unwrap_or(8) as usize,
         limits: Limits {
             batch_bytes: keys.count("batch_bytes")?.map_or(limits.batch_bytes, |bytes| bytes as usize),

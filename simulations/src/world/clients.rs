@@ -243,7 +243,7 @@ impl World<'_> {
         let asked = self.history.iter().count() as u32;
         let resumes = open.is_some();
         self.ask(at, session, Doing::Other, branch.to_owned(), 0, Durability::Memory, |_| match open {
-            Some((_, id, secret)) => Request::SessionResume { id, secret },
+            Some((_, id, secret)) => Request::SessionResume { id, secret, epoch: 0 },
             None => Request::SessionOpen { reconnect_timeout_ms: None },
         });
         self.clients[at].claim.closed_early = None;

@@ -293,7 +293,7 @@ fn a_session_that_is_back_in_time_holds_its_branch_under_a_new_epoch() {
     meshed.gone(0, one);
     pass(&mut meshed, 2_000);
     let back = meshed.client(0);
-    meshed.ask(0, back, Asked::SessionResume { id: open.id, secret: open.secret });
+    meshed.ask(0, back, Asked::SessionResume { id: open.id, secret: open.secret, epoch: 0 });
     pass(&mut meshed, 1_000);
     assert_eq!(states(&mut meshed, back).last(), Some(&active(2)));
     assert_eq!(set(&mut meshed, 0, back, "on"), Ok(()));

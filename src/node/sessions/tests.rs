@@ -1,7 +1,11 @@
 //! Sessions of a mesh, seen and ended from any node.
 
+use std::time::Duration;
+
 use crate::node::{ConnectionId, testing::Meshed};
-use crate::protocol::{Code, FromNode, OpenSession, Page, Request, Response, SessionDetail, SessionRow, SessionState, SourceState};
+use crate::protocol::{
+    Code, FromNode, OpenSession, Page, Request, Response, SessionDetail, SessionRow, SessionState, SetBatch, SetItem, SourceState, Target,
+};
 
 fn opened(meshed: &mut Meshed, at: usize) -> (ConnectionId, OpenSession) {
     let client = meshed.client(at);
@@ -35,7 +39,7 @@ fn end(meshed: &mut Meshed, at: usize, session: &OpenSession) -> Response {
 
 fn resume(meshed: &mut Meshed, at: usize, session: &OpenSession) -> Response {
     let client = meshed.client(at);
-    meshed.ask(at, client, Request::SessionResume { id: session.id, secret: session.secret.clone() })
+    meshed.ask(at, client, Request::SessionResume { id: session.id, secret: session.secret.clone(), epoch: 0 })
 }
 
 #[track_caller]
@@ -116,4 +120,205 @@ fn an_end_beats_what_its_home_writes_in_a_split_and_after_a_restart() {
         let claimed = meshed.nodes[1].all_claims().count();
         assert_eq!(claimed, 0, "its claims are gone");
     }
+}
+
+/// What a client was told of its sources, the newest of each last.
+fn states(meshed: &Meshed, at: usize, client: ConnectionId) -> Vec<(u32, SourceState)> {
+    let of = |told: &(usize, ConnectionId, FromNode)| match &told.2 {
+        FromNode::Source { source, state } if (told.0, told.1) == (at, client) => Some((*source, state.clone())),
+        _ => None,
+    };
+    meshed.told.iter().filter_map(of).collect()
+}
+
+fn was_let_go(meshed: &Meshed, at: usize, client: ConnectionId) -> bool {
+    meshed.told.iter().any(|told| (told.0, told.1) == (at, client) && matches!(&told.2, FromNode::Closing(_)))
+}
+
+/// Takes a session up: its new connection, and what was answered.
+fn taken_up(meshed: &mut Meshed, at: usize, session: &OpenSession, epoch: u32) -> (ConnectionId, OpenSession) {
+    let client = meshed.client(at);
+    let request = Request::SessionResume { id: session.id, secret: session.secret.clone(), epoch };
+    let Response::Session(open) = meshed.ask(at, client, request) else { panic!("refused") };
+    (client, *open)
+}
+
+fn row_of(meshed: &mut Meshed, at: usize, session: &OpenSession) -> Option<(String, u32, SessionState)> {
+    let row = rows(meshed, at).into_iter().find(|row| row.session == session.id)?;
+    Some((row.node, row.epoch, row.state))
+}
+
+fn set(meshed: &mut Meshed, at: usize, client: ConnectionId) -> bool {
+    let items = vec![SetItem { target: Target::Path("s/a".into()), value: vec![at as u8] }];
+    let request = Request::Set(SetBatch { items, add: None, durability: None, under: None });
+    matches!(meshed.ask(at, client, request), Response::Written { written: 1, .. })
+}
+
+#[test]
+fn any_node_takes_a_session_up_and_its_sources_with_it() {
+    let mut meshed = Meshed::with_section(3, &[], "s/a");
+    let (old, session) = opened(&mut meshed, 0);
+    let (waiting, _) = opened(&mut meshed, 1);
+    let stranger = OpenSession { secret: vec![7; 32], ..session.clone() };
+    refused(&resume(&mut meshed, 2, &stranger), Code::UnknownSession);
+    assert!(set(&mut meshed, 0, old));
+
+    // The connection to the old node stands yet: that node lets go as soon as it hears.
+    let (new, open) = taken_up(&mut meshed, 2, &session, 0);
+    assert_eq!((open.epoch, open.sources.len(), open.sources[0].branch.as_str()), (2, 1, "s/a"));
+    meshed.pass(100);
+    assert!(was_let_go(&meshed, 0, old) && !was_let_go(&meshed, 2, new));
+    let told = states(&meshed, 2, new);
+    assert!(matches!(&told[..], [.., (1, SourceState::Active { epoch })] if *epoch > 1), "{told:?}");
+    assert!(set(&mut meshed, 2, new) && !set(&mut meshed, 1, waiting), "it holds its branch, past the one that waits");
+    assert!(states(&meshed, 1, waiting).iter().all(|(_, state)| !matches!(state, SourceState::Active { .. })));
+    for at in 0..3 {
+        let state = if at == 2 { SessionState::Connected } else { SessionState::Elsewhere };
+        assert_eq!(row_of(&mut meshed, at, &session), Some(("n3".into(), 2, state)));
+    }
+    assert_eq!(meshed.nodes[0].sessions.all.len(), 0);
+
+    // What the old home still does about its claims later changes nothing.
+    meshed.pass(70_000);
+    assert!(set(&mut meshed, 2, new));
+    // And back again, over a node that was started anew.
+    meshed.gone(2, new);
+    meshed.restart(0);
+    let (back, open) = taken_up(&mut meshed, 0, &session, open.epoch);
+    assert_eq!((open.epoch, open.sources.len()), (3, 1));
+    meshed.pass(1_000);
+    assert!(set(&mut meshed, 0, back));
+}
+
+#[test]
+fn of_two_homes_in_a_split_the_one_with_the_greater_epoch_has_the_session() {
+    let mut meshed = Meshed::with_section(3, &[], "s/a");
+    let (old, session) = opened(&mut meshed, 0);
+    meshed.cut_off(0);
+    let (moved, _) = taken_up(&mut meshed, 2, &session, 0);
+    meshed.pass(8_000);
+    // The client that never left is not alone any more, as its node cannot know.
+    assert!(set(&mut meshed, 0, old));
+    assert!(set(&mut meshed, 2, moved));
+    meshed.heal();
+    meshed.pass(2_000);
+    assert!(was_let_go(&meshed, 0, old) && !was_let_go(&meshed, 2, moved));
+    assert!(set(&mut meshed, 2, moved));
+    for at in 0..3 {
+        assert_eq!(row_of(&mut meshed, at, &session).map(|row| (row.0, row.1)), Some(("n3".into(), 2)));
+        assert_eq!(meshed.nodes[at].all_claims().count(), 1);
+    }
+}
+
+#[test]
+fn a_client_that_goes_back_in_a_split_makes_no_tie() {
+    for restarted in [false, true] {
+        let mut meshed = Meshed::with_section(3, &[], "s/a");
+        let (old, session) = opened(&mut meshed, 0);
+        meshed.cut_off(0);
+        let (moved, open) = taken_up(&mut meshed, 2, &session, 0);
+        meshed.gone(2, moved);
+        meshed.gone(0, old);
+        let (back, open) = taken_up(&mut meshed, 0, &session, open.epoch);
+        assert_eq!(open.epoch, 3, "above that of which this node has not heard");
+        if restarted {
+            meshed.restart(2);
+            meshed.cut_off(0);
+        }
+        meshed.heal();
+        meshed.pass(2_000);
+        assert!(!was_let_go(&meshed, 0, back));
+        assert!(set(&mut meshed, 0, back), "its claim is its own again");
+        assert_eq!(meshed.nodes[2].sessions.all.len(), 0);
+        assert_eq!(meshed.nodes[1].all_claims().count(), 1);
+        let ahead = Request::SessionResume { id: session.id, secret: session.secret.clone(), epoch: u32::MAX };
+        let client = meshed.client(1);
+        refused(&meshed.ask(1, client, ahead), Code::InvalidRequest);
+    }
+}
+
+#[test]
+fn a_timeout_at_its_old_home_does_not_end_a_session_that_has_moved() {
+    let mut meshed = Meshed::with_section(3, &[], "s/a");
+    let (old, session) = opened(&mut meshed, 0);
+    meshed.cut_off(0);
+    let (moved, _) = taken_up(&mut meshed, 2, &session, 0);
+    meshed.gone(0, old);
+    meshed.pass(61_000);
+    assert_eq!(row_of(&mut meshed, 0, &session).map(|row| row.2), Some(SessionState::PresumedClosed));
+    assert_eq!(meshed.nodes[0].all_claims().count(), 0, "its claims are free");
+    refused(&resume(&mut meshed, 0, &session), Code::UnknownSession);
+    meshed.heal();
+    meshed.pass(3_000);
+    assert!(!was_let_go(&meshed, 2, moved) && set(&mut meshed, 2, moved));
+    for at in 0..3 {
+        assert_eq!(row_of(&mut meshed, at, &session).map(|row| row.0), Some("n3".into()));
+        assert_eq!(meshed.nodes[at].all_claims().count(), 1);
+    }
+}
+
+#[test]
+fn a_session_that_is_given_up_ends_for_good_once_no_member_can_take_it_up() {
+    for restarted in [false, true] {
+        let mut meshed = Meshed::with_section(3, &[], "s/a");
+        let (old, session) = opened(&mut meshed, 0);
+        meshed.split(&[2]);
+        meshed.gone(0, old);
+        // For as long is waited for those that are away.
+        meshed.nodes[0].config.retention = Duration::from_secs(600);
+        meshed.pass(61_000);
+        if restarted {
+            meshed.restart(0);
+            meshed.nodes[0].config.retention = Duration::from_secs(600);
+            meshed.split(&[2]);
+            meshed.pass(5_000);
+        }
+        let state = |meshed: &mut Meshed, at| row_of(meshed, at, &session).map(|row| row.2);
+        assert_eq!(state(&mut meshed, 1), Some(SessionState::PresumedClosed), "one has not heard of it");
+        refused(&resume(&mut meshed, 1, &session), Code::UnknownSession);
+        meshed.heal();
+        meshed.pass(6_000);
+        for at in 0..3 {
+            assert_eq!(state(&mut meshed, at), None, "at {at}, restarted: {restarted}");
+            refused(&resume(&mut meshed, at, &session), Code::UnknownSession);
+        }
+    }
+}
+
+#[test]
+fn what_a_home_left_behind_ends_when_it_has_left_or_is_silent_for_very_long() {
+    let mut meshed = Meshed::with_section(3, &[], "s/a");
+    let (_, left) = opened(&mut meshed, 2);
+    let (_, kept) = opened(&mut meshed, 1);
+    let operator = meshed.client(2);
+    assert_eq!(meshed.ask(2, operator, Request::NodeLeave { force: true }), Response::Done);
+    meshed.pass(1_000);
+    meshed.stopped.insert(2);
+    meshed.cut_off(2);
+    meshed.pass(30_000);
+    assert!(row_of(&mut meshed, 0, &left).is_some(), "its client may come here yet");
+    meshed.pass(50_000);
+    assert_eq!(row_of(&mut meshed, 0, &left), None);
+    meshed.stopped.insert(1);
+    meshed.pass(60_000);
+    assert!(row_of(&mut meshed, 0, &kept).is_some());
+    meshed.pass(1_000_000);
+    assert_eq!(row_of(&mut meshed, 0, &kept), None);
+}
+
+#[test]
+fn claims_on_what_the_new_home_does_not_hold_are_given_up() {
+    let mut meshed = Meshed::with_section(3, &[], "s/a");
+    let (old, session) = opened(&mut meshed, 0);
+    let claim = Request::SourceClaim { branch: "own/here".into(), priority: 0, wait: true, hold_ms: None };
+    assert!(matches!(meshed.ask(0, old, claim), Response::Claimed { .. }));
+    let operator = meshed.client(2);
+    assert_eq!(meshed.ask(2, operator, Request::SectionDrop { root: "s".into(), force: true }), Response::Done);
+    let (waiting, _) = opened(&mut meshed, 1);
+    meshed.pass(1_000);
+    let (_, open) = taken_up(&mut meshed, 2, &session, 0);
+    assert_eq!(open.sources, []);
+    meshed.pass(1_000);
+    assert!(set(&mut meshed, 1, waiting), "the next one has the branch");
+    assert_eq!(meshed.nodes[0].all_claims().count(), 1, "local ones have gone too");
 }

@@ -90,6 +90,41 @@ impl Node {
         }
     }
 
+    /// A session has come here from another home, with its claims on branches of sections that are held here.
+    pub(in crate::node) fn take_over_sources(&mut self, now: Now, session: SessionId) {
+        let own = self.id();
+        let fields = self.sources.fields.iter().filter(|(section, _)| **section != SectionId::LOCAL);
+        let claims = fields.flat_map(|(section, field)| {
+            field.contest.claims_by(session).map(|(branch, claim)| (*section, branch.clone(), claim.record.clone()))
+        });
+        for (section, branch, record) in claims.collect::<Vec<_>>() {
+            let Some(home) = self.sessions.all.get_mut(&session) else { return };
+            // What two runs or homes have given one number is two sources yet.
+            let number = if home.sources.contains_key(&record.number) { home.number() } else { record.number };
+            let record = ClaimRecord { home: own, away: false, number, ..record };
+            home.restore_source(number, Source::of(section, &record));
+            self.put_claim(now, section, &branch, session, Some(&record));
+        }
+    }
+
+    /// A session has gone to another home, which takes over what it knows of its claims on branches of the sections that it holds. What is left
+    /// then is dropped.
+    pub(in crate::node) fn sources_moved(&mut self, now: Now, session: SessionId, sources: impl Iterator<Item = Source>, to: &NodeId) {
+        let holds = self.replica.node(*to).map(|record| record.holds).unwrap_or_default();
+        let until = now.at.after(self.lease());
+        for Source { section, branch, .. } in sources {
+            self.sources.decisions.remove(&(section, branch.clone()));
+            if holds.contains(&section) {
+                // At once, so that the new home need not wait for the lease.
+                self.give_up(now, section, &branch);
+                self.sources.orphans.add((section, branch, session), until);
+            } else {
+                self.drop_orphan(now, section, &branch, session);
+            }
+        }
+        self.sources.plan();
+    }
+
     /// A session is back: its sources stand where they stood, and what it holds it holds under a new epoch.
     pub(in crate::node) fn sources_resumed(&mut self, now: Now, session: SessionId) {
         let Some(home) = self.sessions.all.get_mut(&session) else { return };

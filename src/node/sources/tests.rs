@@ -230,7 +230,7 @@ fn a_lost_session_keeps_its_branch_for_a_while_and_its_place_for_longer() {
     meshed.gone(0, one);
     meshed.pass(2_000);
     let wrong = meshed.client(0);
-    let resume = |secret: &[u8]| Request::SessionResume { id: open.id, secret: secret.to_vec() };
+    let resume = |secret: &[u8]| Request::SessionResume { id: open.id, secret: secret.to_vec(), epoch: 0 };
     assert!(matches!(meshed.ask(0, wrong, resume(b"guess")), Response::Refused(refusal) if refusal.code == Code::UnknownSession));
     let back = meshed.client(0);
     let Response::Session(resumed) = meshed.ask(0, back, resume(&open.secret)) else { panic!("refused") };
@@ -273,7 +273,8 @@ fn a_home_that_starts_again_knows_its_sessions_and_never_an_epoch_twice() {
     meshed.restart(0);
     let back = meshed.client(0);
     assert_eq!(set(&mut meshed, 0, back, "stranger"), Err(Code::Exclusive));
-    let Response::Session(resumed) = meshed.ask(0, back, Request::SessionResume { id: open.id, secret: open.secret.clone() }) else {
+    let Response::Session(resumed) = meshed.ask(0, back, Request::SessionResume { id: open.id, secret: open.secret.clone(), epoch: 0 })
+    else {
         panic!("refused")
     };
     assert_eq!(resumed.sources[0].source, source);

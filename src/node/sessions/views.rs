@@ -1,0 +1,86 @@
+//! What there is to see of sessions.
+
+use super::*;
+use crate::protocol::{self, Claimed, Page, SessionDetail, SessionRow, SessionState};
+
+impl Node {
+    pub(super) fn session_records(&self) -> impl Iterator<Item = (SessionId, SessionRecord)> {
+        let records = self.replica.section(SectionId::MESH).into_iter().flat_map(|mesh| mesh.standing.iter());
+        records.filter_map(|(key, write)| {
+            let Some(Standing::Session(id)) = Standing::of_key(key) else { return None };
+            Some((id, minicbor::decode(write.value.as_deref()?).ok()?))
+        })
+    }
+
+    /// The session that a text means: its id, or the first digits of it.
+    pub(super) fn find_session(&self, text: &str) -> Result<(SessionId, SessionRecord), Refusal> {
+        let digits = text.to_lowercase();
+        let mut found = self.session_records().filter(|(id, _)| digits.len() >= 4 && id.to_string().starts_with(&digits));
+        match (found.next(), found.next()) {
+            (Some(session), None) => Ok(session),
+            (None, _) => {
+                Err(Refusal::new(Code::UnknownSession, text, "no session of the mesh has this id").hint("see: mangrove session ls"))
+            }
+            (Some(one), Some(other)) => {
+                let refusal = Refusal::new(Code::UnknownSession, text, "more than one session could be meant").hint("give more digits");
+                Err(refusal.who([one.0.to_string(), other.0.to_string()]))
+            }
+        }
+    }
+
+    fn session_row(&self, now: Now, id: SessionId, record: SessionRecord, claims: u64) -> SessionRow {
+        let state = match self.sessions.all.get(&id) {
+            Some(Session { connection: Some(_), .. }) => SessionState::Connected,
+            Some(_) => SessionState::Disconnected,
+            None if record.closing || self.is_silent(now, &record) => SessionState::PresumedClosed,
+            None if self.lives(now, &record.home) => SessionState::Elsewhere,
+            None => SessionState::OutOfReach,
+        };
+        SessionRow {
+            session: id,
+            node: self.node_name(&record.home),
+            state,
+            epoch: record.epoch,
+            claims,
+            reconnect_timeout_ms: record.reconnect_timeout_ms,
+            opened_unix_ms: record.opened_ms,
+            client: record.client,
+        }
+    }
+
+    /// Whether a session's home has been out of reach for so long that its client would have lost it.
+    fn is_silent(&self, now: Now, record: &SessionRecord) -> bool {
+        let silence = now.at.since(self.heard(&record.home));
+        !self.lives(now, &record.home) && silence >= Duration::from_millis(record.reconnect_timeout_ms)
+    }
+
+    /// A page of the mesh's sessions.
+    pub(in crate::node) fn session_rows(&self, now: Now, page: &Page) -> Result<Response, Refusal> {
+        let limit = page.limit.clamp(1, protocol::PAGE_MAX) as usize;
+        let after = |id: &SessionId| page.after.as_ref().is_none_or(|after| id.to_string() > *after);
+        let records: BTreeMap<SessionId, SessionRecord> = self.session_records().filter(|(id, _)| after(id)).collect();
+        let mut claims: BTreeMap<SessionId, u64> = BTreeMap::new();
+        self.all_claims().for_each(|(_, _, claim)| *claims.entry(claim.session).or_default() += 1);
+        let more = records.len() > limit;
+        let row = |(id, record)| self.session_row(now, id, record, claims.get(&id).copied().unwrap_or(0));
+        let rows: Vec<SessionRow> = records.into_iter().take(limit).map(row).collect();
+        let next = rows.last().filter(|_| more).map(|row| row.session.to_string());
+        Ok(Response::Sessions { rows, next })
+    }
+
+    /// One session, with what it has claimed.
+    pub(in crate::node) fn session_detail(&self, now: Now, text: &str) -> Result<Response, Refusal> {
+        let (id, record) = self.find_session(text)?;
+        let own = self.all_claims().filter(|(_, _, claim)| claim.session == id);
+        let mut branches: Vec<Claimed> = own
+            .map(|(path, branch, _)| {
+                let holds = branch.holder().is_some_and(|holder| holder.session == id);
+                Claimed { branch: path.to_string(), holds }
+            })
+            .collect();
+        branches.sort_by(|one, other| one.branch.cmp(&other.branch));
+        let row = self.session_row(now, id, record, branches.len() as u64);
+        branches.truncate(protocol::ITEMS_MAX);
+        Ok(Response::SessionDetail(Box::new(SessionDetail { row, branches })))
+    }
+}
