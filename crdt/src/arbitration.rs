@@ -47,9 +47,9 @@ impl Claim {
         (self.record.registered, self.session)
     }
 
-    /// The rank of a grant to it.
-    pub fn rank(&self) -> Rank {
-        Rank { priority: self.record.priority, session: self.session }
+    /// The rank of a grant to it, at an epoch of its session.
+    pub fn rank(&self, epoch: u32) -> Rank {
+        Rank::of(self.record.priority, self.session, epoch)
     }
 }
 

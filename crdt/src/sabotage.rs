@@ -51,6 +51,12 @@ pub enum Sabotage {
     NoSuccession,
     /// A source is active before its grant is on the disk.
     EarlyGrant,
+    /// A node keeps a session that has moved to another.
+    KeepsMoved,
+    /// A node takes a session up without regard to the epoch that its client has had.
+    ForgetsEpoch,
+    /// A session ends for good as soon as its home has lost its client for too long.
+    EndsAtOnce,
     /// Quorum: a voter takes a branch away from a live lease.
     Overwrites,
     /// Quorum: a voter does not tell what it has given to others.

@@ -9,15 +9,25 @@ use crate::{
     id::SessionId,
 };
 
-/// How a grant ranks among those of its epoch: priority, then session.
+/// How a grant ranks among those of its epoch: priority, then session, then how often that had been taken up: of two homes of one session that do not
+/// know of each other, the newer stands.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
 pub struct Rank {
     /// The claim's priority; greater wins.
     #[n(0)]
     pub priority: i32,
-    /// The session that holds the grant.
+    /// The session that holds the grant, its last four bytes replaced by its epoch.
     #[n(1)]
     pub session: SessionId,
+}
+
+impl Rank {
+    /// That of a grant to a session at one of its epochs.
+    pub fn of(priority: i32, session: SessionId, epoch: u32) -> Self {
+        let mut at = session;
+        at.0[12..].copy_from_slice(&epoch.to_be_bytes());
+        Rank { priority, session: at }
+    }
 }
 
 /// Orders the writes of one key: epoch, then rank, then the Lamport clock; the origin breaks ties (see [`newer`]).

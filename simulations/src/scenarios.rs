@@ -34,6 +34,7 @@ scenarios![
     "revoked",
     "rolling-restart",
     "sender-gone",
+    "sessions-move",
     "sparse-mesh",
     "splits-apart",
     "three-way-split",

@@ -14,6 +14,7 @@ use std::{
 
 use mangrove_crdt::{
     id::{NodeId, SectionId, SessionId},
+    sabotage::{Sabotage, is},
     section::StandingKey,
     stamp::Under,
     standing::{SESSION_EPOCH_MAX, SessionRecord, Standing},
@@ -139,7 +140,8 @@ impl Node {
         let write = self.replica.section(SectionId::MESH).and_then(|mesh| mesh.standing.get(key));
         let Some(value) = write.and_then(|write| write.value.as_deref()) else { return self.session_ended(now, id) };
         let Ok(record) = minicbor::decode::<SessionRecord>(value) else { return };
-        if record.home != self.id() {
+        if record.home != self.id() && is(Sabotage::KeepsMoved) {
+        } else if record.home != self.id() {
             self.session_moved(now, id, &record);
         } else if let Some(known) = self.sessions.all.get_mut(&id) {
             // Where the disk has forgotten how often it was taken up.
@@ -246,6 +248,7 @@ impl Node {
         seen: u32,
     ) -> Result<(Response, Needs), Refusal> {
         self.writable()?;
+        let seen = if is(Sabotage::ForgetsEpoch) { 0 } else { seen };
         let mut record = self.proven(id, secret)?;
         if seen > record.epoch.saturating_add(EPOCH_AHEAD_MAX) || seen >= SESSION_EPOCH_MAX {
             let why = format!("its epoch here is {}, and cannot have come to {seen}", record.epoch);

@@ -430,7 +430,7 @@ impl Node {
             return source.granted.is_some();
         }
         let grant = self.sources.branch(source.section, &source.branch).and_then(|branch| branch.grant.as_ref());
-        grant.is_some_and(|grant| grant.is_of(&claim.session) && source.is_granted(grant.epoch))
+        grant.is_some_and(|grant| grant.holder == Some((claim.session, self.id())) && source.is_granted(grant.epoch))
     }
 
     /// Tells a session what its source is now, unless it knows. Authority ends here, at once; it begins when its grant is on the disk.
@@ -555,7 +555,8 @@ impl Node {
         if self.source(claim).is_none() {
             return false;
         }
-        let under = Under { epoch, rank: Some(Arc::new(claim.rank())) };
+        let at = self.sessions.all.get(&session).map_or(0, |home| home.record.epoch);
+        let under = Under { epoch, rank: Some(Arc::new(claim.rank(at))) };
         let Some(written) = self.put_grant(now, section, branch, under.clone(), Some((session, self.id()))) else { return false };
         if let Some(source) = self.sessions.all.get_mut(&session).and_then(|session| session.sources.get_mut(&number)) {
             source.granted = Some(under);

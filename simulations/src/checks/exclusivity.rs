@@ -44,8 +44,8 @@ pub struct Holders {
     double: BTreeMap<String, Time>,
     /// The highest epoch under which each branch was held, and where.
     newest: BTreeMap<String, (u64, usize)>,
-    /// The process that each session held each branch in, under each epoch.
-    epochs: BTreeMap<(String, SessionId, u64), (usize, u32)>,
+    /// The process that each session, at each epoch of its own, held each branch in, under each epoch.
+    epochs: BTreeMap<(String, (SessionId, u32), u64), (usize, u32)>,
     /// All that was ever held, in the order in which it began.
     timeline: Vec<Held>,
 }
@@ -64,7 +64,7 @@ pub struct Changes {
 }
 
 impl Holders {
-    /// What the sessions of a host's process hold now. `forgetful`: its disk has lost something that it had said to have.
+    /// What the sessions of a host's process hold now, and their own epochs. `forgetful`: its disk has lost something that it had said to have.
     ///
     /// # Errors
     /// A session holds a branch again under an epoch of an earlier process.
@@ -74,6 +74,7 @@ impl Holders {
         (host, process): (usize, u32),
         forgetful: bool,
         now: BTreeMap<String, (SessionId, u64)>,
+        moved: &BTreeMap<SessionId, u32>,
     ) -> Result<Changes, Violation> {
         let mut changes = Changes::default();
         let ended =
@@ -89,7 +90,10 @@ impl Holders {
             if holding.insert(host, held) != Some(held) {
                 changes.gained.push((branch.clone(), held.0, held.1));
                 self.timeline.push(Held { branch: branch.clone(), host, session: held.0, epoch: held.1, from: at, until: None });
-                let first = self.epochs.entry((branch.clone(), held.0, held.1)).or_insert((host, process));
+                let first = self
+                    .epochs
+                    .entry((branch.clone(), (held.0, moved.get(&held.0).copied().unwrap_or(0)), held.1))
+                    .or_insert((host, process));
                 if *first != (host, process) && !forgetful {
                     let what = format!("session {} is active under epoch {} of {branch} in a second process", held.0.short(), held.1);
                     return Err(Violation::new(Invariant::S5, what));
@@ -183,29 +187,36 @@ mod tests {
         let mut holders = Holders::default();
         assert_eq!(check(&holders), Some(Invariant::L3));
         assert_eq!(
-            holders.set(1, (0, 1), false, held("a", 1, 1)),
+            holders.set(1, (0, 1), false, held("a", 1, 1), &BTreeMap::new()),
             Ok(Changes { gained: vec![("a".into(), SessionId([1; 16]), 1)], ..Changes::default() })
         );
         assert_eq!(check(&holders), None);
-        assert_eq!(holders.set(2, (0, 1), false, held("a", 1, 1)), Ok(Changes::default()));
+        assert_eq!(holders.set(2, (0, 1), false, held("a", 1, 1), &BTreeMap::new()), Ok(Changes::default()));
         assert_eq!(
-            holders.set(2, (1, 1), false, held("a", 2, 2)),
+            holders.set(2, (1, 1), false, held("a", 2, 2), &BTreeMap::new()),
             Ok(Changes { gained: vec![("a".into(), SessionId([2; 16]), 2)], taken_over: true, doubled: true, ..Changes::default() })
         );
         assert_eq!(check(&holders), Some(Invariant::S6));
-        assert_eq!(holders.set(3, (0, 1), false, BTreeMap::new()), Ok(Changes::default()));
+        assert_eq!(holders.set(3, (0, 1), false, BTreeMap::new(), &BTreeMap::new()), Ok(Changes::default()));
         assert_eq!(check(&holders), None);
         holders
-            .set(3, (1, 1), false, BTreeMap::from([("a".into(), (SessionId([2; 16]), 2)), ("a!".into(), (SessionId([4; 16]), 2))]))
+            .set(
+                3,
+                (1, 1),
+                false,
+                BTreeMap::from([("a".into(), (SessionId([2; 16]), 2)), ("a!".into(), (SessionId([4; 16]), 2))]),
+                &BTreeMap::new(),
+            )
             .unwrap();
         assert_eq!(check(&holders), None);
-        let below = holders.set(3, (2, 1), false, held("a/b", 3, 3)).unwrap();
+        let below = holders.set(3, (2, 1), false, held("a/b", 3, 3), &BTreeMap::new()).unwrap();
         assert!(below.overlapped && !below.doubled);
         assert_eq!(check(&holders), Some(Invariant::S6), "it is below a");
-        holders.set(3, (2, 1), false, BTreeMap::new()).unwrap();
+        holders.set(3, (2, 1), false, BTreeMap::new(), &BTreeMap::new()).unwrap();
         assert_eq!(check(&holders), None);
-        let again =
-            |holders: &mut Holders, forgetful| holders.set(4, (0, 2), forgetful, held("a", 1, 1)).map_err(|violation| violation.invariant);
+        let again = |holders: &mut Holders, forgetful| {
+            holders.set(4, (0, 2), forgetful, held("a", 1, 1), &BTreeMap::new()).map_err(|violation| violation.invariant)
+        };
         assert_eq!(again(&mut holders, false), Err(Invariant::S5));
         assert!(again(&mut holders, true).is_ok());
     }

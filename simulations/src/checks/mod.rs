@@ -18,6 +18,7 @@ pub mod numbering;
 pub mod reads;
 pub mod resurrection;
 pub mod robustness;
+pub mod sessions;
 pub mod tree;
 
 use std::fmt;
@@ -47,6 +48,8 @@ pub enum Invariant {
     S9,
     /// A subscriber never goes back, and ends at the newest.
     S10,
+    /// A session has one home.
+    S12,
     /// One topic a path, with one definition.
     S15,
     /// No number is given twice.
@@ -63,13 +66,15 @@ pub enum Invariant {
     L2,
     /// A branch that is wanted gets a source.
     L3,
+    /// A client has its session again.
+    L4,
     /// A run ends.
     L5,
 }
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 19] = [
+    pub const ALL: [Invariant; 21] = [
         Invariant::S1,
         Invariant::S2,
         Invariant::S3,
@@ -80,6 +85,7 @@ impl Invariant {
         Invariant::S8,
         Invariant::S9,
         Invariant::S10,
+        Invariant::S12,
         Invariant::S15,
         Invariant::S16,
         Invariant::S17,
@@ -88,6 +94,7 @@ impl Invariant {
         Invariant::L1,
         Invariant::L2,
         Invariant::L3,
+        Invariant::L4,
         Invariant::L5,
     ];
 
@@ -104,6 +111,7 @@ impl Invariant {
             Invariant::S8 => "nothing removed comes back",
             Invariant::S9 => "what is seen was written",
             Invariant::S10 => "a subscriber never goes back and ends at the newest",
+            Invariant::S12 => "a session has one home",
             Invariant::S15 => "one topic a path, with one definition",
             Invariant::S16 => "no number is given twice",
             Invariant::S17 => "buffers are bounded and rest is quiet",
@@ -112,6 +120,7 @@ impl Invariant {
             Invariant::L1 => "after the faults everything becomes equal in time",
             Invariant::L2 => "a healthy core goes on, whatever stays broken outside",
             Invariant::L3 => "a branch that is wanted gets a source in time",
+            Invariant::L4 => "a client has its session again in time",
             Invariant::L5 => "a run ends",
         }
     }
@@ -162,7 +171,7 @@ impl Violation {
 }
 
 /// The states that a scenario can demand to be reached by some seed.
-pub const SOMETIMES: [&str; 27] = [
+pub const SOMETIMES: [&str; 28] = [
     "write.acknowledged",
     "write.refused",
     "write.unknown",
@@ -189,5 +198,6 @@ pub const SOMETIMES: [&str; 27] = [
     "source.closed-by-overlap",
     "source.overlapped",
     "source.resumed",
+    "session.moved",
     "write.fenced",
 ];

@@ -190,6 +190,8 @@ pub enum FaultKind {
     Backup(Who),
     /// All clients of a node vanish in the middle of what they do.
     ClientsVanish(Who),
+    /// All clients of a node that know another go there, and their node does not notice.
+    ClientsMove(Who),
     /// The first other node that runs revokes this one.
     Revoke(Who),
     /// A node leaves its mesh, for good.

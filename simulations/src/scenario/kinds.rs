@@ -4,7 +4,7 @@ use super::fault::{Crash, FaultKind, Mode, Shape, Who};
 use crate::dice::Amount;
 
 /// The words for kinds, and whether a swarm may draw them.
-pub const KINDS: [(&str, bool); 35] = [
+pub const KINDS: [(&str, bool); 36] = [
     ("partition", true),
     ("simplex", true),
     ("isolate", true),
@@ -34,6 +34,7 @@ pub const KINDS: [(&str, bool); 35] = [
     ("lying-disk", true),
     ("backup", true),
     ("clients-vanish", true),
+    ("clients-move", true),
     ("leave", true),
     ("drop-section", true),
     ("garbage", true),
@@ -79,6 +80,7 @@ pub fn usual(word: &str, who: Who, tuned: f64) -> Option<(FaultKind, Option<Amou
         "lying-disk" => (FaultKind::LyingDisk(who), second(1.0, 20.0)),
         "backup" => (FaultKind::Backup(who), None),
         "clients-vanish" => (FaultKind::ClientsVanish(who), None),
+        "clients-move" => (FaultKind::ClientsMove(who), None),
         "leave" => (FaultKind::Leave(who), None),
         "drop-section" => (FaultKind::DropSection(who), second(0.1, 10.0)),
         "garbage" => (FaultKind::Garbage(who), None),
@@ -96,7 +98,8 @@ impl FaultKind {
             FaultKind::ClockJump(who, _) | FaultKind::ClockStrobe(who, _) | FaultKind::ClockDrift(who, _) => who,
             FaultKind::Restart(who) | FaultKind::Pause(who) | FaultKind::DiskFail(who) | FaultKind::DiskReadOnly(who) => who,
             FaultKind::DiskFull(who) | FaultKind::BitFlip(who) | FaultKind::LyingDisk(who) | FaultKind::Backup(who) => who,
-            FaultKind::ClientsVanish(who) | FaultKind::Revoke(who) | FaultKind::DropSection(who) | FaultKind::Leave(who) => who,
+            FaultKind::ClientsVanish(who) | FaultKind::ClientsMove(who) => who,
+            FaultKind::Revoke(who) | FaultKind::DropSection(who) | FaultKind::Leave(who) => who,
             FaultKind::Garbage(who) | FaultKind::Replay(who) | FaultKind::Partition(Shape::Isolate(who), _) => who,
             FaultKind::Partition(..) | FaultKind::Swarm { .. } => return None,
         })

@@ -254,6 +254,8 @@ pub struct ChecksSpec {
     pub converge_within: Time,
     /// After the faults, every branch that somebody wants must have one source within this.
     pub lease_within: Time,
+    /// Within how long after the faults every client has its session again.
+    pub resume_within: Time,
     /// For how long two nodes may hold a branch of an available section together once nothing keeps them apart.
     pub dual_holder_bound: Time,
     /// Of whom alone that is demanded: nodes outside of which faults without an end stay. Empty for all, and then no fault stays.

@@ -453,9 +453,9 @@ fn checks(mut keys: Keys, settle: Time, config: &NodeSettings, find: &dyn Fn(&st
     if let Some(safety) = keys.text("safety")?.filter(|safety| safety != "all") {
         return Err(keys.bad("safety", format!("{safety:?} is not supported yet; there is all")));
     }
-    let (mut converge_within, mut lease_within) = (settle, settle);
+    let (mut converge_within, mut lease_within, mut resume_within) = (settle, settle, settle);
     let mut core = Vec::new();
-    if let Some(mut liveness) = keys.table("liveness", &["resume_within"])? {
+    if let Some(mut liveness) = keys.table("liveness", &[])? {
         for name in liveness.texts("core")?.unwrap_or_default() {
             match find(&name) {
                 found if found.is_empty() => return Err(liveness.bad("core", format!("no node is called {name:?}"))),
@@ -463,6 +463,7 @@ fn checks(mut keys: Keys, settle: Time, config: &NodeSettings, find: &dyn Fn(&st
             }
         }
         lease_within = liveness.duration("lease_within")?.unwrap_or(settle).min(settle);
+        resume_within = liveness.duration("resume_within")?.unwrap_or(settle).min(settle);
         converge_within = liveness.duration("converge_within")?.unwrap_or(settle).min(settle);
         liveness.end()?;
     }
@@ -477,5 +478,5 @@ fn checks(mut keys: Keys, settle: Time, config: &NodeSettings, find: &dyn Fn(&st
         }
     }
     keys.end()?;
-    Ok(ChecksSpec { converge_within, lease_within, dual_holder_bound, core, sometimes })
+    Ok(ChecksSpec { converge_within, lease_within, resume_within, dual_holder_bound, core, sometimes })
 }

@@ -41,6 +41,8 @@ enum Role {
 pub struct Client {
     role: Role,
     homes: Vec<usize>,
+    /// How often it has left one for the next.
+    moves: usize,
     /// The host, its process, and the session there.
     session: Option<(usize, u32, ConnectionId)>,
     /// Counts its sessions.
@@ -56,8 +58,8 @@ pub struct Client {
 /// How far a client has come with becoming the source of its branch.
 #[derive(Debug, Default)]
 struct Claim {
-    /// Its session, by which it comes back: the host that has it, its id and secret.
-    open: Option<(usize, SessionId, Vec<u8>)>,
+    /// Its session, by which it comes back.
+    open: Option<Open>,
     /// The connection that has the session.
     on: Option<ConnectionId>,
     /// The operations by which it opens or takes up its session, and claims.
@@ -70,6 +72,16 @@ struct Claim {
     closed_early: Option<u32>,
 }
 
+/// A session that a client was told of.
+#[derive(Debug, Clone)]
+struct Open {
+    /// The host that had it last.
+    host: usize,
+    id: SessionId,
+    secret: Vec<u8>,
+    epoch: u32,
+}
+
 /// How often, in so many turns, a source gives up its branch of its own accord.
 const CLOSE_ONE_IN: usize = 100;
 
@@ -78,6 +90,7 @@ pub fn all(scenario: &Scenario) -> Vec<Client> {
     let client = |role, homes| Client {
         role,
         homes,
+        moves: 0,
         session: None,
         sessions: 0,
         pending: Vec::new(),
@@ -127,7 +140,8 @@ impl World<'_> {
             self.clients[at].session = None;
         }
         let open = |host: &usize| self.hosts[*host].process.is_some() && !self.hosts[*host].expelled;
-        let host = self.clients[at].homes.iter().copied().find(open)?;
+        let Client { homes, moves, .. } = &self.clients[at];
+        let host = homes.iter().cycle().skip(moves % homes.len().max(1)).take(homes.len()).copied().find(open)?;
         let process = self.hosts[host].process.as_mut()?;
         let session = ConnectionId(process.next_id());
         self.clients[at].session = Some((host, self.hosts[host].process_no, session));
@@ -177,6 +191,14 @@ impl World<'_> {
             return self.queue.at(first.max(self.now + 1), Event::Client { client: at as u32 });
         }
         if self.now >= until && !is(Tamper::NeverQuiet) {
+            // What it has claimed it keeps, wherever it is now.
+            let claim = &self.clients[at].claim;
+            if let Some(branch) = source.branch.clone().filter(|_| claim.open.is_some() && claim.on != Some(session.1)) {
+                if claim.asked.is_none() {
+                    self.claim(at, session, &branch);
+                }
+                self.queue.at(self.now + RECONNECT_AFTER, Event::Client { client: at as u32 });
+            }
             return;
         }
         self.queue.at(next, Event::Client { client: at as u32 });
@@ -236,14 +258,13 @@ impl World<'_> {
         });
     }
 
-    /// A client opens its session, or takes up the one that it had at this node, and claims its branch.
+    /// A client opens its session, or takes up the one that it had at this node or another, and claims its branch.
     fn claim(&mut self, at: usize, session: (usize, ConnectionId), branch: &str) {
-        let open =
-            self.clients[at].claim.open.clone().filter(|(host, ..)| *host == session.0 && self.clients[at].claim.on != Some(session.1));
+        let open = self.clients[at].claim.open.clone().filter(|_| self.clients[at].claim.on != Some(session.1));
         let asked = self.history.iter().count() as u32;
         let resumes = open.is_some();
         self.ask(at, session, Doing::Other, branch.to_owned(), 0, Durability::Memory, |_| match open {
-            Some((_, id, secret)) => Request::SessionResume { id, secret, epoch: 0 },
+            Some(Open { id, secret, epoch, .. }) => Request::SessionResume { id, secret, epoch },
             None => Request::SessionOpen { reconnect_timeout_ms: None },
         });
         self.clients[at].claim.closed_early = None;
@@ -265,9 +286,11 @@ impl World<'_> {
         match response {
             Response::Session(open) if op == opened => {
                 claim.on = connection;
-                if !open.secret.is_empty() {
-                    claim.open = Some((host, open.id, open.secret.clone()));
-                }
+                let before = claim.open.take().filter(|before| before.id == open.id);
+                let secret =
+                    if open.secret.is_empty() { before.as_ref().map(|before| before.secret.clone()) } else { Some(open.secret.clone()) };
+                claim.open = secret.map(|secret| Open { host, id: open.id, secret, epoch: open.epoch });
+                let moved = before.as_ref().is_some_and(|before| before.host != host);
                 if claimed.is_none() {
                     // Taken up again: its source with it, unless that has been closed.
                     claim.asked = None;
@@ -277,6 +300,14 @@ impl World<'_> {
                         self.reach("source.resumed");
                     }
                 }
+                if moved {
+                    self.reach("session.moved");
+                }
+                let by = (host, self.hosts[host].process_no);
+                // Who asks again on the same connection hears the same again.
+                let seen = before.filter(|_| claimed.is_none()).map_or(0, |before| before.epoch);
+                let result = self.homes.taken(open.id, open.epoch, seen, by);
+                self.check(result);
             }
             Response::Claimed { source } if Some(op) == claimed => match claim.closed_early.take().filter(|closed| closed == source) {
                 Some(_) => claim.asked = None,
@@ -367,7 +398,7 @@ impl World<'_> {
         let client = self.clients.iter().find(|client| client.session == at)?;
         let Role::Source(spec) = client.role else { return None };
         let branch = Path::parse(self.scenario.workload.sources[spec].branch.as_ref()?).ok()?;
-        Some((branch, client.claim.open.as_ref()?.1, under.epoch))
+        Some((branch, client.claim.open.as_ref()?.id, under.epoch))
     }
 
     /// What an operation wrote, as it stands in the node now.
@@ -421,6 +452,7 @@ impl World<'_> {
                 self.answered_op(client, host, id as u32, response);
             }
             FromNode::Source { source, state } => self.source_told(client, source, state),
+            FromNode::Closing(_) => self.client_lost(client),
             FromNode::Updates(mut updates) => {
                 if is(Tamper::SwappedUpdates) {
                     self.clients[client].held_back.append(&mut updates);
@@ -544,7 +576,8 @@ impl World<'_> {
         for op in std::mem::take(&mut self.clients[at].pending) {
             self.history.end(op, self.now, Outcome::Unknown);
         }
-        if !matches!(self.clients[at].role, Role::Source(_)) {
+        self.clients[at].moves += 1;
+        if !matches!(self.clients[at].role, Role::Source(_)) || self.phase > Phase::Hostile {
             self.queue.at(self.now + RECONNECT_AFTER, Event::Client { client: at as u32 });
         }
     }
@@ -556,6 +589,29 @@ impl World<'_> {
             self.offer(host, Item::Gone(session));
             self.client_lost(at);
         }
+    }
+
+    /// All clients of a host that know another go there, and their host does not notice.
+    pub(super) fn clients_move(&mut self, host: usize) {
+        for at in 0..self.clients.len() {
+            if self.clients[at].homes.len() > 1 && self.clients[at].session.is_some_and(|(of, _, _)| of == host) {
+                self.client_lost(at);
+            }
+        }
+    }
+
+    /// A client that has a session which its node, after all that time, has not.
+    pub(super) fn bereft(&self) -> Option<String> {
+        let wanting = self.clients.iter().filter(|client| client.claim.open.is_some());
+        wanting.filter_map(|client| Some((client.claim.open.as_ref()?, client.session, client.claim.on))).find_map(|(open, session, on)| {
+            let Some((host, _, connection)) = session else {
+                return Some(format!("the client of session {} found no node", open.id.short()));
+            };
+            let home = self.hosts[host].process.as_ref().filter(|_| self.is_demanded(host))?;
+            let held = home.node.own_sessions().any(|(id, _, at)| id == open.id && at == Some(connection));
+            (on != Some(connection) || !held)
+                .then(|| format!("{} does not have session {}, whose client is there", self.hosts[host].name, open.id.short()))
+        })
     }
 
     /// The mesh is made, as far as clients do it.

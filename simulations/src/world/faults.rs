@@ -318,6 +318,10 @@ impl World<'_> {
                 self.clients_vanish(host);
                 Undo::Nothing
             }
+            FaultKind::ClientsMove(_) => {
+                self.clients_move(host);
+                Undo::Nothing
+            }
             FaultKind::Revoke(_) => {
                 self.revoke(host);
                 Undo::Nothing

@@ -17,6 +17,7 @@ use crate::{
         lattice::View,
         leases::Leases,
         livelock,
+        sessions::Homes,
     },
     dice::Dice,
     history::History,
@@ -79,6 +80,7 @@ pub struct World<'s> {
     present_op: Option<u32>,
     /// Who holds which branch.
     holders: Holders,
+    homes: Homes,
     /// Under which epochs branches of quorum sections were held.
     leases: Leases,
     /// How many records there were when rest was looked at last.
@@ -181,6 +183,7 @@ impl<'s> World<'s> {
             permitted_losses: 0,
             present_op: None,
             holders: Holders::default(),
+            homes: Homes::default(),
             leases: Leases::default(),
             records_seen: 0,
             tampered: 0,

@@ -264,8 +264,10 @@ impl World<'_> {
         let at = self.hosts[host].now(self.now);
         let held = process.into_iter().flat_map(|process| process.node.active_sources(at));
         let held = held.map(|(_, branch, session, epoch)| (branch.to_string(), (session, epoch))).collect();
+        let moved = self.hosts[host].process.iter().flat_map(|process| process.node.own_sessions());
+        let moved = moved.map(|(id, epoch, _)| (id, epoch)).collect();
         let forgetful = !self.losses.disks[host].is_empty();
-        let changes = match self.holders.set(self.now, (host, self.hosts[host].process_no), forgetful, held) {
+        let changes = match self.holders.set(self.now, (host, self.hosts[host].process_no), forgetful, held, &moved) {
             Ok(changes) => changes,
             Err(violation) => return self.violated(violation),
         };

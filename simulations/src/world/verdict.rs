@@ -4,7 +4,7 @@ use mangrove_crdt::id::SectionId;
 
 use super::{Buckets, Phase, QUIET_AFTER, QUIET_FOR, World};
 use crate::{
-    checks::{Invariant, Violation, bounds, convergence, durability, exclusivity, liveness, resurrection, robustness, tree},
+    checks::{Invariant, Violation, bounds, convergence, durability, exclusivity, liveness, resurrection, robustness, sessions, tree},
     log,
     scenario::{SECOND, Time},
 };
@@ -19,6 +19,7 @@ impl World<'_> {
             let machine = &self.hosts[host];
             if let Some(process) = &machine.process {
                 let result = bounds::node(&machine.name, &process.node, process.writer.batches())
+                    .and_then(|()| sessions::own(&machine.name, &process.node))
                     .and_then(|()| resurrection::all_standing(&self.oracle, &machine.name, process.node.replica()));
                 self.check(result);
             }
@@ -236,6 +237,11 @@ impl World<'_> {
             self.resent_at = self.now;
             self.quiet_from = None;
         }
+        if due(self.scenario.checks.resume_within)
+            && let Some(what) = self.bereft()
+        {
+            self.violated(Violation::new(Invariant::L4, what));
+        }
         match (&difference, self.equal_at) {
             (None, None) => {
                 self.trace.say(self.now, || "all are equal".into());
@@ -303,6 +309,8 @@ impl World<'_> {
         let members = self.members();
         let of = |host: &usize| Some((self.hosts[*host].name.as_str(), self.hosts[*host].process.as_ref()?.node.replica()));
         let replicas: Vec<_> = members.iter().filter_map(of).collect();
+        let nodes = members.iter().filter_map(|host| Some((self.hosts[*host].name.as_str(), &self.hosts[*host].process.as_ref()?.node)));
+        sessions::apart(nodes)?;
         for (name, replica) in &replicas {
             resurrection::ended(&self.oracle, &self.history, &self.losses, name, replica)?;
             resurrection::all_standing(&self.oracle, name, replica)?;

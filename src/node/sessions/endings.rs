@@ -72,6 +72,9 @@ impl Node {
         let since = now.at.0.saturating_sub(self.config.retention.as_micros() as u64);
         let told = |id: &SessionId| {
             let (written, _) = self.replica.standing_write(SectionId::MESH, Standing::Session(*id))?;
+            if is(Sabotage::EndsAtOnce) {
+                return Some(*id);
+            }
             (self.replica.is_durable(written) && self.replica.is_everywhere(written, since)).then_some(*id)
         };
         for id in self.sessions.closing.iter().filter_map(told).collect::<Vec<_>>() {

@@ -48,6 +48,11 @@ impl Node {
         }
     }
 
+    /// The sessions whose home this node is, with their epochs and connections; for tests and the simulator.
+    pub fn own_sessions(&self) -> impl Iterator<Item = (SessionId, u32, Option<ConnectionId>)> {
+        self.sessions.all.iter().map(|(id, session)| (*id, session.record.epoch, session.connection))
+    }
+
     /// Whether a session's home has been out of reach for so long that its client would have lost it.
     fn is_silent(&self, now: Now, record: &SessionRecord) -> bool {
         let silence = now.at.since(self.heard(&record.home));

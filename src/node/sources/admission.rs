@@ -47,7 +47,8 @@ impl Node {
                 _ if known.is_granted(epoch) && !self.acts(now.at, known) => Err(self.no_majority(section, path)),
                 Some(active) if active.epoch == epoch => Ok(active.clone()),
                 _ if is(Sabotage::StaleEpochs) => {
-                    let rank = claimed.and_then(|(_, branch)| branch.claim(&session?)).map(|claim| Arc::new(claim.rank()));
+                    let at = session.and_then(|id| self.sessions.all.get(&id)).map_or(0, |session| session.record.epoch);
+                    let rank = claimed.and_then(|(_, branch)| branch.claim(&session?)).map(|claim| Arc::new(claim.rank(at)));
                     Ok(Under { epoch, rank })
                 }
                 _ => Err(self.fenced(path, claimed, epoch)),
