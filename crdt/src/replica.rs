@@ -412,13 +412,12 @@ impl Replica {
         self.members.iter().filter(|(node, _)| reported(node).is_some_and(covers)).count()
     }
 
-    /// Whether a write is on the disk of every other member that was heard from since then; nobody knows while none was.
-    pub fn is_everywhere(&self, written: Written, heard_since_us: u64) -> bool {
-        let mut heard =
-            self.members.iter().filter(|(_, member)| member.heard_us.is_some_and(|heard_us| heard_us >= heard_since_us)).peekable();
-        let reported = |node| self.members.reported(node, written.section);
-        (heard.peek().is_some() || self.members.count() == 0)
-            && heard.all(|(node, _)| reported(node).is_some_and(|frontiers| frontiers[written.plane].covers(written.dot)))
+    /// Whether a write of the built-in section is on the disk of this node and of every member that was heard from since then, and this node has
+    /// seen all that they had seen when they took it in; nobody knows while none was heard.
+    pub fn is_stable(&mut self, written: Written, heard_since_us: u64) -> bool {
+        let Some(section) = self.sections.get(&written.section) else { return false };
+        let stable = self.members.stable(written.section, &section.frontiers(), section.durable(), |_| true, heard_since_us);
+        stable.is_some_and(|stable| stable[written.plane].covers(written.dot))
     }
 
     /// The write that stands of a standing record, also if it is a removal.

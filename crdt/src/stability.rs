@@ -20,6 +20,19 @@ struct Reported {
     newest: Arc<Frontiers>,
 }
 
+impl Reported {
+    /// The newest report that is covered by what we have ourselves.
+    fn covered_by(&mut self, ours: &Frontiers) -> Option<&Frontiers> {
+        while let Some(next) = self.next.take_if(|next| ours.covers_all(next)) {
+            if next != self.newest {
+                self.next = Some(self.newest.clone());
+            }
+            self.covered = Some(next);
+        }
+        self.covered.as_deref()
+    }
+}
+
 /// What is known of one other member.
 #[derive(Debug, Default, Clone)]
 pub struct Member {
@@ -116,14 +129,7 @@ impl Members {
                 continue;
             }
             heard += 1;
-            let reported = member.reports.get_mut(&section)?;
-            while let Some(next) = reported.next.take_if(|next| ours.covers_all(next)) {
-                if next != reported.newest {
-                    reported.next = Some(reported.newest.clone());
-                }
-                reported.covered = Some(next);
-            }
-            stable.meet(reported.covered.as_ref()?);
+            stable.meet(member.reports.get_mut(&section)?.covered_by(ours)?);
         }
         (others == 0 || heard > 0).then_some(stable)
     }

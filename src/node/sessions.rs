@@ -162,7 +162,7 @@ impl Node {
         tracing::info!(session = %id.short(), home, epoch = record.epoch, "a session was taken up at another node");
         self.sources_moved(now, id, session.sources.into_values(), &record.home);
         if let Some(connection) = session.connection {
-            self.let_go(connection, id, &format!("the session was taken up at {home}"));
+            self.let_go(connection, Code::SessionMoved, id, &format!("it was taken up at {home}"));
         }
         self.sessions.plan();
     }
@@ -265,7 +265,7 @@ impl Node {
         let session = self.sessions.all.entry(id).or_insert_with(|| Session::new(now, record.clone(), None));
         session.record = record;
         if let Some(old) = session.connection.replace(connection).filter(|old| *old != connection) {
-            self.let_go(old, id, "the session was taken up on another connection");
+            self.let_go(old, Code::SessionMoved, id, "it was taken up on another connection");
         }
         self.sessions.lost.remove(&id);
         let needs = self.store_session(now, id);
@@ -279,10 +279,10 @@ impl Node {
     }
 
     /// A session's connection is its no more, and is told so.
-    fn let_go(&mut self, connection: ConnectionId, id: SessionId, why: &str) {
+    fn let_go(&mut self, connection: ConnectionId, code: Code, id: SessionId, why: &str) {
         self.connections.remove(&connection);
         self.acks.forget(connection);
-        let refusal = Refusal::new(Code::Closing, id.to_string(), why);
+        let refusal = Refusal::new(code, id.to_string(), why);
         self.outputs.push(super::Output::Send { session: connection, message: FromNode::Closing(refusal) });
     }
 

@@ -165,6 +165,10 @@ codes! {
     UnknownSession = 37 "unknown-session",
     /// No majority of the section's voters answers, so that a lease has run out; `who` are those that are missing.
     NoMajority = 38 "no-majority",
+    /// The session was taken up on another connection, here or at another node.
+    SessionMoved = 39 "session-moved",
+    /// The session has ended for good.
+    SessionEnded = 40 "session-ended",
 }
 
 impl fmt::Display for Code {

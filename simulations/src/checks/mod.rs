@@ -50,6 +50,8 @@ pub enum Invariant {
     S10,
     /// A session has one home.
     S12,
+    /// A session ends once, and only when it may.
+    S13,
     /// One topic a path, with one definition.
     S15,
     /// No number is given twice.
@@ -74,7 +76,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 21] = [
+    pub const ALL: [Invariant; 22] = [
         Invariant::S1,
         Invariant::S2,
         Invariant::S3,
@@ -86,6 +88,7 @@ impl Invariant {
         Invariant::S9,
         Invariant::S10,
         Invariant::S12,
+        Invariant::S13,
         Invariant::S15,
         Invariant::S16,
         Invariant::S17,
@@ -112,6 +115,7 @@ impl Invariant {
             Invariant::S9 => "what is seen was written",
             Invariant::S10 => "a subscriber never goes back and ends at the newest",
             Invariant::S12 => "a session has one home",
+            Invariant::S13 => "no session ends while its client is connected",
             Invariant::S15 => "one topic a path, with one definition",
             Invariant::S16 => "no number is given twice",
             Invariant::S17 => "buffers are bounded and rest is quiet",

@@ -1,10 +1,13 @@
-//! S12 and L4: a session has one home at each epoch, and in the end one at all. Whoever takes it up gets a greater epoch than its client has had, which no other
+//! S12, S13 and L4: a session has one home at each epoch, and in the end one at all. Whoever takes it up gets a greater epoch than its client has had, which no other
 //! node gets; a node that has heard of a newer home does not have it any more; and after the faults every client has the session again that it was
-//! told it has.
+//! told it has. And no session is over whose client is connected.
 
 use std::collections::BTreeMap;
 
-use mangrove::node::Node;
+use mangrove::{
+    node::Node,
+    protocol::{Code, Refusal},
+};
 use mangrove_crdt::{
     id::{SectionId, SessionId},
     standing::{SessionRecord, Standing},
@@ -68,6 +71,18 @@ pub fn apart<'a>(nodes: impl Iterator<Item = (&'a str, &'a Node)>) -> Result<(),
                 return Err(Violation::new(Invariant::S12, what));
             }
         }
+    }
+    Ok(())
+}
+
+/// A client that is connected is told that its session is over. Here nobody ends one for good, so it can only have been taken up elsewhere.
+///
+/// # Errors
+/// It has ended.
+pub fn told_closing(name: &str, refusal: &Refusal) -> Result<(), Violation> {
+    if refusal.code == Code::SessionEnded {
+        let what = format!("{name} ended session {}, whose client was there: {}", refusal.what, refusal.why);
+        return Err(Violation::new(Invariant::S13, what));
     }
     Ok(())
 }

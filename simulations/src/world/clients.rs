@@ -10,7 +10,7 @@ use mangrove_crdt::{definition::Durability, id::SessionId, path::Path};
 
 use super::{Phase, World};
 use crate::{
-    checks::{fences, integrity, reads},
+    checks::{fences, integrity, reads, sessions},
     history::{Doing, Outcome, payload},
     host::{Item, entropy},
     oracle::About,
@@ -452,7 +452,15 @@ impl World<'_> {
                 self.answered_op(client, host, id as u32, response);
             }
             FromNode::Source { source, state } => self.source_told(client, source, state),
-            FromNode::Closing(_) => self.client_lost(client),
+            FromNode::Closing(refusal) => {
+                let result = sessions::told_closing(&self.hosts[host].name, &refusal);
+                // Where a disk has lost something, or somebody is not waited for any more, it may have been ended rightly.
+                let remembers = self.scenario.config.retention.as_micros() as Time > self.scenario.run.duration + self.scenario.run.settle;
+                if remembers && !self.lossy {
+                    self.check(result);
+                }
+                self.client_lost(client);
+            }
             FromNode::Updates(mut updates) => {
                 if is(Tamper::SwappedUpdates) {
                     self.clients[client].held_back.append(&mut updates);

@@ -42,7 +42,7 @@ impl Node {
         let connection = session.connection;
         self.part_with_session(now, id, "it was ended from outside");
         if let Some(connection) = connection {
-            self.let_go(connection, id, "the session was ended for good by somebody who may");
+            self.let_go(connection, Code::SessionEnded, id, "it was ended for good by somebody who may");
         }
         self.sessions.plan();
     }
@@ -70,16 +70,12 @@ impl Node {
     /// Ends for good what nobody can take up any more. To be called about every second.
     pub(in crate::node) fn end_presumed_sessions(&mut self, now: Now) {
         let since = now.at.0.saturating_sub(self.config.retention.as_micros() as u64);
-        let told = |id: &SessionId| {
-            let (written, _) = self.replica.standing_write(SectionId::MESH, Standing::Session(*id))?;
-            if is(Sabotage::EndsAtOnce) {
-                return Some(*id);
+        for id in self.sessions.closing.clone() {
+            let written = self.replica.standing_write(SectionId::MESH, Standing::Session(id)).map(|(written, _)| written);
+            if written.is_some_and(|written| self.replica.is_stable(written, since)) || is(Sabotage::EndsAtOnce) {
+                self.sessions.closing.remove(&id);
+                self.end_for_good(now, id);
             }
-            (self.replica.is_durable(written) && self.replica.is_everywhere(written, since)).then_some(*id)
-        };
-        for id in self.sessions.closing.iter().filter_map(told).collect::<Vec<_>>() {
-            self.sessions.closing.remove(&id);
-            self.end_for_good(now, id);
         }
     }
 
