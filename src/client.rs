@@ -23,20 +23,24 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mangrove_crdt::id::MeshId;
+use mangrove_crdt::id::{MeshId, SessionId};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::protocol::{
-    self, Code, DisplacedRow, FRAME_MAX, Finding, HELLO_MAX, Hello, ItemRefusal, LinkRow, NodeRow, Page, Refusal, Request, Response,
+    Code, DisplacedRow, FRAME_MAX, Finding, HELLO_MAX, Hello, ItemRefusal, LinkRow, NodeRow, Page, Refusal, Request, Response,
     SectionRow, SetBatch, SetItem, Status, Target, TopicDetail, TopicRow, TopicSpec, ValueRow, Welcome,
 };
 
 mod credential;
+mod followed;
 mod publisher;
+mod recovery;
 mod session;
 mod source;
 mod states;
 mod subscription;
+mod table;
+mod wire;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +49,7 @@ pub use publisher::{PublishReport, Publisher};
 pub use source::{ClaimOptions, Source};
 pub use subscription::{Heard, Subscription};
 
+use recovery::Recovery;
 use session::Session;
 
 /// The port where nodes listen unless they are told otherwise.
@@ -67,6 +72,43 @@ pub struct ClientOptions {
     pub subscription_window: u32,
     /// How many topics of all subscriptions the node may name by a number instead of its path.
     pub aliases_max: u32,
+    /// How long an answer may take before [`ClientError::TimedOut`]; `None`: as long as it takes.
+    pub request_timeout: Option<Duration>,
+    /// If given, the client's session outlives its connection, and its node.
+    pub session: Option<SessionOptions>,
+}
+
+/// How a client goes on when it loses its node: by itself, with its session, at the first node that takes that up.
+///
+/// Subscriptions go on from what they have heard: nothing is missing, and nothing comes twice. Sources keep their place, and what they hold they get under a new
+/// epoch. What is asked meanwhile waits. What was asked before and not answered is asked again where that can do no harm, and otherwise fails with
+/// [`ClientError::Lost`]: writes, since nobody knows whether they have been done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// For how long after a loss the session may be taken up again; `None` for the most that the node allows.
+    pub reconnect_timeout: Option<Duration>,
+    /// Nodes to try, besides those of which the first node knows, as [`ClientOptions::address`] has them.
+    pub nodes: Vec<String>,
+    /// After how long a silence the connection is taken for lost.
+    pub silence: Duration,
+}
+
+impl Default for SessionOptions {
+    /// The node's reconnect timeout, the nodes of the mesh, and three seconds of silence.
+    fn default() -> Self {
+        SessionOptions { reconnect_timeout: None, nodes: Vec::new(), silence: Duration::from_secs(3) }
+    }
+}
+
+/// How a client is connected: `Active ⇄ Recovering → Closed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientState {
+    /// It has a node.
+    Active,
+    /// It has lost its node, and looks for another.
+    Recovering,
+    /// It has no node any more.
+    Closed,
 }
 
 impl ClientOptions {
@@ -80,6 +122,8 @@ impl ClientOptions {
             connect_timeout: Duration::from_secs(5),
             subscription_window: 8_192,
             aliases_max: 65_536,
+            request_timeout: None,
+            session: None,
         }
     }
 
@@ -110,6 +154,9 @@ pub enum ClientError {
         /// What happened.
         cause: String,
     },
+    /// The answer did not come in time. It may still be done.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
     /// The node understood and refused.
     #[error("{0}")]
     Refused(#[from] Refusal),
@@ -124,6 +171,7 @@ impl ClientError {
         match self {
             ClientError::Unreachable { .. } => Some("is the node running, and is this its address? `mangrove up` starts one".into()),
             ClientError::Lost { .. } => Some("the node stopped or the network broke; try again".into()),
+            ClientError::TimedOut(_) => Some("the node is busy, or waits for other nodes; see whether it was done before trying again".into()),
             ClientError::Refused(refusal) if refusal.hint.is_empty() => None,
             ClientError::Refused(refusal) => Some(refusal.hint.clone()),
             ClientError::Protocol(_) => Some("use the same version of mangrove on both sides, and report this".into()),
@@ -169,7 +217,8 @@ pub struct Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("address", &self.session.address).field("node", &self.session.welcome.name).finish_non_exhaustive()
+        let node = self.session.welcome().map(|welcome| welcome.name.clone());
+        f.debug_struct("Client").field("address", &self.session.options.address).field("node", &node).finish_non_exhaustive()
     }
 }
 
@@ -177,16 +226,14 @@ impl Client {
     /// Opens a session over QUIC with a node that proves to be of the stated mesh.
     pub async fn connect(options: ClientOptions) -> Result<Client, ClientError> {
         let address = options.address.clone();
-        let unreachable = |cause: String| ClientError::Unreachable { address: address.clone(), cause };
+        let limit = options.connect_timeout;
+        let silence = options.session.as_ref().map(|session| session.silence);
         let opening = async {
-            let (connection, send, receive) = session::dial(&options.address, options.mesh).await.map_err(&unreachable)?;
-            Client::open(receive, send, &options, Some(connection)).await
+            let unreachable = |cause: String| ClientError::Unreachable { address: address.clone(), cause };
+            let (connection, send, receive) = wire::dial(&address, options.mesh, silence).await.map_err(unreachable)?;
+            Client::open(receive, send, options, Some(connection)).await
         };
-        match tokio::time::timeout(options.connect_timeout, opening).await {
-            Ok(Err(ClientError::Lost { cause, .. })) => Err(unreachable(cause)),
-            Ok(result) => result,
-            Err(_) => Err(unreachable(format!("no answer within {:?}", options.connect_timeout))),
-        }
+        session::within(limit, &address, opening).await
     }
 
     /// Opens a session over any pair of byte streams, such as a pipe to a node in the same process. Of the options, only the token, the name and
@@ -196,33 +243,53 @@ impl Client {
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        Client::open(receive, send, options, None).await
+        Client::open(receive, send, options.clone(), None).await
     }
 
     /// Opens a session; `connection` is kept while it stands.
-    async fn open<R, W>(
-        receive: R,
-        send: W,
-        options: &ClientOptions,
-        connection: Option<session::Connection>,
-    ) -> Result<Client, ClientError>
+    async fn open<R, W>(receive: R, send: W, options: ClientOptions, connection: Option<wire::Connection>) -> Result<Client, ClientError>
     where
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        let hello = Hello {
-            version: protocol::VERSION,
-            token: options.token.bytes().to_vec(),
-            client: options.name.clone(),
-            aliases_max: options.aliases_max,
-        };
-        let session = Session::open(receive, send, hello, options, connection).await?;
-        Ok(Client { session, subscription_window: options.subscription_window.max(1) })
+        let subscription_window = options.subscription_window.max(1);
+        let recovery = options.session.clone().map(Recovery::new);
+        let (session, lost) = Session::new(options, recovery);
+        let address = session.options.address.clone();
+        let (number, wire) = session.open_wire(&address, (receive, send), None, connection).await?;
+        session.up(wire);
+        session.watch(number, lost);
+        let client = Client { session, subscription_window };
+        if let Some(recovery) = &client.session.recovery {
+            recovery.note(&client.open_session(recovery.options.reconnect_timeout).await?);
+        }
+        Ok(client)
     }
 
-    /// How the node introduced itself.
-    pub fn welcome(&self) -> &Welcome {
-        &self.session.welcome
+    /// How the node introduced itself: the last one, if the client goes on elsewhere.
+    ///
+    /// # Panics
+    /// Never: a client has been connected.
+    pub fn welcome(&self) -> Arc<Welcome> {
+        self.session.welcome().expect("a client has been connected")
+    }
+
+    /// How it is connected.
+    pub fn state(&self) -> ClientState {
+        self.session.link.borrow().state()
+    }
+
+    /// Waits until it is connected in another way than this, and says how.
+    pub async fn changed(&self, from: ClientState) -> ClientState {
+        let mut link = self.session.link.subscribe();
+        // The sender is kept by the session.
+        let _ = link.wait_for(|link| link.state() != from).await;
+        self.state()
+    }
+
+    /// The session's id, if the client goes on elsewhere ([`SessionOptions`]).
+    pub fn session_id(&self) -> Option<SessionId> {
+        self.session.recovery.as_ref().map(Recovery::id)
     }
 
     /// Ends the connection, after what has been sent so far has reached the node, and with it the session, unless that was opened to outlive it

@@ -40,6 +40,7 @@ use minicbor::{Decode, Decoder, Encode, Encoder};
 use serde::Serialize;
 
 mod aliases;
+mod places;
 mod refusal;
 mod rows;
 mod sessions;
@@ -48,6 +49,7 @@ mod sources;
 mod tests;
 
 pub use aliases::{AliasError, Aliases};
+pub use places::{Feed, Mark, Place};
 pub use refusal::{Code, ItemRefusal, Refusal};
 pub use rows::{
     DisplacedRow, Finding, LinkRow, LinkState, NodeRow, NodeState, SectionRow, Severity, Status, TopicDetail, TopicRow, ValueRow,
@@ -245,6 +247,19 @@ pub enum FromNode {
         #[n(1)]
         state: SourceState,
     },
+    /// The feeds that get the next numbers, from 0 on this connection.
+    #[n(8)]
+    Feeds(#[cbor(n(0), decode_with = "bounded::list")] Vec<Feed>),
+    /// What follows shows the tree planes at least as far as this.
+    #[n(9)]
+    Seen(#[cbor(n(0), decode_with = "bounded::list")] Vec<Mark>),
+    /// The node has waited in vain for what the client has seen, so that some of what follows may be older.
+    #[n(10)]
+    Rewound {
+        /// For which subscription.
+        #[n(0)]
+        subscription: u32,
+    },
 }
 
 /// How a client introduces itself.
@@ -262,6 +277,20 @@ pub struct Hello {
     /// How many aliases it keeps for this session: the node gives numbers below this.
     #[cbor(n(3), default)]
     pub aliases_max: u32,
+    /// Instead of a token: the session that it comes to take up.
+    #[n(4)]
+    pub session: Option<SessionProof>,
+}
+
+/// What shows that a client is the one that opened a session.
+#[derive(Clone, PartialEq, Encode, Decode)]
+pub struct SessionProof {
+    /// Which.
+    #[n(0)]
+    pub id: SessionId,
+    /// Its secret.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub secret: Vec<u8>,
 }
 
 impl fmt::Debug for Hello {
@@ -457,6 +486,11 @@ pub enum Request {
         /// Whether each value shall come with its stamp and time.
         #[n(2)]
         stamps: bool,
+        /// What the client has seen of this selector's topics, at this node or another; empty at first, and `None` if it will not go on elsewhere. If
+        /// given, each update says which change it shows, and nothing is sent before the node covers what the client has seen, or has waited for that for
+        /// as long as it seems worthwhile ([`FromNode::Rewound`]). Then everything that matches is sent, as at first.
+        #[cbor(n(3), decode_with = "bounded::places", default)]
+        places: Option<Vec<Place>>,
     },
     /// Hear no more: [`Response::Done`]. Updates on their way may still arrive before it, none after.
     #[n(21)]
@@ -880,6 +914,9 @@ pub struct Update {
     /// What happened.
     #[n(2)]
     pub event: Event,
+    /// Which change made it so: a topic's creation, or a value. Only where asked for.
+    #[n(3)]
+    pub mark: Option<Mark>,
 }
 
 /// What happened to a subscribed topic.
@@ -933,6 +970,14 @@ pub enum Gone {
 /// Collections that refuse to grow over a limit while they are decoded, whatever length their header claims.
 mod bounded {
     use super::*;
+
+    pub(super) fn places<'b, C, T: Decode<'b, C>>(d: &mut Decoder<'b>, context: &mut C) -> Result<Option<Vec<T>>, minicbor::decode::Error> {
+        if d.datatype()? == minicbor::data::Type::Null {
+            d.null()?;
+            return Ok(None);
+        }
+        list(d, context).map(Some)
+    }
 
     pub(super) fn list<'b, C, T: Decode<'b, C>>(d: &mut Decoder<'b>, context: &mut C) -> Result<Vec<T>, minicbor::decode::Error> {
         let at = d.position();

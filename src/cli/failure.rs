@@ -71,7 +71,7 @@ impl Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let exit = match &error {
-            ClientError::Unreachable { .. } | ClientError::Lost { .. } => Exit::Unreachable,
+            ClientError::Unreachable { .. } | ClientError::Lost { .. } | ClientError::TimedOut(_) => Exit::Unreachable,
             ClientError::Refused(refusal) if refusal.code == Code::NotConverged => Exit::NotConverged,
             ClientError::Refused(_) | ClientError::Protocol(_) => Exit::Refused,
         };

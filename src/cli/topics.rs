@@ -295,6 +295,8 @@ fn show_heard(context: &mut Context, types: &mut HashMap<Arc<str>, String>, hear
     match heard {
         Heard::Synced if json => context.output.json_line(&json!({ "event": "synced" })),
         Heard::Synced => Ok(()),
+        Heard::Rewound if json => context.output.json_line(&json!({ "event": "rewound" })),
+        Heard::Rewound => Ok(()),
         Heard::Topic { path, event: Event::Added { topic } } => {
             let result = match json {
                 true => {

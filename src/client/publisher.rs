@@ -118,7 +118,8 @@ impl Publisher {
             self.settle_oldest().await?;
         }
         let session = Arc::clone(&self.session);
-        let mut numbers = session.numbers.lock().await;
+        let wire = session.wire().await?;
+        let mut numbers = wire.numbers.lock().await;
         let batch = std::mem::take(&mut self.batch);
         // Asked last, and before numbers are given that would not be sent.
         let under = match self.gate.as_ref().map(|gate| gate.pass(&session)).transpose() {
@@ -147,7 +148,7 @@ impl Publisher {
             return Ok(());
         }
         let request = Request::Set(SetBatch { items, add: self.add.clone(), durability: self.durability, under });
-        let answer = self.session.ask(request).await?;
+        let answer = session.ask_on(&wire, request).await?;
         drop(numbers);
         self.in_flight.push_back(InFlight { answer, lengths });
         Ok(())

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tokio::sync::watch;
 
-use crate::protocol::{OwnSource, Response, SourceState};
+use crate::protocol::{Closed, OwnSource, Response, SourceState};
 
 /// How many states of one source are kept for whoever has not looked for long; the oldest go first. A source that nobody contests has three in its life.
 pub(super) const STATES_KEPT_MAX: usize = 256;
@@ -133,6 +133,32 @@ impl SourceTable {
         Ok(())
     }
 
+    /// The connection is lost, and the session will be taken up on another: what was handed out before is not to be used any more.
+    pub(super) fn suspended(&mut self) {
+        for sender in self.followed.values() {
+            if let SourceState::Active { epoch } = sender.borrow().newest() {
+                let why = "the connection to its node is lost".into();
+                sender.send_modify(|states| states.push(SourceState::Standby { epoch, holder: None, why }));
+            }
+        }
+        self.early.clear();
+    }
+
+    /// The session was taken up elsewhere, with these sources: those that are not among them are closed. Gives the numbers of those of which nobody here
+    /// knows.
+    pub(super) fn resumed(&mut self, sources: &[OwnSource]) -> Vec<u32> {
+        let kept: BTreeSet<u32> = sources.iter().map(|own| own.source).collect();
+        self.followed.retain(|number, sender| {
+            let keep = kept.contains(number);
+            if !keep {
+                let why = "the node that has the session now does not have it: its section is not held there, or its claim was lost with its node";
+                sender.send_modify(|states| states.push(SourceState::Closed { reason: Closed::Removed, why: why.into() }));
+            }
+            keep
+        });
+        kept.into_iter().filter(|number| !self.followed.contains_key(number)).collect()
+    }
+
     /// Follows a source no longer, if it is the one that these states are of. Says whether it was.
     pub(super) fn forget(&mut self, number: u32, states: &StatesReceiver) -> bool {
         let own = self.followed.get(&number).is_some_and(|sender| sender.subscribe().same_channel(states));
@@ -151,7 +177,7 @@ impl SourceTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Closed, OpenSession};
+    use crate::protocol::OpenSession;
 
     fn active(epoch: u64) -> SourceState {
         SourceState::Active { epoch }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::session::{Delivery, Session, TopicEvent};
+use super::followed::{Delivery, TopicEvent};
+use super::session::Session;
 use super::{Client, ClientError, Request, Response, unexpected};
 use crate::protocol::Event;
 
@@ -21,6 +22,9 @@ pub enum Heard {
     },
     /// Everything that matched at the start has been heard; what follows is news. Once.
     Synced,
+    /// The session was taken up at a node that lacks some of what has been heard, and has waited for it in vain: until that comes, what follows may
+    /// be older. Only where the client goes on elsewhere ([`super::SessionOptions`]).
+    Rewound,
 }
 
 /// An open subscription. While nothing is taken from it, the node holds back all but a window of updates, and keeps only
@@ -29,8 +33,8 @@ pub enum Heard {
 /// Dropping it unsubscribes.
 pub struct Subscription {
     session: Arc<Session>,
-    id: u32,
-    deliveries: mpsc::Receiver<Delivery>,
+    id: u64,
+    deliveries: mpsc::UnboundedReceiver<Delivery>,
     events: VecDeque<TopicEvent>,
     window: u32,
     /// How many updates were taken whose credit has not been given back.
@@ -40,15 +44,16 @@ pub struct Subscription {
 
 impl Subscription {
     pub(super) async fn open(client: &Client, selector: &str, stamps: bool, window: u32) -> Result<Subscription, ClientError> {
-        // One place for each update that has credit, one for `Synced`, one for the end.
-        let (sender, deliveries) = mpsc::channel(window as usize + 2);
-        let request = Request::Subscribe { selector: selector.into(), credit: window, stamps };
         let session = Arc::clone(&client.session);
-        match session.ask_subscribe(request, sender).await?.answer().await? {
-            Response::Subscribed { subscription: id } => {
-                Ok(Subscription { session, id, deliveries, events: VecDeque::new(), window, taken: 0, ended: None })
+        let (id, deliveries, answer) = session.ask_subscribe(selector, stamps, window).await?;
+        // From here on it is ended when it is dropped.
+        let mut subscription = Subscription { session, id, deliveries, events: VecDeque::new(), window, taken: 0, ended: None };
+        match answer.answer().await? {
+            Response::Subscribed { .. } => Ok(subscription),
+            Response::Refused(refusal) => {
+                subscription.ended = Some(refusal.clone().into());
+                Err(refusal.into())
             }
-            Response::Refused(refusal) => Err(refusal.into()),
             other => Err(unexpected(&other)),
         }
     }
@@ -56,8 +61,8 @@ impl Subscription {
     /// The next thing heard. Waits for it, and may be dropped while it waits. After an error, only that error comes.
     pub async fn next(&mut self) -> Result<Heard, ClientError> {
         loop {
-            if let Some(TopicEvent { path, event }) = self.events.pop_front() {
-                self.taken += 1;
+            if let Some(TopicEvent { path, event, paid, .. }) = self.events.pop_front() {
+                self.taken += u32::from(paid);
                 return Ok(Heard::Topic { path, event });
             }
             if let Some(error) = &self.ended {
@@ -67,6 +72,7 @@ impl Subscription {
             match self.deliveries.recv().await {
                 Some(Delivery::Events(events)) => self.events = events.into(),
                 Some(Delivery::Synced) => return Ok(Heard::Synced),
+                Some(Delivery::Rewound) => return Ok(Heard::Rewound),
                 Some(Delivery::Ended(refusal)) => self.ended = Some(refusal.into()),
                 None => self.ended = Some(self.session.failure()),
             }
@@ -85,14 +91,11 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.session.forget(self.id);
-        if self.ended.is_some() {
-            return;
-        }
+        let number = self.session.with_table(|table| table.forget(self.id));
+        let Some(subscription) = number.filter(|_| self.ended.is_none()) else { return };
         // Without a runtime the session ends anyway, and the subscription with it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let session = Arc::clone(&self.session);
-            let subscription = self.id;
             runtime.spawn(async move {
                 if let Ok(answer) = session.ask(Request::Unsubscribe { subscription }).await {
                     // Whether it was still there makes no difference.

@@ -6,7 +6,7 @@ use mangrove_crdt::id::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
-use crate::protocol::{Event, FromClient, FromNode, Gone, Update};
+use crate::protocol::{self, Event, FromClient, FromNode, Gone, Update};
 
 mod sources;
 
@@ -129,7 +129,7 @@ async fn an_answer_to_another_question_is_a_fault() {
 }
 
 fn value(subscription: u32, topic: Target, byte: u8) -> Update {
-    Update { subscription, topic, event: Event::Value { value: vec![byte], unix_ms: None, stamp: None } }
+    Update { subscription, topic, event: Event::Value { value: vec![byte], unix_ms: None, stamp: None }, mark: None }
 }
 
 fn heard(path: &str, byte: u8) -> Heard {
@@ -141,7 +141,7 @@ async fn a_subscription_resolves_numbers_and_gives_credit_back() {
     let (client, mut script) = connected().await;
     let (subscription, ()) = tokio::join!(client.subscribe("?a//"), async {
         let (id, request) = script.request().await;
-        assert_eq!(request, Request::Subscribe { selector: "?a//".into(), credit: 4, stamps: false });
+        assert_eq!(request, Request::Subscribe { selector: "?a//".into(), credit: 4, stamps: false, places: None });
         script.answer(id, Response::Subscribed { subscription: 7 }).await;
         let named = Target::Named { alias: 0, path: "a/b".into() };
         script.say(FromNode::Updates(vec![value(7, named, 1), value(7, Target::Alias(0), 2)])).await;
@@ -154,7 +154,7 @@ async fn a_subscription_resolves_numbers_and_gives_credit_back() {
     assert_eq!(subscription.next().await.unwrap(), Heard::Synced);
     assert_eq!(script.hear().await, FromClient::Credit { subscription: 7, updates: 2 });
     assert_eq!(subscription.next().await.unwrap(), heard("a/c", 3));
-    let gone = Update { subscription: 7, topic: Target::Alias(0), event: Event::Removed { reason: Gone::Removed } };
+    let gone = Update { subscription: 7, topic: Target::Alias(0), event: Event::Removed { reason: Gone::Removed }, mark: None };
     script.say(FromNode::Updates(vec![gone])).await;
     let path: Arc<str> = "a/b".into();
     assert_eq!(subscription.next().await.unwrap(), Heard::Topic { path, event: Event::Removed { reason: Gone::Removed } });

@@ -3,19 +3,25 @@
 //! **Subscribers pull.** A subscription holds a set of changed topics, each at most once, and never a queue of values: whoever is slow
 //! gets the newest state when it comes round, and costs no more for it.
 
+mod places;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use mangrove_crdt::{
     definition::Definition,
-    id::{SectionId, SessionId},
+    frontier::DotIx,
+    id::{Plane, SectionId, SessionId},
     path::Path,
+    registers::Write,
     replica::Replica,
     selector::Selector,
+    time::Instant,
 };
 
+use self::places::{Awaited, Marks, Wait};
 use super::input::ConnectionId;
-use crate::protocol::{Aliases, Code, Event, FRAME_AIM, FromNode, Gone, Refusal, Target, TopicSpec, Update};
+use crate::protocol::{Aliases, Code, Event, FRAME_AIM, FromNode, Gone, Mark, Place, Refusal, Target, TopicSpec, Update};
 
 /// How many subscriptions one session may have.
 pub const SUBSCRIPTIONS_MAX: usize = 1_000;
@@ -41,12 +47,18 @@ pub struct Connection {
     pub entropy: [u8; 32],
     /// The session that the mesh knows, if there is one.
     pub session: Option<SessionId>,
+    marks: Marks,
+    /// What goes out before anything else.
+    outgoing: VecDeque<FromNode>,
 }
 
 #[derive(Debug)]
 struct Subscription {
     selector: Selector,
     stamps: bool,
+    /// Whether its client may go on elsewhere.
+    marks: bool,
+    awaited: Option<Awaited>,
     credit: u64,
     /// How far the first look has come: everything before this path was seen.
     scan: Option<String>,
@@ -78,11 +90,21 @@ impl Connection {
             client,
             entropy,
             session: None,
+            marks: Marks::default(),
+            outgoing: VecDeque::new(),
         }
     }
 
-    /// Begins to tell of each matching topic, now and from now on.
-    pub fn subscribe(&mut self, selector: Selector, credit: u32, stamps: bool) -> Result<u32, Refusal> {
+    /// Begins to tell of each matching topic, now and from now on. If the client may go on elsewhere, `places` is what it has seen; until then that is
+    /// waited for.
+    pub fn subscribe(
+        &mut self,
+        selector: Selector,
+        credit: u32,
+        stamps: bool,
+        places: Option<Vec<Place>>,
+        until: Instant,
+    ) -> Result<u32, Refusal> {
         if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
             let why = format!("a session has at most {SUBSCRIPTIONS_MAX} subscriptions");
             return Err(Refusal::new(Code::TooMany, selector.to_string(), why).hint("unsubscribe, or join selectors with # and ////"));
@@ -92,6 +114,8 @@ impl Connection {
         let subscription = Subscription {
             selector,
             stamps,
+            marks: places.is_some(),
+            awaited: places.filter(|places| !places.is_empty()).map(|places| Awaited::new(places, until)),
             credit: credit.into(),
             scan: Some(first),
             synced_told: false,
@@ -112,6 +136,12 @@ impl Connection {
         if let Some(subscription) = self.subscriptions.get_mut(&subscription) {
             subscription.credit += u64::from(updates);
         }
+    }
+
+    /// Time passes for what waits. Until when something may still wait.
+    pub fn waits_until(&mut self, now: Instant) -> Option<Instant> {
+        let waiting = self.subscriptions.values_mut().filter_map(|subscription| subscription.awaited.as_mut());
+        waiting.filter_map(|awaited| awaited.at(now)).min()
     }
 
     /// Whether it has any subscription.
@@ -141,17 +171,35 @@ impl Connection {
 
     /// What can be told now: up to about one frame of updates, or that a first look is complete.
     pub fn poll(&mut self, replica: &Replica) -> Option<FromNode> {
+        if let Some(message) = self.outgoing.pop_front() {
+            return Some(message);
+        }
         let mut updates = Vec::new();
+        let mut seen: Vec<Mark> = Vec::new();
         let mut bytes = 0;
         for (id, subscription) in &mut self.subscriptions {
+            if let Some(awaited) = &mut subscription.awaited {
+                let wait = awaited.look(replica);
+                if wait == Wait::On {
+                    continue;
+                }
+                subscription.awaited = None;
+                if wait == Wait::Vain {
+                    self.outgoing.push_back(FromNode::Rewound { subscription: *id });
+                }
+            }
             subscription.look(replica);
             while subscription.credit > 0 && bytes < FRAME_AIM {
                 let Some(path) = subscription.changed.pop_front() else { break };
-                let (event, more) = subscription.step(replica, &path);
+                let (told, more) = subscription.step(replica, &path);
                 if more {
                     subscription.changed.push_front(path.clone());
                 }
-                let Some(event) = event else { continue };
+                let Some((event, section, change)) = told else { continue };
+                let mark = change.filter(|_| subscription.marks).map(|(plane, dot)| self.marks.mark(replica, section, plane, dot));
+                if matches!(event, Event::Removed { .. }) && subscription.marks {
+                    seen.extend(self.marks.tree(replica, section));
+                }
                 if let Event::Value { value, .. } = &event {
                     bytes += value.len();
                 }
@@ -166,16 +214,26 @@ impl Connection {
                     }
                     None => Target::Path(path.to_string()),
                 };
-                updates.push(Update { subscription: *id, topic, event });
+                updates.push(Update { subscription: *id, topic, event, mark });
             }
-            if updates.is_empty() && subscription.scan.is_none() && subscription.changed.is_empty() && !subscription.synced_told {
+            if updates.is_empty() && self.outgoing.is_empty() && subscription.scan.is_none() && subscription.changed.is_empty() && !subscription.synced_told {
                 subscription.synced_told = true;
                 return Some(FromNode::Synced { subscription: *id });
             }
         }
-        (!updates.is_empty()).then_some(FromNode::Updates(updates))
+        let feeds = self.marks.unsaid();
+        let messages = [
+            (!feeds.is_empty()).then_some(FromNode::Feeds(feeds)),
+            (!seen.is_empty()).then_some(FromNode::Seen(seen)),
+            (!updates.is_empty()).then_some(FromNode::Updates(updates)),
+        ];
+        self.outgoing.extend(messages.into_iter().flatten());
+        self.outgoing.pop_front()
     }
 }
+
+/// Something to be told: what happened, in which section, and by which change.
+type Told = (Event, SectionId, Option<(Plane, DotIx)>);
 
 impl Subscription {
     /// Whether a path lies where the first look has been already.
@@ -217,27 +275,32 @@ impl Subscription {
     }
 
     /// The next thing that a client is to be told of a path that has changed, and whether there is more after it.
-    fn step(&mut self, replica: &Replica, path: &Path) -> (Option<Event>, bool) {
+    fn step(&mut self, replica: &Replica, path: &Path) -> (Option<Told>, bool) {
         let now = replica.topic(path);
         let Some(known) = self.topics.get_mut(path) else { return (None, false) };
         let definition = now.map(|(_, topic)| &topic.definition);
-        let (event, more) = match (&known.told, now) {
+        let (told, more) = match (&known.told, now) {
             (Some(told), _) if Some(told) != definition => {
-                let held = replica.section(replica.section_of(path)).is_some();
+                let section = replica.section_of(path);
+                let reason = if replica.section(section).is_some() { Gone::Removed } else { Gone::Dropped };
                 known.told = None;
-                (Some(Event::Removed { reason: if held { Gone::Removed } else { Gone::Dropped } }), now.is_some())
+                (Some((Event::Removed { reason }, section, None)), now.is_some())
             }
             (_, None) => (None, false),
             (told, Some((section, topic))) => {
                 let write = replica.section(section).and_then(|section| section.value_of(replica.origins(), topic));
-                let value = write.and_then(|write| Some((write.value.as_ref()?, write.time_ms)));
+                let value = write.and_then(|write| Some((write, write.value.as_ref()?)));
                 if told.is_none() {
                     known.told = Some(topic.definition.clone());
-                    (Some(Event::Added { topic: topic_spec(&topic.definition) }), value.is_some())
+                    let made = topic.ids.first().map(|id| (Plane::Tree, *id));
+                    (Some((Event::Added { topic: topic_spec(&topic.definition) }, section, made)), value.is_some())
                 } else {
                     let stamp = self.stamps.then(|| stamp_text(replica, section, path)).flatten();
-                    let unix_ms = |time_ms| self.stamps.then_some(time_ms);
-                    (value.map(|(value, time_ms)| Event::Value { value: value.to_vec(), unix_ms: unix_ms(time_ms), stamp }), false)
+                    let told = |(write, value): (&Write, &Arc<[u8]>)| {
+                        let unix_ms = self.stamps.then_some(write.time_ms);
+                        (Event::Value { value: value.to_vec(), unix_ms, stamp }, section, Some((Plane::Values, write.dot)))
+                    };
+                    (value.map(told), false)
                 }
             }
         };
@@ -245,7 +308,7 @@ impl Subscription {
         if known.told.is_none() && !more {
             self.topics.remove(path);
         }
-        (event, more)
+        (told, more)
     }
 }
 

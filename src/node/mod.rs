@@ -129,6 +129,8 @@ pub enum Timer {
     Forget,
     /// When to store what nobody waits for.
     Store,
+    /// When a client that has come from elsewhere has waited long enough for what it has seen there.
+    Waits,
     /// When to see anew whom to be linked to.
     Redial,
     /// When a branch that has settled is to be granted, a home has been silent for long, a lease is to be renewed or ends, or a lost session has had its time.
@@ -191,6 +193,8 @@ pub struct Node {
     turnover: u64,
     forget_due: Instant,
     tidy_due: Instant,
+    /// Until when subscriptions may wait for what their clients have seen elsewhere.
+    waits_due: Option<Instant>,
     /// When the choice of neighbours was made last, and is to be made next.
     redialled: Instant,
     redial_due: Instant,
@@ -241,6 +245,7 @@ impl Node {
             turnover: 0,
             forget_due: now.at.after(FORGET_EVERY),
             tidy_due: now.at.after(TIDY_EVERY),
+            waits_due: None,
             redialled: now.at,
             redial_due: now.at,
             updates: 0,
@@ -328,7 +333,8 @@ impl Node {
         let mesh = self.mesh.poll_timeout().map(|(due, timer)| (due, Timer::Mesh(timer)));
         let sources =
             [self.sessions.due(), self.sources.due(), self.quorums.due()].into_iter().flatten().min().map(|due| (due, Timer::Sources));
-        let own = [Some((self.forget_due.min(self.tidy_due), Timer::Forget)), Some((self.redial_due, Timer::Redial)), sources, store, mesh];
+        let waits = self.waits_due.map(|due| (due, Timer::Waits));
+        let own = [waits, Some((self.forget_due.min(self.tidy_due), Timer::Forget)), Some((self.redial_due, Timer::Redial)), sources, store, mesh];
         own.into_iter().flatten().min()
     }
 
@@ -396,6 +402,9 @@ impl Node {
         }
         if now.at >= self.redial_due {
             self.redial(now);
+        }
+        if self.waits_due.is_some_and(|due| now.at >= due) {
+            self.waits_due = self.connections.values_mut().filter_map(|client| client.waits_until(now.at)).min();
         }
         self.sessions_due(now);
         self.sources_due(now);

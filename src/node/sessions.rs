@@ -238,6 +238,19 @@ impl Node {
         proven.filter(|record| !record.closing).ok_or_else(|| unknown(id))
     }
 
+    /// Whether a session may be taken up here by whoever has this secret.
+    ///
+    /// # Errors
+    /// [`Code::UnknownSession`] if not.
+    pub fn knows_session(&self, id: SessionId, secret: &[u8]) -> Result<(), Refusal> {
+        self.proven(id, secret).map(|_| ())
+    }
+
+    /// Whether a connection has a session that the mesh knows.
+    pub fn has_session(&self, connection: ConnectionId) -> bool {
+        self.connections.get(&connection).is_some_and(|client| client.session.is_some())
+    }
+
     /// Takes a session up, from a connection that was lost or from another home.
     pub(super) fn session_resume(
         &mut self,

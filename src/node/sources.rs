@@ -339,7 +339,7 @@ impl Node {
     // Judging.
 
     /// The lease in a mesh of this size.
-    fn lease(&self) -> Duration {
+    pub(super) fn lease(&self) -> Duration {
         self.config.lease.max(self.pulse() * 3)
     }
 

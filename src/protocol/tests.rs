@@ -4,6 +4,8 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
+use mangrove_crdt::id::{Incarnation, Origin, Plane, SectionId};
+
 use super::*;
 
 fn text() -> impl Strategy<Value = String> {
@@ -70,7 +72,8 @@ fn request() -> impl Strategy<Value = Request> {
         text().prop_map(|path| Request::TopicShow { path }),
         set_batch().prop_map(Request::Set),
         (text(), page()).prop_map(|(selector, page)| Request::Values { selector, page }),
-        (text(), any::<u32>(), any::<bool>()).prop_map(|(selector, credit, stamps)| Request::Subscribe { selector, credit, stamps }),
+        (text(), any::<u32>(), any::<bool>(), option::of(vec(place(), 0..3)))
+            .prop_map(|(selector, credit, stamps, places)| Request::Subscribe { selector, credit, stamps, places }),
         any::<u32>().prop_map(|subscription| Request::Unsubscribe { subscription }),
         (text(), page()).prop_map(|(selector, page)| Request::Displaced { selector, page }),
         text().prop_map(|id| Request::DisplacedShow { id }),
@@ -265,17 +268,38 @@ fn update() -> impl Strategy<Value = Update> {
         (bytes(), option::of(any::<u64>()), option::of(text())).prop_map(|(value, unix_ms, stamp)| Event::Value { value, unix_ms, stamp }),
         prop::sample::select(vec![Gone::Removed, Gone::Dropped, Gone::NotPermitted]).prop_map(|reason| Event::Removed { reason }),
     ];
-    (any::<u32>(), target(), event).prop_map(|(subscription, topic, event)| Update { subscription, topic, event })
+    let mark = option::of(mark());
+    (any::<u32>(), target(), event, mark).prop_map(|(subscription, topic, event, mark)| Update { subscription, topic, event, mark })
+}
+
+fn mark() -> impl Strategy<Value = Mark> {
+    (any::<u32>(), any::<u64>()).prop_map(|(feed, number)| Mark { feed, number })
+}
+
+fn feed() -> impl Strategy<Value = Feed> {
+    let plane = prop::sample::select(Plane::ALL.to_vec());
+    (any::<u64>(), plane, any::<[u8; 32]>(), any::<u32>(), any::<u64>()).prop_map(|(section, plane, node, boot, nonce)| Feed {
+        section: SectionId(section),
+        plane,
+        origin: Origin { node: NodeId(node), incarnation: Incarnation { boot, nonce } },
+    })
+}
+
+fn place() -> impl Strategy<Value = Place> {
+    (feed(), any::<u64>()).prop_map(|(feed, number)| Place { feed, number })
 }
 
 fn from_client() -> impl Strategy<Value = FromClient> {
     prop_oneof![
-        (any::<[u32; 2]>(), bytes(), text()).prop_map(|([version, aliases_max], token, client)| FromClient::Hello(Hello {
-            version,
-            token,
-            client,
-            aliases_max
-        })),
+        (any::<[u32; 2]>(), bytes(), text(), option::of((any::<[u8; 16]>(), bytes()))).prop_map(
+            |([version, aliases_max], token, client, session)| FromClient::Hello(Hello {
+                version,
+                token,
+                client,
+                aliases_max,
+                session: session.map(|(id, secret)| SessionProof { id: SessionId(id), secret }),
+            })
+        ),
         (any::<u64>(), request()).prop_map(|(id, request)| FromClient::Request { id, request }),
         (any::<u32>(), any::<u32>()).prop_map(|(subscription, updates)| FromClient::Credit { subscription, updates }),
     ]
@@ -298,6 +322,9 @@ fn from_node() -> impl Strategy<Value = FromNode> {
         refusal().prop_map(FromNode::Refused),
         (any::<u64>(), response()).prop_map(|(id, response)| FromNode::Response { id, response }),
         vec(update(), 0..5).prop_map(FromNode::Updates),
+        vec(feed(), 0..3).prop_map(FromNode::Feeds),
+        vec(mark(), 0..3).prop_map(FromNode::Seen),
+        any::<u32>().prop_map(|subscription| FromNode::Rewound { subscription }),
         any::<u32>().prop_map(|subscription| FromNode::Synced { subscription }),
         (any::<u32>(), refusal()).prop_map(|(subscription, refusal)| FromNode::Unsubscribed { subscription, refusal }),
         refusal().prop_map(FromNode::Closing),
@@ -416,6 +443,7 @@ fn an_update_by_number_costs_few_bytes_beyond_its_value() {
         subscription: 1,
         topic: Target::Alias(alias),
         event: Event::Value { value: vec![7; 64], unix_ms: None, stamp: None },
+        mark: None,
     };
     let length = frame(&FromNode::Updates((60_000..60_100).map(update).collect())).unwrap().len();
     assert!(length <= 100 * (64 + 12 + 2) + 16, "{length}");
@@ -435,7 +463,7 @@ fn aliases_are_given_in_turn() {
 
 #[test]
 fn a_hello_never_shows_its_token() {
-    let hello = Hello { version: 1, token: b"secret-token".to_vec(), client: "test".into(), aliases_max: 0 };
+    let hello = Hello { version: 1, token: b"secret-token".to_vec(), client: "test".into(), aliases_max: 0, session: None };
     let shown = format!("{hello:?}");
     assert!(shown.contains("test") && !shown.contains("115, 101") && !shown.contains("secret"), "{shown}");
 }

@@ -20,11 +20,11 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::clock::{now, unix_s};
 use super::dial::Dialers;
-use super::gateway::{Admitted, Outbox};
+use super::gateway::{Admission, Admitted, Outbox};
 use super::vault_names::{IDENTITY, LEFT, NAME, OPERATOR, TICKETS};
 use crate::config::Config;
 use crate::node::{ALIASES_MAX, ConnectionId, Input, Node, Output, Parting, Target};
-use crate::protocol::{self, Code, Finding, FromNode, Refusal, Request, Response, Severity, Welcome};
+use crate::protocol::{self, Code, Finding, FromNode, Hello, Refusal, Request, Response, SessionProof, Severity, Welcome};
 use crate::store::{Batch, Report, StoreError, Sync, Vault, Writer, room_by};
 
 /// How many inputs are taken in before links and sessions are served again: few, since each may bring thousands of values, and links
@@ -59,11 +59,8 @@ pub(super) enum Command {
     Join(JoinRequest),
     /// A client wants a session.
     SessionAsked {
-        version: u32,
-        /// `None` for a client inside this process.
-        token: Option<Vec<u8>>,
-        client: String,
-        aliases_max: u32,
+        hello: Hello,
+        admission: Admission,
         outbox: Outbox,
         answer: oneshot::Sender<Result<Admitted, Refusal>>,
     },
@@ -86,6 +83,8 @@ pub(super) enum Command {
 struct SessionHandle {
     outbox: Outbox,
     permits: BTreeMap<u64, OwnedSemaphorePermit>,
+    /// Whether it was let in for a session's sake, and may do nothing without one.
+    comes_back: bool,
 }
 
 struct LinkHandle {
@@ -338,8 +337,8 @@ impl Drive {
             }
             Command::Outcast { by, said } => self.input(Input::Outcast { by, said }),
             Command::Join(request) => self.join(request),
-            Command::SessionAsked { version, token, client, aliases_max, outbox, answer } => {
-                let admitted = self.admit(version, token, client, aliases_max, outbox);
+            Command::SessionAsked { hello, admission, outbox, answer } => {
+                let admitted = self.admit(hello, admission, outbox);
                 // A client that has gone meanwhile is told of by its reader.
                 let _ = answer.send(admitted);
             }
@@ -367,15 +366,12 @@ impl Drive {
 
     // Sessions.
 
-    fn admit(
-        &mut self,
-        version: u32,
-        token: Option<Vec<u8>>,
-        client: String,
-        aliases_max: u32,
-        outbox: Outbox,
-    ) -> Result<Admitted, Refusal> {
-        if let Some(token) = token {
+    fn admit(&mut self, hello: Hello, admission: Admission, outbox: Outbox) -> Result<Admitted, Refusal> {
+        let Hello { version, token, client, aliases_max, session: proof } = hello;
+        let comes_back = proof.is_some();
+        if let Some(SessionProof { id, secret }) = proof {
+            self.node.knows_session(id, &secret)?;
+        } else if admission == Admission::ByToken {
             let known = self.vault.get(OPERATOR).and_then(|hash| <[u8; 32]>::try_from(hash).ok()).map(blake3::Hash::from);
             // Comparing hashes takes the same time wherever they differ.
             if known != Some(blake3::hash(&token)) {
@@ -390,7 +386,7 @@ impl Drive {
         getrandom::fill(&mut entropy).map_err(|error| Refusal::new(Code::Internal, "session", error.to_string()))?;
         self.next_id += 1;
         let session = ConnectionId(self.next_id);
-        self.sessions.insert(session, SessionHandle { outbox, permits: BTreeMap::new() });
+        self.sessions.insert(session, SessionHandle { outbox, permits: BTreeMap::new(), comes_back });
         self.input(Input::SessionOpened { session, client, aliases_max: aliases_max.min(ALIASES_MAX), entropy });
         let welcome = Welcome {
             version: version.min(protocol::VERSION),
@@ -406,6 +402,11 @@ impl Drive {
 
     /// What only the driver can answer, or complete; the rest is for the node.
     fn request(&mut self, session: ConnectionId, id: u64, request: Request) {
+        let resumes = matches!(request, Request::SessionResume { .. });
+        if !resumes && self.sessions.get(&session).is_some_and(|handle| handle.comes_back) && !self.node.has_session(session) {
+            let why = "this connection was let in to take a session up, and has none";
+            return self.respond(session, id, Response::Refused(Refusal::new(Code::NotPermitted, "request", why)));
+        }
         let response = match request {
             Request::Status => {
                 let mut status = self.node.status(now());

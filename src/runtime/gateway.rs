@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::drive::Command;
 use crate::node::ConnectionId;
-use crate::protocol::{self, Code, FRAME_MAX, FromClient, FromNode, HELLO_MAX, Hello, Refusal, Request, Welcome};
+use crate::protocol::{self, Code, FRAME_MAX, FromClient, FromNode, HELLO_MAX, Refusal, Request, Welcome};
 
 /// How many requests of one session may be unanswered at once.
 const REQUESTS_MAX: usize = 64;
@@ -74,10 +74,8 @@ where
     let (outgoing, messages) = mpsc::unbounded_channel();
     let queued = Arc::new(AtomicUsize::new(0));
     let outbox = Outbox { messages: outgoing, queued: queued.clone() };
-    let Hello { version, token, client, aliases_max } = hello;
     let (answer, answered) = oneshot::channel();
-    let token = (admission == Admission::ByToken).then_some(token);
-    if commands.send(Command::SessionAsked { version, token, client, aliases_max, outbox, answer }).is_err() {
+    if commands.send(Command::SessionAsked { hello, admission, outbox, answer }).is_err() {
         return refuse(&mut write, Refusal::new(Code::Closing, "session", "the node is ending")).await;
     }
     let Admitted { session, welcome } = match answered.await {

@@ -107,6 +107,7 @@ fn clients_that_break_the_protocol() {
             token: credential.token.bytes().to_vec(),
             client: "junk".into(),
             aliases_max: 10,
+            session: None,
         };
         let frame = mangrove::protocol::frame(&mangrove::protocol::FromClient::Hello(hello)).expect("a frame");
         write.write_all(&frame).await.expect("it is taken");

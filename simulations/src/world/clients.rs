@@ -125,6 +125,7 @@ impl World<'_> {
                     selector: select,
                     credit: CREDIT,
                     stamps: false,
+                    places: None,
                 });
             }
             Role::Subscriber { .. } => {}

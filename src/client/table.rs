@@ -1,0 +1,223 @@
+//! Who waits for what: answers, updates, states of sources. It outlives the connections.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::followed::{Delivery, FeedIx, Followed, TopicEvent};
+use super::states::{self, SourceTable};
+use super::{ClientError, Refusal, Response};
+use crate::protocol::{Feed, OpenSession, Place, Request};
+
+/// Who waits for a response.
+pub(super) enum Waiter {
+    Response(oneshot::Sender<Response>),
+    /// A subscription begins, or goes on on another connection. Its updates follow the response at once, so its number must be known before.
+    Subscription(u64),
+    /// The sources that the answer names are followed from the moment when it is taken, as their states come right after it.
+    Sources(oneshot::Sender<(Response, Vec<states::Followed>)>),
+    /// The session was taken up on another connection: the sources are known, but for those that are told.
+    Resumed(oneshot::Sender<Result<Resumed, Refusal>>),
+}
+
+/// What a node says of a session that it has taken up.
+#[derive(Debug)]
+pub(super) struct Resumed {
+    pub(super) session: OpenSession,
+    /// Sources of which this client does not know, or not any more.
+    pub(super) strays: Vec<u32>,
+}
+
+pub(super) struct Waiting {
+    pub(super) waiter: Waiter,
+    /// What is asked again on another connection.
+    pub(super) again: Option<Vec<u8>>,
+}
+
+#[derive(Default)]
+pub(super) struct Table {
+    pub(super) waiting: BTreeMap<u64, Waiting>,
+    pub(super) subscriptions: BTreeMap<u64, Followed>,
+    numbers: HashMap<u32, u64>,
+    feeds: Vec<Feed>,
+    feed_numbers: HashMap<Feed, FeedIx>,
+    pub(super) sources: SourceTable,
+    /// Which connection is listened to.
+    pub(super) listens_to: u64,
+    /// Why nothing will come any more.
+    pub(super) failure: Option<ClientError>,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct SharedTable(Arc<Mutex<Table>>);
+
+impl SharedTable {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
+        // Nothing panics while it holds the lock; if it did, the table would still be whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What became of updates.
+pub(super) enum Delivered {
+    All,
+    /// So many were no news, and are to be paid back.
+    Credit(u32),
+    /// There was no credit for all of them.
+    TooMany,
+}
+
+impl Table {
+    /// Nothing will come any more.
+    pub(super) fn fail(&mut self, error: ClientError) {
+        self.failure.get_or_insert(error);
+        self.waiting.clear();
+        self.subscriptions.clear();
+        self.numbers.clear();
+        self.sources.clear();
+    }
+
+    /// A connection is lost, and another will come: whoever asked for what cannot be asked again is let down.
+    pub(super) fn lost(&mut self) {
+        self.waiting.retain(|_, waiting| waiting.again.is_some());
+        self.subscriptions.values_mut().for_each(Followed::lost);
+        self.numbers.clear();
+        self.sources.suspended();
+        self.listens_to = 0;
+    }
+
+    pub(super) fn answered(&mut self, id: u64, response: Response) {
+        // Whoever asked may have gone away meanwhile: then nobody is told.
+        match self.waiting.remove(&id).map(|waiting| waiting.waiter) {
+            Some(Waiter::Response(sender)) => drop(sender.send(response)),
+            Some(Waiter::Subscription(subscription)) => self.subscribed(subscription, response),
+            Some(Waiter::Sources(sender)) => {
+                let followed = self.sources.answered(id, &response);
+                drop(sender.send((response, followed)));
+            }
+            Some(Waiter::Resumed(sender)) => drop(sender.send(match response {
+                Response::Session(session) => Ok(Resumed { strays: self.sources.resumed(&session.sources), session: *session }),
+                Response::Refused(refusal) => Err(refusal),
+                other => Err(Refusal::new(crate::protocol::Code::Internal, "session", format!("an odd answer: {other:?}"))),
+            })),
+            None => tracing::debug!(id, "a response that nobody waits for"),
+        }
+    }
+
+    fn subscribed(&mut self, subscription: u64, response: Response) {
+        let Some(followed) = self.subscriptions.get_mut(&subscription) else { return };
+        let opened = followed.opened.take();
+        match &response {
+            Response::Subscribed { subscription: number } => {
+                followed.number = Some(*number);
+                self.numbers.insert(*number, subscription);
+            }
+            Response::Refused(refusal) => self.end_subscription(subscription, refusal.clone()),
+            _ => {}
+        }
+        if let Some(opened) = opened {
+            // Whoever asked may have gone away meanwhile.
+            let _ = opened.send(response);
+        }
+    }
+
+    fn end_subscription(&mut self, subscription: u64, refusal: Refusal) {
+        if let Some(followed) = self.subscriptions.remove(&subscription) {
+            // Whoever does not listen any more has dropped it.
+            let _ = followed.deliveries.send(Delivery::Ended(refusal));
+        }
+    }
+
+    fn followed(&mut self, number: u32) -> Option<&mut Followed> {
+        self.subscriptions.get_mut(self.numbers.get(&number)?)
+    }
+
+    /// Updates for a subscription. What comes for one that is there no more is dropped: its end may have crossed it on the way.
+    pub(super) fn updates(&mut self, number: u32, events: Vec<TopicEvent>) -> Delivered {
+        let Some(followed) = self.followed(number) else { return Delivered::All };
+        let count = events.len() as u32;
+        followed.owed += count;
+        if followed.owed > followed.window {
+            return Delivered::TooMany;
+        }
+        let news = followed.news(events);
+        let paid = news.iter().filter(|event| event.paid).count() as u32;
+        if !news.is_empty() {
+            // Whoever does not listen any more has dropped it.
+            let _ = followed.deliveries.send(Delivery::Events(news));
+        }
+        followed.owed -= count - paid;
+        if paid == count { Delivered::All } else { Delivered::Credit(count - paid) }
+    }
+
+    pub(super) fn synced(&mut self, number: u32) {
+        let Some(followed) = self.followed(number) else { return };
+        let (gone, first) = followed.synced();
+        if !gone.is_empty() {
+            let _ = followed.deliveries.send(Delivery::Events(gone));
+        }
+        if first {
+            let _ = followed.deliveries.send(Delivery::Synced);
+        }
+    }
+
+    pub(super) fn rewound(&mut self, number: u32) {
+        if let Some(followed) = self.followed(number) {
+            let _ = followed.deliveries.send(Delivery::Rewound);
+        }
+    }
+
+    pub(super) fn unsubscribed(&mut self, number: u32, refusal: Refusal) {
+        if let Some(subscription) = self.numbers.remove(&number) {
+            self.end_subscription(subscription, refusal);
+        }
+    }
+
+    /// Delivers nothing more to a subscription. Its number, if the node knows it.
+    pub(super) fn forget(&mut self, subscription: u64) -> Option<u32> {
+        let number = self.subscriptions.remove(&subscription)?.number?;
+        self.numbers.remove(&number);
+        Some(number)
+    }
+
+    /// A subscription's user has taken updates: what to tell the node, if it can be told.
+    pub(super) fn credit(&mut self, subscription: u64, updates: u32) -> Option<u32> {
+        let followed = self.subscriptions.get_mut(&subscription)?;
+        followed.owed = followed.owed.saturating_sub(updates);
+        if followed.number.is_none() {
+            followed.unsent += updates;
+        }
+        followed.number
+    }
+
+    /// What was given back before the node had said the subscription's number.
+    pub(super) fn unsent_credit(&mut self) -> Vec<(u32, u32)> {
+        let waiting = self.subscriptions.values_mut().filter(|followed| followed.unsent > 0);
+        waiting.filter_map(|followed| Some((followed.number?, std::mem::take(&mut followed.unsent)))).collect()
+    }
+
+    /// The request by which a subscription begins, or goes on.
+    pub(super) fn subscribe(&mut self, subscription: u64) -> Option<Request> {
+        let followed = self.subscriptions.get_mut(&subscription)?;
+        followed.unsent = 0;
+        let place = |(feed, number): (FeedIx, u64)| Place { feed: self.feeds[feed as usize], number };
+        let places = followed.places().map(|places| places.map(place).collect());
+        let (selector, stamps, credit) = (followed.selector.clone(), followed.stamps, followed.window - followed.owed);
+        Some(Request::Subscribe { selector, credit, stamps, places })
+    }
+
+    /// The client's own number of a feed.
+    pub(super) fn feed(&mut self, feed: Feed) -> FeedIx {
+        let next = self.feeds.len() as FeedIx;
+        *self.feed_numbers.entry(feed).or_insert_with(|| {
+            self.feeds.push(feed);
+            next
+        })
+    }
+
+    /// All subscriptions have been shown at least so much.
+    pub(super) fn seen(&mut self, place: (FeedIx, u64)) {
+        self.subscriptions.values_mut().filter(|followed| followed.number.is_some()).for_each(|followed| followed.saw(place));
+    }
+}
