@@ -27,8 +27,8 @@ use mangrove_crdt::id::{MeshId, SessionId};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::protocol::{
-    Code, DisplacedRow, FRAME_MAX, Finding, HELLO_MAX, Hello, ItemRefusal, LinkRow, NodeRow, Page, Refusal, Request, Response,
-    SectionRow, SetBatch, SetItem, Status, Target, TopicDetail, TopicRow, TopicSpec, ValueRow, Welcome,
+    Code, DisplacedRow, FRAME_MAX, Finding, HELLO_MAX, Hello, ItemRefusal, LinkRow, NodeRow, Page, Refusal, Request, Response, SectionRow,
+    SetBatch, SetItem, Status, Target, TopicDetail, TopicRow, TopicSpec, ValueRow, Welcome,
 };
 
 mod credential;
@@ -40,9 +40,9 @@ mod source;
 mod states;
 mod subscription;
 mod table;
-mod wire;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use credential::{Credential, CredentialError, Token};
 pub use publisher::{PublishReport, Publisher};
@@ -171,7 +171,9 @@ impl ClientError {
         match self {
             ClientError::Unreachable { .. } => Some("is the node running, and is this its address? `mangrove up` starts one".into()),
             ClientError::Lost { .. } => Some("the node stopped or the network broke; try again".into()),
-            ClientError::TimedOut(_) => Some("the node is busy, or waits for other nodes; see whether it was done before trying again".into()),
+            ClientError::TimedOut(_) => {
+                Some("the node is busy, or waits for other nodes; see whether it was done before trying again".into())
+            }
             ClientError::Refused(refusal) if refusal.hint.is_empty() => None,
             ClientError::Refused(refusal) => Some(refusal.hint.clone()),
             ClientError::Protocol(_) => Some("use the same version of mangrove on both sides, and report this".into()),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mangrove_crdt::id::SessionId;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::session::{Link, Session, within};
@@ -20,9 +21,11 @@ use crate::protocol::{Code, OpenSession, Request, Response, SessionProof};
 /// The pause after the first round in which no node took the session up. Each next one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// How long one node may take, and how long of that to be reached.
-const ATTEMPT: Duration = Duration::from_secs(10);
+/// How long one node may take to be reached, and then to take the session up.
 const DIAL: Duration = Duration::from_secs(2);
+const ATTEMPT: Duration = Duration::from_secs(10);
+/// How much later than the one before each next node is dialled.
+const STAGGER: Duration = Duration::from_millis(250);
 /// For how long nodes may not know the session, since they have yet to hear of it.
 const UNHEARD: Duration = Duration::from_secs(5);
 /// How often the nodes of the mesh are asked for.
@@ -150,13 +153,16 @@ async fn take_up(session: &Arc<Session>, recovery: &Recovery, last: &str, error:
     let mut pause = PAUSE_MIN;
     loop {
         let (mut unknown, mut others) = (None, false);
-        for place in recovery.places(last) {
+        session.with_table(Table::lost);
+        let mut dialling = dial_all(session, recovery, last);
+        while let Some(dialled) = dialling.join_next().await {
             // Nobody is left who would want it: this task alone has it.
             if matches!(&*session.link.borrow(), Link::Over(_)) || Arc::strong_count(session) == 1 {
                 return Err(error);
             }
-            session.with_table(Table::lost);
-            match within(ATTEMPT, &place, attempt(session, recovery, &place)).await {
+            let Ok((place, dialled)) = dialled else { continue };
+            let attempt = async { attempt(session, recovery, &place, dialled?).await };
+            match within(ATTEMPT, &place, attempt).await {
                 Ok(number) => return Ok(number),
                 Err(ClientError::Refused(refusal)) if refusal.code == Code::UnknownSession => unknown = Some(refusal),
                 Err(error) => {
@@ -164,6 +170,7 @@ async fn take_up(session: &Arc<Session>, recovery: &Recovery, last: &str, error:
                     others = true;
                 }
             }
+            session.with_table(Table::lost);
         }
         let away = began.elapsed();
         match unknown {
@@ -178,11 +185,26 @@ async fn take_up(session: &Arc<Session>, recovery: &Recovery, last: &str, error:
     }
 }
 
-async fn attempt(session: &Arc<Session>, recovery: &Recovery, place: &str) -> Result<u64, ClientError> {
-    let unreachable = |cause: String| ClientError::Unreachable { address: place.to_owned(), cause };
-    let dialling = wire::dial(place, session.options.mesh, Some(recovery.options.silence));
-    let dialled = tokio::time::timeout(DIAL, dialling).await.unwrap_or_else(|_| Err(format!("no answer within {DIAL:?}")));
-    let (connection, send, receive) = dialled.map_err(unreachable)?;
+type Dialled = (wire::Connection, quinn::SendStream, quinn::RecvStream);
+
+/// Dials all nodes, each next one a little later; what comes of it as it comes.
+fn dial_all(session: &Session, recovery: &Recovery, last: &str) -> JoinSet<(String, Result<Dialled, ClientError>)> {
+    let (mesh, silence) = (session.options.mesh, recovery.options.silence);
+    let mut dialling = JoinSet::new();
+    for (number, place) in recovery.places(last).into_iter().enumerate() {
+        dialling.spawn(async move {
+            tokio::time::sleep(STAGGER * number as u32).await;
+            let dialled = tokio::time::timeout(DIAL, wire::dial(&place, mesh, Some(silence))).await;
+            let dialled = dialled.unwrap_or_else(|_| Err(format!("no answer within {DIAL:?}")));
+            let dialled = dialled.map_err(|cause| ClientError::Unreachable { address: place.clone(), cause });
+            (place, dialled)
+        });
+    }
+    dialling
+}
+
+async fn attempt(session: &Arc<Session>, recovery: &Recovery, place: &str, dialled: Dialled) -> Result<u64, ClientError> {
+    let (connection, send, receive) = dialled;
     let (proof, epoch) = recovery.proof();
     let (id, secret) = (proof.id, proof.secret.clone());
     let (number, wire) = session.open_wire(place, (receive, send), Some(proof), Some(connection)).await?;
@@ -224,4 +246,3 @@ async fn learn_nodes(session: &Arc<Session>) {
         recovery.lock().nodes = rows.into_iter().flat_map(|row| row.addresses).collect();
     }
 }
-

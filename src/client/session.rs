@@ -252,7 +252,8 @@ impl Session {
     /// Why something did not come: the connection was lost, for ever or just then.
     pub(super) fn failure(&self) -> ClientError {
         let table = self.table.lock();
-        let lost = || ClientError::Lost { address: self.options.address.clone(), cause: "the connection was lost before the answer".into() };
+        let lost =
+            || ClientError::Lost { address: self.options.address.clone(), cause: "the connection was lost before the answer".into() };
         table.failure.clone().unwrap_or_else(lost)
     }
 
@@ -273,7 +274,11 @@ impl Session {
 }
 
 /// How long a whole attempt to reach a node may take, in all.
-pub(super) async fn within<T>(limit: Duration, address: &str, attempt: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+pub(super) async fn within<T>(
+    limit: Duration,
+    address: &str,
+    attempt: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
     let unreachable = |cause: String| ClientError::Unreachable { address: address.to_owned(), cause };
     match tokio::time::timeout(limit, attempt).await {
         Ok(Err(ClientError::Lost { cause, .. })) => Err(unreachable(cause)),

@@ -136,7 +136,9 @@ impl SourceTable {
     /// The connection is lost, and the session will be taken up on another: what was handed out before is not to be used any more.
     pub(super) fn suspended(&mut self) {
         for sender in self.followed.values() {
-            if let SourceState::Active { epoch } = sender.borrow().newest() {
+            // The borrow ends before the states change.
+            let newest = sender.borrow().newest();
+            if let SourceState::Active { epoch } = newest {
                 let why = "the connection to its node is lost".into();
                 sender.send_modify(|states| states.push(SourceState::Standby { epoch, holder: None, why }));
             }

@@ -293,7 +293,8 @@ impl Incoming {
 
     fn place(&self, mark: protocol::Mark) -> Result<(FeedIx, u64), ClientError> {
         let feed = self.feeds.get(mark.feed as usize).copied();
-        feed.map(|feed| (feed, mark.number)).ok_or_else(|| ClientError::Protocol(format!("it used the number {} for a feed, which it had not given", mark.feed)))
+        feed.map(|feed| (feed, mark.number))
+            .ok_or_else(|| ClientError::Protocol(format!("it used the number {} for a feed, which it had not given", mark.feed)))
     }
 
     fn take_updates(&mut self, updates: Vec<Update>, table: &mut Table) -> Result<(), ClientError> {

@@ -216,7 +216,12 @@ impl Connection {
                 };
                 updates.push(Update { subscription: *id, topic, event, mark });
             }
-            if updates.is_empty() && self.outgoing.is_empty() && subscription.scan.is_none() && subscription.changed.is_empty() && !subscription.synced_told {
+            if updates.is_empty()
+                && self.outgoing.is_empty()
+                && subscription.scan.is_none()
+                && subscription.changed.is_empty()
+                && !subscription.synced_told
+            {
                 subscription.synced_told = true;
                 return Some(FromNode::Synced { subscription: *id });
             }

@@ -334,7 +334,14 @@ impl Node {
         let sources =
             [self.sessions.due(), self.sources.due(), self.quorums.due()].into_iter().flatten().min().map(|due| (due, Timer::Sources));
         let waits = self.waits_due.map(|due| (due, Timer::Waits));
-        let own = [waits, Some((self.forget_due.min(self.tidy_due), Timer::Forget)), Some((self.redial_due, Timer::Redial)), sources, store, mesh];
+        let own = [
+            waits,
+            Some((self.forget_due.min(self.tidy_due), Timer::Forget)),
+            Some((self.redial_due, Timer::Redial)),
+            sources,
+            store,
+            mesh,
+        ];
         own.into_iter().flatten().min()
     }
 

@@ -58,12 +58,7 @@ pub(super) enum Command {
     /// Somebody wants certificates.
     Join(JoinRequest),
     /// A client wants a session.
-    SessionAsked {
-        hello: Hello,
-        admission: Admission,
-        outbox: Outbox,
-        answer: oneshot::Sender<Result<Admitted, Refusal>>,
-    },
+    SessionAsked { hello: Hello, admission: Admission, outbox: Outbox, answer: oneshot::Sender<Result<Admitted, Refusal>> },
     /// A client asks for something.
     Request { session: ConnectionId, id: u64, request: Result<Request, Refusal>, permit: Option<OwnedSemaphorePermit> },
     /// A client can take more updates.

@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             event = heard.next() => match event? {
                 Heard::Topic { path, event } => println!("{path}: {event:?}"),
-                Heard::Synced => {}
+                Heard::Synced | Heard::Rewound => {}
             },
             _ = tokio::signal::ctrl_c() => break,
         }

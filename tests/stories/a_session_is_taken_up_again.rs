@@ -89,7 +89,7 @@ fn and_is_seen_and_closed_from_any_node() {
     block(async {
         while source.changed().await.is_ok() {}
         assert!(matches!(source.state(), SourceState::Closed { reason: Closed::SessionClosed, .. }), "{source:?}");
-        refused_as(client.status().await, Code::Closing);
+        refused_as(client.status().await, Code::SessionEnded);
         let late = a.connect().await;
         refused_as(late.resume_session(session.id, &session.secret).await, Code::UnknownSession);
     });

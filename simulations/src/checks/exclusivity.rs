@@ -19,6 +19,9 @@ use crate::scenario::Time;
 /// Who holds a branch: for each host the session, and its epoch.
 type Holding = BTreeMap<usize, (SessionId, u64)>;
 
+/// A branch, a session and its own epoch, and the branch's.
+type Tenure = (String, (SessionId, u32), u64);
+
 /// A stretch of time in which a session held a branch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Held {
@@ -45,7 +48,7 @@ pub struct Holders {
     /// The highest epoch under which each branch was held, and where.
     newest: BTreeMap<String, (u64, usize)>,
     /// The process that each session, at each epoch of its own, held each branch in, under each epoch.
-    epochs: BTreeMap<(String, (SessionId, u32), u64), (usize, u32)>,
+    epochs: BTreeMap<Tenure, (usize, u32)>,
     /// All that was ever held, in the order in which it began.
     timeline: Vec<Held>,
 }

@@ -1,0 +1,155 @@
+//! Clients whose node is killed go on at others by themselves: nobody logs in again, nothing of what they have subscribed to is missing or comes twice, and
+//! sources keep their place.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mangrove::client::{ClaimOptions, Client, ClientState, Heard, SessionOptions, Subscription};
+use mangrove::protocol::{Event, SourceState};
+use serde_json::{Value, json};
+
+use crate::claims::{QUICK, active, claim, standby, write_as};
+use crate::support::{Node, PATIENCE, World, block, until, value_of, write};
+
+/// How many clients there are.
+const CLIENTS: usize = 1_000;
+/// How many topics each has subscribed to.
+const TOPICS: usize = 5;
+
+fn mesh(world: &World) -> [Node; 3] {
+    let a = world.found_with("A", QUICK);
+    let b = world.join_with("B", &a, "member", QUICK);
+    let c = world.join_with("C", &a, "member", QUICK);
+    a.told(&["section", "add", "plant"]);
+    [a, b, c]
+}
+
+async fn roams(node: &Node) -> Client {
+    node.connect_with(|options| options.session = Some(SessionOptions::default())).await
+}
+
+/// Hears until each topic has its last value; how many values came, if each was newer than the one before.
+async fn hears_to_the_end(mut subscription: Subscription, last: u64) -> Result<usize, String> {
+    let mut newest: HashMap<Arc<str>, u64> = HashMap::new();
+    let mut count = 0;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while newest.values().filter(|value| **value == last).count() < TOPICS {
+        let heard = tokio::time::timeout_at(deadline, subscription.next()).await.map_err(|_| format!("only this came: {newest:?}"))?;
+        match heard.map_err(|error| error.to_string())? {
+            Heard::Topic { path, event: Event::Added { .. } } => {
+                if newest.insert(path.clone(), 0).is_some() {
+                    return Err(format!("{path} was added twice"));
+                }
+            }
+            Heard::Topic { path, event: Event::Value { value, .. } } => {
+                let Value::Number(value) = value_of(&value) else { return Err(format!("no number at {path}")) };
+                let value = value.as_u64().unwrap_or_default();
+                match newest.insert(path.clone(), value) {
+                    Some(before) if before < value => count += 1,
+                    before => return Err(format!("{path} has {value} after {before:?}")),
+                }
+            }
+            Heard::Topic { path, event } => return Err(format!("{path}: {event:?}")),
+            Heard::Rewound => return Err("it was rewound".into()),
+            Heard::Synced => {}
+        }
+    }
+    // Nothing more is heard of it.
+    match tokio::time::timeout(Duration::from_secs(2), subscription.next()).await {
+        Err(_) => Ok(count),
+        Ok(heard) => Err(format!("{heard:?} came after the end")),
+    }
+}
+
+#[test]
+fn a_thousand_clients_miss_nothing_and_hear_nothing_twice() {
+    let world = World::new();
+    let [mut a, b, c] = mesh(&world);
+    let topic = |number: usize| format!("plant/t{number}");
+    (0..TOPICS).for_each(|number| a.set(&topic(number), "1"));
+    (0..TOPICS).for_each(|number| c.shows(&topic(number), 1));
+    let writer = block(b.connect());
+    let put = |value: u64| {
+        for number in 0..TOPICS {
+            block(write(&writer, &topic(number), &json!(value), None)).expect("B takes it");
+        }
+    };
+
+    let clients: Vec<Client> = (0..CLIENTS).map(|_| block(roams(&a))).collect();
+    let listening: Vec<_> = clients
+        .iter()
+        .map(|client| {
+            block(async {
+                let subscription = client.subscribe("?plant//").await.expect("a subscription");
+                tokio::spawn(hears_to_the_end(subscription, 40))
+            })
+        })
+        .collect();
+    until("B knows all sessions", || b.json(&["session", "ls"]).as_array().map_or(0, Vec::len) == CLIENTS);
+    (2..20).for_each(put);
+    a.kill();
+    let killed = Instant::now();
+    let going_on: Vec<_> = clients
+        .iter()
+        .cloned()
+        .map(|client| {
+            block(async {
+                tokio::spawn(async move {
+                    client.changed(ClientState::Active).await;
+                    client.changed(ClientState::Recovering).await;
+                    killed.elapsed()
+                })
+            })
+        })
+        .collect();
+    (20..=40).for_each(|value| {
+        put(value);
+        std::thread::sleep(Duration::from_millis(100));
+    });
+    let mut heard = 0;
+    for listener in listening {
+        heard += block(listener).expect("it ends").expect("one stream");
+    }
+    let last = going_on.into_iter().map(|client| block(client).expect("it ends")).max();
+    println!("{CLIENTS} clients heard {heard} values, and had a node again within {last:?} of the loss");
+    for client in &clients {
+        assert_eq!(client.state(), ClientState::Active);
+        assert_ne!(client.welcome().name, "A");
+    }
+    let rows = b.json(&["session", "ls"]);
+    let rows = rows.as_array().expect("rows");
+    assert_eq!(rows.len(), CLIENTS, "nobody opened another");
+    assert!(rows.iter().all(|row| row["node"] != "A"), "all have moved");
+}
+
+#[test]
+fn a_source_goes_on_under_a_new_epoch_past_those_who_wait() {
+    let world = World::new();
+    let [mut a, b, c] = mesh(&world);
+    a.set("plant/rpm", "0");
+    c.shows("plant/rpm", 0);
+    block(async {
+        let client = roams(&a).await;
+        let options = ClaimOptions { hold: Some(Duration::from_secs(20)), ..ClaimOptions::default() };
+        let mut source = client.claim("plant", options).await.expect("a source");
+        let epoch = active(&mut source).await;
+        let waiting = c.connect().await;
+        let mut next = claim(&waiting, "plant").await;
+        standby(&mut next).await;
+        write_as(&source, "plant/rpm", &json!("before")).await;
+        let session = client.session_id();
+        a.kill();
+        assert_eq!(client.changed(ClientState::Active).await, ClientState::Recovering);
+        // What is asked meanwhile waits.
+        let status = client.status().await.expect("another node answers");
+        assert_ne!(status.name, "A");
+        assert_eq!((client.state(), client.session_id()), (ClientState::Active, session));
+        let now = active(&mut source).await;
+        assert!(now > epoch, "{now} after {epoch}");
+        write_as(&source, "plant/rpm", &json!("after")).await;
+        assert!(!matches!(next.state(), SourceState::Active { .. }), "{next:?}");
+    });
+    b.shows("plant/rpm", "after");
+    c.shows("plant/rpm", "after");
+}
