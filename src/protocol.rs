@@ -49,7 +49,7 @@ mod sources;
 mod tests;
 
 pub use aliases::{AliasError, Aliases};
-pub use places::{Feed, Mark, Place};
+pub use places::{Feed, Heard, Mark, Place, Through, path_hash, slot_of, slots_of};
 pub use refusal::{Code, ItemRefusal, Refusal};
 pub use rows::{
     DisplacedRow, Finding, LinkRow, LinkState, NodeRow, NodeState, SectionRow, Severity, Status, TopicDetail, TopicRow, ValueRow,
@@ -253,6 +253,30 @@ pub enum FromNode {
     /// What follows shows the tree planes at least as far as this.
     #[n(9)]
     Seen(#[cbor(n(0), decode_with = "bounded::list")] Vec<Mark>),
+    /// All that matches has been sent up to here: these feeds have come further since the last time, on this connection.
+    #[n(11)]
+    Position {
+        /// For which subscription.
+        #[n(0)]
+        subscription: u32,
+        /// How far.
+        #[cbor(n(1), decode_with = "bounded::list")]
+        marks: Vec<Mark>,
+    },
+    /// A slot of [`Through::sums`] is not what it should be: these are the topics in it that are there, beside those that are sent. All parts come before
+    /// [`FromNode::Synced`].
+    #[n(12)]
+    Present {
+        /// For which subscription.
+        #[n(0)]
+        subscription: u32,
+        /// Which slot.
+        #[n(1)]
+        slot: u32,
+        /// Its topics, or some of them.
+        #[cbor(n(2), decode_with = "bounded::list")]
+        paths: Vec<String>,
+    },
     /// The node has waited in vain for what the client has seen, so that some of what follows may be older.
     #[n(10)]
     Rewound {
@@ -486,11 +510,12 @@ pub enum Request {
         /// Whether each value shall come with its stamp and time.
         #[n(2)]
         stamps: bool,
-        /// What the client has seen of this selector's topics, at this node or another; empty at first, and `None` if it will not go on elsewhere. If
+        /// What the client has heard of this selector's topics, at this node or another; nothing at first, and `None` if it will not go on elsewhere. If
         /// given, each update says which change it shows, and nothing is sent before the node covers what the client has seen, or has waited for that for
-        /// as long as it seems worthwhile ([`FromNode::Rewound`]). Then everything that matches is sent, as at first.
-        #[cbor(n(3), decode_with = "bounded::places", default)]
-        places: Option<Vec<Place>>,
+        /// as long as it seems worthwhile ([`FromNode::Rewound`]). Then everything that matches is sent, as at first, but for what the client has heard
+        /// completely.
+        #[n(3)]
+        heard: Option<Box<Heard>>,
     },
     /// Hear no more: [`Response::Done`]. Updates on their way may still arrive before it, none after.
     #[n(21)]
@@ -970,14 +995,6 @@ pub enum Gone {
 /// Collections that refuse to grow over a limit while they are decoded, whatever length their header claims.
 mod bounded {
     use super::*;
-
-    pub(super) fn places<'b, C, T: Decode<'b, C>>(d: &mut Decoder<'b>, context: &mut C) -> Result<Option<Vec<T>>, minicbor::decode::Error> {
-        if d.datatype()? == minicbor::data::Type::Null {
-            d.null()?;
-            return Ok(None);
-        }
-        list(d, context).map(Some)
-    }
 
     pub(super) fn list<'b, C, T: Decode<'b, C>>(d: &mut Decoder<'b>, context: &mut C) -> Result<Vec<T>, minicbor::decode::Error> {
         let at = d.position();

@@ -1,12 +1,12 @@
 //! What a client remembers of a subscription, so that it hears one stream however often it changes nodes: nothing twice, and nothing gone unsaid.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::protocol::{Event, Gone, Refusal, Response};
+use crate::protocol::{Event, Feed, Gone, Heard, Place, Refusal, Response, Through, path_hash, slot_of, slots_of};
 
 /// A feed, by its place in the client's list of all that it has heard of.
 pub(super) type FeedIx = u32;
@@ -54,8 +54,15 @@ pub(super) struct Followed {
 struct Memory {
     told: HashMap<Arc<str>, Told>,
     seen: BTreeMap<FeedIx, u64>,
+    /// How far everything has been heard, and on which connection that was said last.
+    through: BTreeMap<FeedIx, u64>,
+    said: u32,
     /// Counts the connections.
     pass: u32,
+    /// In how many slots the topics were told to the present node, if they were; then it is silent of those that are known.
+    slots: usize,
+    /// Slots in which something is gone, and what is there.
+    present: HashMap<usize, HashSet<String>>,
 }
 
 struct Told {
@@ -71,9 +78,52 @@ impl Followed {
         Followed { selector, stamps, window, deliveries, number: None, owed: 0, unsent: 0, opened: None, synced: false, memory }
     }
 
-    /// How far it has come in each feed; `None` if it does not go on elsewhere.
-    pub(super) fn places(&self) -> Option<impl Iterator<Item = (FeedIx, u64)>> {
-        self.memory.as_ref().map(|memory| memory.seen.iter().map(|(feed, number)| (*feed, *number)))
+    /// What it has heard, to be told to a node; `None` if it does not go on elsewhere.
+    pub(super) fn heard(&mut self, feeds: &[Feed]) -> Option<Heard> {
+        let memory = self.memory.as_mut()?;
+        let places = |of: &BTreeMap<FeedIx, u64>| -> Vec<Place> {
+            of.iter().map(|(feed, number)| Place { feed: feeds[*feed as usize], number: *number }).collect()
+        };
+        memory.present.clear();
+        memory.slots = if memory.through.is_empty() { 0 } else { slots_of(memory.told.len()) };
+        let through = (memory.slots > 0).then(|| {
+            let mut sums = vec![0_u64; memory.slots];
+            for path in memory.told.keys() {
+                let hash = path_hash(path);
+                let sum = &mut sums[slot_of(hash, memory.slots)];
+                *sum = sum.wrapping_add(hash);
+            }
+            Through { places: places(&memory.through), sums }
+        });
+        Some(Heard { seen: places(&memory.seen), through })
+    }
+
+    /// Everything has been heard up to here, in feeds that have come further.
+    pub(super) fn position(&mut self, places: impl Iterator<Item = (FeedIx, u64)>) {
+        let Some(memory) = &mut self.memory else { return };
+        // Each connection begins with all that there is.
+        if std::mem::replace(&mut memory.said, memory.pass) != memory.pass {
+            memory.through.clear();
+        }
+        for (feed, number) in places {
+            memory.through.insert(feed, number);
+            let seen = memory.seen.entry(feed).or_default();
+            *seen = number.max(*seen);
+        }
+    }
+
+    /// The node has waited in vain, and tells everything anew.
+    pub(super) fn rewound(&mut self) {
+        if let Some(memory) = &mut self.memory {
+            memory.slots = 0;
+        }
+    }
+
+    /// What is there in a slot in which something is gone.
+    pub(super) fn present(&mut self, slot: u32, paths: Vec<String>) {
+        if let Some(memory) = &mut self.memory {
+            memory.present.entry(slot as usize).or_default().extend(paths);
+        }
     }
 
     /// Its connection is lost.
@@ -110,8 +160,16 @@ impl Followed {
     pub(super) fn synced(&mut self) -> (Vec<TopicEvent>, bool) {
         let first = !std::mem::replace(&mut self.synced, true);
         let Some(memory) = &mut self.memory else { return (Vec::new(), first) };
-        let pass = memory.pass;
-        let mut gone: Vec<Arc<str>> = memory.told.iter().filter(|(_, told)| told.pass != pass).map(|(path, _)| Arc::clone(path)).collect();
+        let (pass, slots, present) = (memory.pass, memory.slots, std::mem::take(&mut memory.present));
+        let is_there = |path: &str| slots > 0 && present.get(&slot_of(path_hash(path), slots)).is_none_or(|paths| paths.contains(path));
+        let mut gone: Vec<Arc<str>> = Vec::new();
+        for (path, told) in &mut memory.told {
+            if told.pass == pass || is_there(path) {
+                told.pass = pass;
+            } else {
+                gone.push(Arc::clone(path));
+            }
+        }
         gone.sort();
         let removed = |path: Arc<str>| {
             memory.told.remove(&path);

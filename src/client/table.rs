@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::followed::{Delivery, FeedIx, Followed, TopicEvent};
 use super::states::{self, SourceTable};
 use super::{ClientError, Refusal, Response};
-use crate::protocol::{Feed, OpenSession, Place, Request};
+use crate::protocol::{Feed, OpenSession, Request};
 
 /// Who waits for a response.
 pub(super) enum Waiter {
@@ -164,7 +164,20 @@ impl Table {
 
     pub(super) fn rewound(&mut self, number: u32) {
         if let Some(followed) = self.followed(number) {
+            followed.rewound();
             let _ = followed.deliveries.send(Delivery::Rewound);
+        }
+    }
+
+    pub(super) fn position(&mut self, number: u32, places: Vec<(FeedIx, u64)>) {
+        if let Some(followed) = self.followed(number) {
+            followed.position(places.into_iter());
+        }
+    }
+
+    pub(super) fn present(&mut self, number: u32, slot: u32, paths: Vec<String>) {
+        if let Some(followed) = self.followed(number) {
+            followed.present(slot, paths);
         }
     }
 
@@ -201,10 +214,9 @@ impl Table {
     pub(super) fn subscribe(&mut self, subscription: u64) -> Option<Request> {
         let followed = self.subscriptions.get_mut(&subscription)?;
         followed.unsent = 0;
-        let place = |(feed, number): (FeedIx, u64)| Place { feed: self.feeds[feed as usize], number };
-        let places = followed.places().map(|places| places.map(place).collect());
+        let heard = followed.heard(&self.feeds).map(Box::new);
         let (selector, stamps, credit) = (followed.selector.clone(), followed.stamps, followed.window - followed.owed);
-        Some(Request::Subscribe { selector, credit, stamps, places })
+        Some(Request::Subscribe { selector, credit, stamps, heard })
     }
 
     /// The client's own number of a feed.

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use super::*;
 use crate::protocol::{self, Event, FromClient, FromNode, Gone, Update};
 
+mod going_on;
 mod sources;
 
 fn options() -> ClientOptions {
@@ -141,7 +142,7 @@ async fn a_subscription_resolves_numbers_and_gives_credit_back() {
     let (client, mut script) = connected().await;
     let (subscription, ()) = tokio::join!(client.subscribe("?a//"), async {
         let (id, request) = script.request().await;
-        assert_eq!(request, Request::Subscribe { selector: "?a//".into(), credit: 4, stamps: false, places: None });
+        assert_eq!(request, Request::Subscribe { selector: "?a//".into(), credit: 4, stamps: false, heard: None });
         script.answer(id, Response::Subscribed { subscription: 7 }).await;
         let named = Target::Named { alias: 0, path: "a/b".into() };
         script.say(FromNode::Updates(vec![value(7, named, 1), value(7, Target::Alias(0), 2)])).await;

@@ -138,7 +138,7 @@ impl Wire {
         let address = address.to_owned();
         let lost = |error: io::Error| ClientError::Lost { address: address.clone(), cause: error.to_string() };
         let mut receive = BufReader::with_capacity(64 << 10, receive);
-        let aliases = Aliases::new(hello.aliases_max);
+        let aliases_max = hello.aliases_max;
         let hello = protocol::frame(&FromClient::Hello(hello)).map_err(|error| ClientError::Protocol(error.to_string()))?;
         send.write_all(&hello).await.map_err(lost)?;
         send.flush().await.map_err(lost)?;
@@ -162,7 +162,7 @@ impl Wire {
             }
         });
         table.lock().listens_to = number;
-        let incoming = Incoming { number, aliases, feeds: Vec::new(), frames: frames.downgrade() };
+        let incoming = Incoming::new(number, aliases_max, frames.downgrade());
         let address_of_reader = address.clone();
         let reader = tokio::spawn(async move {
             let error = read_task(receive, buffer, incoming, table, &address_of_reader).await;
@@ -193,7 +193,7 @@ impl Wire {
 }
 
 /// What the reading task knows.
-struct Incoming {
+pub(super) struct Incoming {
     /// The connection's.
     number: u64,
     aliases: Aliases<Arc<str>>,
@@ -242,8 +242,12 @@ async fn read_task<R: AsyncRead + Unpin>(
 }
 
 impl Incoming {
+    pub(super) fn new(number: u64, aliases_max: u32, frames: mpsc::WeakSender<Vec<u8>>) -> Self {
+        Incoming { number, aliases: Aliases::new(aliases_max), feeds: Vec::new(), frames }
+    }
+
     /// Gives a message to whoever waits for it.
-    fn take(&mut self, message: FromNode, table: &SharedTable) -> Result<(), ClientError> {
+    pub(super) fn take(&mut self, message: FromNode, table: &SharedTable) -> Result<(), ClientError> {
         let mut table = table.lock();
         if table.listens_to != self.number {
             // Another connection has taken its place.
@@ -269,6 +273,11 @@ impl Incoming {
                     table.seen(place);
                 }
             }
+            FromNode::Position { subscription, marks } => {
+                let places = marks.into_iter().map(|mark| self.place(mark)).collect::<Result<_, _>>()?;
+                table.position(subscription, places);
+            }
+            FromNode::Present { subscription, slot, paths } => table.present(subscription, slot, paths),
             FromNode::Unsubscribed { subscription, refusal } => table.unsubscribed(subscription, refusal),
             FromNode::Source { source, state } => {
                 let told = table.sources.tell(source, state);

@@ -19,9 +19,9 @@ use mangrove_crdt::{
     time::Instant,
 };
 
-use self::places::{Awaited, Marks, Wait};
+use self::places::{Awaited, Base, Marks, Position, Wait};
 use super::input::ConnectionId;
-use crate::protocol::{Aliases, Code, Event, FRAME_AIM, FromNode, Gone, Mark, Place, Refusal, Target, TopicSpec, Update};
+use crate::protocol::{Aliases, Code, Event, FRAME_AIM, FromNode, Gone, Heard, Mark, Refusal, Target, Through, TopicSpec, Update};
 
 /// How many subscriptions one session may have.
 pub const SUBSCRIPTIONS_MAX: usize = 1_000;
@@ -31,6 +31,9 @@ pub const ALIASES_MAX: u32 = 1 << 20;
 
 /// How many topics one look for new matches goes through at a time, so that a large tree does not hold up the node.
 const SCAN_MAX: usize = 10_000;
+
+/// How many paths one [`FromNode::Present`] has.
+const PRESENT_MAX: usize = 1_000;
 
 /// A client.
 #[derive(Debug)]
@@ -56,9 +59,12 @@ pub struct Connection {
 struct Subscription {
     selector: Selector,
     stamps: bool,
-    /// Whether its client may go on elsewhere.
-    marks: bool,
+    /// How far its client has been told that it has come, if it may go on elsewhere.
+    position: Option<Position>,
     awaited: Option<Awaited>,
+    /// What it had heard completely before, until that is awaited, and then until all is told.
+    through: Option<Through>,
+    base: Option<Base>,
     credit: u64,
     /// How far the first look has come: everything before this path was seen.
     scan: Option<String>,
@@ -95,14 +101,14 @@ impl Connection {
         }
     }
 
-    /// Begins to tell of each matching topic, now and from now on. If the client may go on elsewhere, `places` is what it has seen; until then that is
+    /// Begins to tell of each matching topic, now and from now on. If the client may go on elsewhere, `heard` is what it has heard there; until then that is
     /// waited for.
     pub fn subscribe(
         &mut self,
         selector: Selector,
         credit: u32,
         stamps: bool,
-        places: Option<Vec<Place>>,
+        heard: Option<Heard>,
         until: Instant,
     ) -> Result<u32, Refusal> {
         if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
@@ -110,12 +116,16 @@ impl Connection {
             return Err(Refusal::new(Code::TooMany, selector.to_string(), why).hint("unsubscribe, or join selectors with # and ////"));
         }
         self.next_subscription += 1;
+        let Heard { seen, through } = heard.clone().unwrap_or_default();
+        let awaited = (!seen.is_empty()).then(|| Awaited::new(seen, until));
         let first = selector.literal_prefix().map(|prefix| prefix.as_str().to_owned()).unwrap_or_default();
         let subscription = Subscription {
             selector,
             stamps,
-            marks: places.is_some(),
-            awaited: places.filter(|places| !places.is_empty()).map(|places| Awaited::new(places, until)),
+            position: heard.is_some().then(Position::default),
+            awaited,
+            through,
+            base: None,
             credit: credit.into(),
             scan: Some(first),
             synced_told: false,
@@ -175,7 +185,7 @@ impl Connection {
             return Some(message);
         }
         let mut updates = Vec::new();
-        let mut seen: Vec<Mark> = Vec::new();
+        let (mut seen, mut positions, mut quiet) = (Vec::<Mark>::new(), Vec::new(), false);
         let mut bytes = 0;
         for (id, subscription) in &mut self.subscriptions {
             if let Some(awaited) = &mut subscription.awaited {
@@ -184,8 +194,11 @@ impl Connection {
                     continue;
                 }
                 subscription.awaited = None;
+                let through = subscription.through.take();
                 if wait == Wait::Vain {
                     self.outgoing.push_back(FromNode::Rewound { subscription: *id });
+                } else {
+                    subscription.base = through.map(|through| Base::new(replica, through));
                 }
             }
             subscription.look(replica);
@@ -195,9 +208,15 @@ impl Connection {
                 if more {
                     subscription.changed.push_front(path.clone());
                 }
+                if let Some(position) = &mut subscription.position
+                    && !more
+                {
+                    position.told(u32::from(told.is_some()));
+                }
                 let Some((event, section, change)) = told else { continue };
-                let mark = change.filter(|_| subscription.marks).map(|(plane, dot)| self.marks.mark(replica, section, plane, dot));
-                if matches!(event, Event::Removed { .. }) && subscription.marks {
+                let marked = subscription.position.is_some();
+                let mark = change.filter(|_| marked).map(|(plane, dot)| self.marks.mark(replica, section, plane, dot));
+                if matches!(event, Event::Removed { .. }) && marked {
                     seen.extend(self.marks.tree(replica, section));
                 }
                 if let Event::Value { value, .. } = &event {
@@ -216,15 +235,35 @@ impl Connection {
                 };
                 updates.push(Update { subscription: *id, topic, event, mark });
             }
-            if updates.is_empty()
-                && self.outgoing.is_empty()
-                && subscription.scan.is_none()
-                && subscription.changed.is_empty()
-                && !subscription.synced_told
-            {
-                subscription.synced_told = true;
-                return Some(FromNode::Synced { subscription: *id });
+            if subscription.scan.is_some() {
+                // What its client knows already takes time and makes no update: this brings the next turn.
+                quiet |= updates.is_empty() && subscription.changed.is_empty() && subscription.credit > 0;
+                continue;
             }
+            if updates.is_empty() && self.outgoing.is_empty() && subscription.changed.is_empty() && !subscription.synced_told {
+                subscription.synced_told = true;
+                if let Some(base) = subscription.base.take() {
+                    #[allow(clippy::disallowed_methods, reason = "they are put in order")]
+                    let told = subscription.topics.iter().filter(|(_, topic)| topic.told.is_some()).map(|(path, _)| path);
+                    for (slot, paths) in base.differing(told) {
+                        let parts: Vec<Vec<String>> = match paths.is_empty() {
+                            true => vec![Vec::new()],
+                            false => paths.chunks(PRESENT_MAX).map(<[String]>::to_vec).collect(),
+                        };
+                        let present = |paths| FromNode::Present { subscription: *id, slot, paths };
+                        self.outgoing.extend(parts.into_iter().map(present));
+                    }
+                }
+                self.outgoing.push_back(FromNode::Synced { subscription: *id });
+            }
+            if let Some(position) = subscription.position.as_mut().filter(|_| subscription.synced_told)
+                && let Some(marks) = position.look(replica, &subscription.selector, subscription.changed.len(), &mut self.marks)
+            {
+                positions.push(FromNode::Position { subscription: *id, marks });
+            }
+        }
+        if quiet && updates.is_empty() && self.outgoing.is_empty() {
+            self.outgoing.push_back(FromNode::Seen(Vec::new()));
         }
         let feeds = self.marks.unsaid();
         let messages = [
@@ -233,6 +272,8 @@ impl Connection {
             (!updates.is_empty()).then_some(FromNode::Updates(updates)),
         ];
         self.outgoing.extend(messages.into_iter().flatten());
+        // What they say is true only after the updates before them.
+        self.outgoing.extend(positions);
         self.outgoing.pop_front()
     }
 }
@@ -295,7 +336,11 @@ impl Subscription {
             (told, Some((section, topic))) => {
                 let write = replica.section(section).and_then(|section| section.value_of(replica.origins(), topic));
                 let value = write.and_then(|write| Some((write, write.value.as_ref()?)));
-                if told.is_none() {
+                if told.is_none() && self.base.as_mut().is_some_and(|base| base.knows(section, path, topic)) {
+                    known.told = Some(topic.definition.clone());
+                    let heard = |(write, _): &(&Write, _)| self.base.as_ref().is_some_and(|base| base.has_heard(section, write.dot));
+                    (None, value.filter(|value| !heard(value)).is_some())
+                } else if told.is_none() {
                     known.told = Some(topic.definition.clone());
                     let made = topic.ids.first().map(|id| (Plane::Tree, *id));
                     (Some((Event::Added { topic: topic_spec(&topic.definition) }, section, made)), value.is_some())

@@ -42,7 +42,7 @@ mod requests;
 mod sessions;
 mod sources;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod views;
 
 use std::{

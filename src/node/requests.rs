@@ -103,12 +103,12 @@ impl Node {
                 let (rows, cut) = self.value_rows(&paths);
                 done(Response::Values { rows, next: cut.or(next) })
             }
-            Request::Subscribe { selector, credit, stamps, places } => {
+            Request::Subscribe { selector, credit, stamps, heard } => {
                 let selector = parse_selector(&selector)?;
                 let until = now.at.after(self.lease());
                 let client = self.connections.get_mut(&session).ok_or_else(closing)?;
-                let waits = places.as_ref().is_some_and(|places| !places.is_empty());
-                let subscription = client.subscribe(selector, credit, stamps, places, until)?;
+                let waits = heard.as_ref().is_some_and(|heard| !heard.seen.is_empty());
+                let subscription = client.subscribe(selector, credit, stamps, heard.map(|heard| *heard), until)?;
                 if waits {
                     self.waits_due = Some(self.waits_due.map_or(until, |due| due.min(until)));
                 }

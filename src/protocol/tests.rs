@@ -72,8 +72,12 @@ fn request() -> impl Strategy<Value = Request> {
         text().prop_map(|path| Request::TopicShow { path }),
         set_batch().prop_map(Request::Set),
         (text(), page()).prop_map(|(selector, page)| Request::Values { selector, page }),
-        (text(), any::<u32>(), any::<bool>(), option::of(vec(place(), 0..3)))
-            .prop_map(|(selector, credit, stamps, places)| Request::Subscribe { selector, credit, stamps, places }),
+        (text(), any::<u32>(), any::<bool>(), option::of(heard())).prop_map(|(selector, credit, stamps, heard)| Request::Subscribe {
+            selector,
+            credit,
+            stamps,
+            heard: heard.map(Box::new)
+        }),
         any::<u32>().prop_map(|subscription| Request::Unsubscribe { subscription }),
         (text(), page()).prop_map(|(selector, page)| Request::Displaced { selector, page }),
         text().prop_map(|id| Request::DisplacedShow { id }),
@@ -289,6 +293,11 @@ fn place() -> impl Strategy<Value = Place> {
     (feed(), any::<u64>()).prop_map(|(feed, number)| Place { feed, number })
 }
 
+fn heard() -> impl Strategy<Value = Heard> {
+    let through = (vec(place(), 0..3), vec(any::<u64>(), 0..3)).prop_map(|(places, sums)| Through { places, sums });
+    (vec(place(), 0..3), option::of(through)).prop_map(|(seen, through)| Heard { seen, through })
+}
+
 fn from_client() -> impl Strategy<Value = FromClient> {
     prop_oneof![
         (any::<[u32; 2]>(), bytes(), text(), option::of((any::<[u8; 16]>(), bytes()))).prop_map(
@@ -325,6 +334,8 @@ fn from_node() -> impl Strategy<Value = FromNode> {
         vec(feed(), 0..3).prop_map(FromNode::Feeds),
         vec(mark(), 0..3).prop_map(FromNode::Seen),
         any::<u32>().prop_map(|subscription| FromNode::Rewound { subscription }),
+        (any::<u32>(), vec(mark(), 0..3)).prop_map(|(subscription, marks)| FromNode::Position { subscription, marks }),
+        (any::<[u32; 2]>(), texts()).prop_map(|([subscription, slot], paths)| FromNode::Present { subscription, slot, paths }),
         any::<u32>().prop_map(|subscription| FromNode::Synced { subscription }),
         (any::<u32>(), refusal()).prop_map(|(subscription, refusal)| FromNode::Unsubscribed { subscription, refusal }),
         refusal().prop_map(FromNode::Closing),

@@ -10,7 +10,7 @@ use mangrove::protocol::{Event, SourceState};
 use serde_json::{Value, json};
 
 use crate::claims::{QUICK, active, claim, standby, write_as};
-use crate::support::{Node, PATIENCE, World, block, until, value_of, write};
+use crate::support::{Node, PATIENCE, World, beside, block, until, value_of, write};
 
 /// How many clients there are.
 const CLIENTS: usize = 1_000;
@@ -80,29 +80,20 @@ fn a_thousand_clients_miss_nothing_and_hear_nothing_twice() {
     let listening: Vec<_> = clients
         .iter()
         .map(|client| {
-            block(async {
-                let subscription = client.subscribe("?plant//").await.expect("a subscription");
-                tokio::spawn(hears_to_the_end(subscription, 40))
-            })
+            let subscription = block(client.subscribe("?plant//")).expect("a subscription");
+            beside(hears_to_the_end(subscription, 40))
         })
         .collect();
     until("B knows all sessions", || b.json(&["session", "ls"]).as_array().map_or(0, Vec::len) == CLIENTS);
     (2..20).for_each(put);
     a.kill();
     let killed = Instant::now();
-    let going_on: Vec<_> = clients
-        .iter()
-        .cloned()
-        .map(|client| {
-            block(async {
-                tokio::spawn(async move {
-                    client.changed(ClientState::Active).await;
-                    client.changed(ClientState::Recovering).await;
-                    killed.elapsed()
-                })
-            })
-        })
-        .collect();
+    let goes_on = |client: Client| async move {
+        client.changed(ClientState::Active).await;
+        client.changed(ClientState::Recovering).await;
+        killed.elapsed()
+    };
+    let going_on: Vec<_> = clients.iter().cloned().map(|client| beside(goes_on(client))).collect();
     (20..=40).for_each(|value| {
         put(value);
         std::thread::sleep(Duration::from_millis(100));

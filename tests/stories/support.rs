@@ -28,11 +28,20 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How much of each log is shown when a story fails.
 const LOG_SHOWN_BYTES: usize = 6_000;
 
-/// Runs a future to its end.
-pub fn block<F: Future>(future: F) -> F::Output {
+fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     let start = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
-    RUNTIME.get_or_init(start).block_on(future)
+    RUNTIME.get_or_init(start)
+}
+
+/// Runs a future to its end.
+pub fn block<F: Future>(future: F) -> F::Output {
+    runtime().block_on(future)
+}
+
+/// Runs a future beside the story.
+pub fn beside<F: Future<Output: Send> + Send + 'static>(future: F) -> tokio::task::JoinHandle<F::Output> {
+    runtime().spawn(future)
 }
 
 /// Looks again and again until `look` finds what it wants; fails the story with the last reason when that takes too long.

@@ -125,7 +125,7 @@ impl World<'_> {
                     selector: select,
                     credit: CREDIT,
                     stamps: false,
-                    places: None,
+                    heard: None,
                 });
             }
             Role::Subscriber { .. } => {}

@@ -5,11 +5,22 @@ use std::collections::{BTreeMap, HashMap};
 use mangrove_crdt::{
     frontier::{DotIx, Frontier, OriginIx},
     id::{Plane, SectionId},
+    path::Path,
     replica::Replica,
+    selector::Selector,
     time::Instant,
+    tree::Topic,
 };
 
-use crate::protocol::{Feed, Mark, Place};
+use crate::protocol::{Feed, Mark, Place, Through, path_hash, slot_of};
+
+/// Frontiers of what subscribers hear of: trees and values.
+type Frontiers = BTreeMap<(SectionId, Plane), Frontier>;
+
+/// After how many updates a subscription's client is told how far it has come.
+const POSITION_EVERY: u32 = 256;
+/// How many feeds a client is told of at most: with more of them, what it would have to remember is worse than hearing everything again.
+const FEEDS_MAX: usize = 4_096;
 
 /// The numbers that a connection's feeds have.
 #[derive(Debug, Default)]
@@ -90,4 +101,116 @@ impl Awaited {
         self.over |= now >= self.until;
         (!self.over).then_some(self.until)
     }
+}
+
+/// What a client has heard completely, elsewhere.
+#[derive(Debug)]
+pub struct Base {
+    frontiers: Frontiers,
+    /// What it says of the topics that it knows, and what it should know of those that are here.
+    sums: (Vec<u64>, Vec<u64>),
+}
+
+impl Base {
+    pub fn new(replica: &Replica, through: Through) -> Self {
+        let mut frontiers = Frontiers::new();
+        for Place { feed, number } in through.places {
+            // Of an origin that nobody here has heard of there is nothing here.
+            if let Some(origin) = replica.origins().find(&feed.origin) {
+                frontiers.entry((feed.section, feed.plane)).or_default().raise(origin, number);
+            }
+        }
+        let slots = through.sums.len();
+        Base { frontiers, sums: (through.sums, vec![0; slots]) }
+    }
+
+    fn covers(&self, section: SectionId, plane: Plane, dot: DotIx) -> bool {
+        self.frontiers.get(&(section, plane)).is_some_and(|frontier| frontier.covers(dot))
+    }
+
+    /// Whether a client knows a topic as it is; to be asked once of each. Who knows it knows its definition too: that hangs on its creations alone.
+    pub fn knows(&mut self, section: SectionId, path: &Path, topic: &Topic) -> bool {
+        let mut creations = topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0));
+        let known = creations.all(|dot| self.covers(section, Plane::Tree, *dot));
+        if known && !self.sums.1.is_empty() {
+            let hash = path_hash(path.as_str());
+            let slot = slot_of(hash, self.sums.1.len());
+            self.sums.1[slot] = self.sums.1[slot].wrapping_add(hash);
+        }
+        known
+    }
+
+    /// Whether it has heard a value.
+    pub fn has_heard(&self, section: SectionId, value: DotIx) -> bool {
+        self.covers(section, Plane::Values, value)
+    }
+
+    /// The slots that hold something else here than there, each with its topics among some.
+    pub fn differing<'a>(&self, topics: impl Iterator<Item = &'a Path>) -> BTreeMap<u32, Vec<String>> {
+        let (theirs, ours) = &self.sums;
+        let differing = (0..ours.len()).filter(|slot| theirs[*slot] != ours[*slot]);
+        let mut slots: BTreeMap<u32, Vec<String>> = differing.map(|slot| (slot as u32, Vec::new())).collect();
+        if !slots.is_empty() {
+            for path in topics {
+                if let Some(paths) = slots.get_mut(&(slot_of(path_hash(path.as_str()), ours.len()) as u32)) {
+                    paths.push(path.to_string());
+                }
+            }
+        }
+        slots.values_mut().for_each(|paths| paths.sort_unstable());
+        slots
+    }
+}
+
+/// How far a subscription's client has been told that it has come.
+#[derive(Debug, Default)]
+pub struct Position {
+    told: Frontiers,
+    /// What it will have come to when so many more topics have been told.
+    next: Option<(Frontiers, usize)>,
+    /// How many updates have been told since.
+    updates: u32,
+    begun: bool,
+}
+
+impl Position {
+    /// One of the topics that had changed has been told.
+    pub fn told(&mut self, events: u32) {
+        self.updates += events;
+        if let Some((_, left)) = &mut self.next {
+            *left = left.saturating_sub(1);
+        }
+    }
+
+    /// What its client has come to, if that is to be told now: everything up to here has been marked, and so many topics are yet to be told.
+    pub fn look(&mut self, replica: &Replica, selector: &Selector, left: usize, marks: &mut Marks) -> Option<Vec<Mark>> {
+        if self.next.is_none() && (!self.begun || self.updates >= POSITION_EVERY) {
+            self.next = Some((frontiers(replica, selector), left));
+            (self.begun, self.updates) = (true, 0);
+        }
+        let (now, _) = self.next.take_if(|(_, left)| *left == 0)?;
+        if now.values().map(|frontier| frontier.iter().count()).sum::<usize>() > FEEDS_MAX {
+            return None;
+        }
+        let mut risen = Vec::new();
+        for ((section, plane), frontier) in &now {
+            let told = self.told.get(&(*section, *plane));
+            let new = frontier.iter().filter(|dot| told.is_none_or(|told| !told.covers(*dot)));
+            risen.extend(new.map(|dot| (*section, *plane, dot)));
+        }
+        self.told = now;
+        let mark = |(section, plane, dot)| marks.mark(replica, section, plane, dot);
+        (!risen.is_empty()).then(|| risen.into_iter().map(mark).collect())
+    }
+}
+
+/// How far this node has come in all that may concern a selector.
+fn frontiers(replica: &Replica, selector: &Selector) -> Frontiers {
+    let prefix = selector.literal_prefix().map(|prefix| prefix.to_string()).unwrap_or_default();
+    let concerned = |section: &SectionId| {
+        replica.policy(*section).is_none_or(|policy| policy.root.as_str().starts_with(&prefix) || prefix.starts_with(policy.root.as_str()))
+    };
+    let sections = replica.held().filter(|section| *section != SectionId::MESH).chain([SectionId::LOCAL]).filter(concerned);
+    let held = sections.filter_map(|section| replica.section(section).map(|held| (section, held)));
+    held.flat_map(|(section, held)| [Plane::Tree, Plane::Values].map(|plane| ((section, plane), held.frontier(plane).clone()))).collect()
 }
