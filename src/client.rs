@@ -15,8 +15,17 @@
 //!
 //! A [`Client`] is a handle that can be cloned and shared; all clones speak over one QUIC stream ([`crate::protocol`]), and any
 //! number of requests may be in flight. Two tasks stand behind it: one writes frames, one reads them and hands each to
-//! whoever waits for it. Nothing here reconnects: when the connection is lost, everything that waits gets
-//! [`ClientError::Lost`], and a new `Client` has to be made; it may take up the old one's session, with its sources ([`Client::resume_session`]).
+//! whoever waits for it. When the connection is lost, everything that waits gets [`ClientError::Lost`], and a new `Client` has to be made; unless
+//! [`ClientOptions::session`] is given: then the client goes on at another node by itself.
+//!
+//! ```text
+//!   Client, Publisher, Source, Subscription       handles
+//!        │ ask                    ▲ answers, updates, states
+//!        ▼                        │
+//!   session ── link ──▶ wire ──▶ table            what outlives connections; one connection; who waits for what
+//!        ▲                                        `followed`: what a subscription has heard, `states`: what sources are
+//!        └── recovery: dials, takes up, asks again
+//! ```
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,6 +42,7 @@ use crate::protocol::{
 
 mod credential;
 mod followed;
+mod listener;
 mod publisher;
 mod recovery;
 mod session;
@@ -45,6 +55,7 @@ mod tests;
 mod wire;
 
 pub use credential::{Credential, CredentialError, Token};
+pub use listener::{SessionEvent, SessionListener};
 pub use publisher::{PublishReport, Publisher};
 pub use source::{ClaimOptions, Source};
 pub use subscription::{Heard, Subscription};
@@ -54,6 +65,9 @@ use session::Session;
 
 /// The port where nodes listen unless they are told otherwise.
 pub const PORT: u16 = 4747;
+
+/// How long the end of a session may take to be stored.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// How to reach a node.
 #[derive(Debug, Clone)]
@@ -89,6 +103,8 @@ pub struct SessionOptions {
     pub reconnect_timeout: Option<Duration>,
     /// Nodes to try, besides those of which the first node knows, as [`ClientOptions::address`] has them.
     pub nodes: Vec<String>,
+    /// Its user properties, by which others may find it. Keys are not empty, have no spaces, quotes or parentheses, and do not begin with `$`.
+    pub properties: BTreeMap<String, String>,
     /// After how long a silence the connection is taken for lost.
     pub silence: Duration,
 }
@@ -96,7 +112,7 @@ pub struct SessionOptions {
 impl Default for SessionOptions {
     /// The node's reconnect timeout, the nodes of the mesh, and three seconds of silence.
     fn default() -> Self {
-        SessionOptions { reconnect_timeout: None, nodes: Vec::new(), silence: Duration::from_secs(3) }
+        SessionOptions { reconnect_timeout: None, nodes: Vec::new(), properties: BTreeMap::new(), silence: Duration::from_secs(3) }
     }
 }
 
@@ -263,7 +279,8 @@ impl Client {
         session.watch(number, lost);
         let client = Client { session, subscription_window };
         if let Some(recovery) = &client.session.recovery {
-            recovery.note(&client.open_session(recovery.options.reconnect_timeout).await?);
+            let SessionOptions { reconnect_timeout, properties, .. } = &recovery.options;
+            recovery.note(&client.open_session_with(*reconnect_timeout, properties.clone()).await?);
         }
         Ok(client)
     }
@@ -294,9 +311,13 @@ impl Client {
         self.session.recovery.as_ref().map(Recovery::id)
     }
 
-    /// Ends the connection, after what has been sent so far has reached the node, and with it the session, unless that was opened to outlive it
+    /// Ends the connection, after what has been sent so far has reached the node, and with it the session, unless that was opened by hand to outlive it
     /// ([`Client::open_session`]).
     pub async fn close(self) {
+        if self.session.recovery.is_some() && self.state() == ClientState::Active {
+            // If it cannot be said, the session ends when nobody comes back to it.
+            let _ = tokio::time::timeout(CLOSE_WITHIN, self.close_session()).await;
+        }
         self.session.close().await;
     }
 

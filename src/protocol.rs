@@ -54,7 +54,7 @@ pub use refusal::{Code, ItemRefusal, Refusal};
 pub use rows::{
     DisplacedRow, Finding, LinkRow, LinkState, NodeRow, NodeState, SectionRow, Severity, Status, TopicDetail, TopicRow, ValueRow,
 };
-pub use sessions::{Claimed, SessionDetail, SessionRow, SessionState};
+pub use sessions::{Claimed, Ended, SessionDetail, SessionNews, SessionRow, SessionState};
 pub use sources::{Claim, Closed, OpenSession, OwnSource, SourceDetail, SourceRow, SourceState, VoterRow};
 
 /// The version of this protocol. A node answers a client with the smaller of both versions, or refuses.
@@ -276,6 +276,19 @@ pub enum FromNode {
         /// Its topics, or some of them.
         #[cbor(n(2), decode_with = "bounded::list")]
         paths: Vec<String>,
+    },
+    /// How sessions are that a listener has asked for, each with its newest state; those that are there come first.
+    #[n(13)]
+    Sessions {
+        /// For which listener.
+        #[n(0)]
+        listener: u32,
+        /// Which sessions, and how they are.
+        #[cbor(n(1), decode_with = "bounded::list")]
+        news: Vec<SessionNews>,
+        /// Whether all that are there have been told.
+        #[n(2)]
+        synced: bool,
     },
     /// The node has waited in vain for what the client has seen, so that some of what follows may be older.
     #[n(10)]
@@ -577,6 +590,9 @@ pub enum Request {
         /// grant less.
         #[n(0)]
         reconnect_timeout_ms: Option<u64>,
+        /// Its user properties: these instead of any before. Keys are not empty, have no spaces, quotes or parentheses, and do not begin with `$`.
+        #[cbor(n(1), default)]
+        properties: BTreeMap<String, String>,
     },
     /// Take up, on this connection, a session whose connection was lost, at whatever node that was: [`Response::Session`]. A connection that
     /// still has it is closed, as soon as its node hears of this.
@@ -640,6 +656,9 @@ pub enum Request {
         /// Which part of them.
         #[n(0)]
         page: Page,
+        /// Which of them: a filter over their properties; empty for all.
+        #[cbor(n(1), default)]
+        filter: String,
     },
     /// One of them, with what it has claimed: [`Response::SessionDetail`].
     #[n(38)]
@@ -647,6 +666,21 @@ pub enum Request {
         /// Its id, or enough first digits of it.
         #[n(0)]
         session: String,
+    },
+    /// Hear of all sessions that a filter means, now and from now on: [`Response::Listening`], then [`FromNode::Sessions`]. What it has once meant is heard of to its
+    /// end.
+    #[n(40)]
+    SessionsListen {
+        /// A filter over their properties; empty for all.
+        #[n(0)]
+        filter: String,
+    },
+    /// Hear of sessions no more: [`Response::Done`].
+    #[n(41)]
+    SessionsUnlisten {
+        /// By which request.
+        #[n(0)]
+        listener: u32,
     },
     /// End a session for good, wherever its client is: [`Response::Done`]. Nothing brings it back; its node obeys once it hears of it.
     #[n(39)]
@@ -823,6 +857,13 @@ pub enum Response {
     /// To [`Request::SessionShow`].
     #[n(25)]
     SessionDetail(#[n(0)] Box<SessionDetail>),
+    /// To [`Request::SessionsListen`].
+    #[n(26)]
+    Listening {
+        /// Its number from now on.
+        #[n(0)]
+        listener: u32,
+    },
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

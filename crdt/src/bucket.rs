@@ -399,6 +399,18 @@ mod tests {
         assert!(read(&policy).is_none(), "another kind of document");
     }
 
+    #[test]
+    fn no_single_forged_byte_makes_a_document_panic() {
+        let whole = with_a_past().save();
+        for (place, byte) in (8..whole.len()).flat_map(|place| (0..24).map(move |byte| (place, byte))) {
+            let mut saved = whole.clone();
+            saved[place] = byte;
+            let sum = Sha256::digest(&saved[8..]);
+            saved[4..8].copy_from_slice(&sum[..4]);
+            let _ = Bucket::new().merge(&saved);
+        }
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Create(usize, &'static str, bool),

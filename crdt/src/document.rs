@@ -18,7 +18,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    panic::catch_unwind,
+    panic::{AssertUnwindSafe, catch_unwind},
 };
 
 use automerge::{
@@ -199,7 +199,7 @@ impl Document {
             return Err(DocumentError::Foreign);
         }
         // In causal order, so that each may be judged by those before it.
-        let changes = other.get_changes(&[]).into_iter().filter(|change| !self.has(&change.hash())).collect();
+        let changes = history(&other)?.into_iter().filter(|change| !self.has(&change.hash())).collect();
         let judged = self.judge(changes, Spelling::Automerge).map_err(|error| match error {
             // A document holds whatever its changes build on.
             DocumentError::MissingDeps => DocumentError::Unsound("document"),
@@ -470,6 +470,11 @@ fn entry(value: &Value<'_>, id: &ObjId) -> Option<Entry> {
     let ObjId::Id(_, actor, _) = id else { return None };
     let bytes = value.as_bytes()?.to_vec();
     Some(Entry { bytes, origin: Origin::from_bytes(actor.to_bytes())? })
+}
+
+/// All changes of a document that somebody else made. As with [`load`], what crafted bytes lead to may be a panic, and is a refusal.
+fn history(document: &Automerge) -> Result<Vec<Change>, DocumentError> {
+    catch_unwind(AssertUnwindSafe(|| document.get_changes(&[]))).map_err(|_| DocumentError::Unsound("document"))
 }
 
 /// Automerge's own loading checks hashes and layout, yet it was not written against malice: what it does to crafted bytes may

@@ -89,6 +89,12 @@ impl serde::Serialize for SessionId {
     }
 }
 
+impl serde::Serialize for NodeId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// One run of a node: a boot counter made durable before anything else happens, and random bits, so that a restored or
 /// cloned disk never repeats one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Encode, Decode)]

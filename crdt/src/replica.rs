@@ -412,12 +412,11 @@ impl Replica {
         self.members.iter().filter(|(node, _)| reported(node).is_some_and(covers)).count()
     }
 
-    /// Whether a write of the built-in section is on the disk of this node and of every member that was heard from since then, and this node has
-    /// seen all that they had seen when they took it in; nobody knows while none was heard.
-    pub fn is_stable(&mut self, written: Written, heard_since_us: u64) -> bool {
-        let Some(section) = self.sections.get(&written.section) else { return false };
-        let stable = self.members.stable(written.section, &section.frontiers(), section.durable(), |_| true, heard_since_us);
-        stable.is_some_and(|stable| stable[written.plane].covers(written.dot))
+    /// What the disks of this node and of every member that was heard from since then are known to have of the built-in section, as far as this node has seen
+    /// all that they had seen; nobody knows while none was heard.
+    pub fn stable_in_mesh(&mut self, heard_since_us: u64) -> Option<Frontiers> {
+        let section = self.sections.get(&SectionId::MESH)?;
+        self.members.stable(SectionId::MESH, &section.frontiers(), section.durable(), |_| true, heard_since_us)
     }
 
     /// The write that stands of a standing record, also if it is a removal.

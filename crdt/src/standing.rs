@@ -3,7 +3,7 @@
 //! A standing key is a kind byte and what names the record within its kind. A node keeps and forwards records of kinds that it does not know, so
 //! that newer nodes may add kinds.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use minicbor::{Decode, Encode};
 
@@ -123,6 +123,15 @@ pub struct SessionRecord {
     /// still take it up, under a greater epoch; once no member can, it ends for good.
     #[cbor(n(6), default)]
     pub closing: bool,
+    /// Whether its home has lost its client.
+    #[cbor(n(7), default)]
+    pub lost: bool,
+    /// Why it has ended for good, if it has: one of the stable names of reasons. The record stays until every member has heard of that.
+    #[n(8)]
+    pub ended: Option<String>,
+    /// What its client has said of it: its user properties.
+    #[cbor(n(9), default)]
+    pub properties: BTreeMap<String, String>,
 }
 
 impl SessionRecord {
@@ -135,7 +144,7 @@ impl SessionRecord {
         Under { epoch: 0, rank: Some(Arc::new(Rank { priority: self.epoch.min(SESSION_EPOCH_MAX) as i32, session: home })) }
     }
 
-    /// Under what it is removed by whoever ends the session for good: above whatever a home writes.
+    /// Under what whoever ends the session for good writes it, and later removes it: above whatever a home writes.
     pub fn under_final() -> Under {
         Under { epoch: 1, rank: None }
     }

@@ -303,7 +303,17 @@ pub(crate) enum TopicCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum SessionCommand {
     /// All sessions of the mesh that outlive their connections
-    Ls,
+    Ls {
+        /// Only these, as in: $NodeName is "EWR" and not has desk
+        #[arg(long, value_name = "FILTER", default_value = "")]
+        filter: String,
+    },
+    /// What happens to sessions, wherever in the mesh they are, until ^C; those that are there come first
+    Watch {
+        /// Only of these, as in: $NodeName is "EWR" and not has desk
+        #[arg(long, value_name = "FILTER", default_value = "")]
+        filter: String,
+    },
     /// One session, with what it has claimed
     Show {
         /// Its id, or enough first digits of it

@@ -6,11 +6,12 @@
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 
-use crate::client::{Client, ClientError, ClientOptions, Credential};
-use crate::protocol::Page;
+use crate::client::{Client, ClientError, ClientOptions, ClientState, Credential, SessionOptions};
+use crate::protocol::{Code, Page};
 
 mod args;
 mod failure;
@@ -135,6 +136,28 @@ impl Context {
             Some(address) => options.at(address),
             None => options,
         })
+    }
+
+    /// For what runs until somebody ends it: it goes on at another node if it loses its own, and says so.
+    async fn connect_to_stay(&self, reconnect_timeout: Option<Duration>) -> Result<Client, Failure> {
+        let session = SessionOptions { reconnect_timeout, ..SessionOptions::default() };
+        let client = match Client::connect(ClientOptions { session: Some(session), ..self.client_options()? }).await {
+            // A node that cannot write may yet be listened to.
+            Err(ClientError::Refused(refusal)) if refusal.code != Code::BadCredential => return self.connect().await,
+            connected => connected?,
+        };
+        self.clients.borrow_mut().push(client.clone());
+        let (watched, lost) = (client.clone(), "lost the node; looking for another");
+        tokio::spawn(async move {
+            loop {
+                match watched.changed(watched.state()).await {
+                    ClientState::Active => eprintln!("going on at {}", watched.welcome().name),
+                    ClientState::Recovering => eprintln!("{lost}"),
+                    ClientState::Closed => return,
+                }
+            }
+        });
+        Ok(client)
     }
 
     async fn connect(&self) -> Result<Client, Failure> {

@@ -97,6 +97,8 @@ struct Held {
 /// Claims a branch, and waits until nobody else has it.
 async fn active(client: &Client, branch: &str, publish: &Publish) -> Result<Held, Failure> {
     let claiming = Claiming { no_wait: publish.no_wait, priority: publish.priority };
+    // It does not come back to its session: so that ends with the connection.
+    client.open_session(Some(Duration::ZERO)).await?;
     let mut source = source::claim(client, branch, &claiming, None).await?;
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     let mut state = SourceState::Init;

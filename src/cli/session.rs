@@ -1,15 +1,22 @@
 //! Sessions of the mesh: who is there, what they have claimed, and ending them.
 
 use super::args::SessionCommand;
+use super::local::stop_wanted;
 use super::output::{count_text, duration_text, time_text};
 use super::{Context, Failure, all_pages};
+use crate::client::{Client, SessionEvent};
 use crate::protocol::{SessionDetail, SessionRow};
+use crate::runtime::clock;
 
 pub(super) async fn session(context: &mut Context, command: SessionCommand) -> Result<(), Failure> {
-    let client = context.connect().await?;
+    let client = match &command {
+        SessionCommand::Watch { .. } => context.connect_to_stay(None).await?,
+        _ => context.connect().await?,
+    };
     match command {
-        SessionCommand::Ls => {
-            let rows = all_pages(async |page| client.sessions(page).await).await?;
+        SessionCommand::Watch { filter } => watch(context, &client, &filter).await,
+        SessionCommand::Ls { filter } => {
+            let rows = all_pages(async |page| client.sessions(&filter, page).await).await?;
             context.output.listing(&rows, &["session", "node", "state", "epoch", "claims", "opened", "client"], session_cells)
         }
         SessionCommand::Show { session } => {
@@ -18,6 +25,41 @@ pub(super) async fn session(context: &mut Context, command: SessionCommand) -> R
         }
         SessionCommand::Close { session } => Ok(client.end_session(&session).await?),
     }
+}
+
+async fn watch(context: &mut Context, client: &Client, filter: &str) -> Result<(), Failure> {
+    let mut listener = client.listen_to_sessions(filter).await?;
+    let mut stop = std::pin::pin!(stop_wanted());
+    loop {
+        let event = tokio::select! {
+            event = listener.next() => event?,
+            () = &mut stop => return Ok(()),
+        };
+        tell(context, &event)?;
+        context.output.flush()?;
+    }
+}
+
+fn tell(context: &mut Context, event: &SessionEvent) -> Result<(), Failure> {
+    let time = time_text(clock::now().unix_ms);
+    if context.output.json {
+        let mut object = serde_json::to_value(event)?;
+        if let Some(object) = object.as_object_mut() {
+            object.insert("time".into(), time.into());
+        }
+        return context.output.json_line(&object);
+    }
+    let (what, session, more) = match event {
+        SessionEvent::Opened(row) => ("opened", row.session, format!("{} at {}, {}", row.client, row.node, row.state)),
+        SessionEvent::Updated { session, previous } => ("updated", session.session, format!("{:?}, was {previous:?}", session.properties)),
+        SessionEvent::Disconnected(row) => ("disconnected", row.session, format!("from {}", row.node)),
+        SessionEvent::Reconnected(row) => ("reconnected", row.session, format!("at {}", row.node)),
+        SessionEvent::FailedOver { session, from } => ("failed-over", session.session, format!("from {from} to {}", session.node)),
+        SessionEvent::PresumedClosed(row) => ("presumed-closed", row.session, format!("last at {}", row.node)),
+        SessionEvent::Closed { session, reason } => ("closed", *session, reason.to_string()),
+        SessionEvent::Synced => return Ok(()),
+    };
+    context.output.line(format!("{time:24}  {}  {what:15}  {more}", session.short()))
 }
 
 fn session_cells(row: &SessionRow) -> Vec<String> {
@@ -45,6 +87,7 @@ fn show(context: &mut Context, detail: &SessionDetail) -> Result<(), Failure> {
         ("reconnect timeout", duration_text(row.reconnect_timeout_ms)),
         ("opened", time_text(row.opened_unix_ms)),
         ("client", row.client.clone()),
+        ("properties", row.properties.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")),
         ("claims", count_text(row.claims)),
     ])?;
     if branches.is_empty() {

@@ -14,7 +14,10 @@ use crate::protocol::{Claim, SourceDetail, SourceRow, SourceState, VoterRow};
 use crate::runtime::clock;
 
 pub(super) async fn source(context: &mut Context, command: SourceCommand) -> Result<(), Failure> {
-    let client = context.connect().await?;
+    let client = match &command {
+        SourceCommand::Claim(claim) => context.connect_to_stay(Some(claim.hold.unwrap_or_default().max(COMES_BACK_WITHIN))).await?,
+        _ => context.connect().await?,
+    };
     match command {
         SourceCommand::Claim(claim) => hold(context, &client, &claim).await,
         SourceCommand::Ls => {
@@ -28,11 +31,12 @@ pub(super) async fn source(context: &mut Context, command: SourceCommand) -> Res
     }
 }
 
-/// Claims a branch for as long as this program runs. It does not come back to its session: so that ends with the connection, or with the time for which
-/// the branch is to be held.
+/// For how long a claim keeps its place in the queue without its program.
+const COMES_BACK_WITHIN: Duration = Duration::from_secs(15);
+
+/// Claims a branch for as long as this program runs. Without a time for which it is to be held, the branch passes on as soon as the connection is lost.
 pub(super) async fn claim(client: &Client, branch: &str, claiming: &Claiming, hold: Option<Duration>) -> Result<Source, Failure> {
-    client.open_session(Some(hold.unwrap_or(Duration::ZERO))).await?;
-    let options = ClaimOptions { priority: claiming.priority, wait: !claiming.no_wait, hold };
+    let options = ClaimOptions { priority: claiming.priority, wait: !claiming.no_wait, hold: Some(hold.unwrap_or_default()) };
     Ok(client.claim(branch, options).await?)
 }
 

@@ -255,7 +255,7 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
 }
 
 pub(super) async fn watch(context: &mut Context, watch: &Watch) -> Result<(), Failure> {
-    let client = context.connect().await?;
+    let client = context.connect_to_stay(None).await?;
     let mut subscription = match watch.stamps {
         true => client.subscribe_with_stamps(&watch.selector).await?,
         false => client.subscribe(&watch.selector).await?,
@@ -296,7 +296,10 @@ fn show_heard(context: &mut Context, types: &mut HashMap<Arc<str>, String>, hear
         Heard::Synced if json => context.output.json_line(&json!({ "event": "synced" })),
         Heard::Synced => Ok(()),
         Heard::Rewound if json => context.output.json_line(&json!({ "event": "rewound" })),
-        Heard::Rewound => Ok(()),
+        Heard::Rewound => {
+            eprintln!("this node lacks some of what was shown before: what follows may be older, until that comes");
+            Ok(())
+        }
         Heard::Topic { path, event: Event::Added { topic } } => {
             let result = match json {
                 true => {

@@ -223,9 +223,10 @@ async fn go_on(session: &Arc<Session>, wire: &Arc<Wire>, strays: Vec<u32>) -> Re
     for source in strays {
         session.ask_on(wire, Request::SourceClose { source }).await?;
     }
-    let (again, subscriptions) = session.with_table(|table| {
+    let (again, subscriptions, listeners) = session.with_table(|table| {
         let again: Vec<Vec<u8>> = table.waiting.values().filter_map(|waiting| waiting.again.clone()).collect();
-        (again, table.subscriptions.keys().copied().collect::<Vec<_>>())
+        let listeners: Vec<(u64, String)> = table.listeners.iter().map(|(id, listening)| (*id, listening.filter.clone())).collect();
+        (again, table.subscriptions.keys().copied().collect::<Vec<_>>(), listeners)
     });
     for frame in again {
         wire.send(frame).await;
@@ -234,6 +235,10 @@ async fn go_on(session: &Arc<Session>, wire: &Arc<Wire>, strays: Vec<u32>) -> Re
         let Some(request) = session.with_table(|table| table.subscribe(subscription)) else { continue };
         let (_, receiver) = oneshot::channel::<Response>();
         session.ask_for(wire, request, Waiter::Subscription(subscription), receiver).await?;
+    }
+    for (listener, filter) in listeners {
+        let (_, receiver) = oneshot::channel::<Response>();
+        session.ask_for(wire, Request::SessionsListen { filter }, Waiter::Listener(listener), receiver).await?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::followed::{Delivery, Followed};
+use super::listener::Listening;
 use super::recovery::{Recovery, recover};
 use super::states::{self, StatesReceiver};
 use super::table::{SharedTable, Table, Waiter, Waiting};
@@ -195,6 +196,25 @@ impl Session {
             Ok(answer) => Ok((subscription, deliveries, answer)),
             Err(error) => {
                 self.with_table(|table| table.forget(subscription));
+                Err(error)
+            }
+        }
+    }
+
+    /// Queues a listener to sessions; its number here.
+    pub(super) async fn ask_listen(
+        self: &Arc<Self>,
+        listening: Listening,
+        receiver: oneshot::Receiver<Response>,
+    ) -> Result<(u64, Answer), ClientError> {
+        let wire = self.wire().await?;
+        let listener = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let request = Request::SessionsListen { filter: listening.filter.clone() };
+        self.with_table(|table| table.listeners.insert(listener, listening));
+        match self.ask_for(&wire, request, Waiter::Listener(listener), receiver).await {
+            Ok(answer) => Ok((listener, answer)),
+            Err(error) => {
+                self.with_table(|table| table.listeners.remove(&listener));
                 Err(error)
             }
         }

@@ -22,12 +22,14 @@
 //! # }
 //! ```
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mangrove_crdt::id::SessionId;
 
+use super::listener::SessionListener;
 use super::publisher::Publisher;
 use super::session::Session;
 use super::states::{Followed, StatesReceiver};
@@ -65,7 +67,16 @@ impl Client {
     ///
     /// From now on [`Client::close`] ends the connection, and [`Client::close_session`] the session.
     pub async fn open_session(&self, reconnect_timeout: Option<Duration>) -> Result<OpenSession, ClientError> {
-        match self.request(Request::SessionOpen { reconnect_timeout_ms: reconnect_timeout.map(ms) }).await? {
+        self.open_session_with(reconnect_timeout, BTreeMap::new()).await
+    }
+
+    /// The same, with user properties instead of any before.
+    pub async fn open_session_with(
+        &self,
+        reconnect_timeout: Option<Duration>,
+        properties: BTreeMap<String, String>,
+    ) -> Result<OpenSession, ClientError> {
+        match self.request(Request::SessionOpen { reconnect_timeout_ms: reconnect_timeout.map(ms), properties }).await? {
             Response::Session(session) => Ok(*session),
             other => Err(unexpected(&other)),
         }
@@ -88,11 +99,18 @@ impl Client {
     }
 
     /// A page of the mesh's sessions that outlive their connections, and where the next one starts.
-    pub async fn sessions(&self, page: Page) -> Result<(Vec<SessionRow>, Option<String>), ClientError> {
-        match self.request(Request::Sessions { page }).await? {
+    ///
+    /// `filter` says which, as in `$NodeName is "EWR" and not has desk`; empty for all.
+    pub async fn sessions(&self, filter: &str, page: Page) -> Result<(Vec<SessionRow>, Option<String>), ClientError> {
+        match self.request(Request::Sessions { page, filter: filter.into() }).await? {
             Response::Sessions { rows, next } => Ok((rows, next)),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Listens to all sessions that a filter means, as [`Client::sessions`] has it, wherever in the mesh they are.
+    pub async fn listen_to_sessions(&self, filter: &str) -> Result<SessionListener, ClientError> {
+        SessionListener::open(self, filter).await
     }
 
     /// One session of the mesh, with what it has claimed. Its id, or enough first digits of it, name it.

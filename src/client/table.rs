@@ -6,15 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use super::followed::{Delivery, FeedIx, Followed, TopicEvent};
+use super::listener::Listening;
 use super::states::{self, SourceTable};
 use super::{ClientError, Refusal, Response};
-use crate::protocol::{Feed, OpenSession, Request};
+use crate::protocol::{Feed, OpenSession, Request, SessionNews};
 
 /// Who waits for a response.
 pub(super) enum Waiter {
     Response(oneshot::Sender<Response>),
     /// A subscription begins, or goes on on another connection. Its updates follow the response at once, so its number must be known before.
     Subscription(u64),
+    /// A listener begins, or goes on on another connection.
+    Listener(u64),
     /// The sources that the answer names are followed from the moment when it is taken, as their states come right after it.
     Sources(oneshot::Sender<(Response, Vec<states::Followed>)>),
     /// The session was taken up on another connection: the sources are known, but for those that are told.
@@ -40,6 +43,7 @@ pub(super) struct Table {
     pub(super) waiting: BTreeMap<u64, Waiting>,
     pub(super) subscriptions: BTreeMap<u64, Followed>,
     numbers: HashMap<u32, u64>,
+    pub(super) listeners: BTreeMap<u64, Listening>,
     feeds: Vec<Feed>,
     feed_numbers: HashMap<Feed, FeedIx>,
     pub(super) sources: SourceTable,
@@ -75,6 +79,7 @@ impl Table {
         self.waiting.clear();
         self.subscriptions.clear();
         self.numbers.clear();
+        self.listeners.clear();
         self.sources.clear();
     }
 
@@ -82,6 +87,7 @@ impl Table {
     pub(super) fn lost(&mut self) {
         self.waiting.retain(|_, waiting| waiting.again.is_some());
         self.subscriptions.values_mut().for_each(Followed::lost);
+        self.listeners.values_mut().for_each(Listening::lost);
         self.numbers.clear();
         self.sources.suspended();
         self.listens_to = 0;
@@ -92,6 +98,7 @@ impl Table {
         match self.waiting.remove(&id).map(|waiting| waiting.waiter) {
             Some(Waiter::Response(sender)) => drop(sender.send(response)),
             Some(Waiter::Subscription(subscription)) => self.subscribed(subscription, response),
+            Some(Waiter::Listener(listener)) => self.listens(listener, response),
             Some(Waiter::Sources(sender)) => {
                 let followed = self.sources.answered(id, &response);
                 drop(sender.send((response, followed)));
@@ -119,6 +126,25 @@ impl Table {
         if let Some(opened) = opened {
             // Whoever asked may have gone away meanwhile.
             let _ = opened.send(response);
+        }
+    }
+
+    fn listens(&mut self, listener: u64, response: Response) {
+        let Some(listening) = self.listeners.get_mut(&listener) else { return };
+        let opened = listening.opened.take();
+        match &response {
+            Response::Listening { listener: number } => listening.number = Some(*number),
+            _ => _ = self.listeners.remove(&listener),
+        }
+        if let Some(opened) = opened {
+            // Whoever asked may have gone away meanwhile.
+            let _ = opened.send(response);
+        }
+    }
+
+    pub(super) fn sessions(&mut self, number: u32, news: Vec<SessionNews>, synced: bool) {
+        if let Some(listening) = self.listeners.values_mut().find(|listening| listening.number == Some(number)) {
+            listening.take(news, synced);
         }
     }
 

@@ -278,6 +278,7 @@ impl Incoming {
                 table.position(subscription, places);
             }
             FromNode::Present { subscription, slot, paths } => table.present(subscription, slot, paths),
+            FromNode::Sessions { listener, news, synced } => table.sessions(listener, news, synced),
             FromNode::Unsubscribed { subscription, refusal } => table.unsubscribed(subscription, refusal),
             FromNode::Source { source, state } => {
                 let told = table.sources.tell(source, state);

@@ -20,7 +20,7 @@ use mangrove_crdt::{
 };
 
 use self::places::{Awaited, Base, Marks, Position, Wait};
-use super::input::ConnectionId;
+use super::{input::ConnectionId, sessions::listeners::Listeners};
 use crate::protocol::{Aliases, Code, Event, FRAME_AIM, FromNode, Gone, Heard, Mark, Refusal, Target, Through, TopicSpec, Update};
 
 /// How many subscriptions one session may have.
@@ -50,6 +50,8 @@ pub struct Connection {
     pub entropy: [u8; 32],
     /// The session that the mesh knows, if there is one.
     pub session: Option<SessionId>,
+    /// Who listens to sessions on it.
+    pub listeners: Listeners,
     marks: Marks,
     /// What goes out before anything else.
     outgoing: VecDeque<FromNode>,
@@ -96,6 +98,7 @@ impl Connection {
             client,
             entropy,
             session: None,
+            listeners: Listeners::default(),
             marks: Marks::default(),
             outgoing: VecDeque::new(),
         }

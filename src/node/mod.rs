@@ -322,8 +322,8 @@ impl Node {
     }
 
     /// The next updates for a session; to be called when its connection can take them.
-    pub fn poll_updates(&mut self, session: ConnectionId) -> Option<FromNode> {
-        self.connections.get_mut(&session)?.poll(&self.replica)
+    pub fn poll_updates(&mut self, now: Now, session: ConnectionId) -> Option<FromNode> {
+        self.poll_listeners(now, session).or_else(|| self.connections.get_mut(&session)?.poll(&self.replica))
     }
 
     /// The next deadline; [`Input::Timeout`] is due then.
@@ -402,6 +402,7 @@ impl Node {
             self.replica.forget(now.at.0, |section| retentions.get(&section).copied().unwrap_or(0));
             self.replica.file_displaced(now.unix_ms);
             self.end_presumed_sessions(now);
+            self.listeners_due(now);
         }
         if now.at >= self.tidy_due {
             self.tidy_due = now.at.after(TIDY_EVERY);

@@ -132,14 +132,16 @@ impl Node {
                 done(Response::DisplacedValue { row: Box::new(row), value })
             }
             Request::DisplacedRestore { id } => self.restore(now, session, &id),
-            Request::SessionOpen { reconnect_timeout_ms } => self.session_open(now, session, reconnect_timeout_ms),
+            Request::SessionOpen { reconnect_timeout_ms, properties } => self.session_open(now, session, reconnect_timeout_ms, properties),
+            Request::SessionsListen { filter } => self.sessions_listen(session, &filter),
+            Request::SessionsUnlisten { listener } => self.sessions_unlisten(session, listener),
             Request::SessionResume { id, secret, epoch } => self.session_resume(now, session, id, &secret, epoch),
             Request::SessionClose => self.session_close(now, session),
             Request::SourceClaim { branch, priority, wait, hold_ms } => self.source_claim(now, session, &branch, priority, wait, hold_ms),
             Request::SourceClose { source } => self.source_close(now, session, source),
             Request::Sources { page } => done(self.source_rows(&page)),
             Request::SourceShow { branch } => done(self.source_detail(now, &branch)?),
-            Request::Sessions { page } => done(self.session_rows(now, &page)?),
+            Request::Sessions { page, filter } => done(self.session_rows(now, &page, &filter)?),
             Request::SessionShow { session } => done(self.session_detail(now, &session)?),
             Request::SessionEnd { session } => self.session_end(now, &session),
             Request::Invite { .. } | Request::Renew | Request::Config | Request::Doctor | Request::Shutdown => {

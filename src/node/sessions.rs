@@ -25,6 +25,8 @@ use super::{ConnectionId, Node, Now, acks::Needs, sources::Source};
 use crate::protocol::{Closed, Code, FromNode, OpenSession, OwnSource, Refusal, Response};
 
 mod endings;
+mod filter;
+pub(super) mod listeners;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -72,6 +74,10 @@ pub struct Sessions {
     lost: BTreeSet<SessionId>,
     /// Those that this node has given up, until nobody can take them up any more.
     closing: BTreeSet<SessionId>,
+    /// Those that have ended for good, until every member has heard of it.
+    ended: BTreeSet<SessionId>,
+    /// Connections that may listen to sessions.
+    listening: BTreeSet<ConnectionId>,
     /// Nodes that are gone for good but were homes, and since when this node knows.
     deserted: BTreeMap<NodeId, Instant>,
     due: Option<Instant>,
@@ -115,11 +121,16 @@ impl Sessions {
 impl Node {
     /// Finds the sessions that this node has had before it started.
     pub(super) fn load_sessions(&mut self, now: Now) {
-        let own = self.session_records().filter(|(_, record)| record.home == self.id());
-        for (id, record) in own.collect::<Vec<_>>() {
+        let (ended, living): (Vec<_>, Vec<_>) = self.session_records().partition(|(_, record)| record.ended.is_some());
+        self.sessions.ended.extend(ended.into_iter().map(|(id, _)| id));
+        let mut lost = Vec::new();
+        let own = self.id();
+        for (id, record) in living.into_iter().filter(|(_, record)| record.home == own) {
+            lost.extend((!record.lost && !record.closing).then_some(id));
             self.found_session(now, id, record);
         }
         self.load_sources(now);
+        lost.into_iter().for_each(|id| self.note_lost(now, id, true));
         self.sessions.plan();
     }
 
@@ -137,10 +148,14 @@ impl Node {
     /// session for good.
     pub(super) fn session_changed(&mut self, now: Now, key: &StandingKey) {
         let Some(Standing::Session(id)) = Standing::of_key(key) else { return };
+        self.tell_listeners(id);
         let write = self.replica.section(SectionId::MESH).and_then(|mesh| mesh.standing.get(key));
         let Some(value) = write.and_then(|write| write.value.as_deref()) else { return self.session_ended(now, id) };
         let Ok(record) = minicbor::decode::<SessionRecord>(value) else { return };
-        if record.home != self.id() && is(Sabotage::KeepsMoved) {
+        if record.ended.is_some() {
+            self.session_ended(now, id);
+            self.sessions.ended.insert(id);
+        } else if record.home != self.id() && is(Sabotage::KeepsMoved) {
         } else if record.home != self.id() {
             self.session_moved(now, id, &record);
         } else if let Some(known) = self.sessions.all.get_mut(&id) {
@@ -172,13 +187,16 @@ impl Node {
         now: Now,
         connection: ConnectionId,
         timeout_ms: Option<u64>,
+        properties: BTreeMap<String, String>,
     ) -> Result<(Response, Needs), Refusal> {
         self.writable()?;
+        check_properties(&properties)?;
         let (id, secret) = self.open_session(now, connection)?;
         let timeout_max = self.config.reconnect_timeout.as_millis() as u64;
         let timeout_ms = timeout_ms.map_or(timeout_max, |asked| asked.min(timeout_max));
         let Some(session) = self.sessions.all.get_mut(&id) else { return Err(unknown(id)) };
         session.record.reconnect_timeout_ms = timeout_ms;
+        session.record.properties = properties;
         let needs = self.store_session(now, id);
         Ok((self.session_response(id, secret), needs))
     }
@@ -202,6 +220,9 @@ impl Node {
             opened_ms: now.unix_ms,
             client: client.client.clone(),
             closing: false,
+            lost: false,
+            ended: None,
+            properties: BTreeMap::new(),
         };
         self.sessions.all.insert(id, Session::new(now, record, Some(connection)));
         self.store_session(now, id);
@@ -235,7 +256,7 @@ impl Node {
         let own = self.sessions.all.get(&id).map(|session| session.record.clone());
         let record = own.or_else(|| self.replica.standing(SectionId::MESH, Standing::Session(id)));
         let proven = record.filter(|record: &SessionRecord| blake3::hash(secret) == blake3::Hash::from_bytes(record.secret));
-        proven.filter(|record| !record.closing).ok_or_else(|| unknown(id))
+        proven.filter(|record| !record.closing && record.ended.is_none()).ok_or_else(|| unknown(id))
     }
 
     /// Whether a session may be taken up here by whoever has this secret.
@@ -273,6 +294,7 @@ impl Node {
         }
         client.session = Some(id);
         let before = record.home;
+        record.lost = false;
         (record.home, record.epoch) = (self.id(), record.epoch.max(seen).min(SESSION_EPOCH_MAX - 1) + 1);
         let moves = !self.sessions.all.contains_key(&id);
         let session = self.sessions.all.entry(id).or_insert_with(|| Session::new(now, record.clone(), None));
@@ -304,8 +326,17 @@ impl Node {
         let Some(session) = self.sessions.all.get_mut(&id) else { return };
         (session.connection, session.lost_at) = (None, now.at);
         self.sessions.lost.insert(id);
+        self.note_lost(now, id, true);
         self.sources_lost(now, id, Duration::ZERO);
         self.sessions.plan();
+    }
+
+    /// The mesh is told whether a session's client is connected.
+    fn note_lost(&mut self, now: Now, id: SessionId, lost: bool) {
+        if let Some(session) = self.sessions.all.get_mut(&id) {
+            session.record.lost = lost;
+            self.store_session(now, id);
+        }
     }
 
     /// Does what is due of lost sessions.
@@ -329,4 +360,29 @@ impl Node {
 fn unknown(id: SessionId) -> Refusal {
     Refusal::new(Code::UnknownSession, id.to_string(), "this node has no such session, or the secret is another's")
         .hint("it has ended, or this node has not heard of it yet: try another node, or open a new session")
+}
+
+/// The most that one session may say of itself.
+const PROPERTIES_MAX: usize = 64;
+const PROPERTY_KEY_BYTES_MAX: usize = 128;
+const PROPERTY_BYTES_MAX: usize = 1 << 10;
+
+fn check_properties(properties: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    let refused = |key: &str, why: String| Err(Refusal::new(Code::InvalidRequest, key, why));
+    if properties.len() > PROPERTIES_MAX {
+        return refused("properties", format!("a session has at most {PROPERTIES_MAX}, not {}", properties.len()));
+    }
+    for (key, value) in properties {
+        if key.is_empty() || key.starts_with('$') || key.chars().any(|c| c.is_whitespace() || c.is_control() || "\"'()[],".contains(c)) {
+            return refused(
+                key,
+                "a property's key is not empty, has no spaces, commas, quotes, brackets or parentheses, and does not begin with $".into(),
+            );
+        }
+        if key.len() > PROPERTY_KEY_BYTES_MAX || value.len() > PROPERTY_BYTES_MAX {
+            let why = format!("a property's key has at most {PROPERTY_KEY_BYTES_MAX} bytes, and its value {PROPERTY_BYTES_MAX}");
+            return refused(key, why);
+        }
+    }
+    Ok(())
 }

@@ -1,8 +1,8 @@
 //! What there is to see of sessions.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
-use mangrove_crdt::id::SessionId;
+use mangrove_crdt::id::{NodeId, SessionId};
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
@@ -35,23 +35,26 @@ pub struct SessionRow {
     /// What its client says that it is.
     #[n(7)]
     pub client: String,
+    /// Its node.
+    #[n(8)]
+    pub home: NodeId,
+    /// Its user properties.
+    #[n(9)]
+    pub properties: BTreeMap<String, String>,
 }
 
-/// How a session is. Only its own node knows whether its client is connected.
+/// How a session is, as far as the node asked has heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
 #[cbor(index_only)]
 #[serde(rename_all = "kebab-case")]
 pub enum SessionState {
-    /// Its client is connected to the node asked.
+    /// Its client is connected to its node.
     #[n(0)]
     Connected,
-    /// The node asked has lost its client, and waits for it.
+    /// Its node has lost its client, and waits for it.
     #[n(1)]
     Disconnected,
-    /// It is at another node, which lives.
-    #[n(2)]
-    Elsewhere,
-    /// It is at another node, of which nothing has been heard for longer than the lease.
+    /// Nothing has been heard of its node for longer than the lease.
     #[n(3)]
     OutOfReach,
     /// Its client has not come back to its node in time, or its node has been out of reach for as long: its claims count no more. It may yet have been taken up where
@@ -65,7 +68,6 @@ impl fmt::Display for SessionState {
         f.write_str(match self {
             SessionState::Connected => "connected",
             SessionState::Disconnected => "disconnected",
-            SessionState::Elsewhere => "elsewhere",
             SessionState::OutOfReach => "out-of-reach",
             SessionState::PresumedClosed => "presumed-closed",
         })
@@ -93,4 +95,70 @@ pub struct Claimed {
     /// Whether the session holds it; otherwise it waits.
     #[n(1)]
     pub holds: bool,
+}
+
+/// What a listener hears of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum SessionNews {
+    /// It is like this.
+    #[n(0)]
+    Is(#[n(0)] Box<SessionRow>),
+    /// It has ended for good.
+    #[n(1)]
+    Ended {
+        /// Which.
+        #[n(0)]
+        session: SessionId,
+        /// Why.
+        #[n(1)]
+        reason: Ended,
+    },
+}
+
+/// Why a session has ended for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(index_only)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ended {
+    /// Its client wanted it.
+    #[n(0)]
+    ByClient,
+    /// Somebody else did who may.
+    #[n(1)]
+    ByController,
+    /// Its client lost its connection and did not come back in time.
+    #[n(2)]
+    ConnectionLost,
+    /// Its node has left the mesh, was revoked, or has been silent for very long.
+    #[n(3)]
+    NodeGone,
+    /// This version does not know the reason, or it was forgotten.
+    #[n(4)]
+    Unknown,
+}
+
+impl Ended {
+    const ALL: [Ended; 5] = [Ended::ByClient, Ended::ByController, Ended::ConnectionLost, Ended::NodeGone, Ended::Unknown];
+
+    /// The stable name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ended::ByClient => "by-client",
+            Ended::ByController => "by-controller",
+            Ended::ConnectionLost => "connection-lost",
+            Ended::NodeGone => "node-gone",
+            Ended::Unknown => "unknown",
+        }
+    }
+
+    /// The reason of a name.
+    pub fn of_name(name: &str) -> Self {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name).unwrap_or(Ended::Unknown)
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }

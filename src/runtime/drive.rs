@@ -219,7 +219,7 @@ impl Drive {
         }
         for (id, session) in &self.sessions {
             while session.outbox.has_room() {
-                let Some(message) = self.node.poll_updates(*id) else { break };
+                let Some(message) = self.node.poll_updates(now(), *id) else { break };
                 session.outbox.send(message, None);
             }
         }

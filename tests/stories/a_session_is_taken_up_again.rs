@@ -78,7 +78,7 @@ fn and_is_seen_and_closed_from_any_node() {
     until("B knows the session and its claim", || {
         let rows = b.json(&["session", "ls"]);
         let row = rows.as_array().and_then(|rows| rows.first()).cloned().unwrap_or_default();
-        (row["session"].as_str(), row["state"].as_str(), row["claims"].as_u64()) == (Some(&id), Some("elsewhere"), Some(1))
+        (row["session"].as_str(), row["state"].as_str(), row["claims"].as_u64()) == (Some(&id), Some("connected"), Some(1))
     });
     let shown = a.told(&["session", "show", &id[..6]]);
     for word in [&id, "connected", "plant", "holds it"] {

@@ -1,12 +1,13 @@
 //! Clients whose node is killed go on at others by themselves: nobody logs in again, nothing of what they have subscribed to is missing or comes twice, and
 //! sources keep their place.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mangrove::client::{ClaimOptions, Client, ClientState, Heard, SessionOptions, Subscription};
+use mangrove::client::{ClaimOptions, Client, ClientState, Heard, SessionEvent, SessionOptions, Subscription};
 use mangrove::protocol::{Event, SourceState};
+use mangrove_crdt::id::SessionId;
 use serde_json::{Value, json};
 
 use crate::claims::{QUICK, active, claim, standby, write_as};
@@ -85,6 +86,8 @@ fn a_thousand_clients_miss_nothing_and_hear_nothing_twice() {
         })
         .collect();
     until("B knows all sessions", || b.json(&["session", "ls"]).as_array().map_or(0, Vec::len) == CLIENTS);
+    let watcher = block(c.connect());
+    let mut listener = block(watcher.listen_to_sessions("$NodeName is 'A'")).expect("a listener");
     (2..20).for_each(put);
     a.kill();
     let killed = Instant::now();
@@ -112,6 +115,25 @@ fn a_thousand_clients_miss_nothing_and_hear_nothing_twice() {
     let rows = rows.as_array().expect("rows");
     assert_eq!(rows.len(), CLIENTS, "nobody opened another");
     assert!(rows.iter().all(|row| row["node"] != "A"), "all have moved");
+
+    // Each is there, and fails over once, and that is all.
+    let mut events: BTreeMap<SessionId, Vec<&str>> = BTreeMap::new();
+    block(async {
+        while let Ok(event) = tokio::time::timeout(Duration::from_secs(2), listener.next()).await {
+            match event.expect("an event") {
+                SessionEvent::Opened(row) => events.entry(row.session).or_default().push("opened"),
+                SessionEvent::FailedOver { session, from } => {
+                    assert_eq!(from, "A");
+                    events.entry(session.session).or_default().push("failed-over");
+                }
+                SessionEvent::Synced => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    assert_eq!(events.len(), CLIENTS);
+    let odd: Vec<_> = events.iter().filter(|(_, events)| **events != ["opened", "failed-over"]).collect();
+    assert!(odd.is_empty(), "{odd:?}");
 }
 
 #[test]

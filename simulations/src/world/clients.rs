@@ -266,7 +266,7 @@ impl World<'_> {
         let resumes = open.is_some();
         self.ask(at, session, Doing::Other, branch.to_owned(), 0, Durability::Memory, |_| match open {
             Some(Open { id, secret, epoch, .. }) => Request::SessionResume { id, secret, epoch },
-            None => Request::SessionOpen { reconnect_timeout_ms: None },
+            None => Request::SessionOpen { reconnect_timeout_ms: None, properties: Default::default() },
         });
         self.clients[at].claim.closed_early = None;
         self.clients[at].claim.asked = Some((asked, None));
@@ -562,7 +562,8 @@ impl World<'_> {
         let here = self.clients.iter().filter_map(|client| client.session).filter(|(at, process, _)| (*at, *process) == (host, number));
         let sessions: Vec<ConnectionId> = here.map(|(_, _, session)| session).collect();
         for session in sessions {
-            while let Some(message) = self.hosts[host].process.as_mut().and_then(|process| process.node.poll_updates(session)) {
+            let now = self.hosts[host].now(self.now);
+            while let Some(message) = self.hosts[host].process.as_mut().and_then(|process| process.node.poll_updates(now, session)) {
                 self.told(host, session, message);
             }
         }

@@ -61,7 +61,8 @@ impl Roamer {
     /// Hears what there is; checks that it makes sense.
     fn hears(&mut self, meshed: &mut Meshed) {
         let Some((at, connection, incoming)) = &mut self.present else { return };
-        while let Some(message) = meshed.nodes[*at].poll_updates(*connection) {
+        let now = meshed.now();
+        while let Some(message) = meshed.nodes[*at].poll_updates(now, *connection) {
             if let FromNode::Updates(updates) = &message {
                 self.sent += updates.len();
             }

@@ -248,7 +248,7 @@ async fn a_session_is_opened_and_closed() {
     let session = OpenSession { id: SessionId([7; 16]), secret: vec![8; 32], reconnect_timeout_ms: 2_000, sources: Vec::new(), epoch: 1 };
     let (opened, closed, ()) = tokio::join!(client.open_session(Some(Duration::from_secs(2))), client.close_session(), async {
         let (id, request) = script.request().await;
-        assert_eq!(request, Request::SessionOpen { reconnect_timeout_ms: Some(2_000) });
+        assert_eq!(request, Request::SessionOpen { reconnect_timeout_ms: Some(2_000), properties: Default::default() });
         script.answer(id, Response::Session(Box::new(session.clone()))).await;
         let (id, request) = script.request().await;
         assert_eq!(request, Request::SessionClose);

@@ -287,7 +287,10 @@ fn mails() -> Vec<Mail> {
 fn a_session_that_is_back_in_time_holds_its_branch_under_a_new_epoch() {
     let mut meshed = meshed(3, "own,n2,n3");
     let one = meshed.client(0);
-    let Response::Session(open) = meshed.ask(0, one, Asked::SessionOpen { reconnect_timeout_ms: None }) else { panic!("refused") };
+    let Response::Session(open) = meshed.ask(0, one, Asked::SessionOpen { reconnect_timeout_ms: None, properties: Default::default() })
+    else {
+        panic!("refused")
+    };
     claim(&mut meshed, 0, one, BRANCH);
     pass(&mut meshed, 1_000);
     meshed.gone(0, one);

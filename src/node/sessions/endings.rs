@@ -1,7 +1,7 @@
 //! How sessions end.
 //!
-//! *For good*, once, by the word of whoever may: the client, or anybody who may from any node. The record is removed under an epoch that nothing overrides, so
-//! a home that has not heard of it may go on for as long as it has not, and no longer.
+//! *For good*, once, by the word of whoever may: the client, or anybody who may from any node. The record says so and why, written above whatever a home writes, so
+//! a home that has not heard of it may go on for as long as it has not, and no longer. When every member has heard of it, the record goes.
 //!
 //! *Presumed*, when the client of a lost connection has not come back to its home in time: it may be at another node by now, of which
 //! this one has not heard. So the home says `closing` at its own epoch: the claims are freed, and nobody who has heard takes the session up any more. Only
@@ -10,6 +10,7 @@
 //! Of a home that was revoked, has left, or has been silent for very long, nobody would end the sessions: the least living node does.
 
 use super::*;
+use crate::protocol::Ended;
 
 impl Node {
     /// Ends the session of a connection by its client's wish; the connection stays, and may open another.
@@ -19,7 +20,7 @@ impl Node {
         let mut needs = Needs::default();
         if let Some(id) = client.session.take() {
             self.part_with_session(now, id, "the client has ended its session");
-            needs = self.end_for_good(now, id);
+            needs = self.end_for_good(now, id, Ended::ByClient);
         }
         Ok((Response::Done, needs))
     }
@@ -28,11 +29,13 @@ impl Node {
     pub(in crate::node) fn session_end(&mut self, now: Now, text: &str) -> Result<(Response, Needs), Refusal> {
         self.writable()?;
         let (id, _) = self.find_session(text)?;
-        Ok((Response::Done, self.end_for_good(now, id)))
+        Ok((Response::Done, self.end_for_good(now, id, Ended::ByController)))
     }
 
-    fn end_for_good(&mut self, now: Now, id: SessionId) -> Needs {
-        self.put_session(now, id, SessionRecord::under_final(), None)
+    fn end_for_good(&mut self, now: Now, id: SessionId, reason: Ended) -> Needs {
+        let record = self.replica.standing::<SessionRecord>(SectionId::MESH, Standing::Session(id));
+        let record = record.map(|record| SessionRecord { ended: Some(reason.as_str().into()), ..record });
+        self.put_session(now, id, SessionRecord::under_final(), record.as_ref())
     }
 
     /// Somebody has ended a session. If it was this node's, its client is told.
@@ -70,11 +73,25 @@ impl Node {
     /// Ends for good what nobody can take up any more. To be called about every second.
     pub(in crate::node) fn end_presumed_sessions(&mut self, now: Now) {
         let since = now.at.0.saturating_sub(self.config.retention.as_micros() as u64);
+        if self.sessions.closing.is_empty() && self.sessions.ended.is_empty() {
+            return;
+        }
+        let stable = self.replica.stable_in_mesh(since);
+        let heard = |node: &Node, id: &SessionId| {
+            let written = node.replica.standing_write(SectionId::MESH, Standing::Session(*id)).map(|(written, _)| written);
+            written.is_some_and(|written| stable.as_ref().is_some_and(|stable| stable[written.plane].covers(written.dot)))
+        };
         for id in self.sessions.closing.clone() {
-            let written = self.replica.standing_write(SectionId::MESH, Standing::Session(id)).map(|(written, _)| written);
-            if written.is_some_and(|written| self.replica.is_stable(written, since)) || is(Sabotage::EndsAtOnce) {
+            if heard(self, &id) || is(Sabotage::EndsAtOnce) {
                 self.sessions.closing.remove(&id);
-                self.end_for_good(now, id);
+                self.end_for_good(now, id, Ended::ConnectionLost);
+            }
+        }
+        if self.is_least(now) {
+            for id in self.sessions.ended.clone() {
+                if heard(self, &id) {
+                    self.put_session(now, id, SessionRecord::under_final(), None);
+                }
             }
         }
     }
@@ -82,7 +99,7 @@ impl Node {
     /// Ends the sessions of homes that are gone for good, some time after that became known, so that their clients can take them up elsewhere. One node does it in each connected
     /// part: the least that lives.
     pub(in crate::node) fn end_deserted_sessions(&mut self, now: Now) {
-        let mut records: Vec<(SessionId, SessionRecord)> = self.session_records().collect();
+        let mut records: Vec<(SessionId, SessionRecord)> = self.session_records().filter(|(_, record)| record.ended.is_none()).collect();
         let mut homes: BTreeSet<NodeId> = records.iter().map(|(_, record)| record.home).collect();
         homes.retain(|home| self.is_gone(now, home));
         records.retain(|(_, record)| homes.contains(&record.home));
@@ -90,17 +107,21 @@ impl Node {
         for home in homes {
             self.sessions.deserted.entry(home).or_insert(now.at);
         }
-        let nodes = self.replica.nodes();
-        let least = nodes.keys().find(|node| **node == self.id() || self.lives(now, node)).copied();
-        if least != Some(self.id()) {
+        if !self.is_least(now) {
             return;
         }
         for (id, record) in records {
             let gone = self.sessions.deserted.get(&record.home).map_or(Duration::ZERO, |since| now.at.since(*since));
             if gone >= Duration::from_millis(record.reconnect_timeout_ms) {
-                self.end_for_good(now, id);
+                self.end_for_good(now, id, Ended::NodeGone);
             }
         }
+    }
+
+    /// Whether this node is the one that does here what one has to do: the least of those that live.
+    fn is_least(&self, now: Now) -> bool {
+        let nodes = self.replica.nodes();
+        nodes.keys().find(|node| **node == self.id() || self.lives(now, node)) == Some(&self.id())
     }
 
     fn is_gone(&self, now: Now, home: &NodeId) -> bool {

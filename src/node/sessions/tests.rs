@@ -9,7 +9,9 @@ use crate::protocol::{
 
 fn opened(meshed: &mut Meshed, at: usize) -> (ConnectionId, OpenSession) {
     let client = meshed.client(at);
-    let Response::Session(session) = meshed.ask(at, client, Request::SessionOpen { reconnect_timeout_ms: Some(60_000) }) else {
+    let Response::Session(session) =
+        meshed.ask(at, client, Request::SessionOpen { reconnect_timeout_ms: Some(60_000), properties: Default::default() })
+    else {
         panic!("refused")
     };
     let claim = Request::SourceClaim { branch: "s/a".into(), priority: 0, wait: true, hold_ms: Some(60_000) };
@@ -23,7 +25,9 @@ fn rows(meshed: &mut Meshed, at: usize) -> Vec<SessionRow> {
     let (mut rows, mut after) = (Vec::new(), None);
     loop {
         let page = Page { after: after.take(), limit: 1 };
-        let Response::Sessions { rows: found, next } = meshed.ask(at, client, Request::Sessions { page }) else { panic!("refused") };
+        let Response::Sessions { rows: found, next } = meshed.ask(at, client, Request::Sessions { page, filter: String::new() }) else {
+            panic!("refused")
+        };
         rows.extend(found);
         match next {
             Some(next) => after = Some(next),
@@ -58,8 +62,8 @@ fn every_node_lists_every_session_and_its_claims() {
         ids.sort();
         assert_eq!(found.iter().map(|row| row.session).collect::<Vec<_>>(), ids, "in order, page by page");
         for row in found {
-            let (home, node) = if row.session == first.id { (0, "own") } else { (1, "n2") };
-            let state = if home == at { SessionState::Connected } else { SessionState::Elsewhere };
+            let node = if row.session == first.id { "own" } else { "n2" };
+            let state = SessionState::Connected;
             assert_eq!((row.node.as_str(), row.state, row.claims, row.epoch), (node, state, 1, 1));
         }
         let asker = meshed.client(at);
@@ -173,8 +177,7 @@ fn any_node_takes_a_session_up_and_its_sources_with_it() {
     assert!(set(&mut meshed, 2, new) && !set(&mut meshed, 1, waiting), "it holds its branch, past the one that waits");
     assert!(states(&meshed, 1, waiting).iter().all(|(_, state)| !matches!(state, SourceState::Active { .. })));
     for at in 0..3 {
-        let state = if at == 2 { SessionState::Connected } else { SessionState::Elsewhere };
-        assert_eq!(row_of(&mut meshed, at, &session), Some(("n3".into(), 2, state)));
+        assert_eq!(row_of(&mut meshed, at, &session), Some(("n3".into(), 2, SessionState::Connected)));
     }
     assert_eq!(meshed.nodes[0].sessions.all.len(), 0);
 

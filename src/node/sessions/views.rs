@@ -1,7 +1,41 @@
 //! What there is to see of sessions.
 
+use super::filter::{Facts, Filter};
 use super::*;
 use crate::protocol::{self, Claimed, Page, SessionDetail, SessionRow, SessionState};
+
+/// A filter; an empty text means all.
+pub(super) fn parse_filter(text: &str) -> Result<Filter, Refusal> {
+    if text.trim().is_empty() {
+        return Ok(Filter::all());
+    }
+    let refused = |error: super::filter::BadFilter| Refusal::new(Code::InvalidRequest, text, error.to_string());
+    Filter::parse(text).map_err(|error| refused(error).hint("as in: $NodeName is \"EWR\" and not has desk"))
+}
+
+/// What filters ask about a session.
+pub(super) struct KnownFacts<'a> {
+    id: SessionId,
+    record: &'a SessionRecord,
+    node: String,
+}
+
+impl Facts for KnownFacts<'_> {
+    fn property(&self, key: &str) -> Option<String> {
+        Some(match key {
+            "$SessionId" => self.id.to_string(),
+            "$NodeId" => self.record.home.to_string(),
+            "$NodeName" => self.node.clone(),
+            "$StartTime" => self.record.opened_ms.to_string(),
+            "$ClientType" => self.record.client.clone(),
+            key => return self.record.properties.get(key).cloned(),
+        })
+    }
+
+    fn has_role(&self, _: &str) -> bool {
+        false
+    }
+}
 
 impl Node {
     pub(super) fn session_records(&self) -> impl Iterator<Item = (SessionId, SessionRecord)> {
@@ -15,7 +49,8 @@ impl Node {
     /// The session that a text means: its id, or the first digits of it.
     pub(super) fn find_session(&self, text: &str) -> Result<(SessionId, SessionRecord), Refusal> {
         let digits = text.to_lowercase();
-        let mut found = self.session_records().filter(|(id, _)| digits.len() >= 4 && id.to_string().starts_with(&digits));
+        let living = self.session_records().filter(|(_, record)| record.ended.is_none());
+        let mut found = living.filter(|(id, _)| digits.len() >= 4 && id.to_string().starts_with(&digits));
         match (found.next(), found.next()) {
             (Some(session), None) => Ok(session),
             (None, _) => {
@@ -28,13 +63,15 @@ impl Node {
         }
     }
 
-    fn session_row(&self, now: Now, id: SessionId, record: SessionRecord, claims: u64) -> SessionRow {
-        let state = match self.sessions.all.get(&id) {
-            Some(Session { connection: Some(_), .. }) => SessionState::Connected,
-            Some(_) => SessionState::Disconnected,
-            None if record.closing || self.is_silent(now, &record) => SessionState::PresumedClosed,
-            None if self.lives(now, &record.home) => SessionState::Elsewhere,
-            None => SessionState::OutOfReach,
+    pub(super) fn session_row(&self, now: Now, id: SessionId, record: SessionRecord, claims: u64) -> SessionRow {
+        let silence = now.at.since(self.heard(&record.home));
+        let reached = record.home == self.id() || self.lives(now, &record.home);
+        let state = match (record.closing, reached) {
+            (true, _) => SessionState::PresumedClosed,
+            (false, false) if silence >= Duration::from_millis(record.reconnect_timeout_ms) => SessionState::PresumedClosed,
+            (false, false) => SessionState::OutOfReach,
+            (false, true) if record.lost => SessionState::Disconnected,
+            (false, true) => SessionState::Connected,
         };
         SessionRow {
             session: id,
@@ -45,7 +82,13 @@ impl Node {
             reconnect_timeout_ms: record.reconnect_timeout_ms,
             opened_unix_ms: record.opened_ms,
             client: record.client,
+            home: record.home,
+            properties: record.properties,
         }
+    }
+
+    pub(super) fn facts<'a>(&self, id: SessionId, record: &'a SessionRecord) -> KnownFacts<'a> {
+        KnownFacts { id, record, node: self.node_name(&record.home) }
     }
 
     /// The sessions whose home this node is, with their epochs and connections; for tests and the simulator.
@@ -53,17 +96,14 @@ impl Node {
         self.sessions.all.iter().map(|(id, session)| (*id, session.record.epoch, session.connection))
     }
 
-    /// Whether a session's home has been out of reach for so long that its client would have lost it.
-    fn is_silent(&self, now: Now, record: &SessionRecord) -> bool {
-        let silence = now.at.since(self.heard(&record.home));
-        !self.lives(now, &record.home) && silence >= Duration::from_millis(record.reconnect_timeout_ms)
-    }
-
     /// A page of the mesh's sessions.
-    pub(in crate::node) fn session_rows(&self, now: Now, page: &Page) -> Result<Response, Refusal> {
+    pub(in crate::node) fn session_rows(&self, now: Now, page: &Page, filter: &str) -> Result<Response, Refusal> {
+        let filter = parse_filter(filter)?;
         let limit = page.limit.clamp(1, protocol::PAGE_MAX) as usize;
         let after = |id: &SessionId| page.after.as_ref().is_none_or(|after| id.to_string() > *after);
-        let records: BTreeMap<SessionId, SessionRecord> = self.session_records().filter(|(id, _)| after(id)).collect();
+        let records = self.session_records().filter(|(id, record)| after(id) && record.ended.is_none());
+        let meant = |(id, record): &(SessionId, SessionRecord)| filter.meets(&self.facts(*id, record));
+        let records: BTreeMap<SessionId, SessionRecord> = records.filter(meant).collect();
         let mut claims: BTreeMap<SessionId, u64> = BTreeMap::new();
         self.all_claims().for_each(|(_, _, claim)| *claims.entry(claim.session).or_default() += 1);
         let more = records.len() > limit;

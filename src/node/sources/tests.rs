@@ -219,7 +219,9 @@ fn a_branch_claimed_across_one_whose_home_was_taken_for_gone_closes_when_that_is
 fn a_lost_session_keeps_its_branch_for_a_while_and_its_place_for_longer() {
     let mut meshed = meshed(2);
     let (one, two) = (meshed.client(0), meshed.client(1));
-    let Response::Session(open) = meshed.ask(0, one, Request::SessionOpen { reconnect_timeout_ms: Some(20_000) }) else {
+    let Response::Session(open) =
+        meshed.ask(0, one, Request::SessionOpen { reconnect_timeout_ms: Some(20_000), properties: Default::default() })
+    else {
         panic!("refused")
     };
     let source = claim(&mut meshed, 0, one, BRANCH);
@@ -265,7 +267,10 @@ fn a_lost_session_keeps_its_branch_for_a_while_and_its_place_for_longer() {
 fn a_home_that_starts_again_knows_its_sessions_and_never_an_epoch_twice() {
     let mut meshed = meshed(2);
     let (one, two) = (meshed.client(0), meshed.client(1));
-    let Response::Session(open) = meshed.ask(0, one, Request::SessionOpen { reconnect_timeout_ms: None }) else { panic!("refused") };
+    let Response::Session(open) = meshed.ask(0, one, Request::SessionOpen { reconnect_timeout_ms: None, properties: Default::default() })
+    else {
+        panic!("refused")
+    };
     let source = claim(&mut meshed, 0, one, BRANCH);
     claim(&mut meshed, 1, two, BRANCH);
     meshed.pass(1_000);
