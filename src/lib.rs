@@ -7,6 +7,7 @@
 //!   values. So the node that runs in the simulator is the node that runs in production.
 //! - **Everything outside is behind the feature `runtime`**: the loop ([`runtime`]), the disk ([`store`]), the gateway for clients and the
 //!   [`client`] library, the program ([`cli`], [`demo`]), and [`embed`], the same node inside another program.
+//! - **A client hears one stream** however often it changes nodes: what it remembers for that ([`memory`]) is pure as well.
 //! - **What a client says** ([`protocol`]) is data too, so a session is the same over QUIC, over a pipe inside the process, and in a simulation.
 //!
 //! ```text
@@ -23,6 +24,7 @@
 //!                        store
 //! ```
 
+pub mod memory;
 pub mod node;
 pub mod protocol;
 pub mod store;

@@ -49,7 +49,7 @@ impl Claim {
 
     /// The rank of a grant to it, at an epoch of its session.
     pub fn rank(&self, epoch: u32) -> Rank {
-        Rank::of(self.record.priority, self.session, epoch)
+        Rank::of(self.record.priority, self.session, epoch, self.record.home)
     }
 }
 

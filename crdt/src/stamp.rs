@@ -6,26 +6,27 @@ use minicbor::{Decode, Encode};
 
 use crate::{
     frontier::{DotIx, Origins},
-    id::SessionId,
+    id::{NodeId, SessionId},
 };
 
-/// How a grant ranks among those of its epoch: priority, then session, then how often that had been taken up: of two homes of one session that do not
-/// know of each other, the newer stands.
+/// How a grant ranks among those of its epoch: priority, then session, then how often that had been taken up, then by which node: of two homes of one
+/// session that do not know of each other, the one stands that has the session in the end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
 pub struct Rank {
     /// The claim's priority; greater wins.
     #[n(0)]
     pub priority: i32,
-    /// The session that holds the grant, its last four bytes replaced by its epoch.
+    /// The session that holds the grant: the first eight bytes of its id, its epoch, and the first four bytes of its home.
     #[n(1)]
     pub session: SessionId,
 }
 
 impl Rank {
-    /// That of a grant to a session at one of its epochs.
-    pub fn of(priority: i32, session: SessionId, epoch: u32) -> Self {
+    /// That of a grant to a session at one of its epochs and homes.
+    pub fn of(priority: i32, session: SessionId, epoch: u32, home: NodeId) -> Self {
         let mut at = session;
-        at.0[12..].copy_from_slice(&epoch.to_be_bytes());
+        at.0[8..12].copy_from_slice(&epoch.to_be_bytes());
+        at.0[12..].copy_from_slice(&home.0[..4]);
         Rank { priority, session: at }
     }
 }

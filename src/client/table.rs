@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::followed::{Delivery, FeedIx, Followed, TopicEvent};
+use super::followed::{Delivery, Followed, TopicEvent};
 use super::listener::Listening;
 use super::states::{self, SourceTable};
 use super::{ClientError, Refusal, Response};
+use crate::memory::{Change, FeedIx, Feeds, Memory};
 use crate::protocol::{Feed, OpenSession, Request, SessionNews};
 
 /// Who waits for a response.
@@ -44,8 +45,7 @@ pub(super) struct Table {
     pub(super) subscriptions: BTreeMap<u64, Followed>,
     numbers: HashMap<u32, u64>,
     pub(super) listeners: BTreeMap<u64, Listening>,
-    feeds: Vec<Feed>,
-    feed_numbers: HashMap<Feed, FeedIx>,
+    feeds: Feeds,
     pub(super) sources: SourceTable,
     /// Which connection is listened to.
     pub(super) listens_to: u64,
@@ -190,20 +190,20 @@ impl Table {
 
     pub(super) fn rewound(&mut self, number: u32) {
         if let Some(followed) = self.followed(number) {
-            followed.rewound();
+            followed.with_memory(Memory::rewound);
             let _ = followed.deliveries.send(Delivery::Rewound);
         }
     }
 
-    pub(super) fn position(&mut self, number: u32, places: Vec<(FeedIx, u64)>) {
+    pub(super) fn position(&mut self, number: u32, places: Vec<Change>) {
         if let Some(followed) = self.followed(number) {
-            followed.position(places.into_iter());
+            followed.with_memory(|memory| memory.position(places));
         }
     }
 
     pub(super) fn present(&mut self, number: u32, slot: u32, paths: Vec<String>) {
         if let Some(followed) = self.followed(number) {
-            followed.present(slot, paths);
+            followed.with_memory(|memory| memory.present(slot, paths));
         }
     }
 
@@ -247,15 +247,14 @@ impl Table {
 
     /// The client's own number of a feed.
     pub(super) fn feed(&mut self, feed: Feed) -> FeedIx {
-        let next = self.feeds.len() as FeedIx;
-        *self.feed_numbers.entry(feed).or_insert_with(|| {
-            self.feeds.push(feed);
-            next
-        })
+        self.feeds.number(feed)
     }
 
     /// All subscriptions have been shown at least so much.
-    pub(super) fn seen(&mut self, place: (FeedIx, u64)) {
-        self.subscriptions.values_mut().filter(|followed| followed.number.is_some()).for_each(|followed| followed.saw(place));
+    pub(super) fn seen(&mut self, place: Change) {
+        self.subscriptions
+            .values_mut()
+            .filter(|followed| followed.number.is_some())
+            .for_each(|followed| followed.with_memory(|memory| memory.saw(place)));
     }
 }

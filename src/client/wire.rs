@@ -14,9 +14,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::followed::{FeedIx, TopicEvent};
+use super::followed::TopicEvent;
 use super::table::{Delivered, SharedTable, Table};
 use super::{ClientError, FRAME_MAX, HELLO_MAX, Hello, PORT, Refusal, Welcome};
+use crate::memory::{Change, FeedIx};
 use crate::protocol::{self, Aliases, FromClient, FromNode, Target, Update};
 
 /// How many frames wait for the network before those who write have to wait too.
@@ -301,7 +302,7 @@ impl Incoming {
         Ok(())
     }
 
-    fn place(&self, mark: protocol::Mark) -> Result<(FeedIx, u64), ClientError> {
+    fn place(&self, mark: protocol::Mark) -> Result<Change, ClientError> {
         let feed = self.feeds.get(mark.feed as usize).copied();
         feed.map(|feed| (feed, mark.number))
             .ok_or_else(|| ClientError::Protocol(format!("it used the number {} for a feed, which it had not given", mark.feed)))

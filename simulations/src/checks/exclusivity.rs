@@ -19,8 +19,8 @@ use crate::scenario::Time;
 /// Who holds a branch: for each host the session, and its epoch.
 type Holding = BTreeMap<usize, (SessionId, u64)>;
 
-/// A branch, a session and its own epoch, and the branch's.
-type Tenure = (String, (SessionId, u32), u64);
+/// A branch, a session with its own epoch and home, and the branch's epoch.
+type Tenure = (String, (SessionId, u32, usize), u64);
 
 /// A stretch of time in which a session held a branch.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,7 +48,7 @@ pub struct Holders {
     /// The highest epoch under which each branch was held, and where.
     newest: BTreeMap<String, (u64, usize)>,
     /// The process that each session, at each epoch of its own, held each branch in, under each epoch.
-    epochs: BTreeMap<Tenure, (usize, u32)>,
+    epochs: BTreeMap<Tenure, u32>,
     /// All that was ever held, in the order in which it began.
     timeline: Vec<Held>,
 }
@@ -93,11 +93,9 @@ impl Holders {
             if holding.insert(host, held) != Some(held) {
                 changes.gained.push((branch.clone(), held.0, held.1));
                 self.timeline.push(Held { branch: branch.clone(), host, session: held.0, epoch: held.1, from: at, until: None });
-                let first = self
-                    .epochs
-                    .entry((branch.clone(), (held.0, moved.get(&held.0).copied().unwrap_or(0)), held.1))
-                    .or_insert((host, process));
-                if *first != (host, process) && !forgetful {
+                let own = moved.get(&held.0).copied().unwrap_or(0);
+                let first = *self.epochs.entry((branch.clone(), (held.0, own, host), held.1)).or_insert(process);
+                if first != process && !forgetful {
                     let what = format!("session {} is active under epoch {} of {branch} in a second process", held.0.short(), held.1);
                     return Err(Violation::new(Invariant::S5, what));
                 }

@@ -175,7 +175,7 @@ impl Violation {
 }
 
 /// The states that a scenario can demand to be reached by some seed.
-pub const SOMETIMES: [&str; 28] = [
+pub const SOMETIMES: [&str; 29] = [
     "write.acknowledged",
     "write.refused",
     "write.unknown",
@@ -203,5 +203,6 @@ pub const SOMETIMES: [&str; 28] = [
     "source.overlapped",
     "source.resumed",
     "session.moved",
+    "subscriber.rewound",
     "write.fenced",
 ];

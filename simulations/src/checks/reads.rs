@@ -3,7 +3,7 @@
 //! Of one topic: a path may be another topic's from one moment to the next, without a word where both have the same definition. The value of a creation
 //! that survives the removal of its twin may be older than the twin's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Invariant, Violation};
 use crate::history::History;
@@ -19,6 +19,8 @@ pub struct Told {
     /// The topics that are there, as far as it knows, each with the operation whose value it was told last, and what that one's topic and rank are.
     /// A value that its node wrote before it knew of the section has none: it moved there later.
     pub topics: BTreeMap<String, Option<Last>>,
+    /// Of which the next may be older.
+    doubted: BTreeSet<String>,
 }
 
 impl Told {
@@ -30,6 +32,11 @@ impl Told {
     /// A topic is gone.
     pub fn removed(&mut self, path: &str) {
         self.topics.remove(path);
+    }
+
+    /// What comes now may be older than what was told: its node has said so.
+    pub fn rewound(&mut self) {
+        self.doubted = self.topics.keys().cloned().collect();
     }
 
     /// A value came, of this operation.
@@ -44,7 +51,7 @@ impl Told {
         });
         let before = self.topics.insert(path.to_owned(), Some((op, written.clone()))).flatten();
         let (Some((earlier, Some((of, before)))), Some((topic, rank))) = (before, written) else { return Ok(()) };
-        if of == topic && rank < before {
+        if of == topic && rank < before && !self.doubted.remove(path) {
             let what = format!("node {home}: a subscriber is told operation {op} of {path} after operation {earlier}, which is newer");
             return Err(Violation::new(Invariant::S10, what));
         }

@@ -239,8 +239,8 @@ pub struct SourceSpec {
 /// A client that listens.
 #[derive(Clone, Debug)]
 pub struct SubscriberSpec {
-    /// The node that it is connected to.
-    pub home: usize,
+    /// The nodes that it connects to: if there is more than one, it goes from one to the next and goes on where it was.
+    pub homes: Vec<usize>,
     /// To what it listens.
     pub select: String,
     /// How long it takes over each update, in microseconds.

@@ -382,6 +382,7 @@ fn workload(mut keys: Keys, sections: &[SectionSpec], count: usize, find: &dyn F
         let number = keys.count("count")?.unwrap_or(1);
         let select = keys.text("select")?.ok_or_else(|| keys.bad("select", "is missing"))?;
         let homes = homes(&mut keys, count, find)?;
+        let moves = keys.flag("moves")?.unwrap_or(false);
         let think = keys.amount("think", Unit::Duration)?.unwrap_or(Amount::Constant(0.0));
         keys.end()?;
         for at in 0..number as usize {
@@ -389,7 +390,11 @@ fn workload(mut keys: Keys, sections: &[SectionSpec], count: usize, find: &dyn F
                 Some(homes) => homes[at % homes.len()],
                 None => dice.below(count),
             };
-            subscribers.push(SubscriberSpec { home, select: select.clone(), think });
+            // Each begins at a node of its own.
+            let mut all: Vec<usize> = if moves { homes.clone().unwrap_or_else(|| (0..count).collect()) } else { vec![home] };
+            let first = all.iter().position(|other| *other == home).unwrap_or(0);
+            all.rotate_left(first);
+            subscribers.push(SubscriberSpec { homes: all, select: select.clone(), think });
         }
     }
     keys.end()?;

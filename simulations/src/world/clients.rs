@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use mangrove::{
+    memory::{Change, FeedIx, Feeds, Memory, News},
     node::ConnectionId,
-    protocol::{Authority, Closed, Code, Event as Told, FromNode, Request, Response, SetBatch, SetItem, SourceState, Target, TopicSpec},
+    protocol::{
+        Authority, Closed, Code, Event as Told, FromNode, Mark, Request, Response, SetBatch, SetItem, SourceState, Target, TopicSpec,
+    },
 };
 use mangrove_crdt::{definition::Durability, id::SessionId, path::Path};
 
@@ -33,8 +36,26 @@ enum Role {
     /// Writes; by its place in the workload.
     Source(usize),
     /// Listens; by its place in the workload.
-    Subscriber { spec: usize, told: BTreeMap<u32, reads::Told>, subscription: Option<u32> },
+    Subscriber { spec: usize, told: BTreeMap<u32, reads::Told>, subscription: Option<u32>, hearing: Option<Box<Hearing>> },
 }
+
+/// What a subscriber remembers that goes from node to node.
+#[derive(Debug, Default)]
+struct Hearing {
+    feeds: Feeds,
+    memory: Memory,
+    /// Which feed each number of the present connection is.
+    numbers: Vec<FeedIx>,
+}
+
+impl Hearing {
+    fn change(&self, mark: Mark) -> Option<Change> {
+        self.numbers.get(mark.feed as usize).map(|feed| (*feed, mark.number))
+    }
+}
+
+/// Under which number all is kept that a subscriber is told which goes from node to node.
+const ONE_STREAM: u32 = 0;
 
 /// One client.
 #[derive(Debug)]
@@ -99,8 +120,10 @@ pub fn all(scenario: &Scenario) -> Vec<Client> {
     };
     let sources = scenario.workload.sources.iter().enumerate().map(|(at, spec)| client(Role::Source(at), spec.homes.clone()));
     let subscribers = scenario.workload.subscribers.iter().enumerate();
-    let subscribers =
-        subscribers.map(|(spec, of)| client(Role::Subscriber { spec, told: BTreeMap::new(), subscription: None }, vec![of.home]));
+    let subscribers = subscribers.map(|(spec, of)| {
+        let hearing = (of.homes.len() > 1).then(Default::default);
+        client(Role::Subscriber { spec, told: BTreeMap::new(), subscription: None, hearing }, of.homes.clone())
+    });
     std::iter::once(client(Role::Founder { done: 0 }, vec![0])).chain(sources).chain(subscribers).collect()
 }
 
@@ -121,11 +144,15 @@ impl World<'_> {
             Role::Source(spec) => self.write(at, session, spec),
             Role::Subscriber { spec, subscription: None, .. } => {
                 let select = self.scenario.workload.subscribers[spec].select.clone();
+                let heard = match &mut self.clients[at].role {
+                    Role::Subscriber { hearing: Some(hearing), .. } => Some(Box::new(hearing.memory.heard(&hearing.feeds))),
+                    _ => None,
+                };
                 self.ask(at, session, Doing::Other, String::new(), 0, Durability::Memory, |_| Request::Subscribe {
                     selector: select,
                     credit: CREDIT,
                     stamps: false,
-                    heard: None,
+                    heard,
                 });
             }
             Role::Subscriber { .. } => {}
@@ -147,8 +174,14 @@ impl World<'_> {
         let session = ConnectionId(process.next_id());
         self.clients[at].session = Some((host, self.hosts[host].process_no, session));
         self.clients[at].sessions += 1;
-        if let Role::Subscriber { told, subscription, .. } = &mut self.clients[at].role {
-            told.clear();
+        if let Role::Subscriber { told, subscription, hearing, .. } = &mut self.clients[at].role {
+            match hearing {
+                Some(hearing) => {
+                    hearing.memory.lost();
+                    hearing.numbers.clear();
+                }
+                None => told.clear(),
+            }
             *subscription = None;
         }
         let by = (host as u32, self.hosts[host].process_no);
@@ -473,7 +506,7 @@ impl World<'_> {
                 let count = updates.len() as u32;
                 for update in updates {
                     let Target::Path(path) = update.topic else { continue };
-                    let result = self.deliver(client, host, update.subscription, &path, update.event);
+                    let result = self.deliver(client, host, update.subscription, &path, update.event, update.mark);
                     self.check(result);
                 }
                 let Role::Subscriber { spec, .. } = self.clients[client].role else { return };
@@ -481,6 +514,32 @@ impl World<'_> {
                 let session = self.clients[client].sessions;
                 let at = self.now + 50 + think * Time::from(count);
                 self.queue.at(at, Event::Credit { client: client as u32, session, updates: count });
+            }
+            other => self.hears(client, other),
+        }
+    }
+
+    /// What a subscriber is told beside updates that goes from node to node.
+    fn hears(&mut self, client: usize, message: FromNode) {
+        let Role::Subscriber { told, hearing: Some(hearing), .. } = &mut self.clients[client].role else { return };
+        let told = told.entry(ONE_STREAM).or_default();
+        match message {
+            FromNode::Feeds(feeds) => hearing.numbers.extend(feeds.into_iter().map(|feed| hearing.feeds.number(feed))),
+            FromNode::Seen(marks) => {
+                for change in marks.into_iter().filter_map(|mark| hearing.change(mark)).collect::<Vec<_>>() {
+                    hearing.memory.saw(change);
+                }
+            }
+            FromNode::Position { marks, .. } => {
+                let changes: Vec<Change> = marks.into_iter().filter_map(|mark| hearing.change(mark)).collect();
+                hearing.memory.position(changes);
+            }
+            FromNode::Present { slot, paths, .. } => hearing.memory.present(slot, paths),
+            FromNode::Synced { .. } => hearing.memory.synced().iter().for_each(|path| told.removed(path)),
+            FromNode::Rewound { .. } => {
+                hearing.memory.rewound();
+                told.rewound();
+                self.reach("subscriber.rewound");
             }
             _ => {}
         }
@@ -515,6 +574,7 @@ impl World<'_> {
                 // What was not done is tried again.
                 again = Some(if outcome == Outcome::Ok { 1 } else { RECONNECT_AFTER });
             }
+            Role::Subscriber { subscription, hearing: Some(_), .. } => *subscription = subscribed,
             Role::Subscriber { subscription, told, .. } => {
                 *subscription = subscribed;
                 told.extend(subscribed.map(|subscription| (subscription, reads::Told::default())));
@@ -526,11 +586,28 @@ impl World<'_> {
         }
     }
 
-    fn deliver(&mut self, client: usize, host: usize, subscription: u32, path: &str, event: Told) -> Result<(), crate::checks::Violation> {
+    fn deliver(
+        &mut self,
+        client: usize,
+        host: usize,
+        subscription: u32,
+        path: &str,
+        event: Told,
+        mark: Option<Mark>,
+    ) -> Result<(), crate::checks::Violation> {
         let home = self.hosts[host].name.clone();
-        let Role::Subscriber { told, .. } = &mut self.clients[client].role else { return Ok(()) };
+        let Role::Subscriber { told, hearing, .. } = &mut self.clients[client].role else { return Ok(()) };
+        let one = hearing.as_ref().map_or(subscription, |_| ONE_STREAM);
         // The first updates may come before the subscription's number is known.
-        let told = told.entry(subscription).or_default();
+        let told = told.entry(one).or_default();
+        if let Some(hearing) = hearing {
+            let change = mark.and_then(|mark| hearing.change(mark));
+            match hearing.memory.news(&path.into(), &event, change) {
+                News::None => return Ok(()),
+                News::Some => {}
+                News::Anew => told.removed(path),
+            }
+        }
         match event {
             Told::Added { .. } => told.added(path),
             Told::Removed { .. } => told.removed(path),
@@ -633,10 +710,12 @@ impl World<'_> {
     /// What subscribers whose node has become equal to all others should have been told by now.
     pub(super) fn untold(&self) -> Option<String> {
         for client in &self.clients {
-            let (Role::Subscriber { told, subscription: Some(subscription), spec }, Some((host, _, _))) = (&client.role, client.session)
+            let (Role::Subscriber { told, subscription: Some(subscription), spec, hearing }, Some((host, _, _))) =
+                (&client.role, client.session)
             else {
                 continue;
             };
+            let subscription = if hearing.is_some() { &ONE_STREAM } else { subscription };
             if !self.is_demanded(host) {
                 continue;
             }
@@ -644,6 +723,11 @@ impl World<'_> {
             let select = &self.scenario.workload.subscribers[*spec].select;
             let Ok(selector) = mangrove_crdt::selector::Selector::parse(select) else { continue };
             let replica = process.node.replica();
+            let is_there = |path: &&String| Path::parse(path).is_ok_and(|path| replica.topic(&path).is_some());
+            if let Some(path) = told.topics.keys().find(|path| !is_there(path)) {
+                let home = &self.hosts[host].name;
+                return Some(format!("a subscriber at {home} was not told that {path} is gone"));
+            }
             for (id, topic) in replica.topics_from("").filter(|(_, topic)| selector.matches(&topic.path)) {
                 let Some(write) = replica.section(id).and_then(|section| section.value_of(replica.origins(), topic)) else { continue };
                 let stands = write.value.as_deref().and_then(crate::history::payload_op);

@@ -205,6 +205,37 @@ async fn a_node_that_lacks_what_was_heard_waits_for_it_and_says_when_that_was_in
 }
 
 #[tokio::test]
+async fn what_a_node_has_lost_or_given_up_is_heard_again_at_the_next() {
+    for forgets in [true, false] {
+        let mut meshed = many(20);
+        let mut client = Roamer::new();
+        client.goes_to(&mut meshed, 0);
+        client.log();
+        if forgets {
+            // It hears nothing of the others after its start.
+            meshed.stopped.extend([0, 2]);
+            meshed.forget(1);
+            meshed.cut_off(1);
+            meshed.stopped.clear();
+            client.goes_to(&mut meshed, 1);
+            assert!(client.log().is_empty(), "it waits");
+            meshed.pass(6_000);
+            client.hears(&mut meshed);
+            assert_eq!(client.log()[0], "Rewound");
+        } else {
+            client.goes_to(&mut meshed, 1);
+            let operator = meshed.client(1);
+            assert_eq!(meshed.ask(1, operator, Request::SectionDrop { root: "s".into(), force: true }), Response::Done);
+            meshed.pass(500);
+            client.hears(&mut meshed);
+        }
+        assert!(client.topics.is_empty(), "{:?}", client.topics);
+        client.goes_to(&mut meshed, 2);
+        assert_eq!(client.topics.len(), 21, "forgets: {forgets}");
+    }
+}
+
+#[tokio::test]
 async fn whatever_happens_what_is_heard_is_what_is_there() {
     for seed in 0..60_u64 {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

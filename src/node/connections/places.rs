@@ -81,12 +81,16 @@ impl Awaited {
         Awaited { places, until, over: false }
     }
 
-    /// How it is going. What this node does not replicate is not waited for: sections that it does not hold, and what is another node's own.
+    /// How it is going. What this node does not replicate is not waited for: sections that it knows and does not hold, and what is another node's own.
     pub fn look(&mut self, replica: &Replica) -> Wait {
         let lacked = |Place { feed, number }: &Place| {
-            let held = replica.section(feed.section).filter(|_| feed.section != SectionId::LOCAL || feed.origin.node == replica.own().node);
-            let has = |origin| held.map_or(0, |held| held.frontier(feed.plane).get(origin));
-            held.is_some() && replica.origins().find(&feed.origin).map_or(0, has) < *number
+            let is_local = feed.section == SectionId::LOCAL;
+            match replica.section(feed.section) {
+                Some(_) if is_local && feed.origin.node != replica.own().node => false,
+                Some(held) => replica.origins().find(&feed.origin).map_or(0, |origin| held.frontier(feed.plane).get(origin)) < *number,
+                // It has yet to hear of it.
+                None => !is_local && replica.policy(feed.section).is_none(),
+            }
         };
         self.places.retain(lacked);
         match (self.places.is_empty(), self.over) {
