@@ -298,6 +298,52 @@ fn heard() -> impl Strategy<Value = Heard> {
     (vec(place(), 0..3), option::of(through)).prop_map(|(seen, through)| Heard { seen, through })
 }
 
+fn session_row() -> impl Strategy<Value = SessionRow> {
+    let state = prop::sample::select(vec![
+        SessionState::Connected,
+        SessionState::Disconnected,
+        SessionState::OutOfReach,
+        SessionState::PresumedClosed,
+    ]);
+    (any::<[u8; 16]>(), any::<[u8; 32]>(), state, any::<u32>(), any::<[u64; 3]>(), (text(), text()), properties()).prop_map(
+        |(session, home, state, epoch, [claims, reconnect_timeout_ms, opened_unix_ms], (node, client), properties)| SessionRow {
+            session: SessionId(session),
+            node,
+            state,
+            epoch,
+            claims,
+            reconnect_timeout_ms,
+            opened_unix_ms,
+            client,
+            home: NodeId(home),
+            properties,
+        },
+    )
+}
+
+fn session_news() -> impl Strategy<Value = SessionNews> {
+    let reason = prop::sample::select(vec![Ended::ByClient, Ended::ByController, Ended::ConnectionLost, Ended::NodeGone, Ended::Unknown]);
+    prop_oneof![
+        session_row().prop_map(|row| SessionNews::Is(Box::new(row))),
+        (any::<[u8; 16]>(), reason).prop_map(|(session, reason)| SessionNews::Ended { session: SessionId(session), reason }),
+    ]
+}
+
+fn session_request() -> impl Strategy<Value = Request> {
+    prop_oneof![
+        (option::of(any::<u64>()), properties())
+            .prop_map(|(reconnect_timeout_ms, properties)| Request::SessionOpen { reconnect_timeout_ms, properties }),
+        (any::<[u8; 16]>(), bytes(), any::<u32>()).prop_map(|(id, secret, epoch)| Request::SessionResume {
+            id: SessionId(id),
+            secret,
+            epoch
+        }),
+        (page(), text()).prop_map(|(page, filter)| Request::Sessions { page, filter }),
+        text().prop_map(|filter| Request::SessionsListen { filter }),
+        any::<u32>().prop_map(|listener| Request::SessionsUnlisten { listener }),
+    ]
+}
+
 fn from_client() -> impl Strategy<Value = FromClient> {
     prop_oneof![
         (any::<[u32; 2]>(), bytes(), text(), option::of((any::<[u8; 16]>(), bytes()))).prop_map(
@@ -309,7 +355,8 @@ fn from_client() -> impl Strategy<Value = FromClient> {
                 session: session.map(|(id, secret)| SessionProof { id: SessionId(id), secret }),
             })
         ),
-        (any::<u64>(), request()).prop_map(|(id, request)| FromClient::Request { id, request }),
+        (any::<u64>(), prop_oneof![4 => request().boxed(), 1 => session_request().boxed()])
+            .prop_map(|(id, request)| FromClient::Request { id, request }),
         (any::<u32>(), any::<u32>()).prop_map(|(subscription, updates)| FromClient::Credit { subscription, updates }),
     ]
 }
@@ -336,6 +383,11 @@ fn from_node() -> impl Strategy<Value = FromNode> {
         any::<u32>().prop_map(|subscription| FromNode::Rewound { subscription }),
         (any::<u32>(), vec(mark(), 0..3)).prop_map(|(subscription, marks)| FromNode::Position { subscription, marks }),
         (any::<[u32; 2]>(), texts()).prop_map(|([subscription, slot], paths)| FromNode::Present { subscription, slot, paths }),
+        (any::<u32>(), vec(session_news(), 0..3), any::<bool>()).prop_map(|(listener, news, synced)| FromNode::Sessions {
+            listener,
+            news,
+            synced
+        }),
         any::<u32>().prop_map(|subscription| FromNode::Synced { subscription }),
         (any::<u32>(), refusal()).prop_map(|(subscription, refusal)| FromNode::Unsubscribed { subscription, refusal }),
         refusal().prop_map(FromNode::Closing),
