@@ -93,7 +93,7 @@ pub const ALL: &[Bite] = &[
     ),
     rule("no-succession", "the silence of a home is not noticed", Sabotage::NoSuccession, "available-sources", Some(4)),
     rule("early-grant", "a source is active before its grant is on the disk", Sabotage::EarlyGrant, "available-sources", Some(1087)),
-    rule("overwrites", "a voter takes a branch away from a live lease", Sabotage::Overwrites, "quorum-sources", Some(144)),
+    rule("overwrites", "a voter takes a branch away from a live lease", Sabotage::Overwrites, "quorum-sources", Some(2677)),
     rule("no-quarantine", "a voter that starts again answers at once", Sabotage::NoQuarantine, "quorum-sources", Some(26)),
     rule("counts-from-answer", "a lease runs from when its voters have answered", Sabotage::CountsFromAnswer, "quorum-sources", Some(18)),
     rule("trusts-lease", "a holder does not look at the clock before it writes", Sabotage::TrustsLease, "quorum-sources", Some(0)),
