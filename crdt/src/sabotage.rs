@@ -55,6 +55,8 @@ pub enum Sabotage {
     KeepsMoved,
     /// A node takes a session up without regard to the epoch that its client has had.
     ForgetsEpoch,
+    /// A node tells a client that has come from elsewhere what it has, without waiting for what the client has seen.
+    WaitsForNothing,
     /// A session ends for good as soon as its home has lost its client for too long.
     EndsAtOnce,
     /// Quorum: a voter takes a branch away from a live lease.

@@ -85,6 +85,13 @@ pub const ALL: &[Bite] = &[
         Some(4),
     ),
     rule(
+        "waits-for-nothing",
+        "a client is told what a node has, which may be older than what it has heard",
+        Sabotage::WaitsForNothing,
+        "sessions-move",
+        Some(0),
+    ),
+    rule(
         "ends-at-once",
         "a session ends for good as soon as its home has lost its client",
         Sabotage::EndsAtOnce,

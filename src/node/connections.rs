@@ -119,13 +119,14 @@ impl Connection {
             return Err(Refusal::new(Code::TooMany, selector.to_string(), why).hint("unsubscribe, or join selectors with # and ////"));
         }
         self.next_subscription += 1;
-        let Heard { seen, through } = heard.clone().unwrap_or_default();
+        let position = heard.is_some().then(Position::default);
+        let Heard { seen, through } = heard.unwrap_or_default();
         let awaited = (!seen.is_empty()).then(|| Awaited::new(seen, until));
         let first = selector.literal_prefix().map(|prefix| prefix.as_str().to_owned()).unwrap_or_default();
         let subscription = Subscription {
             selector,
             stamps,
-            position: heard.is_some().then(Position::default),
+            position,
             awaited,
             through,
             base: None,

@@ -150,12 +150,9 @@ impl Sources {
 
     /// The claims of a home's sessions, or of one of them.
     fn claims_of(&self, home: NodeId, session: Option<SessionId>) -> impl Iterator<Item = (SectionId, &Path, &Claim)> {
-        let claims = move |(section, field): (&SectionId, _)| {
-            let field: &Field = field;
-            let section = *section;
-            field.contest.claims_of(&home, session).map(move |(path, claim)| (section, path, claim))
-        };
-        self.fields.iter().flat_map(claims)
+        self.fields
+            .iter()
+            .flat_map(move |(section, field)| field.contest.claims_of(&home, session).map(move |(path, claim)| (*section, path, claim)))
     }
 }
 

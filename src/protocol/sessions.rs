@@ -36,10 +36,10 @@ pub struct SessionRow {
     #[n(7)]
     pub client: String,
     /// Its node.
-    #[n(8)]
+    #[cbor(n(8), default)]
     pub home: NodeId,
     /// Its user properties.
-    #[n(9)]
+    #[cbor(n(9), default)]
     pub properties: BTreeMap<String, String>,
 }
 

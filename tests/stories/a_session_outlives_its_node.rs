@@ -166,3 +166,38 @@ fn a_source_goes_on_under_a_new_epoch_past_those_who_wait() {
     b.shows("plant/rpm", "after");
     c.shows("plant/rpm", "after");
 }
+
+#[test]
+fn a_client_leaves_a_node_that_ends_at_once_and_one_that_is_paused_lets_it_go_later() {
+    let world = World::new();
+    let [mut a, b, c] = mesh(&world);
+    a.set("plant/rpm", "0");
+    c.shows("plant/rpm", 0);
+    let home = |client: &Client| client.welcome().name.clone();
+    let heard = block(async {
+        let client = roams(&a).await;
+        let mut subscription = client.subscribe("plant/rpm").await.expect("a subscription");
+        while subscription.next().await.expect("what is there") != Heard::Synced {}
+        until("B and C know the session", || [&b, &c].iter().all(|node| node.json(&["session", "ls"]).as_array().map_or(0, Vec::len) == 1));
+        a.terminate();
+        client.changed(ClientState::Active).await;
+        client.changed(ClientState::Recovering).await;
+        let first = home(&client);
+        assert_ne!(first, "A");
+
+        let (paused, other) = if first == "B" { (&b, &c) } else { (&c, &b) };
+        paused.pause();
+        client.changed(ClientState::Active).await;
+        client.changed(ClientState::Recovering).await;
+        assert_eq!(home(&client), other.name);
+        paused.wake();
+        let at_other = |node: &Node| node.json(&["session", "ls"])[0]["node"] == other.name.as_str();
+        until("the one that was paused knows", || at_other(paused));
+        write(&client, "plant/rpm", &json!(1), None).await.expect("it writes where it is");
+        assert_eq!((client.state(), home(&client)), (ClientState::Active, other.name.clone()));
+        client.clone().close().await;
+        until("its end is known", || [paused, other].iter().all(|node| node.json(&["session", "ls"]) == json!([])));
+        subscription.next().await.expect("the value")
+    });
+    assert!(matches!(&heard, Heard::Topic { event: Event::Value { value, .. }, .. } if value_of(value) == json!(1)), "{heard:?}");
+}

@@ -7,6 +7,7 @@ use mangrove_crdt::{
     id::{Plane, SectionId},
     path::Path,
     replica::Replica,
+    sabotage::{Sabotage, is},
     selector::Selector,
     time::Instant,
     tree::Topic,
@@ -83,6 +84,9 @@ impl Awaited {
 
     /// How it is going. What this node does not replicate is not waited for: sections that it knows and does not hold, and what is another node's own.
     pub fn look(&mut self, replica: &Replica) -> Wait {
+        if is(Sabotage::WaitsForNothing) {
+            return Wait::Done;
+        }
         let lacked = |Place { feed, number }: &Place| {
             let is_local = feed.section == SectionId::LOCAL;
             match replica.section(feed.section) {
