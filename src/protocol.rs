@@ -682,6 +682,16 @@ pub enum Request {
         #[n(0)]
         listener: u32,
     },
+    /// Set or remove user properties of a session, wherever its client is: [`Response::Done`]. They override what its client says of itself.
+    #[n(42)]
+    SessionSet {
+        /// As in [`Request::SessionShow`].
+        #[n(0)]
+        session: String,
+        /// Each property's value, or that it shall have none.
+        #[n(1)]
+        properties: BTreeMap<String, Option<String>>,
+    },
     /// End a session for good, wherever its client is: [`Response::Done`]. Nothing brings it back; its node obeys once it hears of it.
     #[n(39)]
     SessionEnd {

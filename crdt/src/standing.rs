@@ -22,6 +22,7 @@ const KIND_CLAIM: u8 = 4;
 const KIND_GRANT: u8 = 5;
 const KIND_VOTERS: u8 = 6;
 const KIND_DISPLACED: u8 = 7;
+const KIND_SESSION_PROPERTY: u8 = 8;
 
 /// The longest standing key.
 pub const STANDING_KEY_BYTES_MAX: usize = 256;
@@ -36,6 +37,19 @@ impl BranchHash {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&blake3::hash(branch.as_str().as_bytes()).as_bytes()[..16]);
         BranchHash(bytes)
+    }
+}
+
+/// A session property's key, as standing keys name it: the first bytes of its BLAKE3 hash.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PropertyHash(pub [u8; 16]);
+
+impl PropertyHash {
+    /// The hash of a key.
+    pub fn of(key: &str) -> Self {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&blake3::hash(key.as_bytes()).as_bytes()[..16]);
+        PropertyHash(bytes)
     }
 }
 
@@ -58,6 +72,8 @@ pub enum Standing {
     Voters(SectionId),
     /// A slot of a section's displaced log ([`crate::displaced`]); never removed.
     Displaced(u16),
+    /// What somebody else than its client says of a session's user property. In the built-in section; removed with the session.
+    SessionProperty(SessionId, PropertyHash),
 }
 
 impl Standing {
@@ -72,6 +88,7 @@ impl Standing {
             Standing::Grant(branch) => key(KIND_GRANT, [&branch.0, &[]]),
             Standing::Voters(section) => key(KIND_VOTERS, [&section.0.to_be_bytes(), &[]]),
             Standing::Displaced(slot) => key(KIND_DISPLACED, [&slot.to_be_bytes(), &[]]),
+            Standing::SessionProperty(session, property) => key(KIND_SESSION_PROPERTY, [&session.0, &property.0]),
         }
     }
 
@@ -88,6 +105,10 @@ impl Standing {
             }
             KIND_GRANT => Standing::Grant(BranchHash(id.try_into().ok()?)),
             KIND_VOTERS => Standing::Voters(SectionId(u64::from_be_bytes(id.try_into().ok()?))),
+            KIND_SESSION_PROPERTY => {
+                let (session, property) = id.split_first_chunk::<16>()?;
+                Standing::SessionProperty(SessionId(*session), PropertyHash(property.try_into().ok()?))
+            }
             KIND_DISPLACED => Standing::Displaced(u16::from_be_bytes(id.try_into().ok()?)),
             _ => return None,
         })
@@ -148,6 +169,17 @@ impl SessionRecord {
     pub fn under_final() -> Under {
         Under { epoch: 1, rank: None }
     }
+}
+
+/// What somebody else than its client says of a session's user property.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct PropertyChange {
+    /// Which property.
+    #[n(0)]
+    pub key: String,
+    /// Its value; `None` if it has none any more, whatever its client says.
+    #[n(1)]
+    pub value: Option<String>,
 }
 
 /// A session's wish to be the source of a branch.

@@ -319,6 +319,17 @@ pub(crate) enum SessionCommand {
         /// Its id, or enough first digits of it
         session: String,
     },
+    /// Set or remove user properties of a session, wherever its client is
+    Set {
+        /// Its id, or enough first digits of it
+        session: String,
+        /// What to set
+        #[arg(value_name = "KEY=VALUE", value_parser = key_value)]
+        properties: Vec<(String, String)>,
+        /// What to remove
+        #[arg(long, value_name = "KEY")]
+        unset: Vec<String>,
+    },
     /// End a session for good, wherever its client is
     Close {
         /// Its id, or enough first digits of it

@@ -23,6 +23,11 @@ pub(super) async fn session(context: &mut Context, command: SessionCommand) -> R
             let detail = client.session_show(&session).await?;
             show(context, &detail)
         }
+        SessionCommand::Set { session, properties, unset } => {
+            let set = properties.into_iter().map(|(key, value)| (key, Some(value)));
+            let changes = set.chain(unset.into_iter().map(|key| (key, None))).collect();
+            Ok(client.set_session(&session, changes).await?)
+        }
         SessionCommand::Close { session } => Ok(client.end_session(&session).await?),
     }
 }

@@ -121,6 +121,11 @@ impl Client {
         }
     }
 
+    /// Sets or removes user properties of any session of the mesh. They override what its client says of itself.
+    pub async fn set_session(&self, session: &str, properties: BTreeMap<String, Option<String>>) -> Result<(), ClientError> {
+        self.done(Request::SessionSet { session: session.into(), properties }).await
+    }
+
     /// Ends any session of the mesh for good, wherever its client is.
     pub async fn end_session(&self, session: &str) -> Result<(), ClientError> {
         self.done(Request::SessionEnd { session: session.into() }).await

@@ -133,6 +133,7 @@ impl Node {
             }
             Request::DisplacedRestore { id } => self.restore(now, session, &id),
             Request::SessionOpen { reconnect_timeout_ms, properties } => self.session_open(now, session, reconnect_timeout_ms, properties),
+            Request::SessionSet { session, properties } => self.session_set(now, &session, properties),
             Request::SessionsListen { filter } => self.sessions_listen(session, &filter),
             Request::SessionsUnlisten { listener } => self.sessions_unlisten(session, listener),
             Request::SessionResume { id, secret, epoch } => self.session_resume(now, session, id, &secret, epoch),

@@ -27,6 +27,7 @@ use crate::protocol::{Closed, Code, FromNode, OpenSession, OwnSource, Refusal, R
 mod endings;
 mod filter;
 pub(super) mod listeners;
+mod properties;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -76,6 +77,8 @@ pub struct Sessions {
     closing: BTreeSet<SessionId>,
     /// Those that have ended for good, until every member has heard of it.
     ended: BTreeSet<SessionId>,
+    /// What others say of sessions.
+    changes: properties::Changes,
     /// Connections that may listen to sessions.
     listening: BTreeSet<ConnectionId>,
     /// Nodes that are gone for good but were homes, and since when this node knows.
@@ -129,6 +132,7 @@ impl Node {
             lost.extend((!record.lost && !record.closing).then_some(id));
             self.found_session(now, id, record);
         }
+        self.load_properties();
         self.load_sources(now);
         lost.into_iter().for_each(|id| self.note_lost(now, id, true));
         self.sessions.plan();
@@ -147,7 +151,7 @@ impl Node {
     /// client may take it up again as after any start. If it names another home, that one has the session now. If it is gone, somebody has ended the
     /// session for good.
     pub(super) fn session_changed(&mut self, now: Now, key: &StandingKey) {
-        let Some(Standing::Session(id)) = Standing::of_key(key) else { return };
+        let Some(Standing::Session(id)) = Standing::of_key(key) else { return self.property_changed(key) };
         self.tell_listeners(id);
         let write = self.replica.section(SectionId::MESH).and_then(|mesh| mesh.standing.get(key));
         let Some(value) = write.and_then(|write| write.value.as_deref()) else { return self.session_ended(now, id) };

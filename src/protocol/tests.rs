@@ -341,6 +341,7 @@ fn session_request() -> impl Strategy<Value = Request> {
         (page(), text()).prop_map(|(page, filter)| Request::Sessions { page, filter }),
         text().prop_map(|filter| Request::SessionsListen { filter }),
         any::<u32>().prop_map(|listener| Request::SessionsUnlisten { listener }),
+        (text(), btree_map(text(), option::of(text()), 0..3)).prop_map(|(session, properties)| Request::SessionSet { session, properties }),
     ]
 }
 

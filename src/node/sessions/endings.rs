@@ -90,6 +90,7 @@ impl Node {
         if self.is_least(now) {
             for id in self.sessions.ended.clone() {
                 if heard(self, &id) {
+                    self.forget_properties(now, id);
                     self.put_session(now, id, SessionRecord::under_final(), None);
                 }
             }

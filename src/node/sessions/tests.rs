@@ -1,6 +1,6 @@
 //! Sessions of a mesh, seen and ended from any node.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::node::{ConnectionId, testing::Meshed};
 use crate::protocol::{
@@ -324,4 +324,44 @@ fn claims_on_what_the_new_home_does_not_hold_are_given_up() {
     meshed.pass(1_000);
     assert!(set(&mut meshed, 1, waiting), "the next one has the branch");
     assert_eq!(meshed.nodes[0].all_claims().count(), 1, "local ones have gone too");
+}
+
+#[test]
+fn what_others_say_of_a_session_outlives_its_homes_and_goes_with_it() {
+    let mut meshed = Meshed::with_section(3, &[], "s/a");
+    let client = meshed.client(0);
+    let said = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let properties = said(&[("desk", "7"), ("floor", "1")]);
+    let Response::Session(session) = meshed.ask(0, client, Request::SessionOpen { reconnect_timeout_ms: None, properties }) else {
+        panic!("refused")
+    };
+    let set = |meshed: &mut Meshed, at: usize, key: &str, value: Option<&str>| {
+        let operator = meshed.client(at);
+        let properties = BTreeMap::from([(key.to_owned(), value.map(str::to_owned))]);
+        meshed.ask(at, operator, Request::SessionSet { session: session.id.to_string(), properties })
+    };
+    let shown = |meshed: &mut Meshed, at: usize| rows(meshed, at).into_iter().next().map(|row| row.properties);
+    refused(&set(&mut meshed, 2, "$NodeName", Some("x")), Code::InvalidRequest);
+    // Its home is out of reach, and is left for another that has heard of the one change, not of the other.
+    meshed.cut_off(0);
+    assert_eq!(set(&mut meshed, 2, "desk", Some("8")), Response::Done);
+    assert_eq!(set(&mut meshed, 0, "floor", None), Response::Done);
+    assert_eq!(shown(&mut meshed, 0), Some(said(&[("desk", "7")])));
+    taken_up(&mut meshed, 1, &session, 0);
+    assert_eq!(shown(&mut meshed, 1), Some(said(&[("desk", "8"), ("floor", "1")])));
+    meshed.heal();
+    meshed.pass(1_000);
+    meshed.restart(2);
+    meshed.pass(1_000);
+    for at in 0..3 {
+        assert_eq!(shown(&mut meshed, at), Some(said(&[("desk", "8")])), "at {at}");
+    }
+    assert_eq!(end(&mut meshed, 2, &session), Response::Done);
+    meshed.pass(5_000);
+    for node in &meshed.nodes {
+        let records = node.replica().section(mangrove_crdt::id::SectionId::MESH).map(|mesh| mesh.standing.iter().count());
+        assert_eq!((records, node.sessions.changes.len()), (Some(3), 0), "the nodes' own");
+    }
 }

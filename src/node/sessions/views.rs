@@ -18,6 +18,7 @@ pub(super) struct KnownFacts<'a> {
     id: SessionId,
     record: &'a SessionRecord,
     node: String,
+    properties: BTreeMap<String, String>,
 }
 
 impl Facts for KnownFacts<'_> {
@@ -28,7 +29,7 @@ impl Facts for KnownFacts<'_> {
             "$NodeName" => self.node.clone(),
             "$StartTime" => self.record.opened_ms.to_string(),
             "$ClientType" => self.record.client.clone(),
-            key => return self.record.properties.get(key).cloned(),
+            key => return self.properties.get(key).cloned(),
         })
     }
 
@@ -73,6 +74,7 @@ impl Node {
             (false, true) if record.lost => SessionState::Disconnected,
             (false, true) => SessionState::Connected,
         };
+        let properties = self.properties_of(id, &record);
         SessionRow {
             session: id,
             node: self.node_name(&record.home),
@@ -83,12 +85,12 @@ impl Node {
             opened_unix_ms: record.opened_ms,
             client: record.client,
             home: record.home,
-            properties: record.properties,
+            properties,
         }
     }
 
     pub(super) fn facts<'a>(&self, id: SessionId, record: &'a SessionRecord) -> KnownFacts<'a> {
-        KnownFacts { id, record, node: self.node_name(&record.home) }
+        KnownFacts { id, record, node: self.node_name(&record.home), properties: self.properties_of(id, record) }
     }
 
     /// The sessions whose home this node is, with their epochs and connections; for tests and the simulator.
