@@ -110,7 +110,8 @@ pub(super) async fn recover(session: Weak<Session>, mut present: u64, mut lost: 
             () = tokio::time::sleep_until(nodes_due), if recovers => {
                 nodes_due = Instant::now() + NODES_EVERY;
                 let Some(session) = session.upgrade() else { return };
-                learn_nodes(&session).await;
+                // Beside this task, which it may have to wait for.
+                tokio::spawn(async move { tokio::time::timeout(ATTEMPT, learn_nodes(&session)).await });
                 continue;
             }
         };
@@ -247,7 +248,7 @@ async fn go_on(session: &Arc<Session>, wire: &Arc<Wire>, strays: Vec<u32>) -> Re
 async fn learn_nodes(session: &Arc<Session>) {
     let Link::Up(wire) = session.link.borrow().clone() else { return };
     let Ok(answer) = session.ask_on(&wire, Request::Nodes).await else { return };
-    if let (Ok(Ok(Response::Nodes(rows))), Some(recovery)) = (tokio::time::timeout(ATTEMPT, answer.answer()).await, &session.recovery) {
+    if let (Ok(Response::Nodes(rows)), Some(recovery)) = (answer.answer().await, &session.recovery) {
         recovery.lock().nodes = rows.into_iter().flat_map(|row| row.addresses).collect();
     }
 }

@@ -240,10 +240,14 @@ impl Session {
             }
             table.waiting.insert(id, Waiting { waiter, again: again.then(|| frame.clone()) });
         }
-        // What is to be asked again will be, on the next connection.
-        if !wire.send(frame).await && !again {
-            self.table.lock().waiting.remove(&id);
-            return Err(self.failure());
+        let spare = again.then(|| frame.clone());
+        if !wire.send(frame).await {
+            let Some(frame) = spare else {
+                self.table.lock().waiting.remove(&id);
+                return Err(self.failure());
+            };
+            // It may have come too late to be asked again with the others; whoever is asked twice answers the second time to nobody.
+            self.wire().await?.send(frame).await;
         }
         Ok(Answer { receiver, session: Arc::clone(self) })
     }
