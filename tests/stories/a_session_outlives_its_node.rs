@@ -18,10 +18,10 @@ const CLIENTS: usize = 1_000;
 /// How many topics each has subscribed to.
 const TOPICS: usize = 5;
 
-fn mesh(world: &World) -> [Node; 3] {
-    let a = world.found_with("A", QUICK);
-    let b = world.join_with("B", &a, "member", QUICK);
-    let c = world.join_with("C", &a, "member", QUICK);
+fn mesh(world: &World, flags: &[&str]) -> [Node; 3] {
+    let a = world.found_with("A", flags);
+    let b = world.join_with("B", &a, "member", flags);
+    let c = world.join_with("C", &a, "member", flags);
     a.told(&["section", "add", "plant"]);
     [a, b, c]
 }
@@ -66,7 +66,7 @@ async fn hears_to_the_end(mut subscription: Subscription, last: u64) -> Result<u
 #[test]
 fn a_thousand_clients_miss_nothing_and_hear_nothing_twice() {
     let world = World::new();
-    let [mut a, b, c] = mesh(&world);
+    let [mut a, b, c] = mesh(&world, &[]);
     let topic = |number: usize| format!("plant/t{number}");
     (0..TOPICS).for_each(|number| a.set(&topic(number), "1"));
     (0..TOPICS).for_each(|number| c.shows(&topic(number), 1));
@@ -139,7 +139,7 @@ fn a_thousand_clients_miss_nothing_and_hear_nothing_twice() {
 #[test]
 fn a_source_goes_on_under_a_new_epoch_past_those_who_wait() {
     let world = World::new();
-    let [mut a, b, c] = mesh(&world);
+    let [mut a, b, c] = mesh(&world, QUICK);
     a.set("plant/rpm", "0");
     c.shows("plant/rpm", 0);
     block(async {
@@ -170,7 +170,7 @@ fn a_source_goes_on_under_a_new_epoch_past_those_who_wait() {
 #[test]
 fn a_client_leaves_a_node_that_ends_at_once_and_one_that_is_paused_lets_it_go_later() {
     let world = World::new();
-    let [mut a, b, c] = mesh(&world);
+    let [mut a, b, c] = mesh(&world, QUICK);
     a.set("plant/rpm", "0");
     c.shows("plant/rpm", 0);
     let home = |client: &Client| client.welcome().name.clone();
