@@ -154,7 +154,10 @@ impl Node {
         let Some(Standing::Session(id)) = Standing::of_key(key) else { return self.property_changed(key) };
         self.tell_listeners(id);
         let write = self.replica.section(SectionId::MESH).and_then(|mesh| mesh.standing.get(key));
-        let Some(value) = write.and_then(|write| write.value.as_deref()) else { return self.session_ended(now, id) };
+        let Some(value) = write.and_then(|write| write.value.as_deref()) else {
+            self.sessions.ended.remove(&id);
+            return self.session_ended(now, id);
+        };
         let Ok(record) = minicbor::decode::<SessionRecord>(value) else { return };
         if record.ended.is_some() {
             self.session_ended(now, id);

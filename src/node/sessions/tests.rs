@@ -365,3 +365,16 @@ fn what_others_say_of_a_session_outlives_its_homes_and_goes_with_it() {
         assert_eq!((records, node.sessions.changes.len()), (Some(3), 0), "the nodes' own");
     }
 }
+
+#[test]
+fn once_a_session_has_gone_nothing_more_is_written_of_it() {
+    let mut meshed = Meshed::with_section(3, &[], "s/a");
+    let (_, session) = opened(&mut meshed, 1);
+    assert_eq!(end(&mut meshed, 2, &session), Response::Done);
+    meshed.pass(10_000);
+    let written = |meshed: &Meshed| -> Vec<_> { meshed.nodes.iter().map(|node| node.replica().last_standing_write()).collect() };
+    let before = written(&meshed);
+    meshed.pass(30_000);
+    assert_eq!(written(&meshed), before);
+    assert!(meshed.nodes.iter().all(|node| node.sessions.ended.is_empty()));
+}
