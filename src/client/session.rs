@@ -1,6 +1,5 @@
 //! What all clones of a client share: the present connection, if there is one, and the table of who waits for what.
 
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -284,8 +283,7 @@ impl Session {
     /// Ends the connection after what is queued.
     pub(super) async fn close(&self) {
         let link = self.link.borrow().clone();
-        let closed = io::Error::new(io::ErrorKind::NotConnected, "the client has closed it");
-        let error = ClientError::Lost { address: self.options.address.clone(), cause: closed.to_string() };
+        let error = ClientError::Lost { address: self.options.address.clone(), cause: "the client has closed it".into() };
         self.link.send_replace(Link::Over(error));
         if let Link::Up(wire) = link {
             wire.close().await;

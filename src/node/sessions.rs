@@ -162,9 +162,10 @@ impl Node {
         if record.ended.is_some() {
             self.session_ended(now, id);
             self.sessions.ended.insert(id);
-        } else if record.home != self.id() && is(Sabotage::KeepsMoved) {
         } else if record.home != self.id() {
-            self.session_moved(now, id, &record);
+            if !is(Sabotage::KeepsMoved) {
+                self.session_moved(now, id, &record);
+            }
         } else if let Some(known) = self.sessions.all.get_mut(&id) {
             // Where the disk has forgotten how often it was taken up.
             known.record.epoch = known.record.epoch.max(record.epoch);

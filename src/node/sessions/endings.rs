@@ -100,7 +100,7 @@ impl Node {
     /// Ends the sessions of homes that are gone for good, some time after that became known, so that their clients can take them up elsewhere. One node does it in each connected
     /// part: the least that lives.
     pub(in crate::node) fn end_deserted_sessions(&mut self, now: Now) {
-        let mut records: Vec<(SessionId, SessionRecord)> = self.session_records().filter(|(_, record)| record.ended.is_none()).collect();
+        let mut records: Vec<(SessionId, SessionRecord)> = self.living_sessions().collect();
         let mut homes: BTreeSet<NodeId> = records.iter().map(|(_, record)| record.home).collect();
         homes.retain(|home| self.is_gone(now, home));
         records.retain(|(_, record)| homes.contains(&record.home));

@@ -14,7 +14,8 @@ impl Node {
     /// Finds the changes that there are.
     pub(super) fn load_properties(&mut self) {
         let keys = self.replica.section(SectionId::MESH).into_iter().flat_map(|mesh| mesh.standing.iter());
-        let keys: Vec<StandingKey> = keys.map(|(key, _)| key.clone()).collect();
+        let of_properties = |key: &&StandingKey| matches!(Standing::of_key(key), Some(Standing::SessionProperty(..)));
+        let keys: Vec<StandingKey> = keys.map(|(key, _)| key).filter(of_properties).cloned().collect();
         keys.iter().for_each(|key| self.property_changed(key));
     }
 

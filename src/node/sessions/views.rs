@@ -47,11 +47,15 @@ impl Node {
         })
     }
 
+    /// Those that have not ended for good.
+    pub(super) fn living_sessions(&self) -> impl Iterator<Item = (SessionId, SessionRecord)> {
+        self.session_records().filter(|(_, record)| record.ended.is_none())
+    }
+
     /// The session that a text means: its id, or the first digits of it.
     pub(super) fn find_session(&self, text: &str) -> Result<(SessionId, SessionRecord), Refusal> {
         let digits = text.to_lowercase();
-        let living = self.session_records().filter(|(_, record)| record.ended.is_none());
-        let mut found = living.filter(|(id, _)| digits.len() >= 4 && id.to_string().starts_with(&digits));
+        let mut found = self.living_sessions().filter(|(id, _)| digits.len() >= 4 && id.to_string().starts_with(&digits));
         match (found.next(), found.next()) {
             (Some(session), None) => Ok(session),
             (None, _) => {
@@ -103,9 +107,8 @@ impl Node {
         let filter = parse_filter(filter)?;
         let limit = page.limit.clamp(1, protocol::PAGE_MAX) as usize;
         let after = |id: &SessionId| page.after.as_ref().is_none_or(|after| id.to_string() > *after);
-        let records = self.session_records().filter(|(id, record)| after(id) && record.ended.is_none());
-        let meant = |(id, record): &(SessionId, SessionRecord)| filter.meets(&self.facts(*id, record));
-        let records: BTreeMap<SessionId, SessionRecord> = records.filter(meant).collect();
+        let meant = |(id, record): &(SessionId, SessionRecord)| after(id) && filter.meets(&self.facts(*id, record));
+        let records: BTreeMap<SessionId, SessionRecord> = self.living_sessions().filter(meant).collect();
         let mut claims: BTreeMap<SessionId, u64> = BTreeMap::new();
         self.all_claims().for_each(|(_, _, claim)| *claims.entry(claim.session).or_default() += 1);
         let more = records.len() > limit;
