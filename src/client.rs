@@ -40,8 +40,10 @@ use crate::protocol::{
     SetBatch, SetItem, Status, Target, TopicDetail, TopicRow, TopicSpec, ValueRow, Welcome,
 };
 
+mod access;
 mod credential;
 mod followed;
+mod handler;
 mod listener;
 mod publisher;
 mod recovery;
@@ -54,7 +56,8 @@ mod table;
 mod tests;
 mod wire;
 
-pub use credential::{Credential, CredentialError, Token};
+pub use credential::{Credential, CredentialError, Proof, Token};
+pub use handler::{AskedLogin, LoginHandler};
 pub use listener::{SessionEvent, SessionListener};
 pub use publisher::{PublishReport, Publisher};
 pub use source::{ClaimOptions, Source};
@@ -76,8 +79,8 @@ pub struct ClientOptions {
     pub address: String,
     /// The mesh that the node must prove to be of.
     pub mesh: MeshId,
-    /// The secret that the node knows the client by.
-    pub token: Token,
+    /// What the client shows.
+    pub proof: Proof,
     /// How to introduce the client, for people who look at the node.
     pub name: String,
     /// How long to try before [`ClientError::Unreachable`].
@@ -133,7 +136,7 @@ impl ClientOptions {
         ClientOptions {
             address: credential.node,
             mesh: credential.mesh,
-            token: credential.token,
+            proof: credential.proof,
             name: concat!("mangrove ", env!("CARGO_PKG_VERSION")).into(),
             connect_timeout: Duration::from_secs(5),
             subscription_window: 8_192,
@@ -254,7 +257,7 @@ impl Client {
         session::within(limit, &address, opening).await
     }
 
-    /// Opens a session over any pair of byte streams, such as a pipe to a node in the same process. Of the options, only the token, the name and
+    /// Opens a session over any pair of byte streams, such as a pipe to a node in the same process. Of the options, only the proof, the name and
     /// the limits count; the address is for messages.
     pub(crate) async fn over<R, W>(receive: R, send: W, options: &ClientOptions) -> Result<Client, ClientError>
     where

@@ -71,6 +71,14 @@ pub struct Config {
     pub reconnect_timeout: Duration,
     /// `presume_dead_ms`.
     pub presume_dead: Duration,
+    /// `authentication`.
+    pub authentication: Vec<String>,
+    /// `handler_timeout_ms`.
+    pub handler_timeout: Duration,
+    /// `token_keys`.
+    pub token_keys: Vec<PathBuf>,
+    /// `token_audience`; empty for any.
+    pub token_audience: String,
     /// `log`.
     pub log: String,
     /// `log_format`.
@@ -172,6 +180,10 @@ impl Default for Config {
             retention: Duration::ZERO,
             reconnect_timeout: Duration::ZERO,
             presume_dead: Duration::ZERO,
+            authentication: Vec::new(),
+            handler_timeout: Duration::ZERO,
+            token_keys: Vec::new(),
+            token_audience: String::new(),
             log: String::new(),
             log_format: LogFormat::Text,
             links: BTreeMap::new(),

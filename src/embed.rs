@@ -55,7 +55,8 @@ impl Node {
     pub async fn client(&self) -> Result<Client, ClientError> {
         let (read, write) = tokio::io::split(self.running.stream());
         // Inside the process nobody asks for a token.
-        let credential = Credential { node: self.running.address().to_string(), mesh: self.running.mesh(), token: Token::new([0; 32]) };
+        let credential =
+            Credential { node: self.running.address().to_string(), mesh: self.running.mesh(), proof: Token::new([0; 32]).into() };
         let options = ClientOptions { name: format!("embedded in {}", self.running.name()), ..ClientOptions::new(credential) };
         Client::over(read, write, &options).await
     }

@@ -26,6 +26,9 @@
 
 pub mod memory;
 pub mod node;
+#[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "the half that does I/O")]
+pub mod passwords;
 pub mod protocol;
 pub mod store;
 

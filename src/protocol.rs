@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   client                                             node
-//!     │ Hello{version, token, client}                    │
+//!     │ Hello{version, login, client}                    │
 //!     │ ────────────────────────────────────────────────►│  (anything else, or a frame above HELLO_MAX: the stream is reset)
 //!     │                Welcome{session, node, mesh, …}   │
 //!     │◄──────────────────────────────────────────────── │  (or Refused, and the stream ends)
@@ -31,7 +31,6 @@
 //! **Values are opaque here**: the bytes are those of the topic's type (`mangrove_crdt::value`).
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use mangrove_crdt::definition::Durability;
 use mangrove_crdt::id::{MeshId, NodeId, SessionId};
@@ -39,21 +38,25 @@ use minicbor::data::Type;
 use minicbor::{Decode, Decoder, Encode, Encoder};
 use serde::Serialize;
 
+mod access;
 mod aliases;
 mod places;
 mod refusal;
 mod rows;
+mod secret;
 mod sessions;
 mod sources;
 #[cfg(test)]
 mod tests;
 
+pub use access::{ChangeRow, ConflictRow, PrincipalRow, Question, RoleRow, Verdict, WhyReport};
 pub use aliases::{AliasError, Aliases};
 pub use places::{Feed, Heard, Mark, Place, Through, path_hash, slot_of, slots_of};
 pub use refusal::{Code, ItemRefusal, Refusal};
 pub use rows::{
     DisplacedRow, Finding, LinkRow, LinkState, NodeRow, NodeState, SectionRow, Severity, Status, TopicDetail, TopicRow, ValueRow,
 };
+pub use secret::Secret;
 pub use sessions::{Claimed, Ended, SessionDetail, SessionNews, SessionRow, SessionState};
 pub use sources::{Claim, Closed, OpenSession, OwnSource, SourceDetail, SourceRow, SourceState, VoterRow};
 
@@ -290,6 +293,26 @@ pub enum FromNode {
         #[n(2)]
         synced: bool,
     },
+    /// The session hears of sessions no more, and not by the client's wish.
+    #[n(14)]
+    Unlistened {
+        /// Which listener.
+        #[n(0)]
+        listener: u32,
+        /// Why.
+        #[n(1)]
+        refusal: Refusal,
+    },
+    /// A login is to be judged: to be answered by [`Request::Judged`].
+    #[n(15)]
+    Judge {
+        /// Its number, which no other has.
+        #[n(0)]
+        number: u64,
+        /// What is asked.
+        #[n(1)]
+        question: Box<Question>,
+    },
     /// The node has waited in vain for what the client has seen, so that some of what follows may be older.
     #[n(10)]
     Rewound {
@@ -300,14 +323,14 @@ pub enum FromNode {
 }
 
 /// How a client introduces itself.
-#[derive(Clone, PartialEq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Hello {
     /// The highest version that it speaks.
     #[n(0)]
     pub version: u32,
     /// Its secret, from its credential.
-    #[cbor(n(1), with = "minicbor::bytes")]
-    pub token: Vec<u8>,
+    #[n(1)]
+    pub token: Secret,
     /// What it is, for people: a program's name and version.
     #[n(2)]
     pub client: String,
@@ -317,24 +340,44 @@ pub struct Hello {
     /// Instead of a token: the session that it comes to take up.
     #[n(4)]
     pub session: Option<SessionProof>,
+    /// Instead of a token: who it is.
+    #[n(5)]
+    pub login: Option<Login>,
+    /// What it says of its session, for those who judge whether it may come in: its user properties.
+    #[cbor(n(6), decode_with = "bounded::map", default)]
+    pub properties: BTreeMap<String, String>,
+}
+
+/// Who a client says that it is, and what proves it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Login {
+    /// It does not say.
+    #[n(0)]
+    Anonymous,
+    /// A principal, by its password.
+    #[n(1)]
+    Password {
+        /// Its name.
+        #[n(0)]
+        principal: String,
+        /// What proves it.
+        #[n(1)]
+        password: Secret,
+    },
+    /// Whoever a signed token names, a JWT.
+    #[n(2)]
+    Token(#[n(0)] Secret),
 }
 
 /// What shows that a client is the one that opened a session.
-#[derive(Clone, PartialEq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct SessionProof {
     /// Which.
     #[n(0)]
     pub id: SessionId,
     /// Its secret.
-    #[cbor(n(1), with = "minicbor::bytes")]
-    pub secret: Vec<u8>,
-}
-
-impl fmt::Debug for Hello {
-    /// Without the token, so that no log ever shows one.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hello").field("version", &self.version).field("client", &self.client).finish_non_exhaustive()
-    }
+    #[n(1)]
+    pub secret: Secret,
 }
 
 /// How a node introduces itself.
@@ -602,8 +645,8 @@ pub enum Request {
         #[n(0)]
         id: SessionId,
         /// Its secret.
-        #[cbor(n(1), with = "minicbor::bytes")]
-        secret: Vec<u8>,
+        #[n(1)]
+        secret: Secret,
         /// The epoch that its client was told last; 0 if it does not know. The node takes it up under a greater one, so that it also beats those of which it
         /// has not heard yet.
         #[cbor(n(2), default)]
@@ -691,6 +734,87 @@ pub enum Request {
         /// Each property's value, or that it shall have none.
         #[n(1)]
         properties: BTreeMap<String, Option<String>>,
+    },
+    /// Give a session other roles than those that it came with, wherever its client is: [`Response::Done`].
+    #[n(43)]
+    SessionRoles {
+        /// As in [`Request::SessionShow`].
+        #[n(0)]
+        session: String,
+        /// Its roles from now on; `None` for those that it came with.
+        #[cbor(n(1), decode_with = "bounded::list_if_any")]
+        roles: Option<Vec<String>>,
+    },
+    /// Where nodes of the mesh can be reached: [`Response::Addresses`].
+    #[n(44)]
+    Addresses,
+    /// Everything that is said of who may do what: [`Response::Access`].
+    #[n(45)]
+    Access {
+        /// Only of this role or principal, as in `role NAME` or `principal NAME`; empty for all.
+        #[n(0)]
+        about: String,
+        /// Which part of it.
+        #[n(1)]
+        page: Page,
+    },
+    /// Change who may do what, as a whole or not at all: [`Response::AccessChanged`].
+    #[n(46)]
+    AccessScript {
+        /// Statements, one a line.
+        #[n(0)]
+        script: String,
+        /// Only say what would change.
+        #[n(1)]
+        dry_run: bool,
+    },
+    /// What somebody may do at a path, and why: [`Response::AccessWhy`].
+    #[n(47)]
+    AccessWhy {
+        /// A principal, `$anonymous`, or a session's id.
+        #[n(0)]
+        who: String,
+        /// Where.
+        #[n(1)]
+        path: String,
+    },
+    /// The principals of the store, in order: [`Response::Principals`].
+    #[n(48)]
+    Principals {
+        /// Which part of them.
+        #[n(0)]
+        page: Page,
+    },
+    /// The roles of which anything is said, in order: [`Response::Roles`].
+    #[n(49)]
+    Roles,
+    /// Prove anew who the session is of, so that it does not expire: [`Response::Done`].
+    #[n(50)]
+    Reauthenticate(#[n(0)] Login),
+    /// Judge logins from now on, for all nodes whose configuration names this handler: [`Response::Done`], then [`FromNode::Judge`] for each. Opens the session to the
+    /// mesh, if [`Request::SessionOpen`] has not.
+    #[n(51)]
+    HandlerRegister {
+        /// The handler's name.
+        #[n(0)]
+        name: String,
+    },
+    /// Judge logins no more under a name: [`Response::Done`].
+    #[n(52)]
+    HandlerUnregister {
+        /// The handler's name.
+        #[n(0)]
+        name: String,
+    },
+    /// What a handler says of a login: [`Response::Done`], were it too late.
+    #[n(53)]
+    Judged {
+        /// Which: the number of [`FromNode::Judge`].
+        #[n(0)]
+        question: u64,
+        /// What it says.
+        #[n(1)]
+        verdict: Verdict,
     },
     /// End a session for good, wherever its client is: [`Response::Done`]. Nothing brings it back; its node obeys once it hears of it.
     #[n(39)]
@@ -874,6 +998,41 @@ pub enum Response {
         #[n(0)]
         listener: u32,
     },
+    /// To [`Request::Addresses`].
+    #[n(27)]
+    Addresses(#[cbor(n(0), decode_with = "bounded::list")] Vec<String>),
+    /// To [`Request::Access`].
+    #[n(28)]
+    Access {
+        /// A page of the statements that would say it again, but for passwords' hashes.
+        #[cbor(n(0), decode_with = "bounded::list")]
+        statements: Vec<String>,
+        /// Where the next page starts, if there is one: its [`Page::after`].
+        #[n(1)]
+        next: Option<String>,
+        /// What is in conflict; on the first page only.
+        #[cbor(n(2), decode_with = "bounded::list")]
+        conflicts: Vec<ConflictRow>,
+    },
+    /// To [`Request::AccessScript`].
+    #[n(29)]
+    AccessChanged(#[cbor(n(0), decode_with = "bounded::list")] Vec<ChangeRow>),
+    /// To [`Request::AccessWhy`].
+    #[n(30)]
+    AccessWhy(#[n(0)] Box<WhyReport>),
+    /// To [`Request::Principals`].
+    #[n(31)]
+    Principals {
+        /// A page of them.
+        #[cbor(n(0), decode_with = "bounded::list")]
+        rows: Vec<PrincipalRow>,
+        /// Where the next page starts, if there is one: its [`Page::after`].
+        #[n(1)]
+        next: Option<String>,
+    },
+    /// To [`Request::Roles`].
+    #[n(32)]
+    Roles(#[cbor(n(0), decode_with = "bounded::list")] Vec<RoleRow>),
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -1061,6 +1220,16 @@ mod bounded {
             items.push(T::decode(d, context)?);
         }
         Ok(items)
+    }
+
+    pub(super) fn list_if_any<'b, C, T: Decode<'b, C>>(
+        d: &mut Decoder<'b>,
+        context: &mut C,
+    ) -> Result<Option<Vec<T>>, minicbor::decode::Error> {
+        match d.datatype()? {
+            Type::Null => d.null().map(|()| None),
+            _ => list(d, context).map(Some),
+        }
     }
 
     pub(super) fn map<'b, C>(d: &mut Decoder<'b>, _: &mut C) -> Result<BTreeMap<String, String>, minicbor::decode::Error> {

@@ -186,11 +186,20 @@ impl Bare {
             hold_grants: Duration::from_secs(5),
             reconnect_timeout: Duration::from_secs(60),
             presume_dead: Duration::from_secs(7 * 86_400),
+            authentication: Vec::new(),
+            handler_timeout: Duration::from_secs(2),
+            founding: None,
             neighbours_max: 8,
             links: BTreeMap::new(),
         };
         let mut bare = Bare { node: Node::new(at, config, Replica::new(origin(name.as_bytes()))), at };
-        bare.input(Input::SessionOpened { session: ConnectionId(1), client: "test".into(), aliases_max: 0, entropy: [7; 32] });
+        bare.input(Input::SessionOpened {
+            session: ConnectionId(1),
+            client: "test".into(),
+            aliases_max: 0,
+            entropy: [7; 32],
+            comes_back: false,
+        });
         bare
     }
 

@@ -312,6 +312,14 @@ impl Edit<'_> {
     }
 }
 
+/// The bytes of an entry.
+pub(crate) fn encoded(value: &impl minicbor::Encode<()>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let written = minicbor::encode(value, &mut bytes);
+    debug_assert!(written.is_ok(), "a vector takes any write");
+    bytes
+}
+
 /// Who has written the bytes of a change.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Spelling {

@@ -83,6 +83,7 @@
 //! Dots and version vectors: Parker et al. 1983; Almeida et al., *Scalable and accurate causality tracking* (dotted version vectors), 2014. Feeds
 //! that hold a key once: log compaction as in Kafka, with the difference that a reader is promised soundness, not every value. The tree: automerge. Leases: PaxosLease, corrected.
 
+pub mod access;
 pub mod arbitration;
 pub mod bucket;
 mod catalogue;

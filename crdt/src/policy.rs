@@ -23,7 +23,7 @@ use minicbor::{Decode, Encode};
 
 use crate::{
     definition::{Durability, MESH_COPIES_MAX},
-    document::{Document, DocumentError, Edit, Genesis, MapIndex},
+    document::{Document, DocumentError, Edit, Genesis, MapIndex, encoded},
     id::{NodeId, Origin, SectionId, VoterId},
     path::Path,
     quorum::{Configuration, Durations},
@@ -409,13 +409,6 @@ fn parse_key(key: &str) -> Option<(u64, &str)> {
     let parsed = u64::from_str_radix(id, 16).ok()?;
     // One spelling only: others would be other entries of the same section.
     (format!("{parsed:016x}") == id).then_some((parsed, field))
-}
-
-fn encoded(value: &impl Encode<()>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let written = minicbor::encode(value, &mut bytes);
-    debug_assert!(written.is_ok(), "a vector takes any write");
-    bytes
 }
 
 fn decoded<T: for<'b> Decode<'b, ()>>(fields: &BTreeMap<String, Vec<u8>>, field: &str) -> Option<T> {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    access::{self, Access, AccessError, Fact, Rules},
     definition::{Definition, Durability},
     displaced::{Displaced, Log, Noticed},
     frontier::{DotIx, Dots, OriginIx, Origins},
@@ -23,7 +24,7 @@ use crate::{
     stability::Members,
     stamp::{Stamp, Under},
     standing::{NodeRecord, Revocation, Standing},
-    tree::{Topic, TreeError},
+    tree::{Topic, Tree, TreeError},
     value::{self, ValueError},
     vaults::Vaults,
 };
@@ -147,6 +148,8 @@ pub struct Replica {
     policies: BTreeMap<SectionId, SectionPolicy>,
     contested: Vec<SectionPolicy>,
     roots: BTreeMap<Path, SectionId>,
+    /// Who may do what, and the heads of the document that says so.
+    rules: (Arc<Rules>, Vec<[u8; 32]>),
     /// The other members, and what they are known to hold.
     pub members: Members,
     /// What this node's voter in quorum sections has promised.
@@ -184,6 +187,7 @@ impl Replica {
             policies: BTreeMap::new(),
             contested: Vec::new(),
             roots: BTreeMap::new(),
+            rules: Default::default(),
             members: Members::default(),
             vaults: Vaults::new(own),
             noticed: Noticed::default(),
@@ -592,13 +596,54 @@ impl Replica {
         self.last_tree_write(SectionId::MESH).ok_or(PolicyError::UnknownSection(id))
     }
 
+    /// Who may do what.
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.rules.0
+    }
+
+    /// Everything that is said of who may do what.
+    pub fn facts(&mut self) -> Vec<Fact> {
+        self.mesh_tree().access().map(Access::facts).unwrap_or_default()
+    }
+
+    /// What a script would change of who may do what.
+    pub fn try_script(&mut self, script: &str) -> Result<Vec<access::Change>, AccessError> {
+        self.mesh_tree().access().map_or(Ok(Vec::new()), |access| access.try_script(script))
+    }
+
+    /// Changes who may do what, as a whole or not at all. Returns what it changes.
+    pub fn run_script(&mut self, script: &str) -> Result<Vec<access::Change>, AccessError> {
+        let own = self.writer(SectionId::MESH);
+        let (mesh, cx) = self.parts(SectionId::MESH).expect("the built-in section is always held");
+        let changes = mesh.run_script(cx.origins, own, script)?;
+        if !changes.is_empty() {
+            cx.events.push(Event::Policy);
+            self.settle_access();
+        }
+        Ok(changes)
+    }
+
+    /// Brings the rules up to what is said. Returns whether they have changed.
+    pub fn settle_access(&mut self) -> bool {
+        let known = std::mem::take(&mut self.rules);
+        let read = self.mesh_tree().access().map(|access| (access, access.heads())).filter(|(_, heads)| *heads != known.1);
+        let fresh = read.map(|(access, heads)| (Arc::new(access.rules()), heads));
+        let changed = fresh.as_ref().is_some_and(|(rules, _)| *rules != known.0);
+        self.rules = fresh.unwrap_or(known);
+        changed
+    }
+
+    fn mesh_tree(&mut self) -> &mut Tree {
+        &mut self.sections.get_mut(&SectionId::MESH).expect("the built-in section is always held").tree
+    }
+
     fn edit_policy(
         &mut self,
         edit: impl FnOnce(&mut crate::policy::Policy, Origin) -> Result<Vec<u8>, PolicyError>,
     ) -> Result<(), PolicyError> {
         let own = self.writer(SectionId::MESH);
         let (mesh, cx) = self.parts(SectionId::MESH).expect("the built-in section is always held");
-        mesh.tree.edit_policy(cx.origins, own, edit)?;
+        mesh.edit_policy(cx.origins, own, edit)?;
         cx.events.push(Event::Policy);
         Ok(())
     }
@@ -682,7 +727,7 @@ impl Replica {
     }
 
     fn declared(&mut self) -> (Vec<SectionPolicy>, Vec<SectionPolicy>) {
-        self.sections.get_mut(&SectionId::MESH).map(|mesh| mesh.tree.policies()).unwrap_or_default()
+        self.mesh_tree().policies()
     }
 
     fn contents(&self, id: SectionId, pick: impl Fn(&Path) -> bool) -> Vec<Moved> {
@@ -1028,6 +1073,7 @@ impl Loading {
         }
         replica.writers = replica.sections.keys().map(|id| (*id, own_ix)).collect();
         replica.settle_sections(None);
+        replica.settle_access();
         replica.take_events();
         Ok(replica)
     }

@@ -12,11 +12,13 @@ use std::{
 };
 
 use crate::{
+    access::{self, AccessError},
     definition::Definition,
     displaced::{self, Beaten, Displaced},
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins, raise},
-    id::{DisplacedId, Plane, SectionId},
+    id::{DisplacedId, Origin, Plane, SectionId},
     path::{BUCKETS, Path},
+    policy::{Policy, PolicyError},
     registers::{Merged, Registers, Write},
     rows::Buried,
     sabotage::{Sabotage, is},
@@ -1085,6 +1087,25 @@ impl Section {
             keys.remove(&key);
         }
         cx.events.push(Event::Standing { section: self.id, key });
+    }
+
+    /// Edits the mesh's policy on sections, in the built-in section. `edit` gives the change, or refuses.
+    pub fn edit_policy(
+        &mut self,
+        origins: &Origins,
+        own: OriginIx,
+        edit: impl FnOnce(&mut Policy, Origin) -> Result<Vec<u8>, PolicyError>,
+    ) -> Result<(), PolicyError> {
+        let document = self.tree.edit_policy(origins, own, edit)?;
+        self.stale_document(document);
+        Ok(())
+    }
+
+    /// Changes the mesh's policy on access, in the built-in section. Returns how.
+    pub fn run_script(&mut self, origins: &Origins, own: OriginIx, script: &str) -> Result<Vec<access::Change>, AccessError> {
+        let (document, changes) = self.tree.run_script(origins, own, script)?;
+        self.stale_document(document);
+        Ok(changes)
     }
 
     fn stale_document(&mut self, bucket: u16) {

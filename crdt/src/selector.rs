@@ -174,9 +174,14 @@ impl Selector {
         self.parts.iter().any(|part| part.matches(path))
     }
 
+    /// For each selector of the union, the longest path that everything it selects is at or below, as far as the text tells; `None` if there is none.
+    pub fn prefixes(&self) -> impl Iterator<Item = Option<Path>> {
+        self.parts.iter().map(Part::prefix)
+    }
+
     /// The longest path that everything selected is at or below, as far as the text tells; `None` if there is none.
     pub fn literal_prefix(&self) -> Option<Path> {
-        let mut prefixes = self.parts.iter().map(Part::prefix);
+        let mut prefixes = self.prefixes();
         let first = prefixes.next()??;
         prefixes.try_fold(first, |common, prefix| common_ancestor(&common, &prefix?))
     }

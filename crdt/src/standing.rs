@@ -3,11 +3,15 @@
 //! A standing key is a kind byte and what names the record within its kind. A node keeps and forwards records of kinds that it does not know, so
 //! that newer nodes may add kinds.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use minicbor::{Decode, Encode};
 
 use crate::{
+    access::Roles,
     id::{NodeId, SectionId, SessionId, VoterId},
     path::Path,
     quorum::Configuration,
@@ -150,9 +154,55 @@ pub struct SessionRecord {
     /// Why it has ended for good, if it has: one of the stable names of reasons. The record stays until every member has heard of that.
     #[n(8)]
     pub ended: Option<String>,
-    /// What its client has said of it: its user properties.
+    /// What its client has said of it, as far as it is believed: its user properties.
     #[cbor(n(9), default)]
     pub properties: BTreeMap<String, String>,
+    /// Whose it is.
+    #[cbor(n(10), default)]
+    pub identity: Identity,
+    /// The names of the handlers of logins that its client serves.
+    #[cbor(n(11), default)]
+    pub handlers: BTreeSet<String>,
+}
+
+/// Who somebody is, as the node that let them in has found.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+#[cbor(map)]
+pub struct Identity {
+    /// Who.
+    #[n(0)]
+    pub who: Who,
+    /// The roles that whoever let them in has given them; `None` if those are the ones that the store of principals has for them, at any moment.
+    #[n(1)]
+    pub roles: Option<Roles>,
+    /// Until when that holds, in milliseconds since 1970.
+    #[n(2)]
+    pub expires_ms: Option<u64>,
+}
+
+/// Who somebody is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub enum Who {
+    /// Whoever has the node's own credential, and may do anything. (Sessions of versions that knew no others.)
+    #[default]
+    #[n(0)]
+    Operator,
+    /// Somebody who did not say.
+    #[n(1)]
+    Anonymous,
+    /// A principal of this name.
+    #[n(2)]
+    Principal(#[n(0)] String),
+}
+
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Who::Operator => "$operator",
+            Who::Anonymous => "$anonymous",
+            Who::Principal(name) => name,
+        })
+    }
 }
 
 impl SessionRecord {

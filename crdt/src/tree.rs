@@ -1,7 +1,7 @@
 //! The tree plane of one section: which topics live, with which definitions; and the feeds of the changes that say so.
 //!
-//! The truth lies in 4,096 small automerge documents ([`crate::bucket`]), or, in the built-in section, in one policy document
-//! ([`crate::policy`]). Beside them stands an index of the live topics, which is derived and rebuilt on loading.
+//! The truth lies in 4,096 small automerge documents ([`crate::bucket`]), or, in the built-in section, in two of policy: on sections
+//! ([`crate::policy`]) and on who may do what ([`crate::access`]). Beside them stands an index of the live topics, which is derived and rebuilt on loading.
 //! Documents that were not touched for a while are kept as saved bytes only.
 //!
 //! A topic is named by its *creating dot*: a number of its creator's tree feed. So whether a value's topic is unknown yet or already
@@ -20,6 +20,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use crate::{
+    access::{self, Access, AccessError},
     bucket::{Bucket, SavedBucket, TOPICS_PER_CHANGE_MAX},
     catalogue::{Catalogue, Place},
     definition::{Definition, DefinitionHash},
@@ -110,14 +111,19 @@ impl From<DocumentError> for TreeError {
 pub enum Kind {
     /// Topics, in [`BUCKETS`] documents.
     Topics,
-    /// The mesh's policy, in document 0.
+    /// The mesh's policy: on sections in document 0, on access in document 1.
     Policy,
 }
+
+/// The documents of policy.
+const ON_SECTIONS: u16 = 0;
+const ON_ACCESS: u16 = 1;
 
 #[derive(Debug)]
 enum Content {
     Topics(Box<Bucket>),
     Policy(Box<Policy>),
+    Access(Box<Access>),
 }
 
 #[derive(Debug)]
@@ -260,9 +266,17 @@ impl Tree {
 
     /// The declared sections (policy documents only): those that stand, then those that lost to one with the same root.
     pub fn policies(&mut self) -> (Vec<SectionPolicy>, Vec<SectionPolicy>) {
-        match self.content(0) {
+        match self.content(ON_SECTIONS) {
             Ok(Content::Policy(policy)) => policy.sections(),
             _ => Default::default(),
+        }
+    }
+
+    /// Who may do what (policy documents only).
+    pub fn access(&mut self) -> Option<&Access> {
+        match self.content(ON_ACCESS) {
+            Ok(Content::Access(access)) => Some(access),
+            _ => None,
         }
     }
 
@@ -309,19 +323,30 @@ impl Tree {
         changes
     }
 
-    /// Edits the policy document. `edit` gives the change, or refuses.
+    /// Edits the policy on sections. `edit` gives the change, or refuses. Returns the document that has changed.
     pub fn edit_policy(
         &mut self,
         origins: &Origins,
         own: OriginIx,
         edit: impl FnOnce(&mut Policy, Origin) -> Result<Vec<u8>, PolicyError>,
-    ) -> Result<(), PolicyError> {
+    ) -> Result<u16, PolicyError> {
         let actor = origins.get(own);
-        if let Ok(Content::Policy(policy)) = self.content(0) {
+        if let Ok(Content::Policy(policy)) = self.content(ON_SECTIONS) {
             let change = edit(policy, actor)?;
-            self.record(own, 0, self.frontier.get(own) + 1, change, Vec::new());
+            self.record(own, ON_SECTIONS, self.frontier.get(own) + 1, change, Vec::new());
         }
-        Ok(())
+        Ok(ON_SECTIONS)
+    }
+
+    /// Runs a script on the policy on access. Returns the document that has changed, and how.
+    pub fn run_script(&mut self, origins: &Origins, own: OriginIx, script: &str) -> Result<(u16, Vec<access::Change>), AccessError> {
+        let actor = origins.get(own);
+        let Ok(Content::Access(access)) = self.content(ON_ACCESS) else { return Ok((ON_ACCESS, Vec::new())) };
+        let (change, changes) = access.run_script(actor, script)?;
+        if let Some(change) = change {
+            self.record(own, ON_ACCESS, self.frontier.get(own) + 1, change, Vec::new());
+        }
+        Ok((ON_ACCESS, changes))
     }
 
     /// Applies a change from elsewhere. One that is covered already does nothing.
@@ -334,10 +359,8 @@ impl Tree {
         }
         let touched = match self.content(record.document)? {
             Content::Topics(bucket) => bucket.apply(&record.change)?,
-            Content::Policy(policy) => {
-                policy.apply(&record.change)?;
-                Vec::new()
-            }
+            Content::Policy(policy) => policy.apply(&record.change).map(|_| Vec::new())?,
+            Content::Access(access) => access.apply(&record.change).map(|_| Vec::new())?,
         };
         self.note(origin, record.document, Arc::new(record.clone()));
         Ok(touched.iter().filter_map(|path| self.refresh(origins, path)).collect())
@@ -365,8 +388,7 @@ impl Tree {
     pub fn saved(&mut self, document: u16) -> Option<Vec<u8>> {
         match &mut self.documents.get_mut(document as usize)?.as_mut()?.state {
             State::Saved(bytes) => Some(bytes.clone()),
-            State::Live(Content::Topics(bucket)) => Some(bucket.save()),
-            State::Live(Content::Policy(policy)) => Some(policy.save()),
+            State::Live(content) => Some(content.save()),
         }
     }
 
@@ -384,10 +406,8 @@ impl Tree {
         }
         let touched = match self.content(document)? {
             Content::Topics(bucket) => bucket.merge(saved)?,
-            Content::Policy(policy) => {
-                policy.merge(saved)?;
-                Vec::new()
-            }
+            Content::Policy(policy) => policy.merge(saved).map(|_| Vec::new())?,
+            Content::Access(access) => access.merge(saved).map(|_| Vec::new())?,
         };
         if let Some(held) = self.documents[document as usize].as_mut() {
             for dot in dots {
@@ -519,11 +539,11 @@ impl Tree {
             self.put_saved(origins, document, read, saved, dots);
             return Ok(());
         }
-        let mut content = load(self.kind, &saved)?;
+        let mut content = load(self.kind, document, &saved)?;
         let heads = content.heads();
         let paths = match &mut content {
             Content::Topics(bucket) => bucket.paths(),
-            Content::Policy(_) => Vec::new(),
+            Content::Policy(_) | Content::Access(_) => Vec::new(),
         };
         let held = Held { state: State::Live(content), dots, heads, touched: self.round, unsaved: 0, topics: Vec::new() };
         self.slot(document).replace(Box::new(held));
@@ -558,6 +578,7 @@ impl Tree {
                 let applied = match self.content(record.document)? {
                     Content::Topics(bucket) => bucket.apply(&record.change),
                     Content::Policy(policy) => policy.apply(&record.change).map(|_| Vec::new()),
+                    Content::Access(access) => access.apply(&record.change).map(|_| Vec::new()),
                 };
                 match applied {
                     Ok(touched) => {
@@ -620,7 +641,7 @@ impl Tree {
     fn check(&self, document: u16) -> Result<(), TreeError> {
         let count = match self.kind {
             Kind::Topics => BUCKETS,
-            Kind::Policy => 1,
+            Kind::Policy => ON_ACCESS + 1,
         };
         if document >= count {
             return Err(TreeError::Invalid(format!("document {document} of {count}")));
@@ -644,14 +665,15 @@ impl Tree {
         let held = self.slot(document).get_or_insert_with(|| {
             let mut content = match kind {
                 Kind::Topics => Content::Topics(Box::new(Bucket::new())),
-                Kind::Policy => Content::Policy(Box::new(Policy::new())),
+                Kind::Policy if document == ON_SECTIONS => Content::Policy(Box::new(Policy::new())),
+                Kind::Policy => Content::Access(Box::new(Access::new())),
             };
             let heads = content.heads();
             Box::new(Held { state: State::Live(content), dots: Dots::new(), heads, touched, unsaved: 0, topics: Vec::new() })
         });
         held.touched = touched;
         if let State::Saved(bytes) = &held.state {
-            held.state = State::Live(load(kind, bytes)?);
+            held.state = State::Live(load(kind, document, bytes)?);
         }
         match self.documents[document as usize].as_mut().map(|held| &mut held.state) {
             Some(State::Live(content)) => Ok(content),
@@ -774,10 +796,11 @@ fn pieces<'a>(mut members: &'a [usize], bytes: impl Fn(usize) -> usize + 'a) -> 
     })
 }
 
-fn load(kind: Kind, saved: &[u8]) -> Result<Content, TreeError> {
+fn load(kind: Kind, document: u16, saved: &[u8]) -> Result<Content, TreeError> {
     Ok(match kind {
         Kind::Topics => Content::Topics(Box::new(Bucket::load(saved)?)),
-        Kind::Policy => Content::Policy(Box::new(Policy::load(saved)?)),
+        Kind::Policy if document == ON_SECTIONS => Content::Policy(Box::new(Policy::load(saved)?)),
+        Kind::Policy => Content::Access(Box::new(Access::load(saved)?)),
     })
 }
 
@@ -786,6 +809,7 @@ impl Content {
         match self {
             Content::Topics(bucket) => bucket.save(),
             Content::Policy(policy) => policy.save(),
+            Content::Access(access) => access.save(),
         }
     }
 
@@ -793,6 +817,7 @@ impl Content {
         match self {
             Content::Topics(bucket) => bucket.heads(),
             Content::Policy(policy) => policy.heads(),
+            Content::Access(access) => access.heads(),
         }
     }
 }

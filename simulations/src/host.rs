@@ -1,10 +1,13 @@
 //! A host: a machine with a clock and a disk, and on it, while it runs, the node.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use mangrove::{
-    node::{ConnectionId, Hold, Input, Node, NodeConfig, Now, Target},
+    node::{Authenticator, ConnectionId, Hold, Input, Node, NodeConfig, Now, Target},
     protocol::{Code, Refusal, Request},
     store::StoreError,
 };
@@ -342,6 +345,9 @@ impl Host {
             hold_grants: scenario.config.hold,
             reconnect_timeout: scenario.config.reconnect_timeout,
             presume_dead: scenario.config.presume_dead,
+            authentication: vec![Authenticator::Store],
+            handler_timeout: Duration::from_secs(2),
+            founding: None,
             neighbours_max: scenario.config.neighbours_max,
             links: BTreeMap::new(),
         };
@@ -401,7 +407,7 @@ impl Item {
             Item::Room => return None,
             Item::Outcast { by, said } => Input::Outcast { by: Some(*by), said: said.clone() },
             Item::Opened(session, entropy) => {
-                Input::SessionOpened { session: *session, client: "simulated".into(), aliases_max: 0, entropy: *entropy }
+                Input::SessionOpened { session: *session, client: "simulated".into(), aliases_max: 0, entropy: *entropy, comes_back: false }
             }
             Item::Gone(session) => Input::SessionClosed { session: *session },
             Item::Request { session, op, request } => Input::Request { session: *session, id: u64::from(*op), request: request.clone() },

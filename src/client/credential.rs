@@ -1,4 +1,4 @@
-//! The operator credential: what lets a program on this machine, or one that was given the file, use a node.
+//! Credentials: what lets a program use a node. The operator's, which a node writes for itself, or who somebody is, which `mangrove login` writes.
 
 use std::fmt;
 use std::fs;
@@ -8,6 +8,9 @@ use std::str::FromStr;
 
 use mangrove_crdt::id::MeshId;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::protocol::{Login, Secret};
 
 /// A client's secret, 32 random bytes. Shown as 64 hexadecimal digits, but not by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
@@ -59,15 +62,36 @@ impl From<&Token> for String {
     }
 }
 
-/// Where a node is, what it must prove, and the secret that it knows the client by.
+/// What a client shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// The operator's secret, which one node knows: it may do anything.
+    Operator(Token),
+    /// Who it is, on any node of the mesh.
+    Login(Login),
+}
+
+impl From<Token> for Proof {
+    fn from(token: Token) -> Self {
+        Proof::Operator(token)
+    }
+}
+
+impl From<Login> for Proof {
+    fn from(login: Login) -> Self {
+        Proof::Login(login)
+    }
+}
+
+/// Where a node is, what it must prove, and what the client shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
     /// `HOST:PORT`.
     pub node: String,
     /// The mesh that the node must prove to be of.
     pub mesh: MeshId,
-    /// The secret.
-    pub token: Token,
+    /// What the client shows.
+    pub proof: Proof,
 }
 
 /// Why there is no credential. Nothing was changed.
@@ -107,7 +131,7 @@ impl CredentialError {
     pub fn hint(&self) -> String {
         match self {
             CredentialError::Missing(_) => {
-                "`mangrove up` or `mangrove init` writes one into the data directory; name it with --data DIR or --credential FILE".into()
+                "`mangrove up` or `mangrove init` writes one into the data directory, `mangrove login` another; name it with --data DIR or --credential FILE".into()
             }
             CredentialError::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
             CredentialError::Malformed { .. } => "take a copy of the operator.toml in the node's data directory".into(),
@@ -121,7 +145,12 @@ impl CredentialError {
 struct CredentialFile {
     node: String,
     mesh: String,
-    token: String,
+    /// The operator's secret.
+    token: Option<String>,
+    principal: Option<String>,
+    password: Option<Zeroizing<String>>,
+    /// A signed token (JWT).
+    jwt: Option<Zeroizing<String>>,
 }
 
 impl Credential {
@@ -137,16 +166,47 @@ impl Credential {
         let malformed = |cause: String| CredentialError::Malformed { path: path.into(), cause };
         let file: CredentialFile = toml::from_str(&text).map_err(|error| malformed(error.message().into()))?;
         let mesh = file.mesh.parse().map_err(|error| malformed(format!("mesh: {error}")))?;
-        let token = file.token.parse().map_err(|error| malformed(format!("token: {error}")))?;
-        Ok(Credential { node: file.node, mesh, token })
+        let proof = match (file.token, file.principal, file.password, file.jwt) {
+            (Some(token), None, None, None) => Proof::Operator(token.parse().map_err(|error| malformed(format!("token: {error}")))?),
+            (None, Some(principal), Some(password), None) => {
+                Proof::Login(Login::Password { principal, password: Secret::new(password.as_bytes()) })
+            }
+            (None, None, None, Some(jwt)) => Proof::Login(Login::Token(Secret::new(jwt.as_bytes()))),
+            (None, None, None, None) => Proof::Login(Login::Anonymous),
+            _ => return Err(malformed("it has either a token, or a principal and a password, or a jwt, or none of them".into())),
+        };
+        Ok(Credential { node: file.node, mesh, proof })
     }
 
     /// Writes a file that only its owner may read, in place of one that may be there.
     pub fn write(&self, path: &Path) -> Result<(), CredentialError> {
         let io = |cause: io::Error| CredentialError::Io { path: path.into(), cause };
-        let file = CredentialFile { node: self.node.clone(), mesh: self.mesh.to_string(), token: String::from(&self.token) };
-        let text = toml::to_string(&file).map_err(|error| io(io::Error::other(error)))?;
-        let text = format!("# Whoever has this file may do anything with the node. Keep it secret.\n{text}");
+        let mut file = CredentialFile {
+            node: self.node.clone(),
+            mesh: self.mesh.to_string(),
+            token: None,
+            principal: None,
+            password: None,
+            jwt: None,
+        };
+        let text = |secret: &Secret| Some(Zeroizing::new(String::from_utf8_lossy(secret.bytes()).into_owned()));
+        let whoever = match &self.proof {
+            Proof::Operator(token) => {
+                file.token = Some(String::from(token));
+                "may do anything with the node"
+            }
+            Proof::Login(Login::Password { principal, password }) => {
+                (file.principal, file.password) = (Some(principal.clone()), text(password));
+                "is this principal"
+            }
+            Proof::Login(Login::Token(token)) => {
+                file.jwt = text(token);
+                "is who the token says, for as long as it is good"
+            }
+            Proof::Login(Login::Anonymous) => "is nobody in particular",
+        };
+        let text = Zeroizing::new(toml::to_string(&file).map_err(|error| io(io::Error::other(error)))?);
+        let text = Zeroizing::new(format!("# Whoever has this file {whoever}. Keep it secret.\n{}", *text));
         // A new file takes the place of the old one at once: nobody reads half a credential, and its mode is right from the start.
         let fresh = path.with_extension("toml.new");
         match fs::remove_file(&fresh) {
@@ -179,7 +239,7 @@ mod tests {
     use super::*;
 
     fn credential() -> Credential {
-        Credential { node: "[::1]:4747".into(), mesh: MeshId([7; 32]), token: Token::new([0xa5; 32]) }
+        Credential { node: "[::1]:4747".into(), mesh: MeshId([7; 32]), proof: Token::new([0xa5; 32]).into() }
     }
 
     #[test]
@@ -191,6 +251,12 @@ mod tests {
         let moved = Credential { node: "localhost:1".into(), ..credential() };
         moved.write(&path).unwrap();
         assert_eq!(Credential::read(&path).unwrap(), moved);
+        let password = Login::Password { principal: "ann".into(), password: Secret::new("a \"b\\ c") };
+        for login in [password, Login::Token(Secret::new("a.b.c")), Login::Anonymous] {
+            let named = Credential { proof: login.into(), ..credential() };
+            named.write(&path).unwrap();
+            assert_eq!(Credential::read(&path).unwrap(), named);
+        }
     }
 
     #[cfg(unix)]
@@ -212,7 +278,16 @@ mod tests {
         assert!(matches!(Credential::read(&path), Err(CredentialError::Missing(_))));
         let token = "a5".repeat(32);
         let mesh = "07".repeat(32);
-        for text in ["", "node = 3", &format!("node='x'\nmesh='{mesh}'\ntoken='a5'"), &format!("node='x'\nmesh='no'\ntoken='{token}'")] {
+        let both = format!("node='x'\nmesh='{mesh}'\ntoken='{token}'\nprincipal='ann'\npassword='p'");
+        let half = format!("node='x'\nmesh='{mesh}'\nprincipal='ann'");
+        for text in [
+            "",
+            "node = 3",
+            &both,
+            &half,
+            &format!("node='x'\nmesh='{mesh}'\ntoken='a5'"),
+            &format!("node='x'\nmesh='no'\ntoken='{token}'"),
+        ] {
             credential().write(&path).unwrap();
             fs::write(&path, text).unwrap();
             assert!(matches!(Credential::read(&path), Err(CredentialError::Malformed { .. })), "{text}");

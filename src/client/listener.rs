@@ -9,7 +9,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::session::Session;
 use super::{Client, ClientError, Request, Response, unexpected};
-use crate::protocol::{Ended, SessionNews, SessionRow, SessionState};
+use crate::protocol::{Ended, Refusal, SessionNews, SessionRow, SessionState};
+
+/// What a listener is told: an event, or why it hears nothing more.
+type Heard = Result<SessionEvent, Refusal>;
 
 /// What happens to a session. Each once for each listener, however often that changes its own node; what comes and goes unseen is left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -66,8 +69,12 @@ fn between(before: &SessionRow, now: &SessionRow) -> Vec<SessionEvent> {
         (_, Connected) if !moved && now.epoch > before.epoch => events.push(SessionEvent::Reconnected(session())),
         _ => {}
     }
-    if before.properties != now.properties {
-        events.push(SessionEvent::Updated { session: session(), previous: before.properties.clone() });
+    if (&before.properties, &before.roles) != (&now.properties, &now.roles) {
+        let mut previous = before.properties.clone();
+        if before.roles != now.roles {
+            previous.insert("$Roles".into(), before.roles.join(","));
+        }
+        events.push(SessionEvent::Updated { session: session(), previous });
     }
     events
 }
@@ -78,7 +85,7 @@ pub(super) struct Listening {
     pub(super) number: Option<u32>,
     /// Who waits for the first answer.
     pub(super) opened: Option<oneshot::Sender<Response>>,
-    events: mpsc::UnboundedSender<SessionEvent>,
+    events: mpsc::UnboundedSender<Heard>,
     known: BTreeMap<SessionId, SessionRow>,
     /// Of whom the present node has told, until it has told of all.
     told: Option<BTreeSet<SessionId>>,
@@ -86,7 +93,7 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    fn new(filter: &str, opened: Option<oneshot::Sender<Response>>, events: mpsc::UnboundedSender<SessionEvent>) -> Self {
+    fn new(filter: &str, opened: Option<oneshot::Sender<Response>>, events: mpsc::UnboundedSender<Heard>) -> Self {
         Listening { filter: filter.to_owned(), number: None, opened, events, known: BTreeMap::new(), told: None, synced: false }
     }
 
@@ -122,7 +129,12 @@ impl Listening {
             events.extend((!std::mem::replace(&mut self.synced, true)).then_some(SessionEvent::Synced));
         }
         // Whoever does not listen any more has dropped it.
-        events.into_iter().for_each(|event| _ = self.events.send(event));
+        events.into_iter().for_each(|event| _ = self.events.send(Ok(event)));
+    }
+
+    /// The node tells nothing more.
+    pub(super) fn end(self, refusal: Refusal) {
+        let _ = self.events.send(Err(refusal));
     }
 }
 
@@ -130,7 +142,7 @@ impl Listening {
 pub struct SessionListener {
     session: Arc<Session>,
     id: u64,
-    events: mpsc::UnboundedReceiver<SessionEvent>,
+    events: mpsc::UnboundedReceiver<Heard>,
 }
 
 impl SessionListener {
@@ -151,7 +163,7 @@ impl SessionListener {
     /// What happens next. Waits for it, and may be dropped while it waits. First come all sessions that are there, as [`SessionEvent::Opened`].
     pub async fn next(&mut self) -> Result<SessionEvent, ClientError> {
         match self.events.recv().await {
-            Some(event) => Ok(event),
+            Some(event) => event.map_err(ClientError::Refused),
             None => Err(self.session.failure()),
         }
     }
@@ -193,10 +205,13 @@ mod tests {
             client: String::new(),
             home: NodeId([home; 32]),
             properties: BTreeMap::new(),
+            principal: String::new(),
+            roles: Vec::new(),
+            expires_unix_ms: None,
         }
     }
 
-    fn listening() -> (Listening, Heard) {
+    fn listening() -> (Listening, Events) {
         let (events, heard) = mpsc::unbounded_channel();
         (Listening::new("", None, events), heard)
     }
@@ -243,7 +258,7 @@ mod tests {
     #[test]
     fn a_listener_that_changes_nodes_hears_nothing_twice_and_of_all_that_is_gone() {
         let (mut listening, mut heard) = listening();
-        let mut heard = || std::iter::from_fn(|| heard.try_recv().ok()).collect::<Vec<_>>();
+        let mut heard = || std::iter::from_fn(|| heard.try_recv().ok()?.ok()).collect::<Vec<_>>();
         let is = |row: &SessionRow| SessionNews::Is(Box::new(row.clone()));
         let first = row(1, 1, SessionState::Connected);
         let other = SessionRow { session: SessionId([2; 16]), ..first.clone() };
@@ -260,13 +275,13 @@ mod tests {
     }
 
     /// What the listeners at a node hear, by the names of the events and the sessions' nodes.
-    fn hears(meshed: &mut Meshed, at: usize, connection: ConnectionId, listening: &mut Listening, heard: &mut Heard) -> Vec<String> {
+    fn hears(meshed: &mut Meshed, at: usize, connection: ConnectionId, listening: &mut Listening, heard: &mut Events) -> Vec<String> {
         let now = meshed.now();
         while let Some(message) = meshed.nodes[at].poll_updates(now, connection) {
             let FromNode::Sessions { news, synced, .. } = message else { panic!("{message:?}") };
             listening.take(news, synced);
         }
-        let events: Vec<SessionEvent> = std::iter::from_fn(|| heard.try_recv().ok()).collect();
+        let events: Vec<SessionEvent> = std::iter::from_fn(|| heard.try_recv().ok()).map_while(Result::ok).collect();
         let text = |event: &SessionEvent| match event {
             SessionEvent::FailedOver { session, from } => format!("failed-over {from} {}", session.node),
             SessionEvent::Closed { reason, .. } => format!("closed {reason}"),
@@ -275,7 +290,7 @@ mod tests {
         events.iter().map(text).collect()
     }
 
-    type Heard = mpsc::UnboundedReceiver<SessionEvent>;
+    type Events = mpsc::UnboundedReceiver<Heard>;
 
     #[test]
     fn a_listener_on_a_third_node_hears_each_thing_once() {

@@ -16,7 +16,7 @@ use super::session::{Link, Session, within};
 use super::table::{Resumed, Table, Waiter};
 use super::wire::{self, Loss, Wire};
 use super::{ClientError, SessionOptions};
-use crate::protocol::{Code, OpenSession, Request, Response, SessionProof};
+use crate::protocol::{Code, OpenSession, Request, Response, Secret, SessionProof};
 
 /// The pause after the first round in which no node took the session up. Each next one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -40,7 +40,7 @@ pub(super) struct Recovery {
 #[derive(Default)]
 struct Known {
     id: SessionId,
-    secret: Vec<u8>,
+    secret: Secret,
     epoch: u32,
     reconnect_timeout: Duration,
     /// Where nodes can be reached, as they said themselves.
@@ -247,8 +247,8 @@ async fn go_on(session: &Arc<Session>, wire: &Arc<Wire>, strays: Vec<u32>) -> Re
 /// Asks where the nodes of the mesh are. If it cannot be said now, it will be another time.
 async fn learn_nodes(session: &Arc<Session>) {
     let Link::Up(wire) = session.link.borrow().clone() else { return };
-    let Ok(answer) = session.ask_on(&wire, Request::Nodes).await else { return };
-    if let (Ok(Response::Nodes(rows)), Some(recovery)) = (answer.answer().await, &session.recovery) {
-        recovery.lock().nodes = rows.into_iter().flat_map(|row| row.addresses).collect();
+    let Ok(answer) = session.ask_on(&wire, Request::Addresses).await else { return };
+    if let (Ok(Response::Addresses(addresses)), Some(recovery)) = (answer.answer().await, &session.recovery) {
+        recovery.lock().nodes = addresses;
     }
 }

@@ -12,8 +12,8 @@ use super::recovery::{Recovery, recover};
 use super::states::{self, StatesReceiver};
 use super::table::{SharedTable, Table, Waiter, Waiting};
 use super::wire::{self, Wire, encode};
-use super::{ClientError, ClientOptions, ClientState, Hello, Request, Response, Welcome};
-use crate::protocol::{self, FromClient, SessionProof};
+use super::{ClientError, ClientOptions, ClientState, Hello, Proof, Request, Response, Welcome};
+use crate::protocol::{self, FromClient, Secret, SessionProof};
 
 /// How a client is connected.
 #[derive(Clone)]
@@ -72,8 +72,9 @@ impl<T> Answer<T> {
 /// Whether a request may be asked again on another connection without doing anything twice.
 fn repeats(request: &Request) -> bool {
     use Request::{
-        Config, Displaced, DisplacedShow, Doctor, Links, Nodes, SectionShow, Sections, SessionShow, Sessions, SourceClaim, SourceShow,
-        Sources, Status, TopicShow, Topics, TopicsAdd, Values,
+        Access, AccessWhy, Addresses, Config, Displaced, DisplacedShow, Doctor, HandlerRegister, HandlerUnregister, Links, Nodes,
+        Principals, Roles, SectionShow, Sections, SessionShow, Sessions, SourceClaim, SourceShow, Sources, Status, TopicShow, Topics,
+        TopicsAdd, Values,
     };
     let reads = matches!(
         request,
@@ -83,8 +84,9 @@ fn repeats(request: &Request) -> bool {
         request,
         Displaced { .. } | DisplacedShow { .. } | Sources { .. } | SourceShow { .. } | Sessions { .. } | SessionShow { .. }
     );
-    // A topic that is there is no other by being added again; a claim that nobody knows to have been made is closed before.
-    reads || lists || matches!(request, TopicsAdd { .. } | SourceClaim { .. })
+    let rules = matches!(request, Access { .. } | AccessWhy { .. } | Principals { .. } | Roles | Addresses);
+    // A topic that is there is no other by being added again, nor is a handler; a claim that nobody knows to have been made is closed before.
+    reads || lists || rules || matches!(request, TopicsAdd { .. } | SourceClaim { .. } | HandlerRegister { .. } | HandlerUnregister { .. })
 }
 
 impl Session {
@@ -96,7 +98,7 @@ impl Session {
         (Arc::new(Session { options, table, next_id, link, wires, losses, recovery, welcome }), lost)
     }
 
-    /// Opens a connection over a pair of streams; with a proof instead of the token where there is one.
+    /// Opens a connection over a pair of streams; for a session's sake where there is one to be taken up.
     pub(super) async fn open_wire<R, W>(
         &self,
         address: &str,
@@ -108,9 +110,14 @@ impl Session {
         R: tokio::io::AsyncRead + Send + Unpin + 'static,
         W: tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
-        let token = if session.is_some() { Vec::new() } else { self.options.token.bytes().to_vec() };
+        let (token, login) = match &self.options.proof {
+            _ if session.is_some() => (Secret::default(), None),
+            Proof::Operator(token) => (Secret::new(*token.bytes()), None),
+            Proof::Login(login) => (Secret::default(), Some(login.clone())),
+        };
         let (client, aliases_max) = (self.options.name.clone(), self.options.aliases_max);
-        let hello = Hello { version: protocol::VERSION, token, client, aliases_max, session };
+        let properties = self.options.session.as_ref().map(|session| session.properties.clone()).unwrap_or_default();
+        let hello = Hello { version: protocol::VERSION, token, client, aliases_max, session, login, properties };
         let number = self.wires.fetch_add(1, Ordering::Relaxed) + 1;
         let losses = (number, self.losses.clone());
         let wire = Wire::open(streams, hello, address, self.table.clone(), losses, connection).await?;

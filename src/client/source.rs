@@ -35,8 +35,8 @@ use super::session::Session;
 use super::states::{Followed, StatesReceiver};
 use super::{Client, ClientError, WriteReport, unexpected};
 use crate::protocol::{
-    Authority, Code, OpenSession, Page, Refusal, Request, Response, SessionDetail, SessionRow, SetBatch, SetItem, SourceDetail, SourceRow,
-    SourceState, Target, TopicSpec,
+    Authority, Code, OpenSession, Page, Refusal, Request, Response, Secret, SessionDetail, SessionRow, SetBatch, SetItem, SourceDetail,
+    SourceRow, SourceState, Target, TopicSpec,
 };
 
 /// How to claim a branch.
@@ -84,8 +84,8 @@ impl Client {
 
     /// Takes up a session whose connection was lost, with the secret that [`Client::open_session`] gave; its sources. What was written under an epoch before is fenced;
     /// those that still hold their branch become active again under another.
-    pub async fn resume_session(&self, id: SessionId, secret: &[u8]) -> Result<Vec<Source>, ClientError> {
-        let request = Request::SessionResume { id, secret: secret.to_vec(), epoch: 0 };
+    pub async fn resume_session(&self, id: SessionId, secret: &Secret) -> Result<Vec<Source>, ClientError> {
+        let request = Request::SessionResume { id, secret: secret.clone(), epoch: 0 };
         match self.session.ask_sources(request).await?.answer().await? {
             (Response::Session(_), followed) => Ok(followed.into_iter().map(|followed| Source::new(self.clone(), followed)).collect()),
             (Response::Refused(refusal), _) => Err(refusal.into()),

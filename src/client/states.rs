@@ -195,7 +195,13 @@ mod tests {
     }
 
     fn session(sources: Vec<OwnSource>) -> Response {
-        Response::Session(Box::new(OpenSession { id: Default::default(), secret: Vec::new(), reconnect_timeout_ms: 0, sources, epoch: 1 }))
+        Response::Session(Box::new(OpenSession {
+            id: Default::default(),
+            secret: Default::default(),
+            reconnect_timeout_ms: 0,
+            sources,
+            epoch: 1,
+        }))
     }
 
     #[test]

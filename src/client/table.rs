@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::followed::{Delivery, Followed, TopicEvent};
 use super::listener::Listening;
 use super::states::{self, SourceTable};
 use super::{ClientError, Refusal, Response};
 use crate::memory::{Change, FeedIx, Feeds, Memory};
-use crate::protocol::{Feed, OpenSession, Request, SessionNews};
+use crate::protocol::{Feed, OpenSession, Question, Request, SessionNews};
+
+/// A login to be judged, and its number.
+pub(super) type Asked = (u64, Question);
 
 /// Who waits for a response.
 pub(super) enum Waiter {
@@ -45,6 +48,8 @@ pub(super) struct Table {
     pub(super) subscriptions: BTreeMap<u64, Followed>,
     numbers: HashMap<u32, u64>,
     pub(super) listeners: BTreeMap<u64, Listening>,
+    /// Who judges logins, by the handlers' names.
+    pub(super) handlers: BTreeMap<String, mpsc::UnboundedSender<Asked>>,
     feeds: Feeds,
     pub(super) sources: SourceTable,
     /// Which connection is listened to.
@@ -80,6 +85,7 @@ impl Table {
         self.subscriptions.clear();
         self.numbers.clear();
         self.listeners.clear();
+        self.handlers.clear();
         self.sources.clear();
     }
 
@@ -145,6 +151,20 @@ impl Table {
     pub(super) fn sessions(&mut self, number: u32, news: Vec<SessionNews>, synced: bool) {
         if let Some(listening) = self.listeners.values_mut().find(|listening| listening.number == Some(number)) {
             listening.take(news, synced);
+        }
+    }
+
+    pub(super) fn unlistened(&mut self, number: u32, refusal: Refusal) {
+        let found = self.listeners.iter().find(|(_, listening)| listening.number == Some(number)).map(|(id, _)| *id);
+        if let Some(listening) = found.and_then(|id| self.listeners.remove(&id)) {
+            listening.end(refusal);
+        }
+    }
+
+    /// A login is to be judged. If nobody does any more, the node asks another when the time is over.
+    pub(super) fn judge(&mut self, number: u64, question: Question) {
+        if let Some(handler) = self.handlers.get(&question.handler) {
+            let _ = handler.send((number, question));
         }
     }
 

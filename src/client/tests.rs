@@ -12,7 +12,7 @@ mod going_on;
 mod sources;
 
 fn options() -> ClientOptions {
-    let credential = Credential { node: "memory".into(), mesh: MeshId([1; 32]), token: Token::new([2; 32]) };
+    let credential = Credential { node: "memory".into(), mesh: MeshId([1; 32]), proof: Token::new([2; 32]).into() };
     ClientOptions { subscription_window: 4, aliases_max: 2, ..ClientOptions::new(credential) }
 }
 
@@ -63,7 +63,7 @@ async fn connected() -> (Client, Script) {
     let options = options();
     let (client, ()) = tokio::join!(Client::over(receive, send, &options), async {
         let FromClient::Hello(hello) = script.hear().await else { panic!("expected a hello") };
-        assert_eq!((hello.version, hello.token, hello.aliases_max), (1, vec![2; 32], 2));
+        assert_eq!((hello.version, hello.token, hello.aliases_max), (1, crate::protocol::Secret::new([2; 32]), 2));
         script.say(FromNode::Welcome(welcome())).await;
     });
     (client.expect("a session"), script)

@@ -13,6 +13,7 @@ use minicbor::Encode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
 use super::followed::TopicEvent;
 use super::table::{Delivered, SharedTable, Table};
@@ -140,7 +141,7 @@ impl Wire {
         let lost = |error: io::Error| ClientError::Lost { address: address.clone(), cause: error.to_string() };
         let mut receive = BufReader::with_capacity(64 << 10, receive);
         let aliases_max = hello.aliases_max;
-        let hello = protocol::frame(&FromClient::Hello(hello)).map_err(|error| ClientError::Protocol(error.to_string()))?;
+        let hello = Zeroizing::new(protocol::frame(&FromClient::Hello(hello)).map_err(|error| ClientError::Protocol(error.to_string()))?);
         send.write_all(&hello).await.map_err(lost)?;
         send.flush().await.map_err(lost)?;
         let mut buffer = Vec::new();
@@ -281,6 +282,8 @@ impl Incoming {
             FromNode::Present { subscription, slot, paths } => table.present(subscription, slot, paths),
             FromNode::Sessions { listener, news, synced } => table.sessions(listener, news, synced),
             FromNode::Unsubscribed { subscription, refusal } => table.unsubscribed(subscription, refusal),
+            FromNode::Unlistened { listener, refusal } => table.unlistened(listener, refusal),
+            FromNode::Judge { number, question } => table.judge(number, *question),
             FromNode::Source { source, state } => {
                 let told = table.sources.tell(source, state);
                 return told.map_err(|_| ClientError::Protocol("it told of more sources than a session may have".into()));

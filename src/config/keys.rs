@@ -178,6 +178,46 @@ pub const KEYS: &[Key] = &[
         get: |config| json!(show_time(config.presume_dead)),
     },
     Key {
+        name: "authentication",
+        default: "[\"store\", \"tokens\"]",
+        doc: "Who judges logins, in this order; the first who knows decides. \"store\" is the mesh's store of principals, \"tokens\" is for whoever has signed a \
+              token, other names are those of handlers: sessions of the mesh that judge. [] lets in nobody but the operator.",
+        set: |config, raw| {
+            const WANTED: &str = "a list of \"store\", \"tokens\" and names of handlers, each once";
+            let names = raw.texts().map_err(|_| WANTED)?;
+            let is_name = |name: &String| mangrove_crdt::access::check_principal(name).is_ok();
+            let once = names.iter().collect::<std::collections::BTreeSet<_>>().len() == names.len();
+            if !names.iter().all(is_name) || !once {
+                return Err(WANTED.into());
+            }
+            config.authentication = names;
+            Ok(())
+        },
+        get: |config| json!(config.authentication),
+    },
+    Key {
+        name: "handler_timeout_ms",
+        default: "2000",
+        doc: "How long a login waits for one handler before the next is asked, from 100 ms to a minute.",
+        set: |config, raw| raw.time(100 * MS, 60 * SECOND).map(|time| config.handler_timeout = time),
+        get: |config| json!(show_time(config.handler_timeout)),
+    },
+    Key {
+        name: "token_keys",
+        default: "[]",
+        doc: "Files with the keys whose tokens (JWT) are taken: public keys as PEM (EdDSA, ES256, ES384, RSA), or secrets of at least 32 bytes (HS256). Of a token count \
+              sub, the principal; exp, which it must have; nbf, aud; and roles, without which the principal has those of the store.",
+        set: |config, raw| raw.texts().map(|files| config.token_keys = files.into_iter().map(Into::into).collect()),
+        get: |config| json!(config.token_keys),
+    },
+    Key {
+        name: "token_audience",
+        default: "\"\"",
+        doc: "Whom tokens must be meant for, by their aud; empty to take those for anybody.",
+        set: |config, raw| raw.text().map(|audience| config.token_audience = audience.to_owned()),
+        get: |config| json!(config.token_audience),
+    },
+    Key {
         name: "log",
         default: "\"info\"",
         doc: "What to log: error, warn, info, debug, trace or off, and for parts of the program `part=level`, separated by commas. --log goes before it.",

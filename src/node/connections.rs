@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use mangrove_crdt::{
+    access::{Permission, Rights, Rules},
     definition::Definition,
     frontier::DotIx,
     id::{Plane, SectionId, SessionId},
@@ -16,6 +17,7 @@ use mangrove_crdt::{
     registers::Write,
     replica::Replica,
     selector::Selector,
+    standing::Identity,
     time::Instant,
 };
 
@@ -48,6 +50,11 @@ pub struct Connection {
     pub client: String,
     /// What the next session of this connection gets its id and secret from.
     pub entropy: [u8; 32],
+    /// Whose it is; nobody's until it has taken up the session for whose sake it was let in.
+    pub identity: Option<Identity>,
+    /// What those who let it in say of its sessions: user properties.
+    pub properties: BTreeMap<String, String>,
+    rights: Rights,
     /// The session that the mesh knows, if there is one.
     pub session: Option<SessionId>,
     /// Who listens to sessions on it.
@@ -61,6 +68,8 @@ pub struct Connection {
 struct Subscription {
     selector: Selector,
     stamps: bool,
+    /// Whether its session may select this, once that has been looked at since its rights changed.
+    entitled: bool,
     /// How far its client has been told that it has come, if it may go on elsewhere.
     position: Option<Position>,
     awaited: Option<Awaited>,
@@ -97,6 +106,9 @@ impl Connection {
             named_max: aliases_max,
             client,
             entropy,
+            identity: None,
+            properties: BTreeMap::new(),
+            rights: Rights::default(),
             session: None,
             listeners: Listeners::default(),
             marks: Marks::default(),
@@ -122,22 +134,43 @@ impl Connection {
         let position = heard.is_some().then(Position::default);
         let Heard { seen, through } = heard.unwrap_or_default();
         let awaited = (!seen.is_empty()).then(|| Awaited::new(seen, until));
-        let first = selector.literal_prefix().map(|prefix| prefix.as_str().to_owned()).unwrap_or_default();
-        let subscription = Subscription {
+        let mut subscription = Subscription {
             selector,
             stamps,
+            entitled: false,
             position,
             awaited,
             through,
             base: None,
             credit: credit.into(),
-            scan: Some(first),
+            scan: None,
             synced_told: false,
             changed: VecDeque::new(),
             topics: HashMap::new(),
         };
+        subscription.scan = Some(subscription.first());
         self.subscriptions.insert(self.next_subscription, subscription);
         Ok(self.next_subscription)
+    }
+
+    /// What its session may do.
+    pub fn rights(&self) -> &Rights {
+        &self.rights
+    }
+
+    /// Its session may do something else from now on, or the same by other rules: what it may not see any more is taken back, what it may see now is looked for.
+    pub fn set_rights(&mut self, rules: &Rules, rights: Rights) {
+        self.rights = rights;
+        self.marks.policy_changed();
+        for subscription in self.subscriptions.values_mut() {
+            subscription.entitled = false;
+            #[allow(clippy::disallowed_methods, reason = "they are put in order")]
+            let told = subscription.topics.iter().filter(|(_, topic)| topic.told.is_some()).map(|(path, _)| path);
+            let mut lost: Vec<Path> = told.filter(|path| !may_read(rules, &self.rights, path)).cloned().collect();
+            lost.sort_unstable();
+            lost.iter().for_each(|path| subscription.mark(path));
+            subscription.scan = Some(subscription.first());
+        }
     }
 
     /// Tells no more. Says whether there was such a subscription.
@@ -158,6 +191,45 @@ impl Connection {
         waiting.filter_map(|awaited| awaited.at(now)).min()
     }
 
+    /// Sees whether this node has come to where subscriptions' clients have been elsewhere.
+    fn settle_awaited(&mut self, replica: &Replica) {
+        for (id, subscription) in &mut self.subscriptions {
+            let wait = subscription.awaited.as_mut().map_or(Wait::On, |awaited| awaited.look(replica));
+            if wait == Wait::On {
+                continue;
+            }
+            subscription.awaited = None;
+            let through = subscription.through.take();
+            if wait == Wait::Vain {
+                self.outgoing.push_back(FromNode::Rewound { subscription: *id });
+            } else {
+                subscription.base = through.map(|through| Base::new(replica, through));
+            }
+        }
+    }
+
+    /// Ends the subscriptions to what its session may not select, and says so.
+    fn end_unentitled(&mut self, rules: &Rules) {
+        for (id, subscription) in &mut self.subscriptions {
+            // What its client has seen elsewhere may be what entitles it.
+            if subscription.entitled || subscription.awaited.is_some() {
+                continue;
+            }
+            match may_select(rules, &self.rights, &subscription.selector) {
+                Ok(()) => subscription.entitled = true,
+                Err(at) => {
+                    let refusal = not_selectable(&subscription.selector, &at);
+                    self.outgoing.push_back(FromNode::Unsubscribed { subscription: *id, refusal });
+                }
+            }
+        }
+        for message in &self.outgoing {
+            if let FromNode::Unsubscribed { subscription, .. } = message {
+                self.subscriptions.remove(subscription);
+            }
+        }
+    }
+
     /// Whether it has any subscription.
     pub fn listens(&self) -> bool {
         !self.subscriptions.is_empty()
@@ -166,7 +238,7 @@ impl Connection {
     /// A topic came, went, or got another definition.
     pub fn topic_changed(&mut self, path: &Path) {
         for subscription in self.subscriptions.values_mut() {
-            if subscription.is_seen(path) && (subscription.is_told(path) || subscription.selector.matches(path)) {
+            if subscription.is_told(path) || (subscription.is_seen(path) && subscription.selector.matches(path)) {
                 subscription.mark(path);
             }
         }
@@ -188,27 +260,20 @@ impl Connection {
         if let Some(message) = self.outgoing.pop_front() {
             return Some(message);
         }
+        self.settle_awaited(replica);
+        self.end_unentitled(replica.rules());
+        let (rules, rights) = (replica.rules(), &self.rights);
         let mut updates = Vec::new();
         let (mut seen, mut positions, mut quiet) = (Vec::<Mark>::new(), Vec::new(), false);
         let mut bytes = 0;
         for (id, subscription) in &mut self.subscriptions {
-            if let Some(awaited) = &mut subscription.awaited {
-                let wait = awaited.look(replica);
-                if wait == Wait::On {
-                    continue;
-                }
-                subscription.awaited = None;
-                let through = subscription.through.take();
-                if wait == Wait::Vain {
-                    self.outgoing.push_back(FromNode::Rewound { subscription: *id });
-                } else {
-                    subscription.base = through.map(|through| Base::new(replica, through));
-                }
+            if subscription.awaited.is_some() {
+                continue;
             }
             subscription.look(replica);
             while subscription.credit > 0 && bytes < FRAME_AIM {
                 let Some(path) = subscription.changed.pop_front() else { break };
-                let (told, more) = subscription.step(replica, &path);
+                let (told, more) = subscription.step(replica, &path, may_read(rules, rights, &path));
                 if more {
                     subscription.changed.push_front(path.clone());
                 }
@@ -220,8 +285,12 @@ impl Connection {
                 let Some((event, section, change)) = told else { continue };
                 let marked = subscription.position.is_some();
                 let mark = change.filter(|_| marked).map(|(plane, dot)| self.marks.mark(replica, section, plane, dot));
-                if matches!(event, Event::Removed { .. }) && marked {
-                    seen.extend(self.marks.tree(replica, section));
+                if marked {
+                    // Wherever its client goes on, by no older rules.
+                    seen.extend(self.marks.policy(replica));
+                    if matches!(event, Event::Removed { .. }) {
+                        seen.extend(self.marks.tree(replica, section));
+                    }
                 }
                 if let Event::Value { value, .. } = &event {
                     bytes += value.len();
@@ -285,7 +354,27 @@ impl Connection {
 /// Something to be told: what happened, in which section, and by which change.
 type Told = (Event, SectionId, Option<(Plane, DotIx)>);
 
+/// Whether a session may see a topic.
+fn may_read(rules: &Rules, rights: &Rights, path: &Path) -> bool {
+    rights.is_everything() || rules.at(rights, path.as_str()).has(Permission::Read)
+}
+
+/// Whether a session may select what a selector may come to.
+///
+/// # Errors
+/// The first place at which it may not.
+pub fn may_select(rules: &Rules, rights: &Rights, selector: &Selector) -> Result<(), String> {
+    let prefixes = selector.prefixes().map(|prefix| prefix.map(|prefix| prefix.to_string()).unwrap_or_default());
+    let refused = prefixes.into_iter().find(|prefix| !rules.at(rights, prefix).has(Permission::Select));
+    refused.map_or(Ok(()), Err)
+}
+
 impl Subscription {
+    /// Where its first look begins.
+    fn first(&self) -> String {
+        self.selector.literal_prefix().map(|prefix| prefix.as_str().to_owned()).unwrap_or_default()
+    }
+
     /// Whether a path lies where the first look has been already.
     fn is_seen(&self, path: &Path) -> bool {
         self.scan.as_ref().is_none_or(|scan| path.as_str() < scan.as_str())
@@ -316,7 +405,7 @@ impl Subscription {
                     self.scan = Some(topic.path.to_string());
                     break;
                 }
-                if self.selector.matches(&topic.path) {
+                if self.selector.matches(&topic.path) && !self.is_told(&topic.path) {
                     found.push(topic.path.clone());
                 }
             }
@@ -324,15 +413,19 @@ impl Subscription {
         }
     }
 
-    /// The next thing that a client is to be told of a path that has changed, and whether there is more after it.
-    fn step(&mut self, replica: &Replica, path: &Path) -> (Option<Told>, bool) {
-        let now = replica.topic(path);
+    /// The next thing that a client is to be told of a path that has changed, and whether there is more after it. What it may not see is not there for it.
+    fn step(&mut self, replica: &Replica, path: &Path, permitted: bool) -> (Option<Told>, bool) {
+        let now = replica.topic(path).filter(|_| permitted);
         let Some(known) = self.topics.get_mut(path) else { return (None, false) };
         let definition = now.map(|(_, topic)| &topic.definition);
         let (told, more) = match (&known.told, now) {
             (Some(told), _) if Some(told) != definition => {
                 let section = replica.section_of(path);
-                let reason = if replica.section(section).is_some() { Gone::Removed } else { Gone::Dropped };
+                let reason = match replica.section(section) {
+                    _ if !permitted => Gone::NotPermitted,
+                    Some(_) => Gone::Removed,
+                    None => Gone::Dropped,
+                };
                 known.told = None;
                 (Some((Event::Removed { reason }, section, None)), now.is_some())
             }
@@ -364,6 +457,13 @@ impl Subscription {
         }
         (told, more)
     }
+}
+
+/// Why a selector cannot be used, which begins at a place where its session may not select.
+pub fn not_selectable(selector: &Selector, at: &str) -> Refusal {
+    let place = if at.is_empty() { "everywhere".to_owned() } else { format!("at {at}") };
+    Refusal::new(Code::NotPermitted, selector.to_string(), format!("the session lacks the permission {} {place}", Permission::Select))
+        .hint("use a selector that begins with a path where it has it")
 }
 
 /// A definition as people write it.

@@ -1,17 +1,23 @@
 //! What clients are shown of the displaced logs.
 
 use mangrove_crdt::{
+    access::Permission,
     definition::Definition,
     displaced::{Beaten, Displaced},
     id::{DisplacedId, Dot},
     selector::Selector,
 };
 
-use super::Node;
+use super::{ConnectionId, Node};
 use crate::protocol::{Code, DisplacedRow, PAGE_MAX, Page, Refusal};
 
 impl Node {
-    pub(super) fn displaced_rows(&self, selector: &Selector, page: &Page) -> Result<(Vec<DisplacedRow>, Option<String>), Refusal> {
+    pub(super) fn displaced_rows(
+        &self,
+        session: ConnectionId,
+        selector: &Selector,
+        page: &Page,
+    ) -> Result<(Vec<DisplacedRow>, Option<String>), Refusal> {
         // An entry's time and id: that it is not there any more does not matter.
         let after: Option<(u64, DisplacedId)> = match &page.after {
             None => None,
@@ -22,21 +28,24 @@ impl Node {
         };
         let limit = page.limit.clamp(1, PAGE_MAX) as usize;
         let all = self.replica.displaced().into_iter().filter(|(id, entry)| after.is_none_or(|after| (entry.time_ms, *id) > after));
-        let mut matching = all.filter(|(_, entry)| selector.matches(&entry.path)).map(|(id, entry)| self.displaced_row(id, &entry));
+        let mut matching = all
+            .filter(|(_, entry)| selector.matches(&entry.path) && self.may(session, Permission::ReadHistory, &entry.path))
+            .map(|(id, entry)| self.displaced_row(id, &entry));
         let rows: Vec<DisplacedRow> = matching.by_ref().take(limit).collect();
         let next = matching.next().and_then(|_| rows.last().map(|row| format!("{}-{}", row.unix_ms, row.id)));
         Ok((rows, next))
     }
 
-    pub(super) fn displaced_value(&self, id: &str) -> Result<(DisplacedRow, Vec<u8>), Refusal> {
-        let entry = self.displaced_entry(id)?;
+    pub(super) fn displaced_value(&self, session: ConnectionId, id: &str) -> Result<(DisplacedRow, Vec<u8>), Refusal> {
+        let entry = self.displaced_entry(session, id)?;
         Ok((self.displaced_row(entry.id(), &entry), entry.value))
     }
 
-    pub(super) fn displaced_entry(&self, id: &str) -> Result<Displaced, Refusal> {
+    pub(super) fn displaced_entry(&self, session: ConnectionId, id: &str) -> Result<Displaced, Refusal> {
         let entry = id.parse().ok().and_then(|id| self.replica.displaced().into_iter().find(|(other, _)| *other == id));
         let unknown = || Refusal::new(Code::UnknownDisplaced, id, "there is no such displaced value").hint("see: mangrove displaced ls");
-        entry.map(|(_, entry)| entry).ok_or_else(unknown)
+        let entry = entry.map(|(_, entry)| entry).ok_or_else(unknown)?;
+        self.permitted(session, Permission::ReadHistory, &entry.path).map(|()| entry)
     }
 
     fn displaced_row(&self, id: DisplacedId, entry: &Displaced) -> DisplacedRow {

@@ -3,8 +3,8 @@
 use mangrove_crdt::{id::NodeId, time::Instant};
 use mangrove_net::link::LinkId;
 
-use super::output::Target;
-use crate::protocol::{Refusal, Request};
+use super::{logins::Comer, output::Target};
+use crate::protocol::{Refusal, Request, Verdict};
 
 /// The present, as the driver's clocks show it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub enum Input<'a> {
         /// In its words: by whom this node was revoked, and why.
         said: String,
     },
-    /// A client has shown a credential.
+    /// A client has shown this node's own credential, or comes to take up a session.
     SessionOpened {
         /// Its name from now on.
         session: ConnectionId,
@@ -66,6 +66,22 @@ pub enum Input<'a> {
         aliases_max: u32,
         /// Random, never the same again, and known to nobody else: what names and protects the sessions of this connection.
         entropy: [u8; 32],
+        /// Whether it comes to take up a session: then it may do nothing before.
+        comes_back: bool,
+    },
+    /// A client says who it is. What comes of it is told by [`super::Output::Judged`].
+    LoginAsked {
+        /// Its name from now on.
+        session: ConnectionId,
+        /// The client.
+        comer: Comer,
+    },
+    /// What the driver has found out: [`super::Output::Verify`].
+    Verified {
+        /// Of whom.
+        session: ConnectionId,
+        /// What it comes to.
+        verdict: Verdict,
     },
     /// A client has gone.
     SessionClosed {

@@ -51,6 +51,9 @@ pub(super) const OUTCAST_HINT: &str =
 impl Node {
     /// What a node does first: it makes itself known, and finds its place.
     pub(super) fn start(&mut self, now: Now) {
+        if let Some(script) = self.config.founding.take() {
+            self.found(&script);
+        }
         self.policy_changed(now);
         self.announce(now);
         self.members_changed(now);

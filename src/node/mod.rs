@@ -29,11 +29,14 @@
 //! }
 //! ```
 
+mod access;
 mod acks;
 mod agenda;
 mod connections;
 mod displaced;
 mod input;
+mod letters;
+mod logins;
 mod membership;
 mod neighbours;
 mod output;
@@ -54,6 +57,7 @@ use mangrove_crdt::{
     id::{MeshId, NodeId, SectionId},
     replica::Replica,
     section::Event,
+    standing::Identity,
     time::Instant,
 };
 use mangrove_net::{
@@ -63,11 +67,13 @@ use mangrove_net::{
 
 pub use connections::{ALIASES_MAX, stamp_text, topic_spec};
 pub use input::{ConnectionId, Input, Now};
+pub use logins::{Authenticator, Comer, Verify};
 pub use output::{Output, Outputs, Parting, Revoked, Target};
 
 use self::{
     acks::Acks,
     connections::{Connection, Connections},
+    logins::Logins,
     quorum::Quorums,
     sessions::Sessions,
     sources::Sources,
@@ -107,6 +113,12 @@ pub struct NodeConfig {
     pub reconnect_timeout: Duration,
     /// After how long without a sign of life a node is taken for gone for good, and its sessions end.
     pub presume_dead: Duration,
+    /// Who judges logins, in this order: the first who knows decides.
+    pub authentication: Vec<Authenticator>,
+    /// How long a login waits for one handler.
+    pub handler_timeout: Duration,
+    /// The script that a node which founds its mesh begins with, if nothing was ever said of who may do what.
+    pub founding: Option<String>,
     /// Up to how many neighbours everyone is linked to everyone.
     pub neighbours_max: usize,
     /// How links are used, by the name or id of the node at the other end; `*` for all others.
@@ -133,6 +145,8 @@ pub enum Timer {
     Waits,
     /// When to see anew whom to be linked to.
     Redial,
+    /// When a handler of logins has had its time.
+    Logins,
     /// When a branch that has settled is to be granted, a home has been silent for long, a lease is to be renewed or ends, or a lost session has had its time.
     Sources,
     /// A deadline of the mesh.
@@ -164,6 +178,7 @@ pub struct Node {
     started: Now,
     connections: Connections,
     sessions: Sessions,
+    logins: Logins,
     sources: Sources,
     quorums: Quorums,
     acks: Acks,
@@ -223,6 +238,7 @@ impl Node {
             started: now,
             connections: Connections::new(),
             sessions: Sessions::default(),
+            logins: Logins::default(),
             sources: Sources::default(),
             quorums: Quorums::default(),
             acks: Acks::default(),
@@ -272,11 +288,17 @@ impl Node {
             }
             Input::Frame { link, lane, bytes } => self.frame(now, link, lane, bytes),
             Input::Outcast { by, said } => self.told_outcast(by, &said),
-            Input::SessionOpened { session, client, aliases_max, entropy } => {
+            Input::SessionOpened { session, client, aliases_max, entropy, comes_back } => {
                 tracing::debug!(connection = session.0, client, "a client has come");
                 self.connections.insert(session, Connection::new(client, aliases_max, entropy));
+                if !comes_back {
+                    self.identify(session, Identity::default());
+                }
             }
+            Input::LoginAsked { session, comer } => self.login(now, session, comer, None),
+            Input::Verified { session, verdict } => self.judged(now, session, verdict),
             Input::SessionClosed { session } => {
+                self.login_gone(now, session);
                 self.acks.forget(session);
                 if let Some(Connection { session: Some(session), .. }) = self.connections.remove(&session) {
                     self.session_lost(now, session);
@@ -333,8 +355,10 @@ impl Node {
         let mesh = self.mesh.poll_timeout().map(|(due, timer)| (due, Timer::Mesh(timer)));
         let sources =
             [self.sessions.due(), self.sources.due(), self.quorums.due()].into_iter().flatten().min().map(|due| (due, Timer::Sources));
+        let logins = self.logins.due().map(|due| (due, Timer::Logins));
         let waits = self.waits_due.map(|due| (due, Timer::Waits));
         let own = [
+            logins,
             waits,
             Some((self.forget_due.min(self.tidy_due), Timer::Forget)),
             Some((self.redial_due, Timer::Redial)),
@@ -381,7 +405,7 @@ impl Node {
                 *self.mismatches.entry(peer).or_default() += 1;
                 tracing::warn!(%section, bucket, peer = %peer.short(), "a bucket differs from the neighbour's though each covers the other; repairing");
             }
-            Ok(Some(Notice::Letter { from, body })) => self.letter(from, &body),
+            Ok(Some(Notice::Letter { from, body })) => self.letter(now, from, &body),
             Ok(Some(Notice::Adopted { section, peer })) => tracing::info!(%section, peer = %peer.short(), "took over a section's state"),
             Err(violation) => {
                 tracing::warn!(link = link.0, %violation, "closing a link: the peer broke the protocol");
@@ -402,6 +426,7 @@ impl Node {
             self.replica.forget(now.at.0, |section| retentions.get(&section).copied().unwrap_or(0));
             self.replica.file_displaced(now.unix_ms);
             self.end_presumed_sessions(now);
+            self.end_expired(now);
             self.listeners_due(now);
         }
         if now.at >= self.tidy_due {
@@ -414,6 +439,7 @@ impl Node {
         if self.waits_due.is_some_and(|due| now.at >= due) {
             self.waits_due = self.connections.values_mut().filter_map(|client| client.waits_until(now.at)).min();
         }
+        self.logins_due(now);
         self.sessions_due(now);
         self.sources_due(now);
         self.quorums_due(now);
@@ -473,6 +499,9 @@ impl Node {
         }
         self.claims_changed(now, claims);
         if policy {
+            if self.replica.settle_access() {
+                self.rights_changed(now, None);
+            }
             self.policy_changed(now);
             self.sections_changed(now);
         }

@@ -5,8 +5,8 @@ use std::vec;
 use mangrove_crdt::{id::NodeId, persist::Row};
 use mangrove_net::link::LinkId;
 
-use super::input::ConnectionId;
-use crate::protocol::FromNode;
+use super::{input::ConnectionId, logins::Verify};
+use crate::protocol::{FromNode, Refusal};
 
 /// Something to be done outside, in the order in which it comes.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +26,20 @@ pub enum Output {
         session: ConnectionId,
         /// What.
         message: FromNode,
+    },
+    /// Find out whether a client is who it says, and say so: [`super::Input::Verified`].
+    Verify {
+        /// Which client.
+        session: ConnectionId,
+        /// What is to be found out.
+        verify: Verify,
+    },
+    /// A client is let in, or not.
+    Judged {
+        /// Which.
+        session: ConnectionId,
+        /// Why not.
+        result: Result<(), Refusal>,
     },
     /// Close a link.
     Hangup {

@@ -27,7 +27,7 @@ use mangrove_crdt::{
 };
 use minicbor::{Decode, Encode};
 
-use super::{Node, Now, agenda::Agenda};
+use super::{Node, Now, agenda::Agenda, letters::Letter};
 use crate::protocol::{Code, Refusal, VoterRow};
 
 type Request = quorum::Request<Origin, VoterId, Path>;
@@ -132,6 +132,11 @@ pub struct Quorums {
 }
 
 impl Quorums {
+    /// A letter came.
+    pub fn receive(&mut self, from: NodeId, mail: Mail) {
+        self.inbox.push_back((from, mail));
+    }
+
     /// When something is to be done.
     pub fn due(&self) -> Option<Instant> {
         self.timers.next()
@@ -231,20 +236,12 @@ impl Node {
 
     // The post.
 
-    /// A letter came.
-    pub(super) fn letter(&mut self, from: NodeId, body: &[u8]) {
-        match minicbor::decode(body) {
-            Ok(mail) => self.quorums.inbox.push_back((from, mail)),
-            Err(error) => tracing::debug!(from = %from.short(), %error, "a letter that cannot be read"),
-        }
-    }
-
     fn post(&mut self, to: NodeId, mail: Mail) {
         let own = self.id();
         if to == own {
             self.quorums.inbox.push_back((own, mail));
         } else {
-            self.mesh.send_letter(own, to, minicbor::to_vec(&mail).expect("encoding to memory"));
+            self.write_to(to, &Letter::Quorum(mail));
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mangrove_crdt::{
+    access::Permission,
     definition::{Definition, Durability},
     id::{NodeId, SectionId},
     path::Path,
@@ -14,17 +15,23 @@ use mangrove_crdt::{
     value,
 };
 
-use super::{ConnectionId, Node, Now, Parting, acks::Needs};
-use crate::protocol::{Code, ItemRefusal, Page, Refusal, Request, Response, SetBatch, Target, TopicSpec};
+use super::{Comer, ConnectionId, Node, Now, Parting, acks::Needs, connections::Connection};
+use crate::protocol::{Code, ITEMS_MAX, ItemRefusal, Page, Refusal, Request, Response, SetBatch, Target, TopicSpec};
 
 type Answer = Result<(Response, Needs), Refusal>;
 
 impl Node {
     pub(super) fn request(&mut self, now: Now, session: ConnectionId, id: u64, request: Request) {
-        if !self.connections.contains_key(&session) {
-            return;
+        let Some(client) = self.connections.get(&session) else { return };
+        if let (Request::Reauthenticate(login), Some(_)) = (&request, &client.identity) {
+            // Answered when it has been judged.
+            let Connection { client, entropy, .. } = client;
+            let comer =
+                Comer { client: client.clone(), aliases_max: 0, entropy: *entropy, login: login.clone(), properties: BTreeMap::new() };
+            return self.login(now, session, comer, Some(id));
         }
-        match self.serve(now, session, request) {
+        let served = self.permit(session, &request).and_then(|()| self.serve(now, session, request));
+        match served {
             Err(refusal) => self.answer(session, id, Response::Refused(refusal)),
             Ok((response, needs)) => {
                 self.sync_wanted |= needs.needs_disk();
@@ -81,10 +88,10 @@ impl Node {
                 self.section_answer(now, section)
             }
             Request::SectionDrop { root, force } => self.section_drop(now, &root, force),
-            Request::TopicsAdd { topic, paths } => self.topics_add(&topic, &paths),
+            Request::TopicsAdd { topic, paths } => self.topics_add(session, &topic, &paths),
             Request::TopicsRemove { selector, force } => self.topics_remove(now, session, &selector, force),
             Request::Topics { selector, page } => {
-                let (paths, next) = self.page(&selector, &page)?;
+                let (paths, next) = self.page(session, &selector, &page)?;
                 let rows = paths.iter().filter_map(|path| self.topic_row(path)).collect();
                 done(Response::Topics { rows, next })
             }
@@ -97,9 +104,10 @@ impl Node {
             Request::Set(batch) => self.set(now, session, batch),
             Request::Values { selector, page } => {
                 if let Some(path) = Selector::parse(&selector).ok().as_ref().and_then(Selector::as_path) {
+                    self.permitted(session, Permission::Read, path)?;
                     self.locate(path)?;
                 }
-                let (paths, next) = self.page(&selector, &page)?;
+                let (paths, next) = self.page(session, &selector, &page)?;
                 let (rows, cut) = self.value_rows(&paths);
                 done(Response::Values { rows, next: cut.or(next) })
             }
@@ -124,11 +132,11 @@ impl Node {
             }
             Request::Displaced { selector, page } => {
                 let selector = parse_selector(&selector)?;
-                let (rows, next) = self.displaced_rows(&selector, &page)?;
+                let (rows, next) = self.displaced_rows(session, &selector, &page)?;
                 done(Response::Displaced { rows, next })
             }
             Request::DisplacedShow { id } => {
-                let (row, value) = self.displaced_value(&id)?;
+                let (row, value) = self.displaced_value(session, &id)?;
                 done(Response::DisplacedValue { row: Box::new(row), value })
             }
             Request::DisplacedRestore { id } => self.restore(now, session, &id),
@@ -145,7 +153,26 @@ impl Node {
             Request::Sessions { page, filter } => done(self.session_rows(now, &page, &filter)?),
             Request::SessionShow { session } => done(self.session_detail(now, &session)?),
             Request::SessionEnd { session } => self.session_end(now, &session),
-            Request::Invite { .. } | Request::Renew | Request::Config | Request::Doctor | Request::Shutdown => {
+            Request::SessionRoles { session, roles } => self.session_roles(now, &session, roles),
+            Request::Addresses => {
+                let nodes = self.replica.nodes();
+                let addresses = nodes.values().flat_map(|record| record.addresses.clone());
+                done(Response::Addresses(addresses.take(ITEMS_MAX).collect()))
+            }
+            Request::Access { about, page } => done(self.access_page(&about, &page)?),
+            Request::AccessScript { script, dry_run } => self.access_script(now, &script, dry_run),
+            Request::AccessWhy { who, path } => done(self.access_why(&who, &path)?),
+            Request::HandlerRegister { name } => self.handler_register(now, session, &name, true),
+            Request::HandlerUnregister { name } => self.handler_register(now, session, &name, false),
+            Request::Judged { question, verdict } => Ok(self.client_judged(now, session, question, verdict)),
+            Request::Principals { page } => done(self.principal_rows(&page)),
+            Request::Roles => done(self.role_rows()),
+            Request::Invite { .. }
+            | Request::Renew
+            | Request::Config
+            | Request::Doctor
+            | Request::Shutdown
+            | Request::Reauthenticate(_) => {
                 Err(Refusal::new(Code::Unsupported, "request", "this node runs inside a program that does not serve it"))
             }
         }
@@ -381,14 +408,15 @@ impl Node {
 
     // Topics and values.
 
-    fn topics_add(&mut self, spec: &TopicSpec, paths: &[String]) -> Answer {
+    fn topics_add(&mut self, session: ConnectionId, spec: &TopicSpec, paths: &[String]) -> Answer {
         self.writable()?;
         let definition = parse_definition(spec)?;
         let mut refused = Vec::new();
         let mut topics = Vec::with_capacity(paths.len());
         let mut places = Vec::with_capacity(paths.len());
         for (item, text) in paths.iter().enumerate() {
-            match parse_topic_path(text) {
+            let permitted = |path: Path| self.permitted(session, Permission::Modify, &path).map(|()| path);
+            match parse_topic_path(text).and_then(permitted) {
                 Ok(path) => {
                     topics.push((path, definition.clone()));
                     places.push(item as u32);
@@ -450,6 +478,7 @@ impl Node {
             .filter(|(_, topic)| selector.matches(&topic.path))
             .map(|(_, topic)| topic.path.clone())
             .collect();
+        paths.iter().try_for_each(|path| self.permitted(session, Permission::Modify, path))?;
         if let Some(refusal) = self.claimed_by_others(now, session, &paths) {
             if !force {
                 return Err(
@@ -493,7 +522,8 @@ impl Node {
         }
         let mut admitted = Vec::with_capacity(writes.len());
         for (item, path, value) in writes {
-            match self.authority(now, session, &path, batch.under) {
+            let permitted = self.permitted(session, Permission::Update, &path);
+            match permitted.and_then(|()| self.authority(now, session, &path, batch.under)) {
                 Ok(under) => admitted.push((item, path, under, value)),
                 Err(refusal) => refused.push(ItemRefusal { item, refusal }),
             }
@@ -505,6 +535,7 @@ impl Node {
             let missing: Vec<(Path, Definition)> = writes
                 .iter()
                 .filter(|(_, path, _, value)| self.replica.topic(path).is_none() && value::validate(definition.topic_type(), value).is_ok())
+                .filter(|(_, path, ..)| self.may(session, Permission::Modify, path))
                 .map(|(_, path, ..)| (path.clone(), definition.clone()))
                 .collect();
             if !missing.is_empty() {
@@ -526,7 +557,10 @@ impl Node {
                     if matches!(error, SetError::Outranked { .. }) {
                         outranked.push(path.clone());
                     }
-                    refused.push(ItemRefusal { item, refusal: self.set_refusal(&path, error) });
+                    let unmade = add.is_some() && matches!(error, SetError::NoTopic);
+                    let permitted = if unmade { self.permitted(session, Permission::Modify, &path) } else { Ok(()) };
+                    let refusal = permitted.err().unwrap_or_else(|| self.set_refusal(&path, error));
+                    refused.push(ItemRefusal { item, refusal });
                 }
             }
         }
@@ -552,13 +586,15 @@ impl Node {
 
     fn restore(&mut self, now: Now, session: ConnectionId, id: &str) -> Answer {
         self.writable()?;
-        let entry = self.displaced_entry(id)?;
+        let entry = self.displaced_entry(session, id)?;
+        self.permitted(session, Permission::Update, &entry.path)?;
         if let Some(too_long) = entry.too_long {
             return Err(Refusal::new(Code::TooLarge, id, format!("its {} bytes were too long to be kept", too_long.bytes)));
         }
         let under = self.authority(now, session, &entry.path, None)?;
         let mut needs = Needs::default();
         if self.replica.topic(&entry.path).is_none() {
+            self.permitted(session, Permission::Modify, &entry.path)?;
             let definition = entry.definition.as_ref().and_then(|bytes| Definition::from_bytes(bytes).ok());
             let definition = definition.ok_or_else(|| no_such_topic(&entry.path))?;
             let added = self.replica.add_topics(&[(entry.path.clone(), definition)]);
@@ -577,7 +613,7 @@ impl Node {
     }
 
     /// The paths of one page of what a selector matches, and where the next page begins.
-    fn page(&self, selector: &str, page: &Page) -> Result<(Vec<Path>, Option<String>), Refusal> {
+    fn page(&self, session: ConnectionId, selector: &str, page: &Page) -> Result<(Vec<Path>, Option<String>), Refusal> {
         let selector = parse_selector(selector)?;
         let limit = page.limit.clamp(1, crate::protocol::PAGE_MAX) as usize;
         let prefix = selector.literal_prefix();
@@ -589,7 +625,8 @@ impl Node {
             if prefix.as_ref().is_some_and(|prefix| !topic.path.as_str().starts_with(prefix.as_str())) {
                 break;
             }
-            if page.after.as_deref() == Some(topic.path.as_str()) || !selector.matches(&topic.path) {
+            let is_meant = page.after.as_deref() != Some(topic.path.as_str()) && selector.matches(&topic.path);
+            if !is_meant || !self.may(session, Permission::Read, &topic.path) {
                 continue;
             }
             if paths.len() == limit {

@@ -17,12 +17,12 @@ use mangrove_crdt::{
     sabotage::{Sabotage, is},
     section::StandingKey,
     stamp::Under,
-    standing::{SESSION_EPOCH_MAX, SessionRecord, Standing},
+    standing::{Identity, SESSION_EPOCH_MAX, SessionRecord, Standing, Who},
     time::Instant,
 };
 
 use super::{ConnectionId, Node, Now, acks::Needs, sources::Source};
-use crate::protocol::{Closed, Code, FromNode, OpenSession, OwnSource, Refusal, Response};
+use crate::protocol::{Closed, Code, FromNode, OpenSession, OwnSource, Refusal, Response, Secret};
 
 mod endings;
 mod filter;
@@ -125,6 +125,7 @@ impl Node {
     /// Finds the sessions that this node has had before it started.
     pub(super) fn load_sessions(&mut self, now: Now) {
         let (ended, living): (Vec<_>, Vec<_>) = self.session_records().partition(|(_, record)| record.ended.is_some());
+        living.iter().for_each(|(id, record)| self.note_serving(*id, Some(record)));
         self.sessions.ended.extend(ended.into_iter().map(|(id, _)| id));
         let mut lost = Vec::new();
         let own = self.id();
@@ -132,7 +133,8 @@ impl Node {
             lost.extend((!record.lost && !record.closing).then_some(id));
             self.found_session(now, id, record);
         }
-        self.load_properties();
+        self.load_properties(now);
+        self.plan_expiry();
         self.load_sources(now);
         lost.into_iter().for_each(|id| self.note_lost(now, id, true));
         self.sessions.plan();
@@ -151,14 +153,16 @@ impl Node {
     /// client may take it up again as after any start. If it names another home, that one has the session now. If it is gone, somebody has ended the
     /// session for good.
     pub(super) fn session_changed(&mut self, now: Now, key: &StandingKey) {
-        let Some(Standing::Session(id)) = Standing::of_key(key) else { return self.property_changed(key) };
+        let Some(Standing::Session(id)) = Standing::of_key(key) else { return self.property_changed(now, key) };
         self.tell_listeners(id);
         let write = self.replica.section(SectionId::MESH).and_then(|mesh| mesh.standing.get(key));
         let Some(value) = write.and_then(|write| write.value.as_deref()) else {
             self.sessions.ended.remove(&id);
+            self.note_serving(id, None);
             return self.session_ended(now, id);
         };
         let Ok(record) = minicbor::decode::<SessionRecord>(value) else { return };
+        self.note_serving(id, Some(&record));
         if record.ended.is_some() {
             self.session_ended(now, id);
             self.sessions.ended.insert(id);
@@ -199,6 +203,7 @@ impl Node {
     ) -> Result<(Response, Needs), Refusal> {
         self.writable()?;
         check_properties(&properties)?;
+        let properties = self.believed(connection, properties);
         let (id, secret) = self.open_session(now, connection)?;
         let timeout_max = self.config.reconnect_timeout.as_millis() as u64;
         let timeout_ms = timeout_ms.map_or(timeout_max, |asked| asked.min(timeout_max));
@@ -210,14 +215,14 @@ impl Node {
     }
 
     /// The session of a connection, opened now if it has none; with its secret, so that whoever opened it by claiming can still ask for that.
-    pub(super) fn open_session(&mut self, now: Now, connection: ConnectionId) -> Result<(SessionId, Vec<u8>), Refusal> {
+    pub(super) fn open_session(&mut self, now: Now, connection: ConnectionId) -> Result<(SessionId, Secret), Refusal> {
         let client = self.connections.get_mut(&connection).ok_or_else(super::requests::closing)?;
         let derived = |context: &str| blake3::derive_key(context, &client.entropy);
         let mut id = SessionId::default();
         id.0.copy_from_slice(&derived("mangrove session id v1")[..16]);
         let secret = derived("mangrove session secret v1");
         if let Some(resumed) = client.session {
-            return Ok((resumed, if resumed == id { secret.to_vec() } else { Vec::new() }));
+            return Ok((resumed, if resumed == id { Secret::new(secret) } else { Secret::default() }));
         }
         client.session = Some(id);
         let record = SessionRecord {
@@ -230,14 +235,34 @@ impl Node {
             closing: false,
             lost: false,
             ended: None,
-            properties: BTreeMap::new(),
+            properties: client.properties.clone(),
+            identity: client.identity.clone().unwrap_or_default(),
+            handlers: BTreeSet::new(),
         };
         self.sessions.all.insert(id, Session::new(now, record, Some(connection)));
         self.store_session(now, id);
-        Ok((id, secret.to_vec()))
+        Ok((id, Secret::new(secret)))
     }
 
-    fn store_session(&mut self, now: Now, id: SessionId) -> Needs {
+    /// Of what a client says of its session, what is believed; and what those say who let it in.
+    fn believed(&self, connection: ConnectionId, said: BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let Some(client) = self.connections.get(&connection) else { return said };
+        let rules = self.replica.rules();
+        let all = client.rights().is_everything();
+        let mut believed: BTreeMap<String, String> = said.into_iter().filter(|(key, value)| all || rules.trusts(key, value)).collect();
+        believed.extend(client.properties.clone());
+        believed
+    }
+
+    /// Somebody has proved anew who a session of this node is of.
+    pub(super) fn set_identity(&mut self, now: Now, id: SessionId, identity: Identity) {
+        if let Some(session) = self.sessions.all.get_mut(&id) {
+            session.record.identity = identity;
+            self.store_session(now, id);
+        }
+    }
+
+    pub(super) fn store_session(&mut self, now: Now, id: SessionId) -> Needs {
         let Some(session) = self.sessions.all.get(&id) else { return Needs::default() };
         let record = session.record.clone();
         self.put_session(now, id, record.under(), Some(&record))
@@ -248,7 +273,7 @@ impl Node {
         Needs::disk([self.replica.put_standing_in(SectionId::MESH, Standing::Session(id), under, now.unix_ms, value)])
     }
 
-    fn session_response(&self, id: SessionId, secret: Vec<u8>) -> Response {
+    fn session_response(&self, id: SessionId, secret: Secret) -> Response {
         let session = self.sessions.all.get(&id);
         let sources = session.into_iter().flat_map(|session| &session.sources).map(|(number, source)| OwnSource {
             source: *number,
@@ -260,10 +285,10 @@ impl Node {
     }
 
     /// The record of a session, wherever it is, for whoever has its secret.
-    fn proven(&self, id: SessionId, secret: &[u8]) -> Result<SessionRecord, Refusal> {
+    fn proven(&self, id: SessionId, secret: &Secret) -> Result<SessionRecord, Refusal> {
         let own = self.sessions.all.get(&id).map(|session| session.record.clone());
         let record = own.or_else(|| self.replica.standing(SectionId::MESH, Standing::Session(id)));
-        let proven = record.filter(|record: &SessionRecord| blake3::hash(secret) == blake3::Hash::from_bytes(record.secret));
+        let proven = record.filter(|record: &SessionRecord| blake3::hash(secret.bytes()) == blake3::Hash::from_bytes(record.secret));
         proven.filter(|record| !record.closing && record.ended.is_none()).ok_or_else(|| unknown(id))
     }
 
@@ -271,13 +296,8 @@ impl Node {
     ///
     /// # Errors
     /// [`Code::UnknownSession`] if not.
-    pub fn knows_session(&self, id: SessionId, secret: &[u8]) -> Result<(), Refusal> {
+    pub fn knows_session(&self, id: SessionId, secret: &Secret) -> Result<(), Refusal> {
         self.proven(id, secret).map(|_| ())
-    }
-
-    /// Whether a connection has a session that the mesh knows.
-    pub fn has_session(&self, connection: ConnectionId) -> bool {
-        self.connections.get(&connection).is_some_and(|client| client.session.is_some())
     }
 
     /// Takes a session up, from a connection that was lost or from another home.
@@ -286,7 +306,7 @@ impl Node {
         now: Now,
         connection: ConnectionId,
         id: SessionId,
-        secret: &[u8],
+        secret: &Secret,
         seen: u32,
     ) -> Result<(Response, Needs), Refusal> {
         self.writable()?;
@@ -296,7 +316,20 @@ impl Node {
             let why = format!("its epoch here is {}, and cannot have come to {seen}", record.epoch);
             return Err(Refusal::new(Code::InvalidRequest, id.to_string(), why));
         }
+        if self.is_banished(&record.identity) {
+            return Err(Refusal::new(Code::SessionEnded, id.to_string(), format!("the principal {} was removed", record.identity.who)));
+        }
+        if record.identity.expires_ms.is_some_and(|expires| expires <= now.unix_ms) {
+            return Err(Refusal::new(Code::SessionEnded, id.to_string(), "the time is over for which it was let in"));
+        }
+        if !self.knows_rights(&record.identity) {
+            let why = format!("this node has yet to hear of the principal {}", record.identity.who);
+            return Err(Refusal::new(Code::NotReady, id.to_string(), why).hint("try again in a moment, or another node"));
+        }
         let client = self.connections.get_mut(&connection).ok_or_else(super::requests::closing)?;
+        if client.identity.as_ref().is_some_and(|identity| identity.who != record.identity.who && identity.who != Who::Operator) {
+            return Err(Refusal::new(Code::NotPermitted, id.to_string(), format!("it is {}'s", record.identity.who)));
+        }
         if client.session.is_some_and(|other| other != id) {
             return Err(Refusal::new(Code::InvalidRequest, id.to_string(), "this connection has another session already"));
         }
@@ -312,13 +345,16 @@ impl Node {
         }
         self.sessions.lost.remove(&id);
         let needs = self.store_session(now, id);
+        let identity = self.sessions.all.get(&id).map(|session| session.record.identity.clone()).unwrap_or_default();
+        self.identify(connection, identity);
+        self.plan_expiry();
         if moves {
             tracing::info!(session = %id.short(), from = self.node_name(&before), "a session has come from another node");
             self.take_over_sources(now, id);
         }
         self.sources_resumed(now, id);
         self.sessions.plan();
-        Ok((self.session_response(id, Vec::new()), needs))
+        Ok((self.session_response(id, Secret::default()), needs))
     }
 
     /// A session's connection is its no more, and is told so.
@@ -375,7 +411,7 @@ const PROPERTIES_MAX: usize = 64;
 const PROPERTY_KEY_BYTES_MAX: usize = 128;
 const PROPERTY_BYTES_MAX: usize = 1 << 10;
 
-fn check_properties(properties: &BTreeMap<String, String>) -> Result<(), Refusal> {
+pub(super) fn check_properties(properties: &BTreeMap<String, String>) -> Result<(), Refusal> {
     let refused = |key: &str, why: String| Err(Refusal::new(Code::InvalidRequest, key, why));
     if properties.len() > PROPERTIES_MAX {
         return refused("properties", format!("a session has at most {PROPERTIES_MAX}, not {}", properties.len()));

@@ -13,8 +13,12 @@ use mangrove_crdt::{
 };
 use mangrove_net::{link::LinkId, mesh::Pace};
 
-use super::{ConnectionId, Hold, Input, Node, NodeConfig, Now, Output, Target};
-use crate::protocol::{FromNode, Request, Response, TopicSpec};
+use super::{Authenticator, Comer, ConnectionId, Hold, Input, Node, NodeConfig, Now, Output, Target, Verify};
+use crate::protocol::{FromNode, Login, Refusal, Request, Response, Secret, TopicSpec, Verdict};
+
+/// The password of all principals, and a hash of it.
+pub const PASSWORD: &[u8] = b"cGFzc3dvcmQ";
+pub const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$cGFzc3dvcmQ";
 
 /// The node's id.
 pub const OWN: NodeId = NodeId([1; 32]);
@@ -30,7 +34,10 @@ pub fn at(ms: u64) -> Now {
 /// The node, started at zero.
 pub fn node() -> Node {
     let mut node = started(1, Replica::new(run(1, 1)), 0);
-    drop(node.handle_input(at(0), Input::SessionOpened { session: SESSION, client: "test".into(), aliases_max: 0, entropy: [7; 32] }));
+    drop(node.handle_input(
+        at(0),
+        Input::SessionOpened { session: SESSION, client: "test".into(), aliases_max: 0, entropy: [7; 32], comes_back: false },
+    ));
     node
 }
 
@@ -55,6 +62,9 @@ fn started(number: u8, replica: Replica, ms: u64) -> Node {
         hold_grants: Duration::from_secs(5),
         reconnect_timeout: Duration::from_secs(60),
         presume_dead: Duration::from_secs(1_000),
+        authentication: vec![Authenticator::Store, Authenticator::Tokens, Authenticator::Handler("door".into())],
+        handler_timeout: Duration::from_secs(2),
+        founding: None,
         neighbours_max: 8,
         links: BTreeMap::new(),
     };
@@ -76,6 +86,8 @@ pub struct Meshed {
     /// Nodes that are stopped: nothing reaches them, and no time passes for them until they go on.
     pub stopped: BTreeSet<usize>,
     answers: BTreeMap<u64, Response>,
+    /// What became of those who wanted to come in.
+    pub judged: BTreeMap<ConnectionId, Result<(), Refusal>>,
     next: u64,
 }
 
@@ -92,6 +104,7 @@ impl Meshed {
             disks,
             stopped: BTreeSet::new(),
             answers: BTreeMap::new(),
+            judged: BTreeMap::new(),
             next: 0,
         };
         meshed.heal();
@@ -170,12 +183,55 @@ impl Meshed {
         self.heal();
     }
 
-    /// A client comes to a node.
+    /// An operator's client comes to a node.
     pub fn client(&mut self, at: usize) -> ConnectionId {
+        self.come(at, false)
+    }
+
+    /// A client comes to take up a session.
+    pub fn comes_back(&mut self, at: usize) -> ConnectionId {
+        self.come(at, true)
+    }
+
+    fn come(&mut self, at: usize, comes_back: bool) -> ConnectionId {
         let session = ConnectionId(self.number());
         let entropy = *blake3::hash(&session.0.to_be_bytes()).as_bytes();
-        self.input(at, Input::SessionOpened { session, client: "test".into(), aliases_max: 0, entropy });
+        self.input(at, Input::SessionOpened { session, client: "test".into(), aliases_max: 0, entropy, comes_back });
         session
+    }
+
+    /// A client says who it is; what becomes of it. Of a password's hash, the password is the last part; a token is its principal.
+    pub fn login(&mut self, at: usize, login: Login) -> (ConnectionId, Option<Result<(), Refusal>>) {
+        let session = ConnectionId(self.number());
+        let entropy = *blake3::hash(&session.0.to_be_bytes()).as_bytes();
+        let comer = Comer { client: "test".into(), aliases_max: 0, entropy, login, properties: BTreeMap::new() };
+        self.input(at, Input::LoginAsked { session, comer });
+        self.flow();
+        (session, self.judged.remove(&session))
+    }
+
+    /// The same of a principal that comes in.
+    pub fn principal(&mut self, at: usize, name: &str) -> ConnectionId {
+        let login = Login::Password { principal: name.into(), password: Secret::new(PASSWORD) };
+        let (session, judged) = self.login(at, login);
+        assert_eq!(judged, Some(Ok(())), "{name}");
+        session
+    }
+
+    fn verify(&mut self, at: usize, session: ConnectionId, verify: Verify) {
+        let verdict = match verify {
+            Verify::Password { hash, password } => match hash.is_some_and(|hash| hash.as_bytes().ends_with(password.bytes())) {
+                true => Verdict::allow(),
+                false => Verdict::Deny,
+            },
+            Verify::Token(token) => Verdict::Allow {
+                principal: Some(String::from_utf8_lossy(token.bytes()).into_owned()),
+                roles: Some(vec!["clerk".into()]),
+                properties: BTreeMap::new(),
+                expires_ms: Some(self.ms + 10_000),
+            },
+        };
+        self.input(at, Input::Verified { session, verdict });
     }
 
     /// A client goes.
@@ -232,6 +288,8 @@ impl Meshed {
                 }
                 Output::Send { message: FromNode::Response { id, response }, .. } => _ = self.answers.insert(id, response),
                 Output::Send { session, message } => self.told.push((at, session, message)),
+                Output::Judged { session, result } => _ = self.judged.insert(session, result),
+                Output::Verify { session, verify } => self.verify(at, session, verify),
                 Output::Hangup { .. } | Output::Dial(_) | Output::Trust { .. } | Output::Stop { .. } => {}
             }
         }

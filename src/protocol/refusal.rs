@@ -109,7 +109,7 @@ codes! {
     InvalidRequest = 9 "invalid-request",
     /// The session may not do this.
     NotPermitted = 10 "not-permitted",
-    /// The token is not one that the node knows.
+    /// It proves nothing: the node does not know the token, or not that principal with that password.
     BadCredential = 11 "bad-credential",
     /// The disk or a configured limit is full.
     Full = 12 "full",
@@ -169,6 +169,8 @@ codes! {
     SessionMoved = 39 "session-moved",
     /// The session has ended for good.
     SessionEnded = 40 "session-ended",
+    /// There is no such principal.
+    UnknownPrincipal = 41 "unknown-principal",
 }
 
 impl fmt::Display for Code {

@@ -41,6 +41,15 @@ pub struct SessionRow {
     /// Its user properties.
     #[cbor(n(9), default)]
     pub properties: BTreeMap<String, String>,
+    /// Whose it is: a principal, `$anonymous`, or `$operator` for whoever has a node's own credential.
+    #[cbor(n(10), default)]
+    pub principal: String,
+    /// Its roles, without those that they include.
+    #[cbor(n(11), decode_with = "bounded::list", default)]
+    pub roles: Vec<String>,
+    /// Until when it may go on without proving anew who it is, in milliseconds since 1970.
+    #[n(12)]
+    pub expires_unix_ms: Option<u64>,
 }
 
 /// How a session is, as far as the node asked has heard.
@@ -135,10 +144,17 @@ pub enum Ended {
     /// This version does not know the reason, or it was forgotten.
     #[n(4)]
     Unknown,
+    /// Its principal was removed.
+    #[n(5)]
+    Revoked,
+    /// The time is over for which its principal was let in.
+    #[n(6)]
+    Expired,
 }
 
 impl Ended {
-    const ALL: [Ended; 5] = [Ended::ByClient, Ended::ByController, Ended::ConnectionLost, Ended::NodeGone, Ended::Unknown];
+    const ALL: [Ended; 7] =
+        [Ended::ByClient, Ended::ByController, Ended::ConnectionLost, Ended::NodeGone, Ended::Revoked, Ended::Expired, Ended::Unknown];
 
     /// The stable name.
     pub fn as_str(self) -> &'static str {
@@ -147,6 +163,8 @@ impl Ended {
             Ended::ByController => "by-controller",
             Ended::ConnectionLost => "connection-lost",
             Ended::NodeGone => "node-gone",
+            Ended::Revoked => "revoked",
+            Ended::Expired => "expired",
             Ended::Unknown => "unknown",
         }
     }

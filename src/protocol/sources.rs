@@ -6,17 +6,17 @@ use mangrove_crdt::id::SessionId;
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
-use super::bounded;
+use super::{Secret, bounded};
 
 /// A session that may be taken up again.
-#[derive(Clone, PartialEq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct OpenSession {
     /// Its name on the mesh.
     #[n(0)]
     pub id: SessionId,
     /// What proves that a client is the one that opened it; empty in the answer to a resumption, where the client has it.
-    #[cbor(n(1), with = "minicbor::bytes")]
-    pub secret: Vec<u8>,
+    #[n(1)]
+    pub secret: Secret,
     /// For how long after the loss of its connection it may be taken up again, in milliseconds.
     #[n(2)]
     pub reconnect_timeout_ms: u64,
@@ -26,13 +26,6 @@ pub struct OpenSession {
     /// How often it has been opened or taken up: what [`super::Request::SessionResume`] asks for.
     #[cbor(n(4), default)]
     pub epoch: u32,
-}
-
-impl fmt::Debug for OpenSession {
-    /// Without the secret, so that no log ever shows one.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenSession").field("id", &self.id).field("sources", &self.sources).finish_non_exhaustive()
-    }
 }
 
 /// A source of the session that is told of it.

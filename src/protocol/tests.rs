@@ -263,7 +263,7 @@ fn response() -> impl Strategy<Value = Response> {
         (displaced_row(), bytes()).prop_map(|(row, value)| Response::DisplacedValue { row: Box::new(row), value }),
         vec(finding(), 0..3).prop_map(Response::Findings),
     ];
-    prop_oneof![small, rows]
+    prop_oneof![small, rows, access_response()]
 }
 
 fn update() -> impl Strategy<Value = Update> {
@@ -305,8 +305,21 @@ fn session_row() -> impl Strategy<Value = SessionRow> {
         SessionState::OutOfReach,
         SessionState::PresumedClosed,
     ]);
-    (any::<[u8; 16]>(), any::<[u8; 32]>(), state, any::<u32>(), any::<[u64; 3]>(), (text(), text()), properties()).prop_map(
-        |(session, home, state, epoch, [claims, reconnect_timeout_ms, opened_unix_ms], (node, client), properties)| SessionRow {
+    let identity = (text(), texts(), option::of(any::<u64>()));
+    (any::<[u8; 16]>(), any::<[u8; 32]>(), state, any::<u32>(), any::<[u64; 3]>(), (text(), text()), properties(), identity).prop_map(
+        |(
+            session,
+            home,
+            state,
+            epoch,
+            [claims, reconnect_timeout_ms, opened_unix_ms],
+            (node, client),
+            properties,
+            (principal, roles, expires_unix_ms),
+        )| SessionRow {
+            principal,
+            roles,
+            expires_unix_ms,
             session: SessionId(session),
             node,
             state,
@@ -335,7 +348,7 @@ fn session_request() -> impl Strategy<Value = Request> {
             .prop_map(|(reconnect_timeout_ms, properties)| Request::SessionOpen { reconnect_timeout_ms, properties }),
         (any::<[u8; 16]>(), bytes(), any::<u32>()).prop_map(|(id, secret, epoch)| Request::SessionResume {
             id: SessionId(id),
-            secret,
+            secret: Secret::new(secret),
             epoch
         }),
         (page(), text()).prop_map(|(page, filter)| Request::Sessions { page, filter }),
@@ -345,18 +358,80 @@ fn session_request() -> impl Strategy<Value = Request> {
     ]
 }
 
+fn login() -> impl Strategy<Value = Login> {
+    prop_oneof![
+        Just(Login::Anonymous),
+        (text(), bytes()).prop_map(|(principal, password)| Login::Password { principal, password: Secret::new(password) }),
+        bytes().prop_map(|token| Login::Token(Secret::new(token))),
+    ]
+}
+
+fn verdict() -> impl Strategy<Value = Verdict> {
+    prop_oneof![
+        Just(Verdict::Deny),
+        Just(Verdict::Abstain),
+        (option::of(text()), option::of(texts()), properties(), option::of(any::<u64>()))
+            .prop_map(|(principal, roles, properties, expires_ms)| Verdict::Allow { principal, roles, properties, expires_ms }),
+    ]
+}
+
+fn access_request() -> impl Strategy<Value = Request> {
+    prop_oneof![
+        (text(), option::of(texts())).prop_map(|(session, roles)| Request::SessionRoles { session, roles }),
+        prop::sample::select(vec![Request::Addresses, Request::Roles]),
+        (text(), page()).prop_map(|(about, page)| Request::Access { about, page }),
+        (text(), any::<bool>()).prop_map(|(script, dry_run)| Request::AccessScript { script, dry_run }),
+        (text(), text()).prop_map(|(who, path)| Request::AccessWhy { who, path }),
+        page().prop_map(|page| Request::Principals { page }),
+        login().prop_map(Request::Reauthenticate),
+        text().prop_map(|name| Request::HandlerRegister { name }),
+        text().prop_map(|name| Request::HandlerUnregister { name }),
+        (any::<u64>(), verdict()).prop_map(|(question, verdict)| Request::Judged { question, verdict }),
+    ]
+}
+
+fn access_response() -> impl Strategy<Value = Response> {
+    let conflicts = vec(texts().prop_map(|statements| ConflictRow { statements }), 0..3);
+    let changes = vec((texts(), text()).prop_map(|(before, after)| ChangeRow { before, after }), 0..3);
+    let principal = (text(), texts(), any::<[bool; 2]>()).prop_map(|(principal, roles, [password, conflict])| PrincipalRow {
+        principal,
+        roles,
+        password,
+        conflict,
+    });
+    let role = (text(), [(); 3].map(|()| texts()), any::<u64>()).prop_map(|(role, [includes, global, default], places)| RoleRow {
+        role,
+        includes,
+        global,
+        default,
+        places,
+    });
+    let why = ([(); 2].map(|()| text()), [(); 4].map(|()| texts()))
+        .prop_map(|([who, path], [roles, permissions, global, because])| WhyReport { who, path, roles, permissions, global, because });
+    prop_oneof![
+        texts().prop_map(Response::Addresses),
+        (texts(), option::of(text()), conflicts).prop_map(|(statements, next, conflicts)| Response::Access { statements, next, conflicts }),
+        changes.prop_map(Response::AccessChanged),
+        why.prop_map(|why| Response::AccessWhy(Box::new(why))),
+        (vec(principal, 0..3), option::of(text())).prop_map(|(rows, next)| Response::Principals { rows, next }),
+        vec(role, 0..3).prop_map(Response::Roles),
+    ]
+}
+
 fn from_client() -> impl Strategy<Value = FromClient> {
     prop_oneof![
-        (any::<[u32; 2]>(), bytes(), text(), option::of((any::<[u8; 16]>(), bytes()))).prop_map(
-            |([version, aliases_max], token, client, session)| FromClient::Hello(Hello {
+        (any::<[u32; 2]>(), bytes(), text(), option::of((any::<[u8; 16]>(), bytes())), option::of(login()), properties()).prop_map(
+            |([version, aliases_max], token, client, session, login, properties)| FromClient::Hello(Hello {
                 version,
-                token,
+                token: Secret::new(token),
                 client,
                 aliases_max,
-                session: session.map(|(id, secret)| SessionProof { id: SessionId(id), secret }),
+                session: session.map(|(id, secret)| SessionProof { id: SessionId(id), secret: Secret::new(secret) }),
+                login,
+                properties,
             })
         ),
-        (any::<u64>(), prop_oneof![4 => request().boxed(), 1 => session_request().boxed()])
+        (any::<u64>(), prop_oneof![4 => request().boxed(), 1 => session_request().boxed(), 1 => access_request().boxed()])
             .prop_map(|(id, request)| FromClient::Request { id, request }),
         (any::<u32>(), any::<u32>()).prop_map(|(subscription, updates)| FromClient::Credit { subscription, updates }),
     ]
@@ -388,6 +463,10 @@ fn from_node() -> impl Strategy<Value = FromNode> {
             listener,
             news,
             synced
+        }),
+        (any::<u32>(), refusal()).prop_map(|(listener, refusal)| FromNode::Unlistened { listener, refusal }),
+        (any::<u64>(), [(); 2].map(|()| text()), login(), properties()).prop_map(|(number, [handler, client], login, properties)| {
+            FromNode::Judge { number, question: Box::new(Question { handler, login, client, properties }) }
         }),
         any::<u32>().prop_map(|subscription| FromNode::Synced { subscription }),
         (any::<u32>(), refusal()).prop_map(|(subscription, refusal)| FromNode::Unsubscribed { subscription, refusal }),
@@ -527,7 +606,17 @@ fn aliases_are_given_in_turn() {
 
 #[test]
 fn a_hello_never_shows_its_token() {
-    let hello = Hello { version: 1, token: b"secret-token".to_vec(), client: "test".into(), aliases_max: 0, session: None };
-    let shown = format!("{hello:?}");
+    let secret = || Secret::new(b"secret-token".to_vec());
+    let hello = Hello {
+        version: 1,
+        token: secret(),
+        client: "test".into(),
+        aliases_max: 0,
+        session: Some(SessionProof { id: SessionId::default(), secret: secret() }),
+        login: Some(Login::Password { principal: "ann".into(), password: secret() }),
+        properties: BTreeMap::new(),
+    };
+    let resume = Request::SessionResume { id: SessionId::default(), secret: secret(), epoch: 0 };
+    let shown = format!("{hello:?} {resume:?} {:?}", Login::Token(secret()));
     assert!(shown.contains("test") && !shown.contains("115, 101") && !shown.contains("secret"), "{shown}");
 }

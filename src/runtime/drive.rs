@@ -16,15 +16,17 @@ use mangrove_net::link::LinkId;
 use mangrove_net::quic::{
     self, Ask, CloseCode, Closed, Endpoint, Identity, JoinRequest, LaneSender, LinkEvent, MeshConnection, Role, Room, SendError, TicketBook,
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::clock::{now, unix_s};
 use super::dial::Dialers;
 use super::gateway::{Admission, Admitted, Outbox};
-use super::vault_names::{IDENTITY, LEFT, NAME, OPERATOR, TICKETS};
+use super::tokens::TokenKeys;
+use super::vault_names::{FOUNDING, IDENTITY, LEFT, NAME, OPERATOR, TICKETS};
 use crate::config::Config;
-use crate::node::{ALIASES_MAX, ConnectionId, Input, Node, Output, Parting, Target};
-use crate::protocol::{self, Code, Finding, FromNode, Hello, Refusal, Request, Response, SessionProof, Severity, Welcome};
+use crate::node::{ALIASES_MAX, Comer, ConnectionId, Input, Node, Output, Parting, Target, Verify};
+use crate::passwords;
+use crate::protocol::{self, Code, Finding, FromNode, Hello, Refusal, Request, Response, Secret, SessionProof, Severity, Verdict, Welcome};
 use crate::store::{Batch, Report, StoreError, Sync, Vault, Writer, room_by};
 
 /// How many inputs are taken in before links and sessions are served again: few, since each may bring thousands of values, and links
@@ -59,6 +61,8 @@ pub(super) enum Command {
     Join(JoinRequest),
     /// A client wants a session.
     SessionAsked { hello: Hello, admission: Admission, outbox: Outbox, answer: oneshot::Sender<Result<Admitted, Refusal>> },
+    /// It was found out whether a client is who it says.
+    Verified { session: ConnectionId, verdict: Verdict },
     /// A client asks for something.
     Request { session: ConnectionId, id: u64, request: Result<Request, Refusal>, permit: Option<OwnedSemaphorePermit> },
     /// A client can take more updates.
@@ -78,8 +82,13 @@ pub(super) enum Command {
 struct SessionHandle {
     outbox: Outbox,
     permits: BTreeMap<u64, OwnedSemaphorePermit>,
-    /// Whether it was let in for a session's sake, and may do nothing without one.
-    comes_back: bool,
+}
+
+/// A client that is on its way in.
+struct Coming {
+    version: u32,
+    outbox: Outbox,
+    answer: oneshot::Sender<Result<Admitted, Refusal>>,
 }
 
 struct LinkHandle {
@@ -100,6 +109,12 @@ pub(super) struct Drive {
     pub(super) linked: watch::Sender<Arc<BTreeSet<NodeId>>>,
     links: BTreeMap<LinkId, LinkHandle>,
     sessions: BTreeMap<ConnectionId, SessionHandle>,
+    coming: BTreeMap<ConnectionId, Coming>,
+    pub(super) tokens: Arc<TokenKeys>,
+    /// Who may compare a password at present: it takes all of a core, and memory.
+    comparing: Arc<Semaphore>,
+    /// Whether what the mesh is founded with is in the vault, until it is on the disk.
+    founding: bool,
     dial_errors: BTreeMap<NodeId, String>,
     /// Why the last dialling of a configured address failed.
     seed_error: Option<String>,
@@ -122,7 +137,9 @@ impl Drive {
         commands: mpsc::UnboundedReceiver<Command>,
         back: mpsc::UnboundedSender<Command>,
         linked: watch::Sender<Arc<BTreeSet<NodeId>>>,
+        tokens: Arc<TokenKeys>,
     ) -> Self {
+        let founding = vault.get(FOUNDING).is_some();
         Drive {
             node,
             config,
@@ -135,6 +152,10 @@ impl Drive {
             linked,
             links: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            coming: BTreeMap::new(),
+            tokens,
+            comparing: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)))),
+            founding,
             dial_errors: BTreeMap::new(),
             seed_error: None,
             next_id: 0,
@@ -239,6 +260,8 @@ impl Drive {
                 self.writer.send(Batch { number: mark, rows, sync });
             }
             Output::Send { session, message } => self.send(session, message),
+            Output::Verify { session, verify } => self.verify(session, verify),
+            Output::Judged { session, result } => self.let_in(session, result),
             Output::Hangup { link, why, reason } => {
                 if let Some(link) = self.links.get(&link) {
                     let code = match why {
@@ -332,11 +355,8 @@ impl Drive {
             }
             Command::Outcast { by, said } => self.input(Input::Outcast { by, said }),
             Command::Join(request) => self.join(request),
-            Command::SessionAsked { hello, admission, outbox, answer } => {
-                let admitted = self.admit(hello, admission, outbox);
-                // A client that has gone meanwhile is told of by its reader.
-                let _ = answer.send(admitted);
-            }
+            Command::SessionAsked { hello, admission, outbox, answer } => self.admit(hello, admission, outbox, answer),
+            Command::Verified { session, verdict } => self.input(Input::Verified { session, verdict }),
             Command::Request { session, id, request, permit } => {
                 if let (Some(session), Some(permit)) = (self.sessions.get_mut(&session), permit) {
                     session.permits.insert(id, permit);
@@ -351,6 +371,7 @@ impl Drive {
             Command::SessionWritable => {}
             Command::SessionClosed { session } => {
                 self.sessions.remove(&session);
+                self.coming.remove(&session);
                 self.input(Input::SessionClosed { session });
             }
             Command::Store(report) => self.store_report(report),
@@ -361,46 +382,90 @@ impl Drive {
 
     // Sessions.
 
-    fn admit(&mut self, hello: Hello, admission: Admission, outbox: Outbox) -> Result<Admitted, Refusal> {
-        let Hello { version, token, client, aliases_max, session: proof } = hello;
-        let comes_back = proof.is_some();
-        if let Some(SessionProof { id, secret }) = proof {
-            self.node.knows_session(id, &secret)?;
-        } else if admission == Admission::ByToken {
-            let known = self.vault.get(OPERATOR).and_then(|hash| <[u8; 32]>::try_from(hash).ok()).map(blake3::Hash::from);
-            // Comparing hashes takes the same time wherever they differ.
-            if known != Some(blake3::hash(&token)) {
-                return Err(Refusal::new(Code::BadCredential, "session", "this node does not know the token")
-                    .hint("use the operator.toml that the node wrote, by --credential or --data"));
-            }
-        }
-        if version == 0 {
-            return Err(Refusal::new(Code::Unsupported, "session", "there is no protocol version 0"));
-        }
+    /// Lets a client in, or finds out whether it may come in.
+    fn admit(&mut self, hello: Hello, admission: Admission, outbox: Outbox, answer: oneshot::Sender<Result<Admitted, Refusal>>) {
+        let Hello { version, token, client, aliases_max, session: proof, login, properties } = hello;
         let mut entropy = [0; 32];
-        getrandom::fill(&mut entropy).map_err(|error| Refusal::new(Code::Internal, "session", error.to_string()))?;
+        let sound = match version {
+            0 => Err(Refusal::new(Code::Unsupported, "session", "there is no protocol version 0")),
+            _ => getrandom::fill(&mut entropy).map_err(|error| Refusal::new(Code::Internal, "session", error.to_string())),
+        };
         self.next_id += 1;
         let session = ConnectionId(self.next_id);
-        self.sessions.insert(session, SessionHandle { outbox, permits: BTreeMap::new(), comes_back });
-        self.input(Input::SessionOpened { session, client, aliases_max: aliases_max.min(ALIASES_MAX), entropy });
-        let welcome = Welcome {
-            version: version.min(protocol::VERSION),
-            session: session.0,
-            node: self.node.id(),
-            name: self.node.config().name.clone(),
-            mesh: self.node.config().mesh,
-            program: env!("CARGO_PKG_VERSION").into(),
-            aliases_max: ALIASES_MAX,
-        };
-        Ok(Admitted { session, welcome })
+        let aliases_max = aliases_max.min(ALIASES_MAX);
+        self.coming.insert(session, Coming { version, outbox, answer });
+        if let (Ok(()), None, Some(login)) = (&sound, &proof, login) {
+            let comer = Comer { client, aliases_max, entropy, login, properties };
+            return self.input(Input::LoginAsked { session, comer });
+        }
+        let comes_back = proof.is_some();
+        let known = sound.and_then(|()| match proof {
+            Some(SessionProof { id, secret }) => self.node.knows_session(id, &secret),
+            None if admission == Admission::Inside => Ok(()),
+            None => self.knows_operator(&token),
+        });
+        let known_too = known.is_ok();
+        self.let_in(session, known);
+        if known_too {
+            self.input(Input::SessionOpened { session, client, aliases_max, entropy, comes_back });
+        }
+    }
+
+    fn knows_operator(&self, token: &Secret) -> Result<(), Refusal> {
+        let known = self.vault.get(OPERATOR).and_then(|hash| <[u8; 32]>::try_from(hash).ok()).map(blake3::Hash::from);
+        // Comparing hashes takes the same time wherever they differ.
+        match known == Some(blake3::hash(token.bytes())) {
+            true => Ok(()),
+            false => Err(Refusal::new(Code::BadCredential, "session", "this node does not know the token")
+                .hint("use the operator.toml that the node wrote, by --credential or --data, or log in: mangrove login")),
+        }
+    }
+
+    /// Tells a client whether it is let in. What the node says to it comes after that.
+    fn let_in(&mut self, session: ConnectionId, result: Result<(), Refusal>) {
+        let Some(Coming { version, outbox, answer }) = self.coming.remove(&session) else { return };
+        let admitted = result.map(|()| {
+            self.sessions.insert(session, SessionHandle { outbox, permits: BTreeMap::new() });
+            let welcome = Welcome {
+                version: version.min(protocol::VERSION),
+                session: session.0,
+                node: self.node.id(),
+                name: self.node.config().name.clone(),
+                mesh: self.node.config().mesh,
+                program: env!("CARGO_PKG_VERSION").into(),
+                aliases_max: ALIASES_MAX,
+            };
+            Admitted { session, welcome }
+        });
+        // A client that has gone meanwhile is told of by its reader.
+        let _ = answer.send(admitted);
+    }
+
+    /// Finds out, off the loop, whether a client is who it says.
+    fn verify(&mut self, session: ConnectionId, verify: Verify) {
+        let (back, comparing, tokens) = (self.back.clone(), self.comparing.clone(), self.tokens.clone());
+        tokio::spawn(async move {
+            // The semaphore is never closed.
+            let permit = comparing.acquire_owned().await;
+            let found = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                match verify {
+                    Verify::Password { hash, password } => match passwords::is_of(hash.as_deref(), password.bytes()) {
+                        true => Verdict::allow(),
+                        false => Verdict::Deny,
+                    },
+                    Verify::Token(token) => tokens.judge(token.bytes()),
+                }
+            });
+            let verdict = found.await.unwrap_or(Verdict::Deny);
+            let _ = back.send(Command::Verified { session, verdict });
+        });
     }
 
     /// What only the driver can answer, or complete; the rest is for the node.
     fn request(&mut self, session: ConnectionId, id: u64, request: Request) {
-        let resumes = matches!(request, Request::SessionResume { .. });
-        if !resumes && self.sessions.get(&session).is_some_and(|handle| handle.comes_back) && !self.node.has_session(session) {
-            let why = "this connection was let in to take a session up, and has none";
-            return self.respond(session, id, Response::Refused(Refusal::new(Code::NotPermitted, "request", why)));
+        if let Err(refusal) = self.node.permit(session, &request) {
+            return self.respond(session, id, Response::Refused(refusal));
         }
         let response = match request {
             Request::Status => {
@@ -511,6 +576,12 @@ impl Drive {
         match report {
             Report::Persisted { upto, synced } => {
                 self.input(Input::Persisted { released: upto, synced });
+                if synced > 0 && std::mem::take(&mut self.founding) {
+                    // The first batch has it. Were it said once more, after the data are lost, it would contradict what has been said since.
+                    if let Err(error) = self.vault.remove(FOUNDING) {
+                        tracing::warn!(%error, "what the mesh was founded with could not be taken out of the vault");
+                    }
+                }
                 let room_min = if self.store_full { ROOM_AGAIN_BYTES } else { ROOM_MIN_BYTES };
                 let full = self.writer.room() < room_min;
                 if full && !self.store_full {

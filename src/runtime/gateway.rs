@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use zeroize::Zeroizing;
 
 use super::drive::Command;
 use crate::node::ConnectionId;
@@ -54,8 +55,8 @@ pub(super) struct Admitted {
 /// How a client is let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// By its token.
-    ByToken,
+    /// By what it shows.
+    ByProof,
     /// It is part of this process.
     Inside,
 }
@@ -68,6 +69,8 @@ where
 {
     let first = tokio::time::timeout(HELLO_WITHIN, read_frame(&mut read, HELLO_MAX)).await;
     let Ok(Ok(Some(bytes))) = first else { return Ok(()) };
+    // It holds what proves who the client is.
+    let bytes = Zeroizing::new(bytes);
     let Ok(FromClient::Hello(hello)) = protocol::decode_from_client(&bytes) else {
         return refuse(&mut write, Refusal::new(Code::InvalidRequest, "hello", "the first message must be a hello")).await;
     };
@@ -83,8 +86,14 @@ where
         Ok(Err(refusal)) => return refuse(&mut write, refusal).await,
         Err(_) => return refuse(&mut write, Refusal::new(Code::Closing, "session", "the node is ending")).await,
     };
-    write_message(&mut write, &FromNode::Welcome(welcome)).await?;
-    write.flush().await?;
+    let greeted = async {
+        write_message(&mut write, &FromNode::Welcome(welcome)).await?;
+        write.flush().await
+    };
+    if let Err(error) = greeted.await {
+        let _ = commands.send(Command::SessionClosed { session });
+        return Err(error);
+    }
     let writer = tokio::spawn(write_all(write, messages, queued, commands.clone()));
     let ended = read_all(&mut read, &commands, session).await;
     if let Err(error) = &ended {

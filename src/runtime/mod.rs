@@ -10,6 +10,7 @@ pub(crate) mod clock;
 mod dial;
 mod drive;
 mod gateway;
+mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -25,14 +26,17 @@ use mangrove_net::quic::{Applicant, ClientEndpoint, Endpoint, Identity, Identity
 use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
 use self::clock::{now, unix_s};
 use self::dial::{Dialers, Dialling};
 use self::drive::{Command, Drive, ROOM_AGAIN_BYTES};
 use self::gateway::Admission;
+use self::tokens::TokenKeys;
 use crate::client::{Credential, CredentialError, Token};
 use crate::config::{Config, Hold};
-use crate::node::{Node, NodeConfig};
+use crate::node::{Authenticator, Node, NodeConfig};
+use crate::passwords;
 use crate::store::{DataDir, DiskOptions, DiskStore, Limit, Opened, Store, StoreError, Vault, VaultState, Writer, WriterOptions};
 
 /// The names of the vault's entries.
@@ -51,8 +55,10 @@ mod vault_names {
     pub const NAME: &str = "name";
     /// There if the node has left its mesh.
     pub const LEFT: &str = "left";
+    /// What is first said of who may do what, until that is on the disk.
+    pub const FOUNDING: &str = "founding";
 }
-use vault_names::{APPLICANT, IDENTITY, LEFT, NAME, OPERATOR, TOKEN};
+use vault_names::{APPLICANT, FOUNDING, IDENTITY, LEFT, NAME, OPERATOR, TOKEN};
 
 /// What was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +69,12 @@ pub struct InitReport {
     pub name: String,
     /// Its mesh.
     pub mesh: MeshId,
+    /// Of a mesh that was founded, the password of its administrator, [`ADMINISTRATOR`]. It is kept nowhere.
+    pub password: Option<Zeroizing<String>>,
 }
+
+/// The principal that a mesh begins with.
+pub const ADMINISTRATOR: &str = "admin";
 
 /// Why a node was not made or not started.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +117,9 @@ pub enum StartError {
     /// The data were written by a newer version.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A key of the configuration's `token_keys`.
+    #[error("token_keys: {0}")]
+    TokenKeys(String),
     /// The system gave no randomness or no thread.
     #[error("the system refused: {0}")]
     System(String),
@@ -120,14 +134,27 @@ pub fn init(data: &Path, config: &Config, name: Option<&str>) -> Result<InitRepo
     let identity = Identity::found(unix_s())?;
     let name = node_name(name, config, identity.node());
     let token = random::<32>()?;
+    let password = passwords::draw().map_err(StartError::System)?;
+    let hash = passwords::hash(password.as_bytes()).map_err(StartError::System)?;
     dir.create_vault(&[
         (IDENTITY, &identity.to_bytes()),
         (TOKEN, &token),
         (OPERATOR, blake3::hash(&token).as_bytes()),
         (NAME, name.as_bytes()),
+        (FOUNDING, founding(&hash).as_bytes()),
     ])?;
     write_credential(data, config.listen, identity.mesh(), token)?;
-    Ok(InitReport { node: identity.node(), name, mesh: identity.mesh() })
+    Ok(InitReport { node: identity.node(), name, mesh: identity.mesh(), password: Some(password) })
+}
+
+/// What is first said of who may do what: that there is an administrator, who may do everything.
+fn founding(hash: &str) -> String {
+    format!(
+        "role administrator global all\n\
+         role administrator default all\n\
+         principal {ADMINISTRATOR} password {hash}\n\
+         principal {ADMINISTRATOR} roles administrator\n"
+    )
 }
 
 /// Makes a node in a data directory that joins the mesh of a ticket. If it is interrupted it can be repeated with the same ticket.
@@ -157,7 +184,7 @@ pub async fn join(data: &Path, config: &Config, ticket: &str, name: Option<&str>
     vault.put_all(&[(IDENTITY, Some(&identity.to_bytes())), (NAME, Some(name.as_bytes())), (SEEDS, Some(&seeds)), (APPLICANT, None)])?;
     let token = vault.get(TOKEN).and_then(|token| <[u8; 32]>::try_from(token).ok()).unwrap_or_default();
     write_credential(data, config.listen, identity.mesh(), token)?;
-    Ok(InitReport { node: identity.node(), name, mesh: identity.mesh() })
+    Ok(InitReport { node: identity.node(), name, mesh: identity.mesh(), password: None })
 }
 
 /// The addresses of the ticket that this node joined by: dialled like configured peers.
@@ -184,7 +211,7 @@ fn reachable_here(listen: SocketAddr) -> SocketAddr {
 }
 
 fn write_credential(data: &Path, listen: SocketAddr, mesh: MeshId, token: [u8; 32]) -> Result<(), StartError> {
-    let credential = Credential { node: reachable_here(listen).to_string(), mesh, token: Token::new(token) };
+    let credential = Credential { node: reachable_here(listen).to_string(), mesh, proof: Token::new(token).into() };
     Ok(credential.write(&data.join("operator.toml"))?)
 }
 
@@ -220,6 +247,7 @@ impl Running {
         let boot = vault.next_boot()?;
         let incarnation = Incarnation { boot, nonce: u64::from_be_bytes(random()?) };
         let origin = Origin { node: identity.node(), incarnation };
+        let tokens = TokenKeys::read(&config.token_keys, &config.token_audience).map_err(StartError::TokenKeys)?;
         let (replica, store) = open_data(&dir, config, origin)?;
 
         let endpoint = listen(config, &identity)?;
@@ -243,8 +271,18 @@ impl Running {
         let (linked_in, linked) = watch::channel(Arc::new(BTreeSet::new()));
         let dialling = Dialling { endpoint: endpoint.clone(), commands: commands.clone(), linked, seed: u64::from_be_bytes(random()?) };
         let accepting = tokio::spawn(accept(endpoint.clone(), commands.clone()));
-        let drive =
-            Drive::new(node, config.clone(), endpoint, vault, writer, Dialers::new(dialling), received, commands.clone(), linked_in);
+        let drive = Drive::new(
+            node,
+            config.clone(),
+            endpoint,
+            vault,
+            writer,
+            Dialers::new(dialling),
+            received,
+            commands.clone(),
+            linked_in,
+            Arc::new(tokens),
+        );
         let (ended_in, ended) = watch::channel(None);
         let task = tokio::spawn(async move {
             let result = drive.run().await;
@@ -385,6 +423,9 @@ fn node_config(config: &Config, identity: &Identity, vault: &Vault, name: String
         hold_grants: config.hold_grants,
         reconnect_timeout: config.reconnect_timeout,
         presume_dead: config.presume_dead,
+        authentication: config.authentication.iter().map(|name| authenticator(name)).collect(),
+        handler_timeout: config.handler_timeout,
+        founding: vault.get(FOUNDING).and_then(|script| String::from_utf8(script.to_vec()).ok()),
         neighbours_max: config.neighbours_max,
         links: config
             .links
@@ -394,6 +435,15 @@ fn node_config(config: &Config, identity: &Identity, vault: &Vault, name: String
                 (name.clone(), LinkOptions { rate_max_bytes_per_s: rate, metered: link.metered })
             })
             .collect::<BTreeMap<_, _>>(),
+    }
+}
+
+/// Whom a name in the configuration means who judges logins.
+fn authenticator(name: &str) -> Authenticator {
+    match name {
+        "store" => Authenticator::Store,
+        "tokens" => Authenticator::Tokens,
+        name => Authenticator::Handler(name.into()),
     }
 }
 
@@ -439,7 +489,7 @@ async fn accept(endpoint: Endpoint, commands: mpsc::UnboundedSender<Command>) {
                 tokio::spawn(async move {
                     let Ok((write, read)) = connection.accept_bi().await else { return };
                     // How a client's stream ends is the client's affair.
-                    let _ = gateway::serve(read, write, commands, Admission::ByToken).await;
+                    let _ = gateway::serve(read, write, commands, Admission::ByProof).await;
                     // The last words have to arrive before the connection is let go.
                     let _ = tokio::time::timeout(std::time::Duration::from_secs(2), connection.closed()).await;
                 });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mangrove::client::ClaimOptions;
-use mangrove::protocol::{Closed, Code, SourceState};
+use mangrove::protocol::{Closed, Code, Secret, SourceState};
 use serde_json::json;
 
 use crate::claims::{QUICK, active, claim, refused_as, standby, write_as, write_under};
@@ -41,7 +41,7 @@ fn with_its_sources_until_it_is_too_late() {
 
     let again = block(a.connect());
     block(async {
-        refused_as(again.resume_session(session.id, &[0; 32]).await, Code::UnknownSession);
+        refused_as(again.resume_session(session.id, &Secret::new([0; 32])).await, Code::UnknownSession);
         let mut sources = again.resume_session(session.id, &session.secret).await.expect("the session is there");
         assert_eq!(sources.iter().map(|source| (source.number(), source.branch())).collect::<Vec<_>>(), [(number, "plant")]);
         let mut source = sources.remove(0);

@@ -104,10 +104,15 @@ fn clients_that_break_the_protocol() {
         let credential = mangrove::client::Credential::read(&a.data.join("operator.toml")).expect("a credential");
         let hello = mangrove::protocol::Hello {
             version: mangrove::protocol::VERSION,
-            token: credential.token.bytes().to_vec(),
+            token: match credential.proof {
+                mangrove::client::Proof::Operator(token) => mangrove::protocol::Secret::new(*token.bytes()),
+                other => panic!("{other:?}"),
+            },
             client: "junk".into(),
             aliases_max: 10,
             session: None,
+            login: None,
+            properties: Default::default(),
         };
         let frame = mangrove::protocol::frame(&mangrove::protocol::FromClient::Hello(hello)).expect("a frame");
         write.write_all(&frame).await.expect("it is taken");

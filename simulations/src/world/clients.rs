@@ -6,7 +6,8 @@ use mangrove::{
     memory::{Change, FeedIx, Feeds, Memory, News},
     node::ConnectionId,
     protocol::{
-        Authority, Closed, Code, Event as Told, FromNode, Mark, Request, Response, SetBatch, SetItem, SourceState, Target, TopicSpec,
+        Authority, Closed, Code, Event as Told, FromNode, Mark, Request, Response, Secret, SetBatch, SetItem, SourceState, Target,
+        TopicSpec,
     },
 };
 use mangrove_crdt::{definition::Durability, id::SessionId, path::Path};
@@ -99,7 +100,7 @@ struct Open {
     /// The host that had it last.
     host: usize,
     id: SessionId,
-    secret: Vec<u8>,
+    secret: Secret,
     epoch: u32,
 }
 

@@ -3,7 +3,7 @@
 use mangrove_crdt::id::SessionId;
 
 use super::*;
-use crate::protocol::{Authority, Closed, OpenSession, OwnSource, SourceState};
+use crate::protocol::{Authority, Closed, OpenSession, OwnSource, Secret, SourceState};
 
 fn active(epoch: u64) -> SourceState {
     SourceState::Active { epoch }
@@ -223,7 +223,7 @@ async fn a_lost_connection_ends_a_source() {
 #[tokio::test]
 async fn a_session_that_is_taken_up_again_brings_its_sources() {
     let (client, mut script) = connected().await;
-    let (id, secret) = (SessionId([7; 16]), vec![8; 32]);
+    let (id, secret) = (SessionId([7; 16]), Secret::new([8; 32]));
     let (sources, ()) = tokio::join!(client.resume_session(id, &secret), async {
         let (request_id, request) = script.request().await;
         assert_eq!(request, Request::SessionResume { id, secret: secret.clone(), epoch: 0 });
@@ -232,7 +232,7 @@ async fn a_session_that_is_taken_up_again_brings_its_sources() {
         script.source(2, standby(1)).await;
         script.source(2, active(4)).await;
         let sources = vec![own(2, "a", standby(1)), own(3, "b", SourceState::Init)];
-        let session = OpenSession { id, secret: Vec::new(), reconnect_timeout_ms: 60_000, sources, epoch: 2 };
+        let session = OpenSession { id, secret: Secret::default(), reconnect_timeout_ms: 60_000, sources, epoch: 2 };
         script.answer(request_id, Response::Session(Box::new(session))).await;
         script.source(3, active(6)).await;
     });
@@ -245,7 +245,8 @@ async fn a_session_that_is_taken_up_again_brings_its_sources() {
 #[tokio::test]
 async fn a_session_is_opened_and_closed() {
     let (client, mut script) = connected().await;
-    let session = OpenSession { id: SessionId([7; 16]), secret: vec![8; 32], reconnect_timeout_ms: 2_000, sources: Vec::new(), epoch: 1 };
+    let session =
+        OpenSession { id: SessionId([7; 16]), secret: Secret::new([8; 32]), reconnect_timeout_ms: 2_000, sources: Vec::new(), epoch: 1 };
     let (opened, closed, ()) = tokio::join!(client.open_session(Some(Duration::from_secs(2))), client.close_session(), async {
         let (id, request) = script.request().await;
         assert_eq!(request, Request::SessionOpen { reconnect_timeout_ms: Some(2_000), properties: Default::default() });

@@ -30,6 +30,8 @@ pub struct Marks {
     unsaid: Vec<Feed>,
     /// How far each section's tree has been told.
     trees: BTreeMap<SectionId, Frontier>,
+    /// Whether it has been told by which policy it is judged.
+    policy_told: bool,
 }
 
 impl Marks {
@@ -50,6 +52,19 @@ impl Marks {
         let told = self.trees.insert(section, now.clone()).unwrap_or_default();
         let risen: Vec<DotIx> = now.iter().filter(|dot| !told.covers(*dot)).collect();
         risen.into_iter().map(|dot| self.mark(replica, section, Plane::Tree, dot)).collect()
+    }
+
+    /// Whoever it is of is judged by another policy from now on.
+    pub fn policy_changed(&mut self) {
+        self.policy_told = false;
+    }
+
+    /// How far the policy has come by which it is judged, if that has changed since it was told.
+    pub fn policy(&mut self, replica: &Replica) -> Vec<Mark> {
+        match std::mem::replace(&mut self.policy_told, true) {
+            true => Vec::new(),
+            false => self.tree(replica, SectionId::MESH),
+        }
     }
 
     /// The feeds that have got numbers since the last time.

@@ -362,7 +362,7 @@ fn a_voter_says_nothing_before_its_vault_is_on_the_disk() {
         branches: vec![Path::parse("s/a").unwrap()],
     };
     let mail = Mail::Request { section, to: node.replica.vaults.voter(), request };
-    node.letter(other.node, &minicbor::to_vec(mail).unwrap());
+    node.letter(at(3), other.node, &minicbor::to_vec(Letter::Quorum(mail)).unwrap());
     let mark = drive(&mut node, 3, Input::Timeout).expect("its vault is to be stored, at once");
     assert_eq!(node.quorums.unsaid.len(), 1);
     drive(&mut node, 4, Input::Persisted { released: mark, synced: 0 });
@@ -391,9 +391,10 @@ fn letters_that_make_no_sense_change_nothing() {
     let mut meshed = meshed(3, "own,n2,n3");
     let (one, _) = two_claims(&mut meshed);
     for mail in mails() {
-        let bytes = minicbor::to_vec(&mail).unwrap();
+        let bytes = minicbor::to_vec(Letter::Quorum(mail)).unwrap();
         for cut in [0, 1, bytes.len() / 2, bytes.len()] {
-            meshed.nodes[0].letter(NodeId([7; 32]), &bytes[..cut]);
+            let now = meshed.now();
+            meshed.nodes[0].letter(now, NodeId([7; 32]), &bytes[..cut]);
         }
     }
     pass(&mut meshed, 8_000);

@@ -32,7 +32,7 @@ impl Node {
         Ok((Response::Done, self.end_for_good(now, id, Ended::ByController)))
     }
 
-    fn end_for_good(&mut self, now: Now, id: SessionId, reason: Ended) -> Needs {
+    pub(in crate::node) fn end_for_good(&mut self, now: Now, id: SessionId, reason: Ended) -> Needs {
         let record = self.replica.standing::<SessionRecord>(SectionId::MESH, Standing::Session(id));
         let record = record.map(|record| SessionRecord { ended: Some(reason.as_str().into()), ..record });
         self.put_session(now, id, SessionRecord::under_final(), record.as_ref())

@@ -27,6 +27,11 @@ struct Listener {
 }
 
 impl Listeners {
+    /// Ends them all. Returns which there were.
+    pub fn end_all(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.all).into_keys().collect()
+    }
+
     fn wants(&self) -> bool {
         self.all.values().any(|listener| !listener.changed.is_empty() || !listener.synced)
     }

@@ -163,7 +163,7 @@ fn any_node_takes_a_session_up_and_its_sources_with_it() {
     let mut meshed = Meshed::with_section(3, &[], "s/a");
     let (old, session) = opened(&mut meshed, 0);
     let (waiting, _) = opened(&mut meshed, 1);
-    let stranger = OpenSession { secret: vec![7; 32], ..session.clone() };
+    let stranger = OpenSession { secret: crate::protocol::Secret::new([7; 32]), ..session.clone() };
     refused(&resume(&mut meshed, 2, &stranger), Code::UnknownSession);
     assert!(set(&mut meshed, 0, old));
 

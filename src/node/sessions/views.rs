@@ -3,6 +3,7 @@
 use super::filter::{Facts, Filter};
 use super::*;
 use crate::protocol::{self, Claimed, Page, SessionDetail, SessionRow, SessionState};
+use mangrove_crdt::access::Roles;
 
 /// A filter; an empty text means all.
 pub(super) fn parse_filter(text: &str) -> Result<Filter, Refusal> {
@@ -19,6 +20,7 @@ pub(super) struct KnownFacts<'a> {
     record: &'a SessionRecord,
     node: String,
     properties: BTreeMap<String, String>,
+    roles: Roles,
 }
 
 impl Facts for KnownFacts<'_> {
@@ -29,12 +31,15 @@ impl Facts for KnownFacts<'_> {
             "$NodeName" => self.node.clone(),
             "$StartTime" => self.record.opened_ms.to_string(),
             "$ClientType" => self.record.client.clone(),
+            "$Principal" => self.record.identity.who.to_string(),
+            "$Roles" => self.roles.iter().map(String::as_str).collect::<Vec<_>>().join(","),
+            "$ExpiryTime" => return self.record.identity.expires_ms.map(|expires| expires.to_string()),
             key => return self.properties.get(key).cloned(),
         })
     }
 
-    fn has_role(&self, _: &str) -> bool {
-        false
+    fn has_role(&self, role: &str) -> bool {
+        self.roles.contains(role)
     }
 }
 
@@ -53,7 +58,7 @@ impl Node {
     }
 
     /// The session that a text means: its id, or the first digits of it.
-    pub(super) fn find_session(&self, text: &str) -> Result<(SessionId, SessionRecord), Refusal> {
+    pub(in crate::node) fn find_session(&self, text: &str) -> Result<(SessionId, SessionRecord), Refusal> {
         let digits = text.to_lowercase();
         let mut found = self.living_sessions().filter(|(id, _)| digits.len() >= 4 && id.to_string().starts_with(&digits));
         match (found.next(), found.next()) {
@@ -79,6 +84,7 @@ impl Node {
             (false, true) => SessionState::Connected,
         };
         let properties = self.properties_of(id, &record);
+        let roles = self.roles_of(id, &record.identity).into_iter().collect();
         SessionRow {
             session: id,
             node: self.node_name(&record.home),
@@ -90,11 +96,20 @@ impl Node {
             client: record.client,
             home: record.home,
             properties,
+            principal: record.identity.who.to_string(),
+            roles,
+            expires_unix_ms: record.identity.expires_ms,
         }
     }
 
     pub(super) fn facts<'a>(&self, id: SessionId, record: &'a SessionRecord) -> KnownFacts<'a> {
-        KnownFacts { id, record, node: self.node_name(&record.home), properties: self.properties_of(id, record) }
+        KnownFacts {
+            id,
+            record,
+            node: self.node_name(&record.home),
+            properties: self.properties_of(id, record),
+            roles: self.roles_of(id, &record.identity),
+        }
     }
 
     /// The sessions whose home this node is, with their epochs and connections; for tests and the simulator.

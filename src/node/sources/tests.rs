@@ -232,8 +232,10 @@ fn a_lost_session_keeps_its_branch_for_a_while_and_its_place_for_longer() {
     meshed.gone(0, one);
     meshed.pass(2_000);
     let wrong = meshed.client(0);
-    let resume = |secret: &[u8]| Request::SessionResume { id: open.id, secret: secret.to_vec(), epoch: 0 };
-    assert!(matches!(meshed.ask(0, wrong, resume(b"guess")), Response::Refused(refusal) if refusal.code == Code::UnknownSession));
+    let resume = |secret: &crate::protocol::Secret| Request::SessionResume { id: open.id, secret: secret.clone(), epoch: 0 };
+    assert!(
+        matches!(meshed.ask(0, wrong, resume(&crate::protocol::Secret::new("guess"))), Response::Refused(refusal) if refusal.code == Code::UnknownSession)
+    );
     let back = meshed.client(0);
     let Response::Session(resumed) = meshed.ask(0, back, resume(&open.secret)) else { panic!("refused") };
     assert_eq!((resumed.id, resumed.sources.len(), resumed.sources[0].source), (open.id, 1, source));

@@ -1,0 +1,90 @@
+//! Judging logins: a client that serves a handler's name is asked about whoever wants to come in anywhere in the mesh.
+//!
+//! ```no_run
+//! # async fn example(client: mangrove::client::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! use mangrove::protocol::{Login, Verdict};
+//!
+//! let mut door = client.serve_handler("door").await?;
+//! loop {
+//!     let asked = door.next().await?;
+//!     let verdict = match &asked.question().login {
+//!         Login::Password { principal, .. } if principal == "guest" => Verdict::allow(),
+//!         _ => Verdict::Abstain,
+//!     };
+//!     asked.answer(verdict).await?;
+//! }
+//! # }
+//! ```
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::session::Session;
+use super::table::Asked;
+use super::{Client, ClientError};
+use crate::protocol::{Question, Request, Verdict};
+
+/// A handler of logins that this client serves, here and wherever it goes on. Dropping it ends that.
+pub struct LoginHandler {
+    client: Client,
+    session: Arc<Session>,
+    name: String,
+    asked: mpsc::UnboundedReceiver<Asked>,
+}
+
+/// A login to be judged. Without an answer the node asks somebody else, or waits until the time for that is over.
+#[must_use = "somebody waits to be let in"]
+pub struct AskedLogin {
+    client: Client,
+    number: u64,
+    question: Question,
+}
+
+impl AskedLogin {
+    /// Who wants to come in, and what proves it.
+    pub fn question(&self) -> &Question {
+        &self.question
+    }
+
+    /// Says what to do.
+    pub async fn answer(self, verdict: Verdict) -> Result<(), ClientError> {
+        self.client.done(Request::Judged { question: self.number, verdict }).await
+    }
+}
+
+impl LoginHandler {
+    /// The next login to be judged. Waits for it, and may be dropped while it waits.
+    pub async fn next(&mut self) -> Result<AskedLogin, ClientError> {
+        match self.asked.recv().await {
+            Some((number, question)) => Ok(AskedLogin { client: self.client.clone(), number, question }),
+            None => Err(self.session.failure()),
+        }
+    }
+}
+
+impl Drop for LoginHandler {
+    fn drop(&mut self) {
+        self.session.with_table(|table| table.handlers.remove(&self.name));
+        // Without a runtime the connection ends anyway; the node's questions then go to others.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (client, name) = (self.client.clone(), std::mem::take(&mut self.name));
+            runtime.spawn(async move {
+                // Whether it was still registered makes no difference.
+                let _ = client.done(Request::HandlerUnregister { name }).await;
+            });
+        }
+    }
+}
+
+impl Client {
+    /// Judges logins from now on, for all nodes whose configuration names this handler. Others may serve the same name: each login is judged by one of them.
+    pub async fn serve_handler(&self, name: &str) -> Result<LoginHandler, ClientError> {
+        let session = Arc::clone(&self.session);
+        let (sender, asked) = mpsc::unbounded_channel();
+        session.with_table(|table| table.handlers.insert(name.to_owned(), sender));
+        let handler = LoginHandler { client: self.clone(), session, name: name.to_owned(), asked };
+        self.done(Request::HandlerRegister { name: name.to_owned() }).await?;
+        Ok(handler)
+    }
+}
