@@ -26,7 +26,7 @@ pub(crate) struct Global {
     /// The node's data directory, which also holds the operator credential
     #[arg(long, global = true, value_name = "DIR", env = "MANGROVE_DATA", hide_env_values = true, default_value = "./mangrove-data", value_hint = ValueHint::DirPath)]
     pub(crate) data: PathBuf,
-    /// The operator credential, instead of operator.toml in the data directory
+    /// The credential, instead of operator.toml in the data directory, or else what `login` has kept
     #[arg(long, global = true, value_name = "FILE", env = "MANGROVE_CREDENTIAL", hide_env_values = true, value_hint = ValueHint::FilePath)]
     pub(crate) credential: Option<PathBuf>,
     /// How long to try to reach the node
@@ -69,6 +69,19 @@ pub(crate) enum Command {
     /// Sessions that outlive their connections
     #[command(subcommand)]
     Session(SessionCommand),
+    /// Principals: who may come in by password, and with which roles
+    #[command(subcommand)]
+    Principal(PrincipalCommand),
+    /// Roles: who may do what
+    #[command(subcommand)]
+    Role(RoleCommand),
+    /// All that is said of who may do what, as a script
+    #[command(subcommand)]
+    Access(AccessCommand),
+    /// Say who you are, once: later commands come in as that, where there is no operator credential
+    Login(Login),
+    /// Forget what `login` has kept
+    Logout,
     /// Write a topic's value
     Set(Set),
     /// Read values
@@ -330,11 +343,147 @@ pub(crate) enum SessionCommand {
         #[arg(long, value_name = "KEY")]
         unset: Vec<String>,
     },
+    /// Give a session other roles, wherever its client is
+    Roles {
+        /// Its id, or enough first digits of it
+        session: String,
+        /// Its roles from now on; none for none
+        #[arg(required_unless_present = "own")]
+        roles: Vec<String>,
+        /// Those again that it came with
+        #[arg(long, conflicts_with = "roles")]
+        own: bool,
+    },
     /// End a session for good, wherever its client is
     Close {
         /// Its id, or enough first digits of it
         session: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PrincipalCommand {
+    /// All principals
+    Ls,
+    /// What is said of one
+    Show {
+        /// Its name
+        principal: String,
+    },
+    /// Add one; asks for its password
+    Add {
+        /// Its name
+        principal: String,
+        /// Its roles, separated by commas
+        #[arg(long, value_name = "ROLES", value_delimiter = ',')]
+        roles: Vec<String>,
+        /// It comes in some other way, such as by a token
+        #[arg(long)]
+        no_password: bool,
+        /// Read the password from stdin
+        #[arg(long = "stdin", conflicts_with = "no_password")]
+        from_stdin: bool,
+    },
+    /// Give one another password
+    Password {
+        /// Its name
+        principal: String,
+        /// Read the password from stdin
+        #[arg(long = "stdin")]
+        from_stdin: bool,
+    },
+    /// Give one these roles instead of any before; none for none
+    Roles {
+        /// Its name
+        principal: String,
+        /// Its roles
+        #[arg(required = true)]
+        roles: Vec<String>,
+    },
+    /// Remove one; its sessions end at once, wherever they are
+    Rm {
+        /// Its name
+        principal: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoleCommand {
+    /// All roles
+    Ls,
+    /// What is said of one
+    Show {
+        /// Its name
+        role: String,
+    },
+    /// Say what a role may do on the whole mesh, or where nothing else is said, or which roles it includes; makes it if it is not there
+    Set {
+        /// Its name
+        role: String,
+        /// On the mesh: authenticate, view-session, modify-session, register-handler, view-node, control-node, view-security, modify-security; or all, none
+        #[arg(long, value_name = "PERMISSIONS", value_delimiter = ',')]
+        global: Option<Vec<String>>,
+        /// At paths where nothing is assigned: select, read, update, modify, acquire-source, send-to-session, read-history; or all, none
+        #[arg(long, value_name = "PERMISSIONS", value_delimiter = ',')]
+        default: Option<Vec<String>>,
+        /// The roles that it has as well; or none
+        #[arg(long, value_name = "ROLES", value_delimiter = ',')]
+        includes: Option<Vec<String>>,
+    },
+    /// Say what a role may do at a path and below it
+    Permit {
+        /// Its name
+        role: String,
+        /// Where
+        path: String,
+        /// select, read, update, modify, acquire-source, send-to-session, read-history; or all, none, or inherit for whatever is said above
+        #[arg(required = true)]
+        permissions: Vec<String>,
+    },
+    /// Say nothing of a role any more
+    Rm {
+        /// Its name
+        role: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccessCommand {
+    /// All that is said, as statements that would say it again, but for passwords; and what is in conflict
+    Ls,
+    /// Run a script of statements, one a line: all of them or none
+    Script {
+        /// The file; `-` reads stdin
+        file: String,
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// What somebody may do at a path, and why
+    Why {
+        /// A principal, $anonymous, or a session's id
+        who: String,
+        /// The path
+        path: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Login {
+    /// Who you are; without it, nobody in particular
+    pub(crate) principal: Option<String>,
+    /// Read a signed token (JWT) from stdin instead of asking for a password
+    #[arg(long, conflicts_with = "principal")]
+    pub(crate) token: bool,
+    /// Read the password from stdin
+    #[arg(long = "stdin", requires = "principal")]
+    pub(crate) from_stdin: bool,
+    /// The mesh that the node must prove to be of, if there is no credential that says so
+    #[arg(long, value_name = "ID")]
+    pub(crate) mesh: Option<mangrove_crdt::id::MeshId>,
+    /// Where to keep it, instead of mangrove/login.toml among your configuration files
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) to: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -12,7 +12,7 @@ use crate::client::{Client, ClientError, Credential};
 use crate::config::{Config, ConfigError};
 use crate::logging;
 use crate::protocol::{Finding, Severity};
-use crate::runtime::{self, Running};
+use crate::runtime::{self, ADMINISTRATOR, Running};
 
 /// A ticket is some hundred bytes; more is something else.
 const TICKET_BYTES_MAX: u64 = 64 << 10;
@@ -47,10 +47,11 @@ pub(super) async fn up(context: &mut Context, flags: &NodeFlags) -> Result<(), F
     let config = configuration(&context.global, flags)?;
     logging::start_as(&config.log, config.log_format).map_err(Failure::usage)?;
     let data = &context.global.data;
-    let founded = is_empty(data)?;
-    if founded {
-        runtime::init(data, &config, flags.name.as_deref()).map_err(Failure::refused)?;
-    }
+    let founded = match is_empty(data)? {
+        true => Some(runtime::init(data, &config, flags.name.as_deref()).map_err(Failure::refused)?),
+        false => None,
+    };
+    let password = founded.as_ref().and_then(|report| report.password.as_deref());
     let running = Running::start(data, &config).await.map_err(Failure::refused)?;
     let credential = context.credential_path();
     let address = running.address().to_string();
@@ -62,6 +63,8 @@ pub(super) async fn up(context: &mut Context, flags: &NodeFlags) -> Result<(), F
             "address": address,
             "data": data,
             "credential": credential,
+            "administrator": password.map(|_| ADMINISTRATOR),
+            "password": password,
         }))?;
     } else {
         context.output.line(format!(
@@ -70,8 +73,11 @@ pub(super) async fn up(context: &mut Context, flags: &NodeFlags) -> Result<(), F
             running.node().short(),
             running.mesh().short()
         ))?;
-        if founded {
+        if founded.is_some() {
             tell_first_steps(context)?;
+        }
+        if let Some(password) = password {
+            context.output.line(told_once(password))?;
         }
     }
     context.output.flush()?;
@@ -80,6 +86,11 @@ pub(super) async fn up(context: &mut Context, flags: &NodeFlags) -> Result<(), F
         () = stop_wanted() => running.shutdown().await.map_err(Failure::refused)?,
     }
     Ok(())
+}
+
+/// The administrator's password, which is told once and kept nowhere.
+fn told_once(password: &str) -> String {
+    format!("The principal `{ADMINISTRATOR}` may do everything. Its password, which is shown only now: {password}")
 }
 
 fn tell_first_steps(context: &mut Context) -> Result<(), Failure> {
@@ -137,6 +148,7 @@ fn told_made(context: &mut Context, report: &runtime::InitReport, mesh: &str) ->
     let data = &context.global.data;
     let json = json!({
         "node": report.node.to_string(), "name": report.name, "mesh": report.mesh.to_string(), "data": data, "credential": context.credential_path(),
+        "administrator": report.password.as_ref().map(|_| ADMINISTRATOR), "password": report.password.as_deref(),
     });
     let sentence = format!(
         "{} ({}) is a node of {mesh} {}; start it with `mangrove up --data {}`",
@@ -145,7 +157,8 @@ fn told_made(context: &mut Context, report: &runtime::InitReport, mesh: &str) ->
         report.mesh.short(),
         data.display()
     );
-    context.output.done(&json, sentence)
+    let told = report.password.as_deref().map(|password| format!("\n{}", told_once(password)));
+    context.output.done(&json, sentence + &told.unwrap_or_default())
 }
 
 pub(super) async fn config(context: &mut Context, command: ConfigCommand) -> Result<(), Failure> {

@@ -13,6 +13,7 @@ use clap::{CommandFactory, Parser};
 use crate::client::{Client, ClientError, ClientOptions, ClientState, Credential, SessionOptions};
 use crate::protocol::{Code, Page};
 
+mod access;
 mod args;
 mod failure;
 mod local;
@@ -100,6 +101,11 @@ async fn command(context: &mut Context, command: Command) -> Result<(), Failure>
         Command::Topic(command) => topics::topic(context, command).await,
         Command::Source(command) => source::source(context, command).await,
         Command::Session(command) => session::session(context, command).await,
+        Command::Principal(command) => access::principal(context, command).await,
+        Command::Role(command) => access::role(context, command).await,
+        Command::Access(command) => access::access(context, command).await,
+        Command::Login(login) => access::login(context, &login).await,
+        Command::Logout => access::logout(context),
         Command::Set(set) => topics::set(context, set).await,
         Command::Get(get) => topics::get(context, &get).await,
         Command::Watch(watch) => topics::watch(context, &watch).await,
@@ -126,7 +132,9 @@ struct Context {
 
 impl Context {
     fn credential_path(&self) -> PathBuf {
-        self.global.credential.clone().unwrap_or_else(|| self.global.data.join("operator.toml"))
+        let operator = || self.global.data.join("operator.toml");
+        let login = || access::login_path().filter(|login| !operator().exists() && login.exists());
+        self.global.credential.clone().or_else(login).unwrap_or_else(operator)
     }
 
     fn client_options(&self) -> Result<ClientOptions, Failure> {

@@ -17,7 +17,7 @@ pub(super) async fn session(context: &mut Context, command: SessionCommand) -> R
         SessionCommand::Watch { filter } => watch(context, &client, &filter).await,
         SessionCommand::Ls { filter } => {
             let rows = all_pages(async |page| client.sessions(&filter, page).await).await?;
-            context.output.listing(&rows, &["session", "node", "state", "epoch", "claims", "opened", "client"], session_cells)
+            context.output.listing(&rows, &["session", "principal", "node", "state", "epoch", "claims", "opened", "client"], session_cells)
         }
         SessionCommand::Show { session } => {
             let detail = client.session_show(&session).await?;
@@ -27,6 +27,10 @@ pub(super) async fn session(context: &mut Context, command: SessionCommand) -> R
             let set = properties.into_iter().map(|(key, value)| (key, Some(value)));
             let changes = set.chain(unset.into_iter().map(|key| (key, None))).collect();
             Ok(client.set_session(&session, changes).await?)
+        }
+        SessionCommand::Roles { session, roles, own } => {
+            let roles: Vec<String> = roles.into_iter().filter(|role| role != "none").collect();
+            Ok(client.set_session_roles(&session, (!own).then_some(roles)).await?)
         }
         SessionCommand::Close { session } => Ok(client.end_session(&session).await?),
     }
@@ -55,8 +59,11 @@ fn tell(context: &mut Context, event: &SessionEvent) -> Result<(), Failure> {
         return context.output.json_line(&object);
     }
     let (what, session, more) = match event {
-        SessionEvent::Opened(row) => ("opened", row.session, format!("{} at {}, {}", row.client, row.node, row.state)),
-        SessionEvent::Updated { session, previous } => ("updated", session.session, format!("{:?}, was {previous:?}", session.properties)),
+        SessionEvent::Opened(row) => ("opened", row.session, format!("{}, {} at {}, {}", row.principal, row.client, row.node, row.state)),
+        SessionEvent::Updated { session, previous } => {
+            let now = format!("{:?} with roles {:?}", session.properties, session.roles);
+            ("updated", session.session, format!("{now}, was {previous:?}"))
+        }
         SessionEvent::Disconnected(row) => ("disconnected", row.session, format!("from {}", row.node)),
         SessionEvent::Reconnected(row) => ("reconnected", row.session, format!("at {}", row.node)),
         SessionEvent::FailedOver { session, from } => ("failed-over", session.session, format!("from {from} to {}", session.node)),
@@ -70,6 +77,7 @@ fn tell(context: &mut Context, event: &SessionEvent) -> Result<(), Failure> {
 fn session_cells(row: &SessionRow) -> Vec<String> {
     vec![
         row.session.short(),
+        row.principal.clone(),
         row.node.clone(),
         row.state.to_string(),
         row.epoch.to_string(),
@@ -86,11 +94,14 @@ fn show(context: &mut Context, detail: &SessionDetail) -> Result<(), Failure> {
     let SessionDetail { row, branches } = detail;
     context.output.record(&[
         ("session", row.session.to_string()),
+        ("principal", row.principal.clone()),
+        ("roles", row.roles.join(" ")),
         ("node", row.node.clone()),
         ("state", row.state.to_string()),
         ("epoch", row.epoch.to_string()),
         ("reconnect timeout", duration_text(row.reconnect_timeout_ms)),
         ("opened", time_text(row.opened_unix_ms)),
+        ("expires", row.expires_unix_ms.map(time_text).unwrap_or_else(|| "never".into())),
         ("client", row.client.clone()),
         ("properties", row.properties.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")),
         ("claims", count_text(row.claims)),

@@ -45,6 +45,10 @@ drift_ppm = 1000
 retention_ms = "1d"
 reconnect_timeout_ms = "2min"
 presume_dead_ms = "2d"
+authentication = ["door", "store"]
+handler_timeout_ms = "3s"
+token_keys = ["keys/one.pem"]
+token_audience = "attic"
 log = "warn,mangrove=debug"
 log_format = "json"
 [link.cellar]
@@ -65,12 +69,14 @@ metered = true
         [config.pulse, config.lease, config.settle, config.hold_grants, config.retention, config.reconnect_timeout, config.presume_dead];
     assert_eq!(times.map(|time| time.as_millis()), [500, 2_000, 100, 0, 86_400_000, 120_000, 172_800_000]);
     assert_eq!(config.drift_ppm, 1_000);
+    assert_eq!((config.authentication.as_slice(), config.handler_timeout.as_secs()), (&["door".to_owned(), "store".into()][..], 3));
+    assert_eq!((config.token_keys.as_slice(), config.token_audience.as_str()), (&["keys/one.pem".into()][..], "attic"));
     assert_eq!((config.log.as_str(), config.log_format), ("warn,mangrove=debug", LogFormat::Json));
     let link = |name: &str| config.links[name];
     assert_eq!(link("cellar"), Link { rate_max_bytes_per_s: 64 << 10, metered: true });
     assert_eq!(link("node.with.dots"), Link { rate_max_bytes_per_s: 0, metered: true });
     for key in KEYS {
-        assert!(matches!(config.origin(key.name), Origin::File(_, 2..=19)), "{} came from {}", key.name, config.origin(key.name));
+        assert!(matches!(config.origin(key.name), Origin::File(_, 2..=23)), "{} came from {}", key.name, config.origin(key.name));
     }
 }
 

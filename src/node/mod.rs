@@ -499,7 +499,11 @@ impl Node {
         }
         self.claims_changed(now, claims);
         if policy {
+            let conflicts = self.replica.rules().conflicts().len();
             if self.replica.settle_access() {
+                if self.replica.rules().conflicts().len() > conflicts {
+                    tracing::warn!("both sides of a split have said who may do what, and the more restrictive counts: see `mangrove access ls`");
+                }
                 self.rights_changed(now, None);
             }
             self.policy_changed(now);

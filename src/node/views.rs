@@ -14,8 +14,11 @@ use super::{
     membership::OUTCAST_HINT,
 };
 use crate::protocol::{
-    FRAME_AIM, Finding, LinkRow, LinkState, NodeRow, NodeState, SectionRow, Severity, Status, TopicDetail, TopicRow, ValueRow,
+    ConflictRow, FRAME_AIM, Finding, LinkRow, LinkState, NodeRow, NodeState, SectionRow, Severity, Status, TopicDetail, TopicRow, ValueRow,
 };
+
+/// How many conflicts of the rules are told as concerns.
+const CONFLICTS_SHOWN_MAX: usize = 20;
 
 impl Node {
     /// How the node is. What only the driver knows (disk, memory, where it listens) is left empty.
@@ -72,6 +75,10 @@ impl Node {
         if mismatches > 0 {
             let found = format!("{mismatches} buckets were found to differ from a neighbour's and were repaired");
             concern(Severity::Warning, "equality", found, "if there are more and more, a disk or a memory is failing");
+        }
+        for ConflictRow { statements } in self.conflict_rows().into_iter().take(CONFLICTS_SHOWN_MAX) {
+            let found = format!("both sides of a split have said something, and the more restrictive counts: {}", statements.join(" | "));
+            concern(Severity::Warning, "access", found, "say one of these again: mangrove access script; all of them: mangrove access ls");
         }
         for contested in self.replica.contested() {
             let found = format!("section {} was declared twice in a split; declaration {} lost", contested.root, contested.id);

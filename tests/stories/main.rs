@@ -31,6 +31,7 @@ mod acknowledged_writes_survive;
 mod concurrent_writes_lose_nothing;
 mod damage_is_learned_again;
 mod disks_that_recover_are_used_again;
+mod everybody_may_do_what_the_rules_say;
 mod full_and_read_only_disks_refuse;
 mod nodes_come_and_go_under_load;
 mod plain_writes_after_a_source_win_everywhere;

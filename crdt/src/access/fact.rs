@@ -462,6 +462,11 @@ impl fmt::Display for Named<'_> {
     }
 }
 
+/// A text as one word of a statement, in quotes if it needs them.
+pub fn quoted(text: &str) -> String {
+    Quoted(text).to_string()
+}
+
 struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {

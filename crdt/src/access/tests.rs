@@ -1,3 +1,5 @@
+//! What the rules come to, alone and when two sides of a split meet.
+
 use proptest::prelude::*;
 
 use super::*;

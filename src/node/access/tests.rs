@@ -315,6 +315,7 @@ fn whose_principal_is_removed_is_out_everywhere_and_stays_out() {
         };
         assert_eq!(conflicts.len(), 1, "it is told: {conflicts:?}");
         assert!(conflicts[0].statements.contains(&"principal ann remove".to_owned()));
+        assert!(meshed.nodes[at].concerns().iter().any(|concern| concern.check == "access" && concern.found.contains("ann")));
     }
 }
 

@@ -1,0 +1,262 @@
+//! Who may come in, and who may do what: from the first password on, over every node, at once, and after a split.
+
+use std::time::{Duration, Instant};
+
+use mangrove::client::{Client, ClientError, ClientOptions, Credential, Heard, Proof, Subscription};
+use mangrove::protocol::{Code, Event, Gone, Login, Secret, Verdict};
+use serde_json::{Value, json};
+
+use crate::claims::{QUICK, refused_as};
+use crate::support::{Node, PATIENCE, World, beside, block, heal, is_on_disk, split, until};
+
+fn password(principal: &str, password: &str) -> Login {
+    Login::Password { principal: principal.into(), password: Secret::new(password) }
+}
+
+async fn come(node: &Node, login: Login) -> Result<Client, ClientError> {
+    let known = Credential::read(&node.data.join("operator.toml")).expect("a credential");
+    let credential = Credential { proof: Proof::Login(login), ..known };
+    Client::connect(ClientOptions { connect_timeout: Duration::from_secs(20), ..ClientOptions::new(credential) }).await
+}
+
+/// Adds a principal with a password.
+fn add(node: &Node, name: &str, roles: &str, password: &str) {
+    let added = node.piped(&["principal", "add", name, "--roles", roles, "--stdin"], &format!("{password}\n"));
+    assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+}
+
+#[test]
+fn a_mesh_begins_with_an_administrator_whose_password_is_told_once() {
+    let world = World::new();
+    let mut a = world.node("A", &[]);
+    let made: Value = serde_json::from_str(&a.told(&["--json", "init", "--name", "A"])).expect("JSON");
+    let secret = made["password"].as_str().expect("a password").to_owned();
+    assert_eq!(made["administrator"], "admin");
+    a.up();
+    let mesh = a.status().mesh.to_string();
+    a.set("plant/rpm", "1");
+
+    // From a place that has nothing but the node's address and the mesh's id.
+    let elsewhere = world.node("elsewhere", &[]);
+    let kept = world.path("kept.toml");
+    let (kept, address) = (kept.to_str().expect("text"), a.address().to_owned());
+    let login = ["login", "admin", "--stdin", "--node", &address, "--mesh", &mesh, "--to", kept];
+    let refused = elsewhere.piped(&login, "not the password\n");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("[bad-credential]"), "{}", String::from_utf8_lossy(&refused.stderr));
+    assert!(!world.path("kept.toml").exists(), "what does not work is not kept");
+    let done = elsewhere.piped(&login, &format!("{secret}\n"));
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!(elsewhere.json(&["--credential", kept, "get", "plant/rpm"])["value"], 1);
+    assert!(elsewhere.told(&["--credential", kept, "principal", "ls"]).contains("administrator"));
+    elsewhere.refused(&["--credential", kept, "login", "bob", "--token"]).says(2, &["PRINCIPAL"]);
+
+    // It is said nowhere else.
+    a.terminate();
+    assert!(!is_on_disk(&a.data, &secret) && !world.logged().contains(&secret));
+    // And neither a start nor the loss of the disk says it again.
+    a.up();
+    let changed = a.piped(&["principal", "password", "admin", "--stdin"], "another password\n");
+    assert!(changed.status.success());
+    a.terminate();
+    std::fs::remove_dir_all(a.data.join("data")).expect("it is there");
+    a.up();
+    refused_as(block(come(&a, password("admin", &secret))), Code::BadCredential);
+}
+
+#[test]
+fn by_password_token_or_not_at_all_and_each_with_its_own_rights() {
+    let world = World::new();
+    let key = world.path("key");
+    std::fs::write(&key, "a secret that only the issuer knows").expect("a file");
+    let keys = format!("token_keys={}", key.display());
+    let a = world.found_with("A", &["--set", &keys, "--set", "token_audience=plant"]);
+    let b = world.join_with("B", &a, "member", &["--set", &keys, "--set", "token_audience=plant"]);
+    a.told(&["section", "add", "plant"]);
+    a.set("plant/rpm", "1");
+    a.set("plant/secret", "2");
+    a.told(&["role", "set", "reader", "--default", "select,read"]);
+    a.told(&["role", "permit", "reader", "plant/secret", "none"]);
+    add(&a, "ann", "reader", "incorrect horse");
+    b.shows("plant/secret", 2);
+    until("B knows ann", || b.told(&["principal", "ls"]).contains("ann"));
+
+    block(async {
+        let ann = come(&b, password("ann", "annann")).await.err();
+        assert!(
+            matches!(ann, Some(ClientError::Refused(refusal)) if refusal.code == Code::BadCredential),
+            "six characters are no password"
+        );
+    });
+    let short = a.piped(&["principal", "add", "bob", "--stdin"], "short\n");
+    assert!(String::from_utf8_lossy(&short.stderr).contains("at least 8 characters"));
+    let changed = a.piped(&["principal", "password", "ann", "--stdin"], "correct horse\n");
+    assert!(changed.status.success());
+
+    block(async {
+        let connect = async |login: Login| {
+            let begun = Instant::now();
+            loop {
+                match come(&b, login.clone()).await {
+                    Ok(client) => return client,
+                    Err(error) if begun.elapsed() > PATIENCE => panic!("{error}"),
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        };
+        let ann = connect(password("ann", "correct horse")).await;
+        let (rows, _) = ann.values("?plant//", Default::default()).await.expect("a page");
+        assert_eq!(rows.iter().map(|row| row.path.as_str()).collect::<Vec<_>>(), ["plant/rpm"]);
+        refused_as(ann.values("plant/secret", Default::default()).await, Code::NotPermitted);
+        refused_as(ann.set("plant/rpm", vec![1], None).await, Code::NotPermitted);
+        refused_as(ann.status().await, Code::NotPermitted);
+        refused_as(ann.run_access_script("principal ann roles administrator", false).await, Code::NotPermitted);
+        refused_as(come(&b, Login::Anonymous).await.map(drop), Code::BadCredential);
+
+        // A token, of whoever has the key.
+        let expires = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_secs() + 3_600;
+        let signed = |claims: Value| {
+            let key = jsonwebtoken::EncodingKey::from_secret(b"a secret that only the issuer knows");
+            Login::Token(Secret::new(jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a token")))
+        };
+        let eve = connect(signed(json!({ "sub": "eve", "exp": expires, "aud": "plant", "roles": ["reader"] }))).await;
+        assert_eq!(eve.values("?plant//", Default::default()).await.expect("a page").0.len(), 1);
+        let others = signed(json!({ "sub": "eve", "exp": expires, "aud": "elsewhere", "roles": ["reader"] }));
+        refused_as(come(&b, others).await.map(drop), Code::BadCredential);
+    });
+    let why = a.told(&["access", "why", "ann", "plant/secret"]);
+    assert!(why.contains("role reader has at plant/secret: nothing"), "{why}");
+    let dry = a.piped(&["access", "script", "-", "--dry-run"], "role reader at plant/secret read\nanonymous allow\n");
+    assert!(String::from_utf8_lossy(&dry.stdout).contains("- role reader at plant/secret none\n+ role reader at plant/secret read"));
+    let wrong = a.piped(&["access", "script", "-"], "anonymous allow\nrole reader may everything\n");
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("line 2"));
+    assert!(!a.told(&["access", "ls"]).contains("anonymous"), "all or nothing");
+    world.logged_no_error();
+}
+
+/// What a subscriber hears next, in words: `=` is a value, `!` what it may not see any more.
+async fn next(topics: &mut Subscription) -> String {
+    match tokio::time::timeout(PATIENCE, topics.next()).await.expect("in time").expect("it goes on") {
+        Heard::Topic { path, event: Event::Value { .. } } => format!("={path}"),
+        Heard::Topic { path, event: Event::Removed { reason: Gone::NotPermitted } } => format!("!{path}"),
+        Heard::Topic { path, event: Event::Removed { .. } } => format!("-{path}"),
+        Heard::Topic { path, event: Event::Added { .. } } => format!("+{path}"),
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_role_that_loses_a_branch_in_a_split_loses_it_everywhere_when_that_heals() {
+    let world = World::new();
+    let a = world.found_with("A", QUICK);
+    let b = world.join_with("B", &a, "member", QUICK);
+    a.told(&["section", "add", "plant"]);
+    a.set("plant/open", "1");
+    a.set("plant/closed/one", "1");
+    a.told(&["role", "set", "reader", "--default", "select,read"]);
+    add(&a, "ann", "reader", "correct horse");
+    b.shows("plant/closed/one", 1);
+    until("B knows the role", || b.told(&["principal", "ls"]).contains("reader"));
+
+    let mut subscriptions = block(async {
+        let mut all = Vec::new();
+        for node in [&a, &a, &b, &b] {
+            let client = come(node, password("ann", "correct horse")).await.expect("a session");
+            let mut topics = client.subscribe("?plant//").await.expect("a subscription");
+            while next(&mut topics).await != "Synced" {}
+            all.push((client, topics));
+        }
+        all
+    });
+    split(&a, &b);
+    a.told(&["role", "permit", "reader", "plant/closed", "none"]);
+    b.told(&["role", "set", "reader", "--global", "view-node"]);
+    b.set("plant/closed/one", "2");
+    block(async {
+        for (_, topics) in &mut subscriptions[..2] {
+            assert_eq!(next(topics).await, "!plant/closed/one");
+        }
+        for (_, topics) in &mut subscriptions[2..] {
+            assert_eq!(next(topics).await, "=plant/closed/one");
+        }
+    });
+    heal(&a, &b);
+    block(async {
+        for (_, topics) in &mut subscriptions[2..] {
+            assert_eq!(next(topics).await, "!plant/closed/one");
+        }
+    });
+    // Nothing on that branch is delivered any more; the rest goes on.
+    b.set("plant/closed/one", "3");
+    b.set("plant/closed/two", "3");
+    b.set("plant/open", "4");
+    block(async {
+        for (client, topics) in &mut subscriptions {
+            assert_eq!(next(topics).await, "=plant/open");
+            client.status().await.expect("what the other side gave it counts, too");
+        }
+    });
+    // Whoever is removed is out.
+    b.told(&["principal", "rm", "ann"]);
+    block(async {
+        for (client, _) in &subscriptions {
+            let gone = async { while client.status().await.is_ok() {} };
+            tokio::time::timeout(PATIENCE, gone).await.expect("it ends");
+            refused_as(client.status().await, Code::SessionEnded);
+        }
+    });
+    world.logged_no_error();
+}
+
+#[test]
+fn a_handler_elsewhere_judges_logins_and_holds_up_nobody_when_it_is_away() {
+    let world = World::new();
+    let flags = [QUICK, &["--set", "authentication=store,door", "--set", "handler_timeout_ms=1500"]].concat();
+    let a = world.found_with("A", &flags);
+    let mut b = world.join_with("B", &a, "member", &flags);
+    a.told(&["role", "set", "guest", "--global", "view-node"]);
+
+    // Nobody serves it yet.
+    refused_as(block(come(&a, password("bob", "knock knock"))).map(drop), Code::BadCredential);
+    let (client, mut door) = block(async {
+        let client = b.connect().await;
+        let door = client.serve_handler("door").await.expect("it may");
+        (client, door)
+    });
+    let served = beside(async move {
+        while let Ok(asked) = door.next().await {
+            let verdict = match &asked.question().login {
+                Login::Password { principal, password } if principal == "bob" && password.bytes() == b"knock knock" => {
+                    Verdict::Allow { principal: None, roles: Some(vec!["guest".into()]), properties: Default::default(), expires_ms: None }
+                }
+                // Nobody ever hears of it.
+                Login::Password { principal, .. } if principal == "silence" => continue,
+                _ => Verdict::Deny,
+            };
+            if asked.answer(verdict).await.is_err() {
+                break;
+            }
+        }
+        drop(client);
+    });
+    until("A's logins are judged at B", || block(come(&a, password("bob", "knock knock"))).is_ok());
+    block(async {
+        let bob = come(&a, password("bob", "knock knock")).await.expect("he is let in");
+        bob.nodes().await.expect("his role lets him see nodes");
+        refused_as(bob.shutdown().await, Code::NotPermitted);
+        refused_as(come(&a, password("bob", "knock")).await.map(drop), Code::BadCredential);
+    });
+    let waited = |login: Login| {
+        let begun = Instant::now();
+        refused_as(block(come(&a, login)).map(drop), Code::BadCredential);
+        begun.elapsed()
+    };
+    let silent = waited(password("silence", "knock knock"));
+    assert!((Duration::from_millis(1_400)..Duration::from_secs(10)).contains(&silent), "{silent:?}");
+    // Its node is gone, in the middle of whatever it does.
+    b.kill();
+    let away = waited(password("bob", "knock knock"));
+    assert!(away < Duration::from_secs(10), "{away:?}");
+    served.abort();
+}
