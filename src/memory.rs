@@ -47,6 +47,8 @@ pub struct Memory {
     /// How far everything has been heard, and on which connection that was said last.
     through: BTreeMap<FeedIx, u64>,
     said: u32,
+    /// By what rights that was.
+    rights: u64,
     /// Counts the connections.
     pass: u32,
     /// In how many slots the topics were told to the present node, if they were; then it is silent of those that are known.
@@ -92,7 +94,7 @@ impl Memory {
                 let sum = &mut sums[slot_of(hash, self.slots)];
                 *sum = sum.wrapping_add(hash);
             }
-            Through { places: feeds.places(&self.through), sums }
+            Through { places: feeds.places(&self.through), sums, rights: self.rights }
         });
         Heard { seen: feeds.places(&self.seen), through }
     }
@@ -103,10 +105,11 @@ impl Memory {
         *seen = number.max(*seen);
     }
 
-    /// Everything has been heard up to here, in feeds that have come further.
-    pub fn position(&mut self, places: impl IntoIterator<Item = Change>) {
-        // Each connection begins with all that there is.
-        if std::mem::replace(&mut self.said, self.pass) != self.pass {
+    /// Everything has been heard up to here that these rights allow, in feeds that have come further.
+    pub fn position(&mut self, rights: u64, places: impl IntoIterator<Item = Change>) {
+        // Each connection begins with all that there is, and so does each change of rights.
+        let before = (std::mem::replace(&mut self.said, self.pass), std::mem::replace(&mut self.rights, rights));
+        if before != (self.pass, rights) {
             self.through.clear();
         }
         for (feed, number) in places {

@@ -265,6 +265,9 @@ pub enum FromNode {
         /// How far.
         #[cbor(n(1), decode_with = "bounded::list")]
         marks: Vec<Mark>,
+        /// By what rights: other ones than the last time, and this begins anew.
+        #[cbor(n(2), default)]
+        rights: u64,
     },
     /// A slot of [`Through::sums`] is not what it should be: these are the topics in it that are there, beside those that are sent. All parts come before
     /// [`FromNode::Synced`].

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    access::{self, Access, AccessError, Fact, Rules},
+    access::{self, Access, AccessError, Fact, Rights, Rules},
     definition::{Definition, Durability},
     displaced::{Displaced, Log, Noticed},
     frontier::{DotIx, Dots, OriginIx, Origins},
@@ -599,6 +599,20 @@ impl Replica {
     /// Who may do what.
     pub fn rules(&self) -> &Arc<Rules> {
         &self.rules.0
+    }
+
+    /// What stands for some rights by the present rules: the same only where the same is said of everything and the rights are the same; 0 for the right to
+    /// everything.
+    pub fn basis(&self, rights: &Rights) -> u64 {
+        if rights.is_everything() {
+            return 0;
+        }
+        let mut hasher = blake3::Hasher::new();
+        self.rules.1.iter().for_each(|head| _ = hasher.update(head));
+        for word in rights.words() {
+            hasher.update(&(word.len() as u64).to_be_bytes()).update(word.as_bytes());
+        }
+        hasher.finalize().as_bytes().first_chunk().map_or(1, |bytes| u64::from_be_bytes(*bytes).max(1))
     }
 
     /// Everything that is said of who may do what.

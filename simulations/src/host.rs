@@ -7,8 +7,8 @@ use std::{
 
 use bytes::Bytes;
 use mangrove::{
-    node::{Authenticator, ConnectionId, Hold, Input, Node, NodeConfig, Now, Target},
-    protocol::{Code, Refusal, Request},
+    node::{Authenticator, Comer, ConnectionId, Hold, Input, Node, NodeConfig, Now, Target},
+    protocol::{Code, Login, Refusal, Request, Verdict},
     store::StoreError,
 };
 use mangrove_crdt::{
@@ -84,6 +84,10 @@ pub enum Item {
     },
     /// A client comes, with what its sessions' secrets come from.
     Opened(ConnectionId, [u8; 32]),
+    /// A client says who it is; with what its sessions' secrets come from.
+    Login(ConnectionId, [u8; 32], Login),
+    /// It was found out whether a client is who it says.
+    Verified(ConnectionId, Verdict),
     /// A client goes.
     Gone(ConnectionId),
     /// A client asks; under the number of an operation.
@@ -128,6 +132,8 @@ impl Item {
             Item::Room => "room",
             Item::Outcast { .. } => "outcast",
             Item::Opened(..) => "session-opened",
+            Item::Login(..) => "login",
+            Item::Verified(..) => "verified",
             Item::Gone(_) => "session-closed",
             Item::Request { .. } => "request",
             Item::Credit { .. } => "credit",
@@ -409,6 +415,14 @@ impl Item {
             Item::Opened(session, entropy) => {
                 Input::SessionOpened { session: *session, client: "simulated".into(), aliases_max: 0, entropy: *entropy, comes_back: false }
             }
+            Item::Login(session, entropy, login) => {
+                let (client, properties) = ("simulated".into(), BTreeMap::new());
+                Input::LoginAsked {
+                    session: *session,
+                    comer: Comer { client, aliases_max: 0, entropy: *entropy, login: login.clone(), properties },
+                }
+            }
+            Item::Verified(session, verdict) => Input::Verified { session: *session, verdict: verdict.clone() },
             Item::Gone(session) => Input::SessionClosed { session: *session },
             Item::Request { session, op, request } => Input::Request { session: *session, id: u64::from(*op), request: request.clone() },
             Item::Credit { session, subscription, updates } => {

@@ -32,6 +32,7 @@ scenarios![
     "relay-dies",
     "removal-against-run",
     "revoked",
+    "rights-change",
     "rolling-restart",
     "sender-gone",
     "sessions-move",

@@ -215,9 +215,9 @@ impl Table {
         }
     }
 
-    pub(super) fn position(&mut self, number: u32, places: Vec<Change>) {
+    pub(super) fn position(&mut self, number: u32, rights: u64, places: Vec<Change>) {
         if let Some(followed) = self.followed(number) {
-            followed.with_memory(|memory| memory.position(places));
+            followed.with_memory(|memory| memory.position(rights, places));
         }
     }
 

@@ -275,9 +275,9 @@ impl Incoming {
                     table.seen(place);
                 }
             }
-            FromNode::Position { subscription, marks } => {
+            FromNode::Position { subscription, marks, rights } => {
                 let places = marks.into_iter().map(|mark| self.place(mark)).collect::<Result<_, _>>()?;
-                table.position(subscription, places);
+                table.position(subscription, rights, places);
             }
             FromNode::Present { subscription, slot, paths } => table.present(subscription, slot, paths),
             FromNode::Sessions { listener, news, synced } => table.sessions(listener, news, synced),

@@ -227,8 +227,9 @@ impl Node {
         let rules = self.replica.rules().clone();
         for (connection, rights) in connections {
             let may_listen = rules.globally(&rights).has(Permission::ViewSession);
+            let basis = self.replica.basis(&rights);
             let Some(client) = self.connections.get_mut(&connection) else { continue };
-            client.set_rights(&rules, rights);
+            client.set_rights(&rules, rights, basis);
             if !may_listen {
                 let ended = client.listeners.end_all();
                 for listener in ended {
@@ -280,10 +281,10 @@ impl Node {
     pub(super) fn identify(&mut self, connection: ConnectionId, identity: Identity) {
         let session = self.connections.get(&connection).and_then(|client| client.session);
         let rights = self.rights_of(&identity, session);
-        let rules = self.replica.rules().clone();
+        let (rules, basis) = (self.replica.rules().clone(), self.replica.basis(&rights));
         if let Some(client) = self.connections.get_mut(&connection) {
             client.identity = Some(identity);
-            client.set_rights(&rules, rights);
+            client.set_rights(&rules, rights, basis);
         }
     }
 }

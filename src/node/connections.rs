@@ -55,6 +55,8 @@ pub struct Connection {
     /// What those who let it in say of its sessions: user properties.
     pub properties: BTreeMap<String, String>,
     rights: Rights,
+    /// What stands for these rights by the present rules, where somebody else has the same; 0 for the right to everything.
+    basis: u64,
     /// The session that the mesh knows, if there is one.
     pub session: Option<SessionId>,
     /// Who listens to sessions on it.
@@ -109,6 +111,7 @@ impl Connection {
             identity: None,
             properties: BTreeMap::new(),
             rights: Rights::default(),
+            basis: 0,
             session: None,
             listeners: Listeners::default(),
             marks: Marks::default(),
@@ -159,8 +162,8 @@ impl Connection {
     }
 
     /// Its session may do something else from now on, or the same by other rules: what it may not see any more is taken back, what it may see now is looked for.
-    pub fn set_rights(&mut self, rules: &Rules, rights: Rights) {
-        self.rights = rights;
+    pub fn set_rights(&mut self, rules: &Rules, rights: Rights, basis: u64) {
+        (self.rights, self.basis) = (rights, basis);
         self.marks.policy_changed();
         for subscription in self.subscriptions.values_mut() {
             subscription.entitled = false;
@@ -169,6 +172,8 @@ impl Connection {
             let mut lost: Vec<Path> = told.filter(|path| !may_read(rules, &self.rights, path)).cloned().collect();
             lost.sort_unstable();
             lost.iter().for_each(|path| subscription.mark(path));
+            subscription.base.iter_mut().for_each(Base::rights_changed);
+            subscription.position.iter_mut().for_each(|position| *position = Position::default());
             subscription.scan = Some(subscription.first());
         }
     }
@@ -203,7 +208,7 @@ impl Connection {
             if wait == Wait::Vain {
                 self.outgoing.push_back(FromNode::Rewound { subscription: *id });
             } else {
-                subscription.base = through.map(|through| Base::new(replica, through));
+                subscription.base = through.map(|through| Base::new(replica, through, self.basis));
             }
         }
     }
@@ -332,7 +337,7 @@ impl Connection {
             if let Some(position) = subscription.position.as_mut().filter(|_| subscription.synced_told)
                 && let Some(marks) = position.look(replica, &subscription.selector, subscription.changed.len(), &mut self.marks)
             {
-                positions.push(FromNode::Position { subscription: *id, marks });
+                positions.push(FromNode::Position { subscription: *id, marks, rights: self.basis });
             }
         }
         if quiet && updates.is_empty() && self.outgoing.is_empty() {

@@ -502,7 +502,9 @@ impl Node {
             let conflicts = self.replica.rules().conflicts().len();
             if self.replica.settle_access() {
                 if self.replica.rules().conflicts().len() > conflicts {
-                    tracing::warn!("both sides of a split have said who may do what, and the more restrictive counts: see `mangrove access ls`");
+                    tracing::warn!(
+                        "both sides of a split have said who may do what, and the more restrictive counts: see `mangrove access ls`"
+                    );
                 }
                 self.rights_changed(now, None);
             }

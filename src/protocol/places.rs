@@ -54,6 +54,9 @@ pub struct Through {
     /// The topics that it knows to be there, in slots by [`path_hash`]: of each slot the sum of these.
     #[cbor(n(1), decode_with = "bounded::list")]
     pub sums: Vec<u64>,
+    /// By what rights it was told: where others hold, it may have been told less.
+    #[cbor(n(2), default)]
+    pub rights: u64,
 }
 
 /// How many slots so many topics are put in: so that neither the sums are long nor what one slot holds.

@@ -294,7 +294,8 @@ fn place() -> impl Strategy<Value = Place> {
 }
 
 fn heard() -> impl Strategy<Value = Heard> {
-    let through = (vec(place(), 0..3), vec(any::<u64>(), 0..3)).prop_map(|(places, sums)| Through { places, sums });
+    let through =
+        (vec(place(), 0..3), vec(any::<u64>(), 0..3), any::<u64>()).prop_map(|(places, sums, rights)| Through { places, sums, rights });
     (vec(place(), 0..3), option::of(through)).prop_map(|(seen, through)| Heard { seen, through })
 }
 
@@ -457,7 +458,11 @@ fn from_node() -> impl Strategy<Value = FromNode> {
         vec(feed(), 0..3).prop_map(FromNode::Feeds),
         vec(mark(), 0..3).prop_map(FromNode::Seen),
         any::<u32>().prop_map(|subscription| FromNode::Rewound { subscription }),
-        (any::<u32>(), vec(mark(), 0..3)).prop_map(|(subscription, marks)| FromNode::Position { subscription, marks }),
+        (any::<u32>(), vec(mark(), 0..3), any::<u64>()).prop_map(|(subscription, marks, rights)| FromNode::Position {
+            subscription,
+            marks,
+            rights
+        }),
         (any::<[u32; 2]>(), texts()).prop_map(|([subscription, slot], paths)| FromNode::Present { subscription, slot, paths }),
         (any::<u32>(), vec(session_news(), 0..3), any::<bool>()).prop_map(|(listener, news, synced)| FromNode::Sessions {
             listener,

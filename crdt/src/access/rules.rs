@@ -186,6 +186,11 @@ impl Rights {
         self.everything
     }
 
+    /// What tells them from others: the roles of each possibility, in order.
+    pub(crate) fn words(&self) -> impl Iterator<Item = &str> {
+        self.worlds.iter().flat_map(|world| world.iter().map(String::as_str).chain([""]))
+    }
+
     /// The roles that are certain.
     pub fn roles(&self) -> Roles {
         let mut worlds = self.worlds.iter();

@@ -17,6 +17,7 @@ pub mod membership;
 pub mod numbering;
 pub mod reads;
 pub mod resurrection;
+pub mod rights;
 pub mod robustness;
 pub mod sessions;
 pub mod tree;
@@ -52,6 +53,8 @@ pub enum Invariant {
     S12,
     /// A session ends once, and only when it may.
     S13,
+    /// Nobody is told what it may not see, and everybody what it may.
+    S14,
     /// One topic a path, with one definition.
     S15,
     /// No number is given twice.
@@ -76,7 +79,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 22] = [
+    pub const ALL: [Invariant; 23] = [
         Invariant::S1,
         Invariant::S2,
         Invariant::S3,
@@ -89,6 +92,7 @@ impl Invariant {
         Invariant::S10,
         Invariant::S12,
         Invariant::S13,
+        Invariant::S14,
         Invariant::S15,
         Invariant::S16,
         Invariant::S17,
@@ -116,6 +120,7 @@ impl Invariant {
             Invariant::S10 => "a subscriber never goes back and ends at the newest",
             Invariant::S12 => "a session has one home",
             Invariant::S13 => "no session ends while its client is connected",
+            Invariant::S14 => "everybody is told what it may see, and nothing else",
             Invariant::S15 => "one topic a path, with one definition",
             Invariant::S16 => "no number is given twice",
             Invariant::S17 => "buffers are bounded and rest is quiet",
@@ -133,7 +138,7 @@ impl Invariant {
     pub fn kind(self) -> Kind {
         match self {
             Invariant::S19 => Kind::Crash,
-            Invariant::L1 | Invariant::L2 | Invariant::L3 | Invariant::L5 => Kind::Liveness,
+            Invariant::L1 | Invariant::L2 | Invariant::L3 | Invariant::L4 | Invariant::L5 => Kind::Liveness,
             _ => Kind::Safety,
         }
     }
@@ -175,7 +180,7 @@ impl Violation {
 }
 
 /// The states that a scenario can demand to be reached by some seed.
-pub const SOMETIMES: [&str; 29] = [
+pub const SOMETIMES: [&str; 32] = [
     "write.acknowledged",
     "write.refused",
     "write.unknown",
@@ -205,4 +210,7 @@ pub const SOMETIMES: [&str; 29] = [
     "session.moved",
     "subscriber.rewound",
     "write.fenced",
+    "rights.lost",
+    "rights.regained",
+    "rights.in-conflict",
 ];

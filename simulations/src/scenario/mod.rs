@@ -215,6 +215,17 @@ pub struct Workload {
     pub sources: Vec<SourceSpec>,
     /// Who listens.
     pub subscribers: Vec<SubscriberSpec>,
+    /// Who changes what those may see who come as a principal.
+    pub administrators: Vec<AdministratorSpec>,
+}
+
+/// A client that changes who may do what.
+#[derive(Clone, Debug)]
+pub struct AdministratorSpec {
+    /// The nodes that it is connected to, in order of preference.
+    pub homes: Vec<usize>,
+    /// Between two changes, in microseconds.
+    pub gap: Amount,
 }
 
 /// A client that writes.
@@ -241,6 +252,8 @@ pub struct SourceSpec {
 pub struct SubscriberSpec {
     /// The nodes that it connects to: if there is more than one, it goes from one to the next and goes on where it was.
     pub homes: Vec<usize>,
+    /// Whether it comes as a principal, whose rights change; otherwise it may see everything.
+    pub principal: bool,
     /// To what it listens.
     pub select: String,
     /// How long it takes over each update, in microseconds.

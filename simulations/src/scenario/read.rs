@@ -6,8 +6,8 @@ use mangrove_crdt::definition::Durability;
 use mangrove_net::mesh::{Limits, Pace};
 
 use super::{
-    ChecksSpec, Loss, NodeSettings, NodeSpec, PathOverride, PathSpec, Run, SECOND, Scenario, Schedule, SectionSpec, SourceSpec,
-    SubscriberSpec, Time, Workload,
+    AdministratorSpec, ChecksSpec, Loss, NodeSettings, NodeSpec, PathOverride, PathSpec, Run, SECOND, Scenario, Schedule, SectionSpec,
+    SourceSpec, SubscriberSpec, Time, Workload,
     fault::{self, named},
     keys::{BadScenario, Keys, Unit},
 };
@@ -341,6 +341,16 @@ fn path(mut keys: Keys, usual: &PathSpec) -> Result<PathSpec, BadScenario> {
     Ok(path)
 }
 
+/// The time between two requests, from their rate.
+fn gap(keys: &mut Keys) -> Result<Amount, BadScenario> {
+    let mut rate = keys.table("rate", &[])?.ok_or_else(|| keys.bad("rate", "is missing"))?;
+    let process = rate.word("process", &["poisson", "fixed"])?.unwrap_or_else(|| "poisson".into());
+    let per_second = rate.number("per_second")?.filter(|rate| *rate > 0.0).ok_or_else(|| rate.bad("per_second", "must be above 0"))?;
+    rate.end()?;
+    let mean = 1e6 / per_second;
+    Ok(if process == "poisson" { Amount::Exponential { mean } } else { Amount::Constant(mean) })
+}
+
 fn loss(keys: &mut Keys) -> Result<Loss, BadScenario> {
     let is_table = keys.is_table("loss");
     if !is_table {
@@ -383,6 +393,7 @@ fn workload(mut keys: Keys, sections: &[SectionSpec], count: usize, find: &dyn F
         let select = keys.text("select")?.ok_or_else(|| keys.bad("select", "is missing"))?;
         let homes = homes(&mut keys, count, find)?;
         let moves = keys.flag("moves")?.unwrap_or(false);
+        let principal = keys.flag("principal")?.unwrap_or(false);
         let think = keys.amount("think", Unit::Duration)?.unwrap_or(Amount::Constant(0.0));
         keys.end()?;
         for at in 0..number as usize {
@@ -394,11 +405,18 @@ fn workload(mut keys: Keys, sections: &[SectionSpec], count: usize, find: &dyn F
             let mut all: Vec<usize> = if moves { homes.clone().unwrap_or_else(|| (0..count).collect()) } else { vec![home] };
             let first = all.iter().position(|other| *other == home).unwrap_or(0);
             all.rotate_left(first);
-            subscribers.push(SubscriberSpec { homes: all, select: select.clone(), think });
+            subscribers.push(SubscriberSpec { homes: all, principal, select: select.clone(), think });
         }
     }
+    let mut administrators = Vec::new();
+    for mut keys in keys.tables("administrator", &[])? {
+        let homes = homes(&mut keys, count, find)?.unwrap_or_else(|| vec![0]);
+        let gap = gap(&mut keys)?;
+        keys.end()?;
+        administrators.push(AdministratorSpec { homes, gap });
+    }
     keys.end()?;
-    Ok(Workload { topics, payload, sources, subscribers })
+    Ok(Workload { topics, payload, sources, subscribers, administrators })
 }
 
 /// The homes that are named, or `None` for random ones.
@@ -431,12 +449,7 @@ fn source(
     if let Some(branch) = branch.as_ref().filter(|branch| **branch != section && !branch.starts_with(&format!("{section}/"))) {
         return Err(keys.bad("branch", format!("{branch:?} is not in the section {section:?}")));
     }
-    let mut rate = keys.table("rate", &[])?.ok_or_else(|| keys.bad("rate", "is missing"))?;
-    let process = rate.word("process", &["poisson", "fixed"])?.unwrap_or_else(|| "poisson".into());
-    let per_second = rate.number("per_second")?.filter(|rate| *rate > 0.0).ok_or_else(|| rate.bad("per_second", "must be above 0"))?;
-    rate.end()?;
-    let mean = 1e6 / per_second;
-    let gap = if process == "poisson" { Amount::Exponential { mean } } else { Amount::Constant(mean) };
+    let gap = gap(&mut keys)?;
     let mut mix = [1.0, 0.0, 0.0];
     if let Some(mut table) = keys.table("mix", &[])? {
         let mut weight = |key| Ok(table.number(key)?.unwrap_or(0.0).max(0.0));

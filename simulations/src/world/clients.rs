@@ -6,15 +6,19 @@ use mangrove::{
     memory::{Change, FeedIx, Feeds, Memory, News},
     node::ConnectionId,
     protocol::{
-        Authority, Closed, Code, Event as Told, FromNode, Mark, Request, Response, Secret, SetBatch, SetItem, SourceState, Target,
-        TopicSpec,
+        Authority, Closed, Code, Event as Told, FromNode, Gone, Login, Mark, Request, Response, Secret, SetBatch, SetItem, SourceState,
+        Target, TopicSpec,
     },
 };
 use mangrove_crdt::{definition::Durability, id::SessionId, path::Path};
 
 use super::{Phase, World};
 use crate::{
-    checks::{fences, integrity, reads, sessions},
+    checks::{
+        fences, integrity, reads,
+        rights::{Barred, PRINCIPAL, may_read},
+        sessions,
+    },
     history::{Doing, Outcome, payload},
     host::{Item, entropy},
     oracle::About,
@@ -25,6 +29,10 @@ use crate::{
 
 /// How long a client without a node waits before it looks for one again.
 const RECONNECT_AFTER: Time = SECOND / 2;
+
+/// The principal's password, and a hash of it.
+const PASSWORD: &[u8] = b"cGFzc3dvcmQ";
+const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$cGFzc3dvcmQ";
 
 /// How many updates a subscriber takes at once.
 const CREDIT: u32 = 64;
@@ -37,7 +45,9 @@ enum Role {
     /// Writes; by its place in the workload.
     Source(usize),
     /// Listens; by its place in the workload.
-    Subscriber { spec: usize, told: BTreeMap<u32, reads::Told>, subscription: Option<u32>, hearing: Option<Box<Hearing>> },
+    Subscriber { spec: usize, told: BTreeMap<u32, reads::Told>, subscription: Option<u32>, hearing: Option<Box<Hearing>>, barred: Barred },
+    /// Changes who may do what; by its place in the workload.
+    Administrator(usize),
 }
 
 /// What a subscriber remembers that goes from node to node.
@@ -67,6 +77,8 @@ pub struct Client {
     moves: usize,
     /// The host, its process, and the session there.
     session: Option<(usize, u32, ConnectionId)>,
+    /// Whether it is still to be let in.
+    waits: bool,
     /// Counts its sessions.
     sessions: u32,
     /// Its operations that are under way.
@@ -114,6 +126,7 @@ pub fn all(scenario: &Scenario) -> Vec<Client> {
         homes,
         moves: 0,
         session: None,
+        waits: false,
         sessions: 0,
         pending: Vec::new(),
         held_back: Vec::new(),
@@ -123,9 +136,12 @@ pub fn all(scenario: &Scenario) -> Vec<Client> {
     let subscribers = scenario.workload.subscribers.iter().enumerate();
     let subscribers = subscribers.map(|(spec, of)| {
         let hearing = (of.homes.len() > 1).then(Default::default);
-        client(Role::Subscriber { spec, told: BTreeMap::new(), subscription: None, hearing }, of.homes.clone())
+        let barred = Barred::default();
+        client(Role::Subscriber { spec, told: BTreeMap::new(), subscription: None, hearing, barred }, of.homes.clone())
     });
-    std::iter::once(client(Role::Founder { done: 0 }, vec![0])).chain(sources).chain(subscribers).collect()
+    let administrators = scenario.workload.administrators.iter().enumerate();
+    let administrators = administrators.map(|(at, spec)| client(Role::Administrator(at), spec.homes.clone()));
+    std::iter::once(client(Role::Founder { done: 0 }, vec![0])).chain(sources).chain(subscribers).chain(administrators).collect()
 }
 
 /// The path of a section's topic by its number.
@@ -140,10 +156,14 @@ impl World<'_> {
             // Whoever writes misses its turn, but for coming back.
             return self.queue.at(self.now + RECONNECT_AFTER, Event::Client { client: at as u32 });
         };
+        if self.clients[at].waits {
+            return;
+        }
         match self.clients[at].role {
             Role::Founder { done } => self.found(at, session, done),
             Role::Source(spec) => self.write(at, session, spec),
-            Role::Subscriber { spec, subscription: None, .. } => {
+            Role::Administrator(spec) => self.administer(at, session, spec),
+            Role::Subscriber { spec, subscription: None, .. } if self.clients[at].pending.is_empty() => {
                 let select = self.scenario.workload.subscribers[spec].select.clone();
                 let heard = match &mut self.clients[at].role {
                     Role::Subscriber { hearing: Some(hearing), .. } => Some(Box::new(hearing.memory.heard(&hearing.feeds))),
@@ -175,19 +195,72 @@ impl World<'_> {
         let session = ConnectionId(process.next_id());
         self.clients[at].session = Some((host, self.hosts[host].process_no, session));
         self.clients[at].sessions += 1;
-        if let Role::Subscriber { told, subscription, hearing, .. } = &mut self.clients[at].role {
+        if let Role::Subscriber { told, subscription, hearing, barred, .. } = &mut self.clients[at].role {
             match hearing {
                 Some(hearing) => {
                     hearing.memory.lost();
                     hearing.numbers.clear();
                 }
-                None => told.clear(),
+                // Whoever does not go on begins anew, by whatever rules there are.
+                None => {
+                    told.clear();
+                    *barred = Barred::default();
+                }
             }
             *subscription = None;
         }
-        let by = (host as u32, self.hosts[host].process_no);
-        self.offer(host, Item::Opened(session, entropy(by, session)));
+        let entropy = entropy((host as u32, self.hosts[host].process_no), session);
+        self.clients[at].waits = self.is_principal(at);
+        let item = match self.clients[at].waits {
+            true => Item::Login(session, entropy, Login::Password { principal: PRINCIPAL.into(), password: Secret::new(PASSWORD) }),
+            false => Item::Opened(session, entropy),
+        };
+        self.offer(host, item);
         Some((host, session))
+    }
+
+    /// Whether a client comes as a principal.
+    fn is_principal(&self, at: usize) -> bool {
+        matches!(self.clients[at].role, Role::Subscriber { spec, .. } if self.scenario.workload.subscribers[spec].principal)
+    }
+
+    /// A node lets a client in, or does not: its principal may be unknown there yet.
+    pub(super) fn judged(&mut self, host: usize, session: ConnectionId, admitted: bool) {
+        let there = Some((host, self.hosts[host].process_no, session));
+        let Some(at) = self.clients.iter().position(|client| client.session == there) else { return };
+        match admitted {
+            true => {
+                self.clients[at].waits = false;
+                self.queue.at(self.now, Event::Client { client: at as u32 });
+            }
+            false => self.client_lost(at),
+        }
+    }
+
+    /// A turn of a client that changes who may do what.
+    fn administer(&mut self, at: usize, session: (usize, ConnectionId), spec: usize) {
+        let gap = self.scenario.workload.administrators[spec].gap.draw(&mut self.dice.work).max(1.0) as Time;
+        let (begins, ends) = self.scenario.hostile();
+        if self.now >= ends {
+            return;
+        }
+        self.queue.at(self.now.max(begins) + gap, Event::Client { client: at as u32 });
+        if self.now < begins {
+            return;
+        }
+        let dice = &mut self.dice.work;
+        let root = &self.scenario.sections[0].root;
+        let path = topic_path(root, dice.below(self.scenario.workload.topics));
+        let permitted = ["read", "select", "none", "inherit"];
+        let script = match dice.below(8) {
+            0 => format!("role reader default {}", ["select read", "select"][dice.below(2)]),
+            1 => format!("role reader includes {}", ["extra", "none"][dice.below(2)]),
+            2 => format!("principal {PRINCIPAL} roles {}", ["reader", "reader extra", "extra reader more"][dice.below(3)]),
+            3 => format!("path {path} {}", ["isolate", "inherit"][dice.below(2)]),
+            4 | 5 => format!("role extra at {path} {}", permitted[dice.below(4)]),
+            _ => format!("role reader at {path} {}", permitted[dice.below(4)]),
+        };
+        self.ask(at, session, Doing::Other, String::new(), 0, Durability::Memory, |_| Request::AccessScript { script, dry_run: false });
     }
 
     fn found(&mut self, at: usize, session: (usize, ConnectionId), done: usize) {
@@ -195,6 +268,14 @@ impl World<'_> {
             return;
         }
         let sections = &self.scenario.sections;
+        if done == 2 * sections.len() && self.has_principals() {
+            let script =
+                format!("principal {PRINCIPAL} password {HASH}\nprincipal {PRINCIPAL} roles reader\nrole reader default select read");
+            return self.ask(at, session, Doing::Other, String::new(), 0, Durability::Memory, |_| Request::AccessScript {
+                script,
+                dry_run: false,
+            });
+        }
         let Some(section) = sections.get(done / 2) else { return };
         let root = section.root.clone();
         let retention = format!("{}ms", section.retention.as_millis());
@@ -522,7 +603,7 @@ impl World<'_> {
 
     /// What a subscriber is told beside updates that goes from node to node.
     fn hears(&mut self, client: usize, message: FromNode) {
-        let Role::Subscriber { told, hearing: Some(hearing), .. } = &mut self.clients[client].role else { return };
+        let Role::Subscriber { told, hearing: Some(hearing), barred, .. } = &mut self.clients[client].role else { return };
         let told = told.entry(ONE_STREAM).or_default();
         match message {
             FromNode::Feeds(feeds) => hearing.numbers.extend(feeds.into_iter().map(|feed| hearing.feeds.number(feed))),
@@ -531,13 +612,14 @@ impl World<'_> {
                     hearing.memory.saw(change);
                 }
             }
-            FromNode::Position { marks, .. } => {
+            FromNode::Position { marks, rights, .. } => {
                 let changes: Vec<Change> = marks.into_iter().filter_map(|mark| hearing.change(mark)).collect();
-                hearing.memory.position(changes);
+                hearing.memory.position(rights, changes);
             }
             FromNode::Present { slot, paths, .. } => hearing.memory.present(slot, paths),
             FromNode::Synced { .. } => hearing.memory.synced().iter().for_each(|path| told.removed(path)),
             FromNode::Rewound { .. } => {
+                barred.rewound();
                 hearing.memory.rewound();
                 told.rewound();
                 self.reach("subscriber.rewound");
@@ -580,7 +662,7 @@ impl World<'_> {
                 *subscription = subscribed;
                 told.extend(subscribed.map(|subscription| (subscription, reads::Told::default())));
             }
-            Role::Source(_) => {}
+            Role::Source(_) | Role::Administrator(_) => {}
         }
         if let Some(wait) = again {
             self.queue.at(self.now + wait, Event::Client { client: client as u32 });
@@ -597,7 +679,20 @@ impl World<'_> {
         mark: Option<Mark>,
     ) -> Result<(), crate::checks::Violation> {
         let home = self.hosts[host].name.clone();
-        let Role::Subscriber { told, hearing, .. } = &mut self.clients[client].role else { return Ok(()) };
+        let is_principal = self.is_principal(client);
+        let Role::Subscriber { told, hearing, barred, .. } = &mut self.clients[client].role else { return Ok(()) };
+        let mut reached = None;
+        if let (true, Some(process), Ok(path)) = (is_principal, &self.hosts[host].process, Path::parse(path)) {
+            let replica = process.node.replica();
+            match event {
+                Told::Removed { reason: Gone::NotPermitted } => {
+                    barred.taken_back(&path, replica);
+                    reached = Some(if replica.rules().conflicts().is_empty() { "rights.lost" } else { "rights.in-conflict" });
+                }
+                Told::Removed { .. } => {}
+                Told::Added { .. } | Told::Value { .. } => reached = barred.told(&home, &path, replica)?.then_some("rights.regained"),
+            }
+        }
         let one = hearing.as_ref().map_or(subscription, |_| ONE_STREAM);
         // The first updates may come before the subscription's number is known.
         let told = told.entry(one).or_default();
@@ -617,6 +712,7 @@ impl World<'_> {
                 told.value(&self.oracle, &self.history, &home, path, op)?;
             }
         }
+        reached.into_iter().for_each(|state| self.reach(state));
         Ok(())
     }
 
@@ -705,13 +801,17 @@ impl World<'_> {
     /// The mesh is made, as far as clients do it.
     pub(super) fn is_founded(&self) -> bool {
         let Some(Role::Founder { done }) = self.clients.first().map(|client| &client.role) else { return true };
-        *done >= 2 * self.scenario.sections.len()
+        *done >= 2 * self.scenario.sections.len() + usize::from(self.has_principals())
+    }
+
+    fn has_principals(&self) -> bool {
+        self.scenario.workload.subscribers.iter().any(|subscriber| subscriber.principal)
     }
 
     /// What subscribers whose node has become equal to all others should have been told by now.
     pub(super) fn untold(&self) -> Option<String> {
         for client in &self.clients {
-            let (Role::Subscriber { told, subscription: Some(subscription), spec, hearing }, Some((host, _, _))) =
+            let (Role::Subscriber { told, subscription: Some(subscription), spec, hearing, .. }, Some((host, _, _))) =
                 (&client.role, client.session)
             else {
                 continue;
@@ -724,12 +824,14 @@ impl World<'_> {
             let select = &self.scenario.workload.subscribers[*spec].select;
             let Ok(selector) = mangrove_crdt::selector::Selector::parse(select) else { continue };
             let replica = process.node.replica();
-            let is_there = |path: &&String| Path::parse(path).is_ok_and(|path| replica.topic(&path).is_some());
+            let principal = self.scenario.workload.subscribers[*spec].principal;
+            let may_see = |path: &Path| !principal || may_read(replica.rules(), path);
+            let is_there = |path: &&String| Path::parse(path).is_ok_and(|path| replica.topic(&path).is_some() && may_see(&path));
             if let Some(path) = told.topics.keys().find(|path| !is_there(path)) {
                 let home = &self.hosts[host].name;
                 return Some(format!("a subscriber at {home} was not told that {path} is gone"));
             }
-            for (id, topic) in replica.topics_from("").filter(|(_, topic)| selector.matches(&topic.path)) {
+            for (id, topic) in replica.topics_from("").filter(|(_, topic)| selector.matches(&topic.path) && may_see(&topic.path)) {
                 let Some(write) = replica.section(id).and_then(|section| section.value_of(replica.origins(), topic)) else { continue };
                 let stands = write.value.as_deref().and_then(crate::history::payload_op);
                 let said = told.topics.get(topic.path.as_str()).and_then(Option::as_ref).map(|told| told.0);

@@ -135,8 +135,12 @@ pub struct Base {
 }
 
 impl Base {
-    pub fn new(replica: &Replica, through: Through) -> Self {
+    /// `rights` are those by which its client is told now: where it was told by others, it counts for nothing but what it says of the topics that its client knows.
+    pub fn new(replica: &Replica, mut through: Through, rights: u64) -> Self {
         let mut frontiers = Frontiers::new();
+        if through.rights != rights {
+            through.places.clear();
+        }
         for Place { feed, number } in through.places {
             // Of an origin that nobody here has heard of there is nothing here.
             if let Some(origin) = replica.origins().find(&feed.origin) {
@@ -145,6 +149,12 @@ impl Base {
         }
         let slots = through.sums.len();
         Base { frontiers, sums: (through.sums, vec![0; slots]) }
+    }
+
+    /// Its client is told by other rights from now on.
+    pub fn rights_changed(&mut self) {
+        self.frontiers.clear();
+        self.sums.1.fill(0);
     }
 
     fn covers(&self, section: SectionId, plane: Plane, dot: DotIx) -> bool {
