@@ -59,6 +59,10 @@ pub enum Sabotage {
     WaitsForNothing,
     /// A session ends for good as soon as its home has lost its client for too long.
     EndsAtOnce,
+    /// Who is told something goes on being told it when the rules change.
+    KeepsRights,
+    /// What a client has heard by other rights counts as if it had been by these.
+    MixesRights,
     /// Quorum: a voter takes a branch away from a live lease.
     Overwrites,
     /// Quorum: a voter does not tell what it has given to others.

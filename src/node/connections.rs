@@ -16,6 +16,7 @@ use mangrove_crdt::{
     path::Path,
     registers::Write,
     replica::Replica,
+    sabotage::{Sabotage, is},
     selector::Selector,
     standing::Identity,
     time::Instant,
@@ -165,6 +166,9 @@ impl Connection {
     pub fn set_rights(&mut self, rules: &Rules, rights: Rights, basis: u64) {
         (self.rights, self.basis) = (rights, basis);
         self.marks.policy_changed();
+        if is(Sabotage::KeepsRights) {
+            return;
+        }
         for subscription in self.subscriptions.values_mut() {
             subscription.entitled = false;
             #[allow(clippy::disallowed_methods, reason = "they are put in order")]
