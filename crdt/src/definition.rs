@@ -201,7 +201,12 @@ const PROPERTY_NAMES: [&str; 8] = ["retain", "conflate", "compress", "priority",
 pub struct Definition {
     topic_type: TopicType,
     properties: Properties,
+    owner: Option<Box<str>>,
+    removal: Option<Box<str>>,
 }
+
+/// How long the text of a property is at most, in bytes.
+pub const PROPERTY_TEXT_BYTES_MAX: usize = 1_024;
 
 /// A definition's name: the first 16 bytes of the BLAKE3 hash of its canonical encoding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -248,9 +253,6 @@ pub enum DefinitionError {
     /// The property is given twice.
     #[error("property {0} is given twice")]
     RepeatedProperty(&'static str),
-    /// The property exists, but nothing here would honour it yet.
-    #[error("property {0} is not supported yet")]
-    NotYetSupported(&'static str),
     /// The encoding is too long.
     #[error("a definition has at most {DEFINITION_BYTES_MAX} bytes, this one has {0}")]
     TooLong(usize),
@@ -273,7 +275,16 @@ impl Definition {
         if let Some(Durability::Mesh(copies)) = &mut properties.durability {
             *copies = (*copies).clamp(1, MESH_COPIES_MAX);
         }
-        Definition { topic_type, properties }
+        Definition { topic_type, properties, owner: None, removal: None }
+    }
+
+    /// The same for which something else says when it is to be removed: a text that whoever judges that understands.
+    ///
+    /// # Errors
+    /// It is empty, or too long.
+    pub fn with_removal(mut self, removal: &str) -> Result<Definition, DefinitionError> {
+        self.removal = Some(text("removal", removal)?);
+        Ok(self)
     }
 
     /// The definition that a command line spells: a type's name, and properties by name.
@@ -281,15 +292,30 @@ impl Definition {
         let topic_type = TopicType::from_name(topic_type)?;
         let mut parsed = Properties::default();
         let mut seen: Vec<&'static str> = Vec::new();
+        let (mut owner, mut removal) = (None, None);
         for (key, value) in properties {
             let key = property_name(key.as_ref())?;
             if seen.contains(&key) {
                 return Err(DefinitionError::RepeatedProperty(key));
             }
             seen.push(key);
-            parsed.set(key, value.as_ref())?;
+            match key {
+                "owner" => owner = Some(text(key, value.as_ref())?),
+                "removal" => removal = Some(text(key, value.as_ref())?),
+                key => parsed.set(key, value.as_ref())?,
+            }
         }
-        Ok(Definition::new(topic_type, parsed))
+        Ok(Definition { owner, removal, ..Definition::new(topic_type, parsed) })
+    }
+
+    /// The principal whose topic it is: it may do anything with it, whatever the rules say.
+    pub fn owner(&self) -> Option<&str> {
+        self.owner.as_deref()
+    }
+
+    /// When it is to be removed.
+    pub fn removal(&self) -> Option<&str> {
+        self.removal.as_deref()
     }
 
     /// What values the topic takes.
@@ -313,6 +339,8 @@ impl Definition {
         list(these.priority != default.priority, "priority", priority_name(these.priority).into());
         list(these.deltas != default.deltas, "deltas", these.deltas.to_string());
         listed.extend(these.durability.map(|durability| ("durability", durability.to_string())));
+        listed.extend(self.owner().map(|owner| ("owner", owner.to_owned())));
+        listed.extend(self.removal().map(|removal| ("removal", removal.to_owned())));
         listed
     }
 
@@ -325,6 +353,7 @@ impl Definition {
             fields.iter().try_fold(e, |e, (field, value)| match value {
                 Field::Number(number) => e.u8(*field)?.u8(*number),
                 Field::Flag(flag) => e.u8(*field)?.bool(*flag),
+                Field::Text(text) => e.u8(*field)?.str(text),
             })
         });
         debug_assert!(written.is_ok(), "a vector takes any write");
@@ -348,16 +377,18 @@ impl Definition {
         DefinitionHash::of(&self.to_bytes())
     }
 
-    fn fields(&self) -> Vec<(u8, Field)> {
+    fn fields(&self) -> Vec<(u8, Field<'_>)> {
         let (these, default) = (&self.properties, Properties::default());
         let mut fields = vec![(0, Field::Number(self.topic_type.code()))];
-        let mut field = |differs: bool, number: u8, value: Field| fields.extend(differs.then_some((number, value)));
+        let mut field = |differs: bool, number: u8, value: Field<'static>| fields.extend(differs.then_some((number, value)));
         field(these.retain != default.retain, 1, Field::Flag(these.retain));
         field(these.conflate != default.conflate, 2, Field::Number(these.conflate as u8));
         field(these.compress != default.compress, 3, Field::Flag(these.compress));
         field(these.priority != default.priority, 4, Field::Number(these.priority as u8));
         field(these.deltas != default.deltas, 5, Field::Flag(these.deltas));
         fields.extend(these.durability.map(|durability| (6, Field::Number(durability.disks()))));
+        fields.extend(self.owner().map(|owner| (7, Field::Text(owner))));
+        fields.extend(self.removal().map(|removal| (8, Field::Text(removal))));
         fields
     }
 }
@@ -381,22 +412,28 @@ impl Properties {
             "priority" => self.priority = priority(value)?,
             "deltas" => self.deltas = flag(key, value)?,
             "durability" => self.durability = Some(value.parse()?),
-            // Accepted and ignored, these would promise removals that never come.
-            _ => return Err(DefinitionError::NotYetSupported(key)),
+            _ => return Err(DefinitionError::BadProperty { key, value: value.into(), expected: "no property of this kind" }),
         }
         Ok(())
     }
 }
 
-enum Field {
+enum Field<'a> {
     Number(u8),
     Flag(bool),
+    Text(&'a str),
+}
+
+fn text(key: &'static str, value: &str) -> Result<Box<str>, DefinitionError> {
+    let fits = (1..=PROPERTY_TEXT_BYTES_MAX).contains(&value.len()) && !value.chars().any(char::is_control);
+    let expected = "a text of 1 to 1024 bytes, without control characters";
+    fits.then(|| value.into()).ok_or_else(|| DefinitionError::BadProperty { key, value: value.into(), expected })
 }
 
 fn decode(d: &mut Decoder<'_>) -> Result<Definition, DefinitionError> {
     let malformed = |_| DefinitionError::Malformed;
     let count = d.map().map_err(malformed)?.ok_or(DefinitionError::Malformed)?;
-    let mut topic_type = None;
+    let (mut topic_type, mut owner, mut removal) = (None, None, None);
     let mut these = Properties::default();
     for _ in 0..count {
         match d.u64().map_err(malformed)? {
@@ -410,12 +447,14 @@ fn decode(d: &mut Decoder<'_>) -> Result<Definition, DefinitionError> {
                 let disks = d.u64().map_err(malformed)?;
                 these.durability = Some(Durability::from_disks(disks).ok_or(DefinitionError::Malformed)?);
             }
+            7 => owner = Some(text("owner", d.str().map_err(malformed)?)?),
+            8 => removal = Some(text("removal", d.str().map_err(malformed)?)?),
             field => return Err(DefinitionError::UnknownField(field)),
         }
     }
     // Bytes after the map make the encoding differ from the canonical one, which the caller compares.
     let topic_type = topic_type.ok_or(DefinitionError::Malformed)?;
-    Ok(Definition { topic_type, properties: these })
+    Ok(Definition { topic_type, properties: these, owner, removal })
 }
 
 fn one_of<T: Copy, const N: usize>(d: &mut Decoder<'_>, choices: [T; N]) -> Result<T, DefinitionError> {
@@ -531,8 +570,8 @@ mod tests {
         assert!(message("json", &[("retian", "true")]).contains("did you mean \"retain\"?"));
         assert_eq!(message("json", &[("retain", "yes")]), "retain is true or false, not \"yes\"");
         assert_eq!(message("json", &[("conflate", "maybe")]), "conflate is off, on or always, not \"maybe\"");
-        assert_eq!(message("json", &[("owner", "ann")]), "property owner is not supported yet");
-        assert_eq!(message("json", &[("removal", "no updates for 1h")]), "property removal is not supported yet");
+        assert_eq!(message("json", &[("owner", "")]), "owner is a text of 1 to 1024 bytes, without control characters, not \"\"");
+        assert!(message("json", &[("removal", &"x".repeat(1_025))]).starts_with("removal is a text of 1 to 1024 bytes"));
         assert_eq!(message("json", &[("retain", "true"), ("retain", "true")]), "property retain is given twice");
         for durability in ["mesh", "mesh()", "mesh(0)", "mesh(65)", "mesh(-1)", "tape"] {
             assert!(message("json", &[("durability", durability)]).starts_with("durability is memory, disk or mesh(k)"));

@@ -294,6 +294,11 @@ impl Replica {
         self.sections.get(&section)?.tree.path_of(topic)
     }
 
+    /// Whether any topic may say when it is to be removed.
+    pub fn removes_topics(&self) -> bool {
+        self.sections.values().flat_map(|section| section.tree.definitions()).any(|definition| definition.removal().is_some())
+    }
+
     /// A topic's newest value.
     pub fn value(&self, section: SectionId, path: &Path) -> Option<&Write> {
         self.sections.get(&section)?.value(&self.origins, path.as_str())

@@ -243,6 +243,12 @@ impl Tree {
         self.topics.len() == 0
     }
 
+    /// The definitions that topics have, or have had in this run.
+    pub fn definitions(&self) -> impl Iterator<Item = &Definition> {
+        #[allow(clippy::disallowed_methods, reason = "for those that ask whether there is any")]
+        self.definitions.values().map(Arc::as_ref)
+    }
+
     /// The live topics of a bucket, in path order.
     pub fn bucket_topics(&self, bucket: u16) -> impl Iterator<Item = &Topic> {
         let held = self.documents.get(bucket as usize).and_then(Option::as_ref);

@@ -149,7 +149,10 @@ impl Node {
     pub(super) fn may(&self, connection: ConnectionId, permission: Permission, path: &Path) -> bool {
         let Some(client) = self.connections.get(&connection) else { return false };
         let rights = client.rights();
-        rights.is_everything() || self.replica.rules().at(rights, path.as_str()).has(permission)
+        rights.is_everything() || self.replica.rules().at(rights, path.as_str()).has(permission) || {
+            let of_owners = matches!(permission, Permission::Read | Permission::Update | Permission::Modify);
+            of_owners && client.owns(&self.replica, path)
+        }
     }
 
     fn lacks(&self, connection: ConnectionId, permission: Permission, what: &str) -> Refusal {
@@ -229,7 +232,7 @@ impl Node {
             let may_listen = rules.globally(&rights).has(Permission::ViewSession);
             let basis = self.replica.basis(&rights);
             let Some(client) = self.connections.get_mut(&connection) else { continue };
-            client.set_rights(&rules, rights, basis);
+            client.set_rights(&self.replica, rights, basis);
             if !may_listen {
                 let ended = client.listeners.end_all();
                 for listener in ended {
@@ -281,10 +284,10 @@ impl Node {
     pub(super) fn identify(&mut self, connection: ConnectionId, identity: Identity) {
         let session = self.connections.get(&connection).and_then(|client| client.session);
         let rights = self.rights_of(&identity, session);
-        let (rules, basis) = (self.replica.rules().clone(), self.replica.basis(&rights));
+        let basis = self.replica.basis(&rights);
         if let Some(client) = self.connections.get_mut(&connection) {
             client.identity = Some(identity);
-            client.set_rights(&rules, rights, basis);
+            client.set_rights(&self.replica, rights, basis);
         }
     }
 }

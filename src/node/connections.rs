@@ -18,7 +18,7 @@ use mangrove_crdt::{
     replica::Replica,
     sabotage::{Sabotage, is},
     selector::Selector,
-    standing::Identity,
+    standing::{Identity, Who},
     time::Instant,
 };
 
@@ -157,23 +157,29 @@ impl Connection {
         Ok(self.next_subscription)
     }
 
+    /// Whether a topic is its principal's own.
+    pub fn owns(&self, replica: &Replica, path: &Path) -> bool {
+        owns(replica, owner(self.identity.as_ref()), path)
+    }
+
     /// What its session may do.
     pub fn rights(&self) -> &Rights {
         &self.rights
     }
 
     /// Its session may do something else from now on, or the same by other rules: what it may not see any more is taken back, what it may see now is looked for.
-    pub fn set_rights(&mut self, rules: &Rules, rights: Rights, basis: u64) {
+    pub fn set_rights(&mut self, replica: &Replica, rights: Rights, basis: u64) {
         (self.rights, self.basis) = (rights, basis);
         self.marks.policy_changed();
         if is(Sabotage::KeepsRights) {
             return;
         }
+        let owner = owner(self.identity.as_ref());
         for subscription in self.subscriptions.values_mut() {
             subscription.entitled = false;
             #[allow(clippy::disallowed_methods, reason = "they are put in order")]
             let told = subscription.topics.iter().filter(|(_, topic)| topic.told.is_some()).map(|(path, _)| path);
-            let mut lost: Vec<Path> = told.filter(|path| !may_read(rules, &self.rights, path)).cloned().collect();
+            let mut lost: Vec<Path> = told.filter(|path| !may_read(replica, &self.rights, owner, path)).cloned().collect();
             lost.sort_unstable();
             lost.iter().for_each(|path| subscription.mark(path));
             subscription.base.iter_mut().for_each(Base::rights_changed);
@@ -271,7 +277,7 @@ impl Connection {
         }
         self.settle_awaited(replica);
         self.end_unentitled(replica.rules());
-        let (rules, rights) = (replica.rules(), &self.rights);
+        let (rights, owner) = (&self.rights, owner(self.identity.as_ref()));
         let mut updates = Vec::new();
         let (mut seen, mut positions, mut quiet) = (Vec::<Mark>::new(), Vec::new(), false);
         let mut bytes = 0;
@@ -282,7 +288,7 @@ impl Connection {
             subscription.look(replica);
             while subscription.credit > 0 && bytes < FRAME_AIM {
                 let Some(path) = subscription.changed.pop_front() else { break };
-                let (told, more) = subscription.step(replica, &path, may_read(rules, rights, &path));
+                let (told, more) = subscription.step(replica, &path, may_read(replica, rights, owner, &path));
                 if more {
                     subscription.changed.push_front(path.clone());
                 }
@@ -363,9 +369,21 @@ impl Connection {
 /// Something to be told: what happened, in which section, and by which change.
 type Told = (Event, SectionId, Option<(Plane, DotIx)>);
 
-/// Whether a session may see a topic.
-fn may_read(rules: &Rules, rights: &Rights, path: &Path) -> bool {
-    rights.is_everything() || rules.at(rights, path.as_str()).has(Permission::Read)
+/// Whether a session may see a topic: by the rules, or since it is its principal's own.
+fn may_read(replica: &Replica, rights: &Rights, owner: Option<&str>, path: &Path) -> bool {
+    rights.is_everything() || replica.rules().at(rights, path.as_str()).has(Permission::Read) || owns(replica, owner, path)
+}
+
+fn owns(replica: &Replica, owner: Option<&str>, path: &Path) -> bool {
+    owner.is_some() && replica.topic(path).is_some_and(|(_, topic)| topic.definition.owner() == owner)
+}
+
+/// The name by which somebody owns topics.
+fn owner(identity: Option<&Identity>) -> Option<&str> {
+    match identity.map(|identity| &identity.who) {
+        Some(Who::Principal(name)) => Some(name),
+        _ => None,
+    }
 }
 
 /// Whether a session may select what a selector may come to.
@@ -424,14 +442,15 @@ impl Subscription {
 
     /// The next thing that a client is to be told of a path that has changed, and whether there is more after it. What it may not see is not there for it.
     fn step(&mut self, replica: &Replica, path: &Path, permitted: bool) -> (Option<Told>, bool) {
-        let now = replica.topic(path).filter(|_| permitted);
+        let there = replica.topic(path);
+        let now = there.filter(|_| permitted);
         let Some(known) = self.topics.get_mut(path) else { return (None, false) };
         let definition = now.map(|(_, topic)| &topic.definition);
         let (told, more) = match (&known.told, now) {
             (Some(told), _) if Some(told) != definition => {
                 let section = replica.section_of(path);
                 let reason = match replica.section(section) {
-                    _ if !permitted => Gone::NotPermitted,
+                    _ if there.is_some() && !permitted => Gone::NotPermitted,
                     Some(_) => Gone::Removed,
                     None => Gone::Dropped,
                 };

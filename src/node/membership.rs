@@ -58,6 +58,7 @@ impl Node {
         self.announce(now);
         self.members_changed(now);
         self.load_sessions(now);
+        self.load_removals(now);
     }
 
     /// Brings this node's own record up to date.

@@ -41,6 +41,7 @@ mod membership;
 mod neighbours;
 mod output;
 mod quorum;
+mod removals;
 mod requests;
 mod sessions;
 mod sources;
@@ -75,6 +76,7 @@ use self::{
     connections::{Connection, Connections},
     logins::Logins,
     quorum::Quorums,
+    removals::Removals,
     sessions::Sessions,
     sources::Sources,
 };
@@ -180,6 +182,7 @@ pub struct Node {
     sessions: Sessions,
     logins: Logins,
     sources: Sources,
+    removals: Removals,
     quorums: Quorums,
     acks: Acks,
     links: BTreeMap<LinkId, LinkInfo>,
@@ -240,6 +243,7 @@ impl Node {
             sessions: Sessions::default(),
             logins: Logins::default(),
             sources: Sources::default(),
+            removals: Removals::default(),
             quorums: Quorums::default(),
             acks: Acks::default(),
             links: BTreeMap::new(),
@@ -427,6 +431,7 @@ impl Node {
             self.replica.file_displaced(now.unix_ms);
             self.end_presumed_sessions(now);
             self.end_expired(now);
+            self.removals_due(now);
             self.listeners_due(now);
         }
         if now.at >= self.tidy_due {
@@ -480,12 +485,17 @@ impl Node {
             match event {
                 Event::Value { section, topic } => {
                     self.updates += 1;
+                    self.removal_written(now, section, topic);
                     if listening && let Some(path) = self.replica.path_of(section, topic) {
                         self.connections.values_mut().for_each(|session| session.value_changed(path));
                     }
                 }
-                Event::Topic { path, .. } if listening => self.connections.values_mut().for_each(|session| session.topic_changed(&path)),
-                Event::Topic { .. } => {}
+                Event::Topic { section, path, .. } => {
+                    self.watch_removal(now, section, &path);
+                    if listening {
+                        self.connections.values_mut().for_each(|session| session.topic_changed(&path));
+                    }
+                }
                 Event::Standing { section: SectionId::MESH, key } => {
                     members = true;
                     self.session_changed(now, &key);

@@ -88,7 +88,7 @@ impl Node {
                 self.section_answer(now, section)
             }
             Request::SectionDrop { root, force } => self.section_drop(now, &root, force),
-            Request::TopicsAdd { topic, paths } => self.topics_add(session, &topic, &paths),
+            Request::TopicsAdd { topic, paths } => self.topics_add(now, session, &topic, &paths),
             Request::TopicsRemove { selector, force } => self.topics_remove(now, session, &selector, force),
             Request::Topics { selector, page } => {
                 let (paths, next) = self.page(session, &selector, &page)?;
@@ -408,9 +408,9 @@ impl Node {
 
     // Topics and values.
 
-    fn topics_add(&mut self, session: ConnectionId, spec: &TopicSpec, paths: &[String]) -> Answer {
+    fn topics_add(&mut self, now: Now, session: ConnectionId, spec: &TopicSpec, paths: &[String]) -> Answer {
         self.writable()?;
-        let definition = parse_definition(spec)?;
+        let definition = self.definition_for(now, session, spec)?;
         let mut refused = Vec::new();
         let mut topics = Vec::with_capacity(paths.len());
         let mut places = Vec::with_capacity(paths.len());
@@ -495,7 +495,7 @@ impl Node {
 
     fn set(&mut self, now: Now, session: ConnectionId, batch: SetBatch) -> Answer {
         self.writable()?;
-        let add = batch.add.as_ref().map(parse_definition).transpose()?;
+        let add = batch.add.as_ref().map(|spec| self.definition_for(now, session, spec)).transpose()?;
         let client = self.connections.get_mut(&session).ok_or_else(closing)?;
         let mut refused = Vec::new();
         let mut writes = Vec::with_capacity(batch.items.len());
@@ -664,7 +664,7 @@ fn parse_selector(text: &str) -> Result<Selector, Refusal> {
     Selector::parse(text).map_err(|error| Refusal::new(Code::InvalidSelector, text, error.to_string()))
 }
 
-fn parse_definition(spec: &TopicSpec) -> Result<Definition, Refusal> {
+pub(super) fn parse_definition(spec: &TopicSpec) -> Result<Definition, Refusal> {
     let properties: Vec<(&String, &String)> = spec.properties.iter().collect();
     Definition::parse(&spec.topic_type, &properties)
         .map_err(|error| Refusal::new(Code::InvalidDefinition, &spec.topic_type, error.to_string()))

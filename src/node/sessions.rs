@@ -25,7 +25,7 @@ use super::{ConnectionId, Node, Now, acks::Needs, sources::Source};
 use crate::protocol::{Closed, Code, FromNode, OpenSession, OwnSource, Refusal, Response, Secret};
 
 mod endings;
-mod filter;
+pub(super) mod filter;
 pub(super) mod listeners;
 mod properties;
 #[cfg(test)]
@@ -159,10 +159,12 @@ impl Node {
         let Some(value) = write.and_then(|write| write.value.as_deref()) else {
             self.sessions.ended.remove(&id);
             self.note_serving(id, None);
+            self.removal_session_gone(now, id);
             return self.session_ended(now, id);
         };
         let Ok(record) = minicbor::decode::<SessionRecord>(value) else { return };
         self.note_serving(id, Some(&record));
+        self.removal_session(now, id);
         if record.ended.is_some() {
             self.session_ended(now, id);
             self.sessions.ended.insert(id);

@@ -428,3 +428,26 @@ fn a_script_is_tried_without_doing_anything_and_hashes_are_shown_to_nobody() {
     let Response::Access { statements: rest, next: end, .. } = meshed.ask(0, operator, paged(next)) else { panic!() };
     assert_eq!((statements.len(), rest.len(), end), (1, 1, None));
 }
+
+#[test]
+fn a_topics_owner_may_do_anything_with_it_whatever_the_rules_say() {
+    let mut meshed = meshed(2, &somebody(&format!("role clerk default select\nprincipal bob password {HASH}\nprincipal bob roles clerk")));
+    let operator = meshed.client(0);
+    let topic = TopicSpec { topic_type: "binary".into(), properties: BTreeMap::from([("owner".into(), "ann".into())]) };
+    meshed.ask(0, operator, Request::TopicsAdd { topic, paths: vec!["s/own".into()] });
+    meshed.pass(1_000);
+    let (ann, bob) = (meshed.principal(1, "ann"), meshed.principal(1, "bob"));
+    for client in [ann, bob] {
+        subscribe(&mut meshed, 1, client, "?s//");
+    }
+    assert_eq!(refusal(&meshed.ask(1, ann, set("s/own", false))), None);
+    assert_eq!(refusal(&meshed.ask(1, bob, set("s/own", false))), Some(Code::NotPermitted));
+    assert_eq!((told(&mut meshed, 1, ann), told(&mut meshed, 1, bob)), (vec!["+s/own".to_owned(), "=s/own".into()], vec![]));
+    run(&mut meshed, 1, "role clerk global view-node");
+    assert_eq!(told(&mut meshed, 1, ann), [""; 0], "it keeps what is its own");
+    assert!(matches!(
+        meshed.ask(1, ann, Request::TopicsRemove { selector: "s/own".into(), force: false }),
+        Response::Removed { topics: 1 }
+    ));
+    assert_eq!(told(&mut meshed, 1, ann), ["-s/own"]);
+}

@@ -15,7 +15,7 @@ pub(super) fn parse_filter(text: &str) -> Result<Filter, Refusal> {
 }
 
 /// What filters ask about a session.
-pub(super) struct KnownFacts<'a> {
+pub(in crate::node) struct KnownFacts<'a> {
     id: SessionId,
     record: &'a SessionRecord,
     node: String,
@@ -53,7 +53,7 @@ impl Node {
     }
 
     /// Those that have not ended for good.
-    pub(super) fn living_sessions(&self) -> impl Iterator<Item = (SessionId, SessionRecord)> {
+    pub(in crate::node) fn living_sessions(&self) -> impl Iterator<Item = (SessionId, SessionRecord)> {
         self.session_records().filter(|(_, record)| record.ended.is_none())
     }
 
@@ -102,7 +102,7 @@ impl Node {
         }
     }
 
-    pub(super) fn facts<'a>(&self, id: SessionId, record: &'a SessionRecord) -> KnownFacts<'a> {
+    pub(in crate::node) fn facts<'a>(&self, id: SessionId, record: &'a SessionRecord) -> KnownFacts<'a> {
         KnownFacts {
             id,
             record,
