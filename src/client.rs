@@ -60,7 +60,7 @@ pub use credential::{Credential, CredentialError, Proof, Token};
 pub use handler::{AskedLogin, LoginHandler};
 pub use listener::{SessionEvent, SessionListener};
 pub use publisher::{PublishReport, Publisher};
-pub use source::{ClaimOptions, Source};
+pub use source::{ClaimOptions, GivenSubscriptions, Source};
 pub use subscription::{Heard, Subscription};
 
 use recovery::Recovery;

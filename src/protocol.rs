@@ -306,6 +306,19 @@ pub enum FromNode {
         #[n(1)]
         refusal: Refusal,
     },
+    /// Somebody who may wants the client to subscribe to a selector, or not any more.
+    #[n(16)]
+    Select {
+        /// To what, normalised.
+        #[n(0)]
+        selector: String,
+        /// Whether to, or not any more.
+        #[n(1)]
+        selected: bool,
+        /// Names this wish: one that was told before is told again on every connection.
+        #[n(2)]
+        wish: u64,
+    },
     /// A login is to be judged: to be answered by [`Request::Judged`].
     #[n(15)]
     Judge {
@@ -728,20 +741,20 @@ pub enum Request {
         #[n(0)]
         listener: u32,
     },
-    /// Set or remove user properties of a session, wherever its client is: [`Response::Done`]. They override what its client says of itself.
+    /// Set or remove user properties of sessions, wherever their clients are: [`Response::Affected`]. They override what those say of themselves.
     #[n(42)]
     SessionSet {
-        /// As in [`Request::SessionShow`].
+        /// One, as in [`Request::SessionShow`], or a filter over their properties.
         #[n(0)]
         session: String,
         /// Each property's value, or that it shall have none.
         #[n(1)]
         properties: BTreeMap<String, Option<String>>,
     },
-    /// Give a session other roles than those that it came with, wherever its client is: [`Response::Done`].
+    /// Give sessions other roles than those that they came with, wherever their clients are: [`Response::Affected`].
     #[n(43)]
     SessionRoles {
-        /// As in [`Request::SessionShow`].
+        /// As in [`Request::SessionSet`].
         #[n(0)]
         session: String,
         /// Its roles from now on; `None` for those that it came with.
@@ -819,10 +832,24 @@ pub enum Request {
         #[n(1)]
         verdict: Verdict,
     },
-    /// End a session for good, wherever its client is: [`Response::Done`]. Nothing brings it back; its node obeys once it hears of it.
+    /// Let sessions subscribe to a selector, or not any more, wherever their clients are: [`Response::Affected`]. Those are told so ([`FromNode::Select`]), now or when they
+    /// are back, and see of it what they may see.
+    #[n(54)]
+    SessionSelect {
+        /// As in [`Request::SessionSet`].
+        #[n(0)]
+        session: String,
+        /// To what.
+        #[n(1)]
+        selector: String,
+        /// Whether to, or not any more.
+        #[n(2)]
+        selected: bool,
+    },
+    /// End sessions for good, wherever their clients are: [`Response::Affected`]. Nothing brings them back; their nodes obey once they hear of it.
     #[n(39)]
     SessionEnd {
-        /// As in [`Request::SessionShow`].
+        /// As in [`Request::SessionSet`].
         #[n(0)]
         session: String,
     },
@@ -1032,6 +1059,13 @@ pub enum Response {
         /// Where the next page starts, if there is one: its [`Page::after`].
         #[n(1)]
         next: Option<String>,
+    },
+    /// To requests that change sessions.
+    #[n(33)]
+    Affected {
+        /// How many.
+        #[n(0)]
+        sessions: u64,
     },
     /// To [`Request::Roles`].
     #[n(32)]

@@ -332,9 +332,9 @@ pub(crate) enum SessionCommand {
         /// Its id, or enough first digits of it
         session: String,
     },
-    /// Set or remove user properties of a session, wherever its client is
+    /// Set or remove user properties of sessions, wherever their clients are
     Set {
-        /// Its id, or enough first digits of it
+        /// An id, or enough first digits of it, or a filter
         session: String,
         /// What to set
         #[arg(value_name = "KEY=VALUE", value_parser = key_value)]
@@ -343,20 +343,34 @@ pub(crate) enum SessionCommand {
         #[arg(long, value_name = "KEY")]
         unset: Vec<String>,
     },
-    /// Give a session other roles, wherever its client is
+    /// Give sessions other roles, wherever their clients are
     Roles {
-        /// Its id, or enough first digits of it
+        /// An id, or enough first digits of it, or a filter
         session: String,
-        /// Its roles from now on; none for none
+        /// Their roles from now on; none for none
         #[arg(required_unless_present = "own")]
         roles: Vec<String>,
-        /// Those again that it came with
+        /// Those again that they came with
         #[arg(long, conflicts_with = "roles")]
         own: bool,
     },
-    /// End a session for good, wherever its client is
+    /// Let sessions subscribe to a selector: their clients are told so, and see of it what they may see
+    Subscribe {
+        /// An id, or enough first digits of it, or a filter
+        session: String,
+        /// To what
+        selector: String,
+    },
+    /// Let sessions not subscribe to a selector any more
+    Unsubscribe {
+        /// An id, or enough first digits of it, or a filter
+        session: String,
+        /// To what
+        selector: String,
+    },
+    /// End sessions for good, wherever their clients are
     Close {
-        /// Its id, or enough first digits of it
+        /// An id, or enough first digits of it, or a filter
         session: String,
     },
 }

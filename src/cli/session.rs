@@ -2,7 +2,7 @@
 
 use super::args::SessionCommand;
 use super::local::stop_wanted;
-use super::output::{count_text, duration_text, time_text};
+use super::output::{count_text, duration_text, plural, time_text};
 use super::{Context, Failure, all_pages};
 use crate::client::{Client, SessionEvent};
 use crate::protocol::{SessionDetail, SessionRow};
@@ -26,14 +26,20 @@ pub(super) async fn session(context: &mut Context, command: SessionCommand) -> R
         SessionCommand::Set { session, properties, unset } => {
             let set = properties.into_iter().map(|(key, value)| (key, Some(value)));
             let changes = set.chain(unset.into_iter().map(|key| (key, None))).collect();
-            Ok(client.set_session(&session, changes).await?)
+            told(context, client.set_session(&session, changes).await?)
         }
         SessionCommand::Roles { session, roles, own } => {
             let roles: Vec<String> = roles.into_iter().filter(|role| role != "none").collect();
-            Ok(client.set_session_roles(&session, (!own).then_some(roles)).await?)
+            told(context, client.set_session_roles(&session, (!own).then_some(roles)).await?)
         }
-        SessionCommand::Close { session } => Ok(client.end_session(&session).await?),
+        SessionCommand::Close { session } => told(context, client.end_session(&session).await?),
+        SessionCommand::Subscribe { session, selector } => told(context, client.select_for_session(&session, &selector, true).await?),
+        SessionCommand::Unsubscribe { session, selector } => told(context, client.select_for_session(&session, &selector, false).await?),
     }
+}
+
+fn told(context: &mut Context, sessions: u64) -> Result<(), Failure> {
+    context.output.done(&serde_json::json!({ "sessions": sessions }), plural(sessions, "session"))
 }
 
 async fn watch(context: &mut Context, client: &Client, filter: &str) -> Result<(), Failure> {

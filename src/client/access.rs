@@ -46,9 +46,9 @@ impl Client {
         }
     }
 
-    /// Gives a session other roles than those that it came with, wherever its client is; `None` for those that it came with.
-    pub async fn set_session_roles(&self, session: &str, roles: Option<Vec<String>>) -> Result<(), ClientError> {
-        self.done(Request::SessionRoles { session: session.into(), roles }).await
+    /// Gives sessions, as [`Client::set_session`] names them, other roles than those that they came with; `None` for those that they came with. How many these were.
+    pub async fn set_session_roles(&self, session: &str, roles: Option<Vec<String>>) -> Result<u64, ClientError> {
+        self.affected(Request::SessionRoles { session: session.into(), roles }).await
     }
 
     /// Proves anew who this client is, so that its session does not expire.

@@ -28,12 +28,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mangrove_crdt::id::SessionId;
+use tokio::sync::mpsc;
 
 use super::listener::SessionListener;
 use super::publisher::Publisher;
 use super::session::Session;
 use super::states::{Followed, StatesReceiver};
-use super::{Client, ClientError, WriteReport, unexpected};
+use super::{Client, ClientError, Subscription, WriteReport, unexpected};
 use crate::protocol::{
     Authority, Code, OpenSession, Page, Refusal, Request, Response, Secret, SessionDetail, SessionRow, SetBatch, SetItem, SourceDetail,
     SourceRow, SourceState, Target, TopicSpec,
@@ -59,6 +60,22 @@ impl Default for ClaimOptions {
 
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Subscriptions that others want a client to have.
+pub struct GivenSubscriptions {
+    client: Client,
+    selectors: mpsc::UnboundedReceiver<String>,
+}
+
+impl GivenSubscriptions {
+    /// The next one, with its selector. Waits for it.
+    pub async fn next(&mut self) -> Result<(String, Subscription), ClientError> {
+        match self.selectors.recv().await {
+            Some(selector) => self.client.subscribe(&selector).await.map(|subscription| (selector, subscription)),
+            None => Err(self.client.session.failure()),
+        }
+    }
 }
 
 impl Client {
@@ -121,14 +138,36 @@ impl Client {
         }
     }
 
-    /// Sets or removes user properties of any session of the mesh. They override what its client says of itself.
-    pub async fn set_session(&self, session: &str, properties: BTreeMap<String, Option<String>>) -> Result<(), ClientError> {
-        self.done(Request::SessionSet { session: session.into(), properties }).await
+    /// Sets or removes user properties of sessions of the mesh: one, by its id, or those that meet a filter. They override what clients say of themselves. How many
+    /// sessions these were.
+    pub async fn set_session(&self, session: &str, properties: BTreeMap<String, Option<String>>) -> Result<u64, ClientError> {
+        self.affected(Request::SessionSet { session: session.into(), properties }).await
     }
 
-    /// Ends any session of the mesh for good, wherever its client is.
-    pub async fn end_session(&self, session: &str) -> Result<(), ClientError> {
-        self.done(Request::SessionEnd { session: session.into() }).await
+    /// Ends sessions of the mesh for good, as [`Client::set_session`] names them, wherever their clients are. How many these were.
+    pub async fn end_session(&self, session: &str) -> Result<u64, ClientError> {
+        self.affected(Request::SessionEnd { session: session.into() }).await
+    }
+
+    /// Lets sessions subscribe to a selector, or not any more, as [`Client::set_session`] names them: their clients are told so, now or when they are back
+    /// ([`Client::given_subscriptions`]). How many these were.
+    pub async fn select_for_session(&self, session: &str, selector: &str, selected: bool) -> Result<u64, ClientError> {
+        self.affected(Request::SessionSelect { session: session.into(), selector: selector.into(), selected }).await
+    }
+
+    /// The subscriptions that others want this client to have: those wished already, and then each as it is wished. One that is not wished any more ends with
+    /// [`Code::Deselected`], and so do the client's own to the same selector. Only for a client that goes on elsewhere ([`super::SessionOptions`]); the last one who asks hears of them.
+    pub fn given_subscriptions(&self) -> GivenSubscriptions {
+        let (sender, selectors) = mpsc::unbounded_channel();
+        self.session.with_table(|table| table.give_to(sender));
+        GivenSubscriptions { client: self.clone(), selectors }
+    }
+
+    pub(super) async fn affected(&self, request: Request) -> Result<u64, ClientError> {
+        match self.request(request).await? {
+            Response::Affected { sessions } => Ok(sessions),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Claims a branch: a topic's path, and all paths below it. While anybody has claimed it, only its active source may write there.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use mangrove_crdt::selector::Selector;
 use tokio::sync::{mpsc, oneshot};
 
 use super::followed::{Delivery, Followed, TopicEvent};
@@ -10,7 +11,7 @@ use super::listener::Listening;
 use super::states::{self, SourceTable};
 use super::{ClientError, Refusal, Response};
 use crate::memory::{Change, FeedIx, Feeds, Memory};
-use crate::protocol::{Feed, OpenSession, Question, Request, SessionNews};
+use crate::protocol::{Code, Feed, OpenSession, Question, Request, SessionNews};
 
 /// A login to be judged, and its number.
 pub(super) type Asked = (u64, Question);
@@ -42,12 +43,22 @@ pub(super) struct Waiting {
     pub(super) again: Option<Vec<u8>>,
 }
 
+/// What others want this client to subscribe to.
+#[derive(Default)]
+struct Given {
+    /// The last wish of each selector.
+    wishes: BTreeMap<String, (u64, bool)>,
+    /// Who hears of them.
+    to: Option<mpsc::UnboundedSender<String>>,
+}
+
 #[derive(Default)]
 pub(super) struct Table {
     pub(super) waiting: BTreeMap<u64, Waiting>,
     pub(super) subscriptions: BTreeMap<u64, Followed>,
     numbers: HashMap<u32, u64>,
     pub(super) listeners: BTreeMap<u64, Listening>,
+    given: Given,
     /// Who judges logins, by the handlers' names.
     pub(super) handlers: BTreeMap<String, mpsc::UnboundedSender<Asked>>,
     feeds: Feeds,
@@ -86,6 +97,7 @@ impl Table {
         self.numbers.clear();
         self.listeners.clear();
         self.handlers.clear();
+        self.given.to = None;
         self.sources.clear();
     }
 
@@ -165,6 +177,33 @@ impl Table {
     pub(super) fn judge(&mut self, number: u64, question: Question) {
         if let Some(handler) = self.handlers.get(&question.handler) {
             let _ = handler.send((number, question));
+        }
+    }
+
+    /// From now on somebody hears of what others want, and of what they have wanted so far.
+    pub(super) fn give_to(&mut self, to: mpsc::UnboundedSender<String>) {
+        let wished = self.given.wishes.iter().filter(|(_, (_, selected))| *selected).map(|(selector, _)| selector.clone());
+        // Whoever does not listen any more has dropped it.
+        wished.for_each(|selector| _ = to.send(selector));
+        self.given.to = self.failure.is_none().then_some(to);
+    }
+
+    /// Others want the client to subscribe to a selector, or not any more. Every node tells that anew; once is enough.
+    pub(super) fn select(&mut self, selector: String, selected: bool, wish: u64) {
+        if self.given.wishes.insert(selector.clone(), (wish, selected)) == Some((wish, selected)) {
+            return;
+        }
+        if selected {
+            if let Some(to) = &self.given.to {
+                let _ = to.send(selector);
+            }
+            return;
+        }
+        let is_it = |followed: &Followed| Selector::parse(&followed.selector).is_ok_and(|of| of.as_str() == selector);
+        let ended: Vec<u64> = self.subscriptions.iter().filter(|(_, followed)| is_it(followed)).map(|(id, _)| *id).collect();
+        for id in ended {
+            let refusal = Refusal::new(Code::Deselected, &selector, "somebody who may has ended the subscription");
+            self.end_subscription(id, refusal);
         }
     }
 

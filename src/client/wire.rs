@@ -283,6 +283,7 @@ impl Incoming {
             FromNode::Sessions { listener, news, synced } => table.sessions(listener, news, synced),
             FromNode::Unsubscribed { subscription, refusal } => table.unsubscribed(subscription, refusal),
             FromNode::Unlistened { listener, refusal } => table.unlistened(listener, refusal),
+            FromNode::Select { selector, selected, wish } => table.select(selector, selected, wish),
             FromNode::Judge { number, question } => table.judge(number, *question),
             FromNode::Source { source, state } => {
                 let told = table.sources.tell(source, state);

@@ -62,7 +62,9 @@ fn asks(request: &Request) -> Asks<'_> {
         | Request::SessionsListen { .. }
         | Request::Sources { .. }
         | Request::SourceShow { .. } => Asks::Globally(ViewSession),
-        Request::SessionEnd { .. } | Request::SessionSet { .. } | Request::SessionRoles { .. } => Asks::Globally(ModifySession),
+        Request::SessionEnd { .. } | Request::SessionSet { .. } | Request::SessionRoles { .. } | Request::SessionSelect { .. } => {
+            Asks::Globally(ModifySession)
+        }
         Request::Access { .. } | Request::AccessWhy { .. } | Request::Principals { .. } | Request::Roles => Asks::Globally(ViewSecurity),
         Request::AccessScript { .. } => Asks::Globally(ModifySecurity),
         Request::TopicShow { path } => Asks::At(Read, path),

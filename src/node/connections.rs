@@ -193,6 +193,11 @@ impl Connection {
         self.subscriptions.remove(&subscription).is_some()
     }
 
+    /// Tells no more of what a selector comes to, by whichever subscription.
+    pub fn deselect(&mut self, selector: &str) {
+        self.subscriptions.retain(|_, subscription| subscription.selector.as_str() != selector);
+    }
+
     /// The client can take more.
     pub fn grant(&mut self, subscription: u32, updates: u32) {
         if let Some(subscription) = self.subscriptions.get_mut(&subscription) {

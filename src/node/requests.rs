@@ -154,6 +154,10 @@ impl Node {
             Request::SessionShow { session } => done(self.session_detail(now, &session)?),
             Request::SessionEnd { session } => self.session_end(now, &session),
             Request::SessionRoles { session, roles } => self.session_roles(now, &session, roles),
+            Request::SessionSelect { session, selector, selected } => {
+                let selector = parse_selector(&selector)?;
+                self.session_select(now, &session, &selector, selected)
+            }
             Request::Addresses => {
                 let nodes = self.replica.nodes();
                 let addresses = nodes.values().flat_map(|record| record.addresses.clone());

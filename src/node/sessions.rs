@@ -355,6 +355,7 @@ impl Node {
             self.take_over_sources(now, id);
         }
         self.sources_resumed(now, id);
+        self.tell_selections(id);
         self.sessions.plan();
         Ok((self.session_response(id, Secret::default()), needs))
     }

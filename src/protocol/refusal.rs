@@ -171,6 +171,8 @@ codes! {
     SessionEnded = 40 "session-ended",
     /// There is no such principal.
     UnknownPrincipal = 41 "unknown-principal",
+    /// Somebody who may has ended the subscription.
+    Deselected = 42 "deselected",
 }
 
 impl fmt::Display for Code {

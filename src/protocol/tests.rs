@@ -379,6 +379,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
 fn access_request() -> impl Strategy<Value = Request> {
     prop_oneof![
         (text(), option::of(texts())).prop_map(|(session, roles)| Request::SessionRoles { session, roles }),
+        (text(), text(), any::<bool>()).prop_map(|(session, selector, selected)| Request::SessionSelect { session, selector, selected }),
         prop::sample::select(vec![Request::Addresses, Request::Roles]),
         (text(), page()).prop_map(|(about, page)| Request::Access { about, page }),
         (text(), any::<bool>()).prop_map(|(script, dry_run)| Request::AccessScript { script, dry_run }),
@@ -411,6 +412,7 @@ fn access_response() -> impl Strategy<Value = Response> {
         .prop_map(|([who, path], [roles, permissions, global, because])| WhyReport { who, path, roles, permissions, global, because });
     prop_oneof![
         texts().prop_map(Response::Addresses),
+        any::<u64>().prop_map(|sessions| Response::Affected { sessions }),
         (texts(), option::of(text()), conflicts).prop_map(|(statements, next, conflicts)| Response::Access { statements, next, conflicts }),
         changes.prop_map(Response::AccessChanged),
         why.prop_map(|why| Response::AccessWhy(Box::new(why))),
@@ -470,6 +472,7 @@ fn from_node() -> impl Strategy<Value = FromNode> {
             synced
         }),
         (any::<u32>(), refusal()).prop_map(|(listener, refusal)| FromNode::Unlistened { listener, refusal }),
+        (text(), any::<bool>(), any::<u64>()).prop_map(|(selector, selected, wish)| FromNode::Select { selector, selected, wish }),
         (any::<u64>(), [(); 2].map(|()| text()), login(), properties()).prop_map(|(number, [handler, client], login, properties)| {
             FromNode::Judge { number, question: Box::new(Question { handler, login, client, properties }) }
         }),

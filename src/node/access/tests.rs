@@ -354,15 +354,15 @@ fn a_session_can_be_given_other_roles() {
         answer
     };
     assert_eq!(refusal(&meshed.ask(0, ann, set("s/a", false))), Some(Code::NotPermitted));
-    assert_eq!(give(&mut meshed, 2, Some(&["boss"])), Response::Done);
+    assert_eq!(give(&mut meshed, 2, Some(&["boss"])), Response::Affected { sessions: 1 });
     assert_eq!(refusal(&meshed.ask(0, ann, set("s/a", false))), None);
     // Wherever it goes.
     meshed.gone(0, ann);
     let (ann, _) = resume(&mut meshed, 1, &session);
     assert_eq!(refusal(&meshed.ask(1, ann, set("s/a", false))), None);
-    assert_eq!(give(&mut meshed, 0, Some(&[])), Response::Done);
+    assert_eq!(give(&mut meshed, 0, Some(&[])), Response::Affected { sessions: 1 });
     assert_eq!(refusal(&subscribe(&mut meshed, 1, ann, "s/a")), Some(Code::NotPermitted));
-    assert_eq!(give(&mut meshed, 0, None), Response::Done);
+    assert_eq!(give(&mut meshed, 0, None), Response::Affected { sessions: 1 });
     assert!(matches!(subscribe(&mut meshed, 1, ann, "s/a"), Response::Subscribed { .. }), "those that it came with");
     assert_eq!(refusal(&give(&mut meshed, 0, Some(&["a b"]))), Some(Code::InvalidRequest));
 }

@@ -97,7 +97,7 @@ fn if_the_one_who_should_remove_is_gone_the_next_does() {
     // The least holder stands still, and nobody has noticed.
     meshed.stopped.insert(0);
     let operator = meshed.client(2);
-    assert_eq!(meshed.ask(2, operator, Request::SessionEnd { session: session.id.to_string() }), Response::Done);
+    assert_eq!(meshed.ask(2, operator, Request::SessionEnd { session: session.id.to_string() }), Response::Affected { sessions: 1 });
     meshed.pass(500);
     assert_eq!(there(&meshed, "s/mine"), [0, 1, 2]);
     meshed.pass(10_000);
@@ -119,7 +119,7 @@ fn what_a_session_leaves_is_found_after_a_start() {
     meshed.pass(2_000);
     assert_eq!((there(&meshed, "s/mine"), there(&meshed, "own")), (vec![0, 1], vec![0]));
     let operator = meshed.client(1);
-    assert_eq!(meshed.ask(1, operator, Request::SessionEnd { session: session.id.to_string() }), Response::Done);
+    assert_eq!(meshed.ask(1, operator, Request::SessionEnd { session: session.id.to_string() }), Response::Affected { sessions: 1 });
     meshed.pass(2_000);
     assert_eq!((there(&meshed, "s/mine"), there(&meshed, "own")), (vec![], vec![]));
 }

@@ -28,8 +28,12 @@ impl Node {
     /// Ends any session of the mesh for good.
     pub(in crate::node) fn session_end(&mut self, now: Now, text: &str) -> Result<(Response, Needs), Refusal> {
         self.writable()?;
-        let (id, _) = self.find_session(text)?;
-        Ok((Response::Done, self.end_for_good(now, id, Ended::ByController)))
+        let sessions = self.find_sessions(text)?;
+        let mut needs = Needs::default();
+        for (id, _) in &sessions {
+            needs = self.end_for_good(now, *id, Ended::ByController);
+        }
+        Ok((Response::Affected { sessions: sessions.len() as u64 }, needs))
     }
 
     pub(in crate::node) fn end_for_good(&mut self, now: Now, id: SessionId, reason: Ended) -> Needs {

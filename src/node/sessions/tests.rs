@@ -7,6 +7,9 @@ use crate::protocol::{
     Code, FromNode, OpenSession, Page, Request, Response, SessionDetail, SessionRow, SessionState, SetBatch, SetItem, SourceState, Target,
 };
 
+/// One session was changed.
+const ONE: Response = Response::Affected { sessions: 1 };
+
 fn opened(meshed: &mut Meshed, at: usize) -> (ConnectionId, OpenSession) {
     let client = meshed.client(at);
     let Response::Session(session) =
@@ -86,7 +89,7 @@ fn a_session_is_ended_from_any_node_and_its_client_is_told() {
     let mut meshed = Meshed::with_section(3, &[], "s/a");
     let (client, session) = opened(&mut meshed, 0);
     let (next, _) = opened(&mut meshed, 1);
-    assert_eq!(end(&mut meshed, 2, &session), Response::Done);
+    assert_eq!(end(&mut meshed, 2, &session), ONE);
     meshed.pass(2_000);
     let closing = |told: &(usize, ConnectionId, FromNode)| (told.0, told.1) == (0, client) && matches!(&told.2, FromNode::Closing(_));
     assert_eq!(meshed.told.iter().filter(|told| closing(told)).count(), 1, "{:?}", meshed.told);
@@ -105,7 +108,7 @@ fn an_end_beats_what_its_home_writes_in_a_split_and_after_a_restart() {
         let mut meshed = Meshed::with_section(3, &[], "s/a");
         let (client, session) = opened(&mut meshed, 0);
         meshed.cut_off(0);
-        assert_eq!(end(&mut meshed, 2, &session), Response::Done);
+        assert_eq!(end(&mut meshed, 2, &session), ONE);
         meshed.pass(1_000);
         // Its home has not heard of it, and writes the record again and again.
         meshed.gone(0, client);
@@ -346,8 +349,8 @@ fn what_others_say_of_a_session_outlives_its_homes_and_goes_with_it() {
     refused(&set(&mut meshed, 2, "$NodeName", Some("x")), Code::InvalidRequest);
     // Its home is out of reach, and is left for another that has heard of the one change, not of the other.
     meshed.cut_off(0);
-    assert_eq!(set(&mut meshed, 2, "desk", Some("8")), Response::Done);
-    assert_eq!(set(&mut meshed, 0, "floor", None), Response::Done);
+    assert_eq!(set(&mut meshed, 2, "desk", Some("8")), ONE);
+    assert_eq!(set(&mut meshed, 0, "floor", None), ONE);
     assert_eq!(shown(&mut meshed, 0), Some(said(&[("desk", "7")])));
     taken_up(&mut meshed, 1, &session, 0);
     assert_eq!(shown(&mut meshed, 1), Some(said(&[("desk", "8"), ("floor", "1")])));
@@ -358,7 +361,7 @@ fn what_others_say_of_a_session_outlives_its_homes_and_goes_with_it() {
     for at in 0..3 {
         assert_eq!(shown(&mut meshed, at), Some(said(&[("desk", "8")])), "at {at}");
     }
-    assert_eq!(end(&mut meshed, 2, &session), Response::Done);
+    assert_eq!(end(&mut meshed, 2, &session), ONE);
     meshed.pass(5_000);
     for node in &meshed.nodes {
         let records = node.replica().section(mangrove_crdt::id::SectionId::MESH).map(|mesh| mesh.standing.iter().count());
@@ -370,11 +373,74 @@ fn what_others_say_of_a_session_outlives_its_homes_and_goes_with_it() {
 fn once_a_session_has_gone_nothing_more_is_written_of_it() {
     let mut meshed = Meshed::with_section(3, &[], "s/a");
     let (_, session) = opened(&mut meshed, 1);
-    assert_eq!(end(&mut meshed, 2, &session), Response::Done);
+    assert_eq!(end(&mut meshed, 2, &session), ONE);
     meshed.pass(10_000);
     let written = |meshed: &Meshed| -> Vec<_> { meshed.nodes.iter().map(|node| node.replica().last_standing_write()).collect() };
     let before = written(&meshed);
     meshed.pass(30_000);
     assert_eq!(written(&meshed), before);
     assert!(meshed.nodes.iter().all(|node| node.sessions.ended.is_empty()));
+}
+
+/// What a client was told to subscribe to, or not to.
+fn wishes(meshed: &mut Meshed, client: ConnectionId) -> Vec<(String, bool, u64)> {
+    let told = std::mem::take(&mut meshed.told).into_iter().filter(|(_, session, _)| *session == client);
+    let wish = |message| if let FromNode::Select { selector, selected, wish } = message { Some((selector, selected, wish)) } else { None };
+    told.filter_map(|(_, _, message)| wish(message)).collect()
+}
+
+#[test]
+fn sessions_are_told_from_anywhere_what_to_subscribe_to_and_again_wherever_they_go() {
+    let mut meshed = Meshed::with_section(3, &[], "s/a");
+    let desk = |meshed: &mut Meshed, at: usize, desk: &str| {
+        let client = meshed.client(at);
+        let properties = BTreeMap::from([("desk".to_owned(), desk.to_owned())]);
+        match meshed.ask(at, client, Request::SessionOpen { reconnect_timeout_ms: Some(60_000), properties }) {
+            Response::Session(session) => (client, *session),
+            other => panic!("{other:?}"),
+        }
+    };
+    let ((one, session), (other, _)) = (desk(&mut meshed, 0, "7"), desk(&mut meshed, 1, "8"));
+    meshed.pass(1_000);
+    let select = |meshed: &mut Meshed, sessions: &str, selector: &str, selected: bool| {
+        let operator = meshed.client(2);
+        let request = Request::SessionSelect { session: sessions.into(), selector: selector.into(), selected };
+        let answer = meshed.ask(2, operator, request);
+        meshed.pass(500);
+        answer
+    };
+    assert_eq!(select(&mut meshed, "has desk", "?s//", true), Response::Affected { sessions: 2 });
+    let told = meshed.told.clone();
+    assert!(matches!(&wishes(&mut meshed, one)[..], [(selector, true, _)] if selector == "?s//"));
+    meshed.told = told;
+    assert_eq!(wishes(&mut meshed, other).len(), 1);
+    refused(&select(&mut meshed, "has cat", "?s//", true), Code::UnknownSession);
+    refused(&select(&mut meshed, "has", "?s//", true), Code::InvalidRequest);
+    refused(&select(&mut meshed, "all", "?(//", true), Code::InvalidSelector);
+    // It moves while its wish changes: it is told the newest, under a name of its own.
+    assert_eq!(select(&mut meshed, &session.id.to_string(), "s/a", true), ONE);
+    let first = wishes(&mut meshed, one);
+    meshed.gone(0, one);
+    assert_eq!(select(&mut meshed, "desk is '7'", "?s//", false), ONE);
+    let (back, _) = taken_up(&mut meshed, 1, &session, 0);
+    let mut again = wishes(&mut meshed, back);
+    again.sort();
+    assert_eq!(
+        again.iter().map(|(selector, selected, _)| (selector.as_str(), *selected)).collect::<Vec<_>>(),
+        [(">s/a", true), ("?s//", false)]
+    );
+    assert_eq!(again[0].2, first[0].2, "the same wish is told by the same name");
+    // What it subscribes to itself meanwhile ends when it is not wished any more, and then only.
+    let subscribe = Request::Subscribe { selector: "?s//".into(), credit: 10, stamps: false, heard: None };
+    assert!(matches!(meshed.ask(1, back, subscribe), Response::Subscribed { .. }));
+    let now = meshed.now();
+    assert!(meshed.nodes[1].poll_updates(now, back).is_some());
+    assert_eq!(select(&mut meshed, &session.id.to_string(), "?s//", true), ONE);
+    assert_eq!(select(&mut meshed, &session.id.to_string(), "?s//", false), ONE);
+    let operator = meshed.client(0);
+    let items = vec![SetItem { target: Target::Path("s/a".into()), value: vec![1] }];
+    meshed.ask(0, operator, Request::Set(SetBatch { items, add: None, durability: None, under: None }));
+    meshed.pass(500);
+    let now = meshed.now();
+    assert!(meshed.nodes[1].poll_updates(now, back).is_none());
 }

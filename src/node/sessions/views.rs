@@ -73,6 +73,22 @@ impl Node {
         }
     }
 
+    /// The sessions that a text means: one, by its id, or those that meet a filter.
+    pub(super) fn find_sessions(&self, text: &str) -> Result<Vec<(SessionId, SessionRecord)>, Refusal> {
+        if text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return self.find_session(text).map(|session| vec![session]);
+        }
+        let filter = parse_filter(text)?;
+        let found: Vec<(SessionId, SessionRecord)> =
+            self.living_sessions().filter(|(id, record)| filter.meets(&self.facts(*id, record))).collect();
+        match found.is_empty() {
+            true => {
+                Err(Refusal::new(Code::UnknownSession, text, "no session of the mesh meets this filter").hint("see: mangrove session ls"))
+            }
+            false => Ok(found),
+        }
+    }
+
     pub(super) fn session_row(&self, now: Now, id: SessionId, record: SessionRecord, claims: u64) -> SessionRow {
         let silence = now.at.since(self.heard(&record.home));
         let reached = record.home == self.id() || self.lives(now, &record.home);
