@@ -98,8 +98,8 @@ pub struct ClientOptions {
 /// How a client goes on when it loses its node: by itself, with its session, at the first node that takes that up.
 ///
 /// Subscriptions go on from what they have heard: nothing is missing, and nothing comes twice. Sources keep their place, and what they hold they get under a new
-/// epoch. What is asked meanwhile waits. What was asked before and not answered is asked again where that can do no harm, and otherwise fails with
-/// [`ClientError::Lost`]: writes, since nobody knows whether they have been done.
+/// epoch. What is asked meanwhile waits. What was asked before and not answered is asked again, and writes are done once: a node that has what the lost one has done of
+/// them answers, and does not do them again. Only what changes nodes, sections and sessions' own state fails with [`ClientError::Lost`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionOptions {
     /// For how long after a loss the session may be taken up again; `None` for the most that the node allows.

@@ -846,6 +846,20 @@ pub enum Request {
         #[n(2)]
         selected: bool,
     },
+    /// Do something once, however often it is asked for, here or at another node that the session goes to: what answers the request itself. Only for what
+    /// writes ([`Request::writes`]).
+    #[n(55)]
+    Once {
+        /// The client's number for it: greater than any before.
+        #[n(0)]
+        number: u64,
+        /// The client has heard the answers to everything below this.
+        #[n(1)]
+        floor: u64,
+        /// What.
+        #[n(2)]
+        request: Box<Request>,
+    },
     /// End sessions for good, wherever their clients are: [`Response::Affected`]. Nothing brings them back; their nodes obey once they hear of it.
     #[n(39)]
     SessionEnd {
@@ -1103,6 +1117,23 @@ pub struct Page {
     /// At most so many rows, at most [`PAGE_MAX`]. A page may be shorter, and still have a next.
     #[n(1)]
     pub limit: u32,
+}
+
+impl Request {
+    /// Whether it can be asked for [`Request::Once`].
+    pub fn writes(&self) -> bool {
+        matches!(
+            self,
+            Request::Set(_)
+                | Request::TopicsRemove { .. }
+                | Request::DisplacedRestore { .. }
+                | Request::SessionEnd { .. }
+                | Request::SessionSet { .. }
+                | Request::SessionRoles { .. }
+                | Request::SessionSelect { .. }
+                | Request::AccessScript { .. }
+        )
+    }
 }
 
 impl Default for Page {

@@ -12,7 +12,7 @@ use minicbor::{Decode, Encode};
 
 use crate::{
     access::Roles,
-    id::{NodeId, SectionId, SessionId, VoterId},
+    id::{Dot, NodeId, Plane, SectionId, SessionId, VoterId},
     path::Path,
     quorum::Configuration,
     section::StandingKey,
@@ -27,6 +27,7 @@ const KIND_GRANT: u8 = 5;
 const KIND_VOTERS: u8 = 6;
 const KIND_DISPLACED: u8 = 7;
 const KIND_SESSION_PROPERTY: u8 = 8;
+const KIND_SESSION_DONE: u8 = 9;
 
 /// The longest standing key.
 pub const STANDING_KEY_BYTES_MAX: usize = 256;
@@ -78,6 +79,8 @@ pub enum Standing {
     Displaced(u16),
     /// What somebody else than its client says of a session's user property. In the built-in section; removed with the session.
     SessionProperty(SessionId, PropertyHash),
+    /// What has been done of what a session's client wants done once, written by its home with the session. In the built-in section; removed with the session.
+    SessionDone(SessionId),
 }
 
 impl Standing {
@@ -92,6 +95,7 @@ impl Standing {
             Standing::Grant(branch) => key(KIND_GRANT, [&branch.0, &[]]),
             Standing::Voters(section) => key(KIND_VOTERS, [&section.0.to_be_bytes(), &[]]),
             Standing::Displaced(slot) => key(KIND_DISPLACED, [&slot.to_be_bytes(), &[]]),
+            Standing::SessionDone(session) => key(KIND_SESSION_DONE, [&session.0, &[]]),
             Standing::SessionProperty(session, property) => key(KIND_SESSION_PROPERTY, [&session.0, &property.0]),
         }
     }
@@ -113,6 +117,7 @@ impl Standing {
                 let (session, property) = id.split_first_chunk::<16>()?;
                 Standing::SessionProperty(SessionId(*session), PropertyHash(property.try_into().ok()?))
             }
+            KIND_SESSION_DONE => Standing::SessionDone(SessionId(id.try_into().ok()?)),
             KIND_DISPLACED => Standing::Displaced(u16::from_be_bytes(id.try_into().ok()?)),
             _ => return None,
         })
@@ -230,6 +235,46 @@ pub struct PropertyChange {
     /// Its value; `None` if it has none any more, whatever its client says.
     #[n(1)]
     pub value: Option<String>,
+}
+
+/// What has been done of what a session's client wants done once.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct DoneRecord {
+    /// Below this its client has heard of everything.
+    #[n(0)]
+    pub floor: u64,
+    /// What has been done since, by the client's numbers.
+    #[n(1)]
+    pub done: BTreeMap<u64, Done>,
+}
+
+/// Something that was done.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Done {
+    /// The answer to it, as clients hear it.
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub answer: Vec<u8>,
+    /// What was written for it: whoever lacks any of that has not done it.
+    #[n(1)]
+    pub writes: Vec<DoneWrite>,
+}
+
+/// A write that was a part of what was done: the last one in its feed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct DoneWrite {
+    /// In which section.
+    #[n(0)]
+    pub section: SectionId,
+    /// In which plane.
+    #[n(1)]
+    pub plane: Plane,
+    /// By whom, and its number.
+    #[n(2)]
+    pub dot: Dot,
+    /// On how many disks it must be before it is acknowledged ([`crate::definition::Durability::disks`]).
+    #[n(3)]
+    pub disks: u8,
 }
 
 /// A session's wish to be the source of a branch.

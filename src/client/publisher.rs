@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mangrove_crdt::definition::Durability;
+use mangrove_crdt::path::Path;
 
 use super::session::{Answer, Session};
 use super::source::Gate;
 use super::{ClientError, Refusal, Request, SetBatch, SetItem, TopicSpec, write_report};
-use crate::protocol::{Code, FRAME_AIM, ITEMS_MAX, VALUE_MAX};
+use crate::protocol::{Code, FRAME_AIM, ITEMS_MAX, Target, VALUE_MAX};
 
 /// How many values go in one batch at most; above some hundred the cost of a batch no longer shows.
 const BATCH_ITEMS_MAX: usize = if ITEMS_MAX < 4_096 { ITEMS_MAX } else { 4_096 };
@@ -136,7 +137,12 @@ impl Publisher {
         for (end, value) in batch.items {
             let path = &batch.paths[begin..end];
             begin = end;
-            match numbers.target(path) {
+            // What may have to be asked again elsewhere says its paths in full.
+            let target = match session.recovery {
+                Some(_) => Path::parse(path).map(|path| Target::Path(path.to_string())),
+                None => numbers.target(path),
+            };
+            match target {
                 Ok(target) => {
                     lengths.push(value.len() as u32);
                     items.push(SetItem { target, value });

@@ -234,22 +234,37 @@ impl Session {
         receiver: oneshot::Receiver<T>,
     ) -> Result<Answer<T>, ClientError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let again = self.recovery.is_some() && repeats(&request);
-        let frame = encode(&FromClient::Request { id, request })?;
-        {
+        // Whoever goes on elsewhere asks again there: for what writes, so that it is done once.
+        let writes = self.recovery.is_some() && request.writes();
+        let again = writes || (self.recovery.is_some() && repeats(&request));
+        let frame = {
             let mut table = self.table.lock();
             if let Some(failure) = &table.failure {
                 return Err(failure.clone());
             }
+            let once = writes.then(|| table.number_once());
+            let request = match once {
+                Some((number, floor)) => Request::Once { number, floor, request: Box::new(request) },
+                None => request,
+            };
+            let once = once.map(|(number, _)| number);
+            let frame = match encode(&FromClient::Request { id, request }) {
+                Ok(frame) => frame,
+                Err(error) => {
+                    table.forget_once(once);
+                    return Err(error);
+                }
+            };
             if let Waiter::Sources(_) = &waiter {
                 table.sources.asked(id);
             }
-            table.waiting.insert(id, Waiting { waiter, again: again.then(|| frame.clone()) });
-        }
+            table.waiting.insert(id, Waiting { waiter, again: again.then(|| frame.clone()), once });
+            frame
+        };
         let spare = again.then(|| frame.clone());
         if !wire.send(frame).await {
             let Some(frame) = spare else {
-                self.table.lock().waiting.remove(&id);
+                self.table.lock().take_waiting(id);
                 return Err(self.failure());
             };
             // It may have come too late to be asked again with the others; whoever is asked twice answers the second time to nobody.

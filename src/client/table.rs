@@ -1,6 +1,6 @@
 //! Who waits for what: answers, updates, states of sources. It outlives the connections.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mangrove_crdt::selector::Selector;
@@ -41,6 +41,8 @@ pub(super) struct Waiting {
     pub(super) waiter: Waiter,
     /// What is asked again on another connection.
     pub(super) again: Option<Vec<u8>>,
+    /// Its number, if it is to be done once.
+    pub(super) once: Option<u64>,
 }
 
 /// What others want this client to subscribe to.
@@ -55,6 +57,8 @@ struct Given {
 #[derive(Default)]
 pub(super) struct Table {
     pub(super) waiting: BTreeMap<u64, Waiting>,
+    /// The numbers of what is to be done once: the last one that was given, and those of what is not answered yet.
+    once: (u64, BTreeSet<u64>),
     pub(super) subscriptions: BTreeMap<u64, Followed>,
     numbers: HashMap<u32, u64>,
     pub(super) listeners: BTreeMap<u64, Listening>,
@@ -111,9 +115,28 @@ impl Table {
         self.listens_to = 0;
     }
 
+    /// A number for something that is to be done once, and below which everything has been answered.
+    pub(super) fn number_once(&mut self) -> (u64, u64) {
+        self.once.0 += 1;
+        self.once.1.insert(self.once.0);
+        (self.once.0, self.once.1.first().copied().unwrap_or(self.once.0))
+    }
+
+    /// What was numbered is not asked for.
+    pub(super) fn forget_once(&mut self, number: Option<u64>) {
+        number.iter().for_each(|number| _ = self.once.1.remove(number));
+    }
+
+    /// Nobody waits for an answer any more.
+    pub(super) fn take_waiting(&mut self, id: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&id)?;
+        self.forget_once(waiting.once);
+        Some(waiting)
+    }
+
     pub(super) fn answered(&mut self, id: u64, response: Response) {
         // Whoever asked may have gone away meanwhile: then nobody is told.
-        match self.waiting.remove(&id).map(|waiting| waiting.waiter) {
+        match self.take_waiting(id).map(|waiting| waiting.waiter) {
             Some(Waiter::Response(sender)) => drop(sender.send(response)),
             Some(Waiter::Subscription(subscription)) => self.subscribed(subscription, response),
             Some(Waiter::Listener(listener)) => self.listens(listener, response),

@@ -37,6 +37,7 @@ enum Asks<'a> {
 fn asks(request: &Request) -> Asks<'_> {
     use Permission::*;
     match request {
+        Request::Once { request, .. } => asks(request),
         Request::Status
         | Request::Nodes
         | Request::Links

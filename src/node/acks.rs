@@ -17,6 +17,8 @@ pub struct Needs {
     /// For each feed written to, the last write, and on how many other nodes' disks it must be. Numbers rise within a feed,
     /// so the last one stands for all.
     writes: BTreeMap<(SectionId, Plane), (Written, Durability)>,
+    /// The same of those that need not be on any disk.
+    in_memory: BTreeMap<(SectionId, Plane), Written>,
 }
 
 impl Needs {
@@ -30,6 +32,7 @@ impl Needs {
     /// Adds a write and the durability that it asks for.
     pub fn add(&mut self, written: Written, durability: Durability) {
         if durability == Durability::Memory {
+            self.in_memory.insert((written.section, written.plane), written);
             return;
         }
         let needed = self.writes.entry((written.section, written.plane)).or_insert((written, durability));
@@ -39,6 +42,12 @@ impl Needs {
         if needed.1.disks() < durability.disks() {
             needed.1 = durability;
         }
+    }
+
+    /// The last write in each feed, and how durable it must be.
+    pub fn all(&self) -> impl Iterator<Item = (Written, Durability)> {
+        let in_memory = self.in_memory.values().map(|written| (*written, Durability::Memory));
+        self.writes.values().copied().chain(in_memory)
     }
 
     /// Whether a sync of the own disk is waited for.

@@ -40,7 +40,7 @@ impl Node {
         }
     }
 
-    fn serve(&mut self, now: Now, session: ConnectionId, request: Request) -> Answer {
+    pub(super) fn serve(&mut self, now: Now, session: ConnectionId, request: Request) -> Answer {
         let done = |response| Ok((response, Needs::default()));
         match request {
             Request::Status => done(Response::Status(Box::new(self.status(now)))),
@@ -166,6 +166,7 @@ impl Node {
             Request::Access { about, page } => done(self.access_page(&about, &page)?),
             Request::AccessScript { script, dry_run } => self.access_script(now, &script, dry_run),
             Request::AccessWhy { who, path } => done(self.access_why(&who, &path)?),
+            Request::Once { number, floor, request } => self.once(now, session, number, floor, *request),
             Request::HandlerRegister { name } => self.handler_register(now, session, &name, true),
             Request::HandlerUnregister { name } => self.handler_register(now, session, &name, false),
             Request::Judged { question, verdict } => Ok(self.client_judged(now, session, question, verdict)),

@@ -17,7 +17,7 @@ use mangrove_crdt::{
     sabotage::{Sabotage, is},
     section::StandingKey,
     stamp::Under,
-    standing::{Identity, SESSION_EPOCH_MAX, SessionRecord, Standing, Who},
+    standing::{DoneRecord, Identity, SESSION_EPOCH_MAX, SessionRecord, Standing, Who},
     time::Instant,
 };
 
@@ -27,6 +27,7 @@ use crate::protocol::{Closed, Code, FromNode, OpenSession, OwnSource, Refusal, R
 mod endings;
 pub(super) mod filter;
 pub(super) mod listeners;
+mod once;
 mod properties;
 #[cfg(test)]
 mod tests;
@@ -47,11 +48,13 @@ pub struct Session {
     /// Its sources, by their number.
     pub sources: BTreeMap<u32, Source>,
     next_source: u32,
+    /// What has been done of what its client wants done once.
+    done: DoneRecord,
 }
 
 impl Session {
     fn new(now: Now, record: SessionRecord, connection: Option<ConnectionId>) -> Self {
-        Session { record, connection, lost_at: now.at, sources: BTreeMap::new(), next_source: 0 }
+        Session { record, connection, lost_at: now.at, sources: BTreeMap::new(), next_source: 0, done: DoneRecord::default() }
     }
 
     /// The number of its next source.
@@ -146,6 +149,7 @@ impl Node {
             self.sessions.closing.insert(id);
         } else {
             self.sessions.restore(now, id, record);
+            self.load_done(id);
         }
     }
 
@@ -342,6 +346,10 @@ impl Node {
         let moves = !self.sessions.all.contains_key(&id);
         let session = self.sessions.all.entry(id).or_insert_with(|| Session::new(now, record.clone(), None));
         session.record = record;
+        if moves {
+            self.load_done(id);
+        }
+        let Some(session) = self.sessions.all.get_mut(&id) else { return Err(unknown(id)) };
         if let Some(old) = session.connection.replace(connection).filter(|old| *old != connection) {
             self.let_go(old, Code::SessionMoved, id, "it was taken up on another connection");
         }

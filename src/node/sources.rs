@@ -297,7 +297,7 @@ impl Node {
                 Some(branch)
             }
             Standing::Node(_) | Standing::Revoked(_) | Standing::Session(_) | Standing::Voters(_) | Standing::Displaced(_) => None,
-            Standing::SessionProperty(..) => None,
+            Standing::SessionProperty(..) | Standing::SessionDone(_) => None,
         }
     }
 

@@ -385,6 +385,11 @@ fn access_request() -> impl Strategy<Value = Request> {
         (text(), any::<bool>()).prop_map(|(script, dry_run)| Request::AccessScript { script, dry_run }),
         (text(), text()).prop_map(|(who, path)| Request::AccessWhy { who, path }),
         page().prop_map(|page| Request::Principals { page }),
+        (any::<u64>(), any::<u64>(), session_request()).prop_map(|(number, floor, request)| Request::Once {
+            number,
+            floor,
+            request: Box::new(request)
+        }),
         login().prop_map(Request::Reauthenticate),
         text().prop_map(|name| Request::HandlerRegister { name }),
         text().prop_map(|name| Request::HandlerUnregister { name }),

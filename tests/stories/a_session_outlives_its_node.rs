@@ -201,3 +201,50 @@ fn a_client_leaves_a_node_that_ends_at_once_and_one_that_is_paused_lets_it_go_la
     });
     assert!(matches!(&heard, Heard::Topic { event: Event::Value { value, .. }, .. } if value_of(value) == json!(1)), "{heard:?}");
 }
+
+#[test]
+fn what_is_being_written_when_the_node_is_lost_is_written_once() {
+    const WRITERS: usize = 20;
+    const VALUES: u64 = 400;
+    let world = World::new();
+    let [mut a, b, c] = mesh(&world, QUICK);
+    let topic = |writer: usize| format!("plant/w{writer}");
+    (0..WRITERS).for_each(|writer| a.set(&topic(writer), "0"));
+    (0..WRITERS).for_each(|writer| c.shows(&topic(writer), 0));
+    let listener = block(c.connect());
+    let mut heard = block(listener.subscribe("?plant//")).expect("a subscription");
+
+    let clients: Vec<Client> = (0..WRITERS).map(|_| block(roams(&a))).collect();
+    until("B knows all sessions", || b.json(&["session", "ls"]).as_array().map_or(0, Vec::len) == WRITERS);
+    // Some are always on their way: of these nobody knows, when the node is lost, whether they have been written.
+    let writes = |client: Client, path: String| async move {
+        let mut publisher = client.publisher(None);
+        for value in 1..=VALUES {
+            publisher.set(&path, crate::support::bytes_of(&json!(value))).await?;
+            publisher.send().await?;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        publisher.finish().await
+    };
+    let writing: Vec<_> = clients.iter().cloned().enumerate().map(|(writer, client)| beside(writes(client, topic(writer)))).collect();
+    std::thread::sleep(Duration::from_millis(700));
+    a.kill();
+    for writing in writing {
+        let report = block(writing).expect("it ends").expect("nothing is lost");
+        assert_eq!((report.written, report.refused), (VALUES, 0), "{:?}", report.refusals);
+    }
+    (0..WRITERS).for_each(|writer| c.shows(&topic(writer), VALUES));
+    // Nobody saw an older value come back.
+    let mut newest: HashMap<Arc<str>, u64> = HashMap::new();
+    block(async {
+        while newest.values().filter(|value| **value == VALUES).count() < WRITERS {
+            let heard = tokio::time::timeout(PATIENCE, heard.next()).await.expect("in time").expect("it goes on");
+            if let Heard::Topic { path, event: Event::Value { value, .. } } = heard {
+                let value = value_of(&value).as_u64().expect("a number");
+                let before = newest.insert(path.clone(), value);
+                assert!(before.is_none_or(|before| before <= value), "{path} has {value} after {before:?}");
+            }
+        }
+    });
+    drop(clients);
+}

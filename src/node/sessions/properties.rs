@@ -191,5 +191,6 @@ impl Node {
         for hash in self.sessions.changes.get(&id).into_iter().flat_map(BTreeMap::keys).copied().collect::<Vec<_>>() {
             self.replica.put_standing(Standing::SessionProperty(id, hash), now.unix_ms, None);
         }
+        self.forget_done(now, id);
     }
 }
