@@ -154,7 +154,7 @@ impl ClientOptions {
 }
 
 /// Why something could not be done. Whether a request that was in flight took effect is known only for [`ClientError::Refused`]: it
-/// did not.
+/// did not, unless the refusal is [`Code::Doubtful`].
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ClientError {
     /// No session came about.

@@ -225,6 +225,7 @@ async fn go_on(session: &Arc<Session>, wire: &Arc<Wire>, strays: Vec<u32>) -> Re
         session.ask_on(wire, Request::SourceClose { source }).await?;
     }
     let (again, subscriptions, listeners) = session.with_table(|table| {
+        table.waiting.values_mut().for_each(|waiting| waiting.asked_again = true);
         let again: Vec<Vec<u8>> = table.waiting.values().filter_map(|waiting| waiting.again.clone()).collect();
         let listeners: Vec<(u64, String)> = table.listeners.iter().map(|(id, listening)| (*id, listening.filter.clone())).collect();
         (again, table.subscriptions.keys().copied().collect::<Vec<_>>(), listeners)

@@ -258,7 +258,7 @@ impl Session {
             if let Waiter::Sources(_) = &waiter {
                 table.sources.asked(id);
             }
-            table.waiting.insert(id, Waiting { waiter, again: again.then(|| frame.clone()), once });
+            table.waiting.insert(id, Waiting { waiter, again: again.then(|| frame.clone()), once, asked_again: false });
             frame
         };
         let spare = again.then(|| frame.clone());

@@ -11,7 +11,7 @@ use super::listener::Listening;
 use super::states::{self, SourceTable};
 use super::{ClientError, Refusal, Response};
 use crate::memory::{Change, FeedIx, Feeds, Memory};
-use crate::protocol::{Code, Feed, OpenSession, Question, Request, SessionNews};
+use crate::protocol::{Code, Feed, ItemRefusal, OpenSession, Question, Request, SessionNews};
 
 /// A login to be judged, and its number.
 pub(super) type Asked = (u64, Question);
@@ -43,6 +43,8 @@ pub(super) struct Waiting {
     pub(super) again: Option<Vec<u8>>,
     /// Its number, if it is to be done once.
     pub(super) once: Option<u64>,
+    /// Whether it was asked again.
+    pub(super) asked_again: bool,
 }
 
 /// What others want this client to subscribe to.
@@ -92,6 +94,22 @@ pub(super) enum Delivered {
     TooMany,
 }
 
+/// The answer to something that was asked again: what is refused now may have been done by the node that was lost.
+fn doubted(response: Response) -> Response {
+    let doubt = |refusal: Refusal| {
+        let why = format!("{} [{}]; the node that was lost may have done it before", refusal.why, refusal.code);
+        Refusal { code: Code::Doubtful, why, ..refusal }
+    };
+    match response {
+        Response::Refused(refusal) => Response::Refused(doubt(refusal)),
+        Response::Written { written, created, refused } => {
+            let refused = refused.into_iter().map(|item| ItemRefusal { refusal: doubt(item.refusal), ..item }).collect();
+            Response::Written { written, created, refused }
+        }
+        response => response,
+    }
+}
+
 impl Table {
     /// Nothing will come any more.
     pub(super) fn fail(&mut self, error: ClientError) {
@@ -136,7 +154,10 @@ impl Table {
 
     pub(super) fn answered(&mut self, id: u64, response: Response) {
         // Whoever asked may have gone away meanwhile: then nobody is told.
-        match self.take_waiting(id).map(|waiting| waiting.waiter) {
+        let waiting = self.take_waiting(id);
+        let doubtful = waiting.as_ref().is_some_and(|waiting| waiting.asked_again && waiting.once.is_some());
+        let response = if doubtful { doubted(response) } else { response };
+        match waiting.map(|waiting| waiting.waiter) {
             Some(Waiter::Response(sender)) => drop(sender.send(response)),
             Some(Waiter::Subscription(subscription)) => self.subscribed(subscription, response),
             Some(Waiter::Listener(listener)) => self.listens(listener, response),

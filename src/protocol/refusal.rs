@@ -171,6 +171,8 @@ codes! {
     SessionEnded = 40 "session-ended",
     /// There is no such principal.
     UnknownPrincipal = 41 "unknown-principal",
+    /// It was asked for again after its node was lost, and refused; the lost node may have done it before.
+    Doubtful = 43 "doubtful",
     /// Somebody who may has ended the subscription.
     Deselected = 42 "deselected",
 }

@@ -180,7 +180,7 @@ impl Violation {
 }
 
 /// The states that a scenario can demand to be reached by some seed.
-pub const SOMETIMES: [&str; 32] = [
+pub const SOMETIMES: [&str; 33] = [
     "write.acknowledged",
     "write.refused",
     "write.unknown",
@@ -213,4 +213,5 @@ pub const SOMETIMES: [&str; 32] = [
     "rights.lost",
     "rights.regained",
     "rights.in-conflict",
+    "write.asked-again",
 ];

@@ -1,6 +1,6 @@
 //! Clients: one that makes the mesh, some that write, some that listen. They speak to the node as the gateway does, by requests and credit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mangrove::{
     memory::{Change, FeedIx, Feeds, Memory, News},
@@ -83,6 +83,10 @@ pub struct Client {
     sessions: u32,
     /// Its operations that are under way.
     pending: Vec<u32>,
+    /// Those of them that are to be done once, and are asked for again wherever it goes.
+    once: BTreeMap<u32, Request>,
+    /// Those that it has asked for again.
+    doubtful: BTreeSet<u32>,
     /// Updates that are told in the wrong order, where that is wanted.
     held_back: Vec<mangrove::protocol::Update>,
     /// Its wish to be a branch's update source.
@@ -116,6 +120,9 @@ struct Open {
     epoch: u32,
 }
 
+/// How often, of so many writes, a source submits one twice.
+const TWICE_ONE_IN: usize = 20;
+
 /// How often, in so many turns, a source gives up its branch of its own accord.
 const CLOSE_ONE_IN: usize = 100;
 
@@ -129,6 +136,8 @@ pub fn all(scenario: &Scenario) -> Vec<Client> {
         waits: false,
         sessions: 0,
         pending: Vec::new(),
+        once: BTreeMap::new(),
+        doubtful: BTreeSet::new(),
         held_back: Vec::new(),
         claim: Claim::default(),
     };
@@ -142,6 +151,14 @@ pub fn all(scenario: &Scenario) -> Vec<Client> {
     let administrators = scenario.workload.administrators.iter().enumerate();
     let administrators = administrators.map(|(at, spec)| client(Role::Administrator(at), spec.homes.clone()));
     std::iter::once(client(Role::Founder { done: 0 }, vec![0])).chain(sources).chain(subscribers).chain(administrators).collect()
+}
+
+/// What is asked for, whether once or as often as it is asked.
+fn innermost(request: &Request) -> &Request {
+    match request {
+        Request::Once { request, .. } => request,
+        request => request,
+    }
 }
 
 /// The path of a section's topic by its number.
@@ -368,10 +385,42 @@ impl World<'_> {
         let paths: Vec<String> = (0..self.scenario.workload.topics).map(|number| topic_path(&spec.section, number)).filter(below).collect();
         let Some(path) = self.dice.work.pick(&paths) else { return };
         let len = self.scenario.workload.payload.draw_u64(&mut self.dice.work) as usize;
+        let floor = self.clients[at].once.keys().next().copied();
+        let mut kept = None;
         self.ask(at, session, Doing::Set, path.clone(), len, durability, |op| {
             let items = vec![SetItem { target: Target::Path(path), value: payload(op, len) }];
-            Request::Set(SetBatch { items, add: None, durability: asked, under: Some(Authority { source, epoch }) })
+            let request =
+                Box::new(Request::Set(SetBatch { items, add: None, durability: asked, under: Some(Authority { source, epoch }) }));
+            let request = Request::Once { number: op.into(), floor: floor.unwrap_or(op).into(), request };
+            kept = Some((op, request.clone()));
+            request
         });
+        let Some((op, request)) = kept else { return };
+        self.clients[at].once.insert(op, request.clone());
+        if self.dice.work.below(TWICE_ONE_IN) == 0 {
+            self.offer(session.0, Item::Request { session: session.1, op, request });
+        }
+    }
+
+    /// A client that has taken its session up asks again for what it does not know to have been done.
+    fn ask_again(&mut self, at: usize, (host, session): (usize, ConnectionId)) {
+        let again: Vec<(u32, Request)> = self.clients[at].once.iter().map(|(op, request)| (*op, request.clone())).collect();
+        for (op, request) in again {
+            if let Some(op) = self.history.get_mut(op) {
+                op.by = (host as u32, self.hosts[host].process_no);
+            }
+            self.clients[at].doubtful.insert(op);
+            self.offer(host, Item::Request { session, op, request });
+            self.reach("write.asked-again");
+        }
+    }
+
+    /// Nobody will hear any more what has become of what a client wanted done.
+    fn give_up_asking(&mut self, at: usize) {
+        for op in std::mem::take(&mut self.clients[at].once).into_keys() {
+            self.clients[at].pending.retain(|pending| *pending != op);
+            self.history.end(op, self.now, Outcome::Unknown);
+        }
     }
 
     /// A client opens its session, or takes up the one that it had at this node or another, and claims its branch.
@@ -419,6 +468,9 @@ impl World<'_> {
                 if moved {
                     self.reach("session.moved");
                 }
+                if let Some(connection) = connection.filter(|_| claimed.is_none()) {
+                    self.ask_again(at, (host, connection));
+                }
                 let by = (host, self.hosts[host].process_no);
                 // Who asks again on the same connection hears the same again.
                 let seen = before.filter(|_| claimed.is_none()).map_or(0, |before| before.epoch);
@@ -429,7 +481,10 @@ impl World<'_> {
                 Some(_) => claim.asked = None,
                 None => claim.source = Some(*source),
             },
-            Response::Refused(_) if op == opened => (claim.open, claim.asked) = (None, None),
+            Response::Refused(_) if op == opened => {
+                (claim.open, claim.asked) = (None, None);
+                self.give_up_asking(at);
+            }
             Response::Refused(_) if Some(op) == claimed => claim.asked = None,
             _ => {}
         }
@@ -488,6 +543,7 @@ impl World<'_> {
     /// What an input is about, if it is a client's: found before the node takes it in.
     pub(super) fn about(&mut self, host: usize, item: &Item) -> Option<About> {
         let Item::Request { op, request, .. } = item else { return None };
+        let request = innermost(request);
         let replica = self.hosts[host].process.as_ref()?.node.replica();
         let path = |text: &String| Path::parse(text).ok();
         let mut about = About { op: *op, ..About::default() };
@@ -509,7 +565,8 @@ impl World<'_> {
 
     /// Under which authority a client writes: the branch, its session and the epoch.
     fn under(&self, host: usize, item: &Item) -> Option<(Path, SessionId, u64)> {
-        let Item::Request { session, request: Request::Set(SetBatch { under: Some(under), .. }), .. } = item else { return None };
+        let Item::Request { session, request, .. } = item else { return None };
+        let Request::Set(SetBatch { under: Some(under), .. }) = innermost(request) else { return None };
         let at = Some((host, self.hosts[host].process_no, *session));
         let client = self.clients.iter().find(|client| client.session == at)?;
         let Role::Source(spec) = client.role else { return None };
@@ -524,6 +581,7 @@ impl World<'_> {
         let number = process.node.id();
         let living = self.oracle.living(replica, &about.paths);
         let Some(op) = self.history.get_mut(about.op) else { return };
+        let before = op.value;
         match op.doing {
             Doing::Add => op.made = living.into_iter().filter(|(_, mark)| self.oracle.is_of(*mark, number)).collect(),
             Doing::Remove => op.removed.clone_from(&about.removes),
@@ -542,7 +600,8 @@ impl World<'_> {
             }
             Doing::Other => {}
         }
-        let written = op.value.is_some();
+        // What was written before, and asked for again, was judged then.
+        let written = op.value.is_some() && op.value != before;
         if let (Some((branch, session, epoch)), true) = (&about.under, written) {
             let result = fences::accepted(&self.hosts[host].name, replica, branch, *session, *epoch);
             self.check(result);
@@ -629,7 +688,12 @@ impl World<'_> {
     }
 
     fn answered_op(&mut self, client: usize, host: usize, op: u32, response: Response) {
+        if !self.clients[client].pending.contains(&op) {
+            // It was submitted twice, and this is the second answer.
+            return;
+        }
         self.clients[client].pending.retain(|pending| *pending != op);
+        self.clients[client].once.remove(&op);
         let (outcome, subscribed) = match &response {
             // What is refused later than at once was taken in: it shows, and nobody knows whether it will last.
             Response::Refused(_) if self.present_op != Some(op) => (Outcome::Unknown, None),
@@ -642,6 +706,9 @@ impl World<'_> {
             Response::Subscribed { subscription } => (Outcome::Ok, Some(*subscription)),
             _ => (Outcome::Ok, None),
         };
+        // What is refused when it is asked for again may have been done by the node that was lost.
+        let doubtful = self.clients[client].doubtful.remove(&op) && outcome == Outcome::Failed;
+        let outcome = if doubtful { Outcome::Unknown } else { outcome };
         self.history.end(op, self.now, outcome);
         let doing = self.history.get(op).map(|op| op.doing);
         let removed = self.history.get(op).is_some_and(|op| !op.removed.is_empty());
@@ -757,8 +824,12 @@ impl World<'_> {
         self.clients[at].session = None;
         let claim = &mut self.clients[at].claim;
         (claim.asked, claim.source, claim.active, claim.closed_early) = (None, None, None, None);
+        let once: BTreeSet<u32> = self.clients[at].once.keys().copied().collect();
         for op in std::mem::take(&mut self.clients[at].pending) {
-            self.history.end(op, self.now, Outcome::Unknown);
+            match once.contains(&op) {
+                true => self.clients[at].pending.push(op),
+                false => _ = self.history.end(op, self.now, Outcome::Unknown),
+            }
         }
         self.clients[at].moves += 1;
         if !matches!(self.clients[at].role, Role::Source(_)) || self.phase > Phase::Hostile {

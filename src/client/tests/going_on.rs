@@ -51,7 +51,7 @@ impl Roamer {
         let response = meshed.ask(at, connection, request);
         assert!(matches!(response, Response::Subscribed { .. }), "{response:?}");
         let mut table = self.table.lock();
-        table.waiting.insert(0, Waiting { waiter: Waiter::Subscription(ONE), again: None, once: None });
+        table.waiting.insert(0, Waiting { waiter: Waiter::Subscription(ONE), again: None, once: None, asked_again: false });
         table.answered(0, response);
         drop(table);
         self.present = Some((at, connection, Incoming::new(self.moves, 0, frames.downgrade())));
