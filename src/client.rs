@@ -57,7 +57,7 @@ mod tests;
 mod wire;
 
 pub use credential::{Credential, CredentialError, Proof, Token};
-pub use handler::{AskedLogin, LoginHandler};
+pub use handler::{AskedLogin, LoginHandler, MissingTopics};
 pub use listener::{SessionEvent, SessionListener};
 pub use publisher::{PublishReport, Publisher};
 pub use source::{ClaimOptions, GivenSubscriptions, Source};

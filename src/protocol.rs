@@ -49,7 +49,7 @@ mod sources;
 #[cfg(test)]
 mod tests;
 
-pub use access::{ChangeRow, ConflictRow, PrincipalRow, Question, RoleRow, Verdict, WhyReport};
+pub use access::{ChangeRow, ConflictRow, MissingTopic, PrincipalRow, Question, RoleRow, Verdict, WhyReport};
 pub use aliases::{AliasError, Aliases};
 pub use places::{Feed, Heard, Mark, Place, Through, path_hash, slot_of, slots_of};
 pub use refusal::{Code, ItemRefusal, Refusal};
@@ -306,6 +306,9 @@ pub enum FromNode {
         #[n(1)]
         refusal: Refusal,
     },
+    /// Somebody has asked for topics of which there are none.
+    #[n(17)]
+    Missing(#[n(0)] Box<MissingTopic>),
     /// Somebody who may wants the client to subscribe to a selector, or not any more.
     #[n(16)]
     Select {
@@ -821,6 +824,21 @@ pub enum Request {
         /// The handler's name.
         #[n(0)]
         name: String,
+    },
+    /// Be told from now on when somebody anywhere asks for topics at or below a path of which there are none: [`Response::Done`], then [`FromNode::Missing`]. Of several
+    /// paths the longest counts, of several sessions one is told. Opens the session to the mesh, if [`Request::SessionOpen`] has not.
+    #[n(56)]
+    MissingRegister {
+        /// The path; empty for all.
+        #[n(0)]
+        prefix: String,
+    },
+    /// Be told no more: [`Response::Done`].
+    #[n(57)]
+    MissingUnregister {
+        /// The path.
+        #[n(0)]
+        prefix: String,
     },
     /// What a handler says of a login: [`Response::Done`], were it too late.
     #[n(53)]

@@ -1,4 +1,4 @@
-//! Judging logins: a client that serves a handler's name is asked about whoever wants to come in anywhere in the mesh.
+//! What clients do for the mesh: one that serves a handler's name judges whoever wants to come in anywhere, another makes topics that somebody asks for.
 //!
 //! ```no_run
 //! # async fn example(client: mangrove::client::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use super::session::Session;
 use super::table::Asked;
 use super::{Client, ClientError};
-use crate::protocol::{Question, Request, Verdict};
+use crate::protocol::{MissingTopic, Question, Request, Verdict};
 
 /// A handler of logins that this client serves, here and wherever it goes on. Dropping it ends that.
 pub struct LoginHandler {
@@ -77,7 +77,50 @@ impl Drop for LoginHandler {
     }
 }
 
+/// What clients anywhere have asked for in vain, told to this one, here and wherever it goes on. Dropping it ends that.
+pub struct MissingTopics {
+    client: Client,
+    session: Arc<Session>,
+    prefix: String,
+    told: mpsc::UnboundedReceiver<MissingTopic>,
+}
+
+impl MissingTopics {
+    /// What has been asked for in vain next. Waits for it, and may be dropped while it waits.
+    pub async fn next(&mut self) -> Result<MissingTopic, ClientError> {
+        match self.told.recv().await {
+            Some(missing) => Ok(missing),
+            None => Err(self.session.failure()),
+        }
+    }
+}
+
+impl Drop for MissingTopics {
+    fn drop(&mut self) {
+        self.session.with_table(|table| table.makers.remove(&self.prefix));
+        // Without a runtime the connection ends anyway.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (client, prefix) = (self.client.clone(), std::mem::take(&mut self.prefix));
+            runtime.spawn(async move {
+                // Whether it was still registered makes no difference.
+                let _ = client.done(Request::MissingUnregister { prefix }).await;
+            });
+        }
+    }
+}
+
 impl Client {
+    /// Hears from now on what clients of any node ask for, at or below a path, of which there is nothing; empty for all. It may make it: whoever asks gets it when it is there. Of
+    /// several paths the longest counts; of several clients one is told.
+    pub async fn missing_topics(&self, prefix: &str) -> Result<MissingTopics, ClientError> {
+        let session = Arc::clone(&self.session);
+        let (sender, told) = mpsc::unbounded_channel();
+        session.with_table(|table| table.makers.insert(prefix.to_owned(), sender));
+        let topics = MissingTopics { client: self.clone(), session, prefix: prefix.to_owned(), told };
+        self.done(Request::MissingRegister { prefix: prefix.to_owned() }).await?;
+        Ok(topics)
+    }
+
     /// Judges logins from now on, for all nodes whose configuration names this handler. Others may serve the same name: each login is judged by one of them.
     pub async fn serve_handler(&self, name: &str) -> Result<LoginHandler, ClientError> {
         let session = Arc::clone(&self.session);

@@ -72,9 +72,9 @@ impl<T> Answer<T> {
 /// Whether a request may be asked again on another connection without doing anything twice.
 fn repeats(request: &Request) -> bool {
     use Request::{
-        Access, AccessWhy, Addresses, Config, Displaced, DisplacedShow, Doctor, HandlerRegister, HandlerUnregister, Links, Nodes,
-        Principals, Roles, SectionShow, Sections, SessionShow, Sessions, SourceClaim, SourceShow, Sources, Status, TopicShow, Topics,
-        TopicsAdd, Values,
+        Access, AccessWhy, Addresses, Config, Displaced, DisplacedShow, Doctor, HandlerRegister, HandlerUnregister, Links, MissingRegister,
+        MissingUnregister, Nodes, Principals, Roles, SectionShow, Sections, SessionShow, Sessions, SourceClaim, SourceShow, Sources,
+        Status, TopicShow, Topics, TopicsAdd, Values,
     };
     let reads = matches!(
         request,
@@ -84,9 +84,10 @@ fn repeats(request: &Request) -> bool {
         request,
         Displaced { .. } | DisplacedShow { .. } | Sources { .. } | SourceShow { .. } | Sessions { .. } | SessionShow { .. }
     );
+    let serves = matches!(request, HandlerRegister { .. } | HandlerUnregister { .. } | MissingRegister { .. } | MissingUnregister { .. });
     let rules = matches!(request, Access { .. } | AccessWhy { .. } | Principals { .. } | Roles | Addresses);
     // A topic that is there is no other by being added again, nor is a handler; a claim that nobody knows to have been made is closed before.
-    reads || lists || rules || matches!(request, TopicsAdd { .. } | SourceClaim { .. } | HandlerRegister { .. } | HandlerUnregister { .. })
+    reads || lists || rules || serves || matches!(request, TopicsAdd { .. } | SourceClaim { .. })
 }
 
 impl Session {

@@ -11,7 +11,7 @@ use super::listener::Listening;
 use super::states::{self, SourceTable};
 use super::{ClientError, Refusal, Response};
 use crate::memory::{Change, FeedIx, Feeds, Memory};
-use crate::protocol::{Code, Feed, ItemRefusal, OpenSession, Question, Request, SessionNews};
+use crate::protocol::{Code, Feed, ItemRefusal, MissingTopic, OpenSession, Question, Request, SessionNews};
 
 /// A login to be judged, and its number.
 pub(super) type Asked = (u64, Question);
@@ -67,6 +67,8 @@ pub(super) struct Table {
     given: Given,
     /// Who judges logins, by the handlers' names.
     pub(super) handlers: BTreeMap<String, mpsc::UnboundedSender<Asked>>,
+    /// Who makes missing topics, by the paths that they have registered.
+    pub(super) makers: BTreeMap<String, mpsc::UnboundedSender<MissingTopic>>,
     feeds: Feeds,
     pub(super) sources: SourceTable,
     /// Which connection is listened to.
@@ -119,6 +121,7 @@ impl Table {
         self.numbers.clear();
         self.listeners.clear();
         self.handlers.clear();
+        self.makers.clear();
         self.given.to = None;
         self.sources.clear();
     }
@@ -214,6 +217,14 @@ impl Table {
         let found = self.listeners.iter().find(|(_, listening)| listening.number == Some(number)).map(|(id, _)| *id);
         if let Some(listening) = found.and_then(|id| self.listeners.remove(&id)) {
             listening.end(refusal);
+        }
+    }
+
+    /// Somebody has asked for topics of which there are none.
+    pub(super) fn missing(&mut self, missing: MissingTopic) {
+        if let Some(maker) = self.makers.get(&missing.prefix) {
+            // Whoever does not listen any more has dropped it.
+            let _ = maker.send(missing);
         }
     }
 

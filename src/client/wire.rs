@@ -284,6 +284,7 @@ impl Incoming {
             FromNode::Unsubscribed { subscription, refusal } => table.unsubscribed(subscription, refusal),
             FromNode::Unlistened { listener, refusal } => table.unlistened(listener, refusal),
             FromNode::Select { selector, selected, wish } => table.select(selector, selected, wish),
+            FromNode::Missing(missing) => table.missing(*missing),
             FromNode::Judge { number, question } => table.judge(number, *question),
             FromNode::Source { source, state } => {
                 let told = table.sources.tell(source, state);

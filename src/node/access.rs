@@ -16,6 +16,7 @@ use mangrove_crdt::{
 use super::{
     ConnectionId, Node, Now, Output,
     connections::{may_select, not_selectable},
+    missing::is_of_missing,
     requests::closing,
 };
 use crate::protocol::{Closed, Code, Ended, FromNode, Refusal, Request};
@@ -57,7 +58,7 @@ fn asks(request: &Request) -> Asks<'_> {
         | Request::Invite { .. }
         | Request::Renew
         | Request::Shutdown => Asks::Globally(ControlNode),
-        Request::HandlerRegister { .. } => Asks::Globally(RegisterHandler),
+        Request::HandlerRegister { .. } | Request::MissingRegister { .. } => Asks::Globally(RegisterHandler),
         Request::Sessions { .. }
         | Request::SessionShow { .. }
         | Request::SessionsListen { .. }
@@ -90,6 +91,7 @@ fn asks(request: &Request) -> Asks<'_> {
         | Request::SessionClose
         | Request::Reauthenticate(_)
         | Request::HandlerUnregister { .. }
+        | Request::MissingUnregister { .. }
         | Request::Judged { .. }
         | Request::SessionsUnlisten { .. }
         | Request::SourceClose { .. } => Asks::Nothing,
@@ -254,14 +256,15 @@ impl Node {
         self.outputs.push(Output::Send { session: connection, message: FromNode::Closing(refusal) });
     }
 
-    /// Takes from a session what it may not have any more: sources, and judging logins.
+    /// Takes from a session what it may not have any more: sources, and what it serves.
     fn give_up_unpermitted(&mut self, now: Now, id: SessionId, identity: &Identity) {
         let rights = self.rights_of(identity, Some(id));
         let rules = self.replica.rules().clone();
         let global = rules.globally(&rights);
-        let judges = global.has(Permission::RegisterHandler) && global.has(Permission::Authenticate);
-        if let Some(session) = self.sessions.all.get_mut(&id).filter(|session| !judges && !session.record.handlers.is_empty()) {
-            session.record.handlers.clear();
+        let (handles, judges) = (global.has(Permission::RegisterHandler), global.has(Permission::Authenticate));
+        let may_serve = |name: &String| handles && (judges || is_of_missing(name));
+        if let Some(session) = self.sessions.all.get_mut(&id).filter(|session| !session.record.handlers.iter().all(may_serve)) {
+            session.record.handlers.retain(may_serve);
             self.store_session(now, id);
         }
         let sources = self.sessions.all.get(&id).into_iter().flat_map(|session| &session.sources);

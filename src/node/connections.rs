@@ -24,7 +24,9 @@ use mangrove_crdt::{
 
 use self::places::{Awaited, Base, Marks, Position, Wait};
 use super::{input::ConnectionId, sessions::listeners::Listeners};
-use crate::protocol::{Aliases, Code, Event, FRAME_AIM, FromNode, Gone, Heard, Mark, Refusal, Target, Through, TopicSpec, Update};
+use crate::protocol::{
+    Aliases, Code, Event, FRAME_AIM, FromNode, Gone, Heard, Mark, MissingTopic, Refusal, Target, Through, TopicSpec, Update,
+};
 
 /// How many subscriptions one session may have.
 pub const SUBSCRIPTIONS_MAX: usize = 1_000;
@@ -34,6 +36,9 @@ pub const ALIASES_MAX: u32 = 1 << 20;
 
 /// How many topics one look for new matches goes through at a time, so that a large tree does not hold up the node.
 const SCAN_MAX: usize = 10_000;
+
+/// How many messages may wait for a client beside its updates, before it is told of nothing that others can be told of.
+const OUTGOING_MAX: usize = 1_024;
 
 /// How many paths one [`FromNode::Present`] has.
 const PRESENT_MAX: usize = 1_000;
@@ -65,6 +70,8 @@ pub struct Connection {
     marks: Marks,
     /// What goes out before anything else.
     outgoing: VecDeque<FromNode>,
+    /// Selectors that have come to nothing, since somebody looked.
+    missed: Vec<Selector>,
 }
 
 #[derive(Debug)]
@@ -117,7 +124,22 @@ impl Connection {
             listeners: Listeners::default(),
             marks: Marks::default(),
             outgoing: VecDeque::new(),
+            missed: Vec::new(),
         }
+    }
+
+    /// What has come to nothing.
+    pub fn take_missed(&mut self) -> Vec<Selector> {
+        std::mem::take(&mut self.missed)
+    }
+
+    /// Tells its client of missing topics, unless that is so busy that it would be told too late. Says whether it is told.
+    pub fn tell_missing(&mut self, missing: MissingTopic) -> bool {
+        let takes = self.outgoing.len() < OUTGOING_MAX;
+        if takes {
+            self.outgoing.push_back(FromNode::Missing(Box::new(missing)));
+        }
+        takes
     }
 
     /// Begins to tell of each matching topic, now and from now on. If the client may go on elsewhere, `heard` is what it has heard there; until then that is
@@ -335,6 +357,9 @@ impl Connection {
             }
             if updates.is_empty() && self.outgoing.is_empty() && subscription.changed.is_empty() && !subscription.synced_told {
                 subscription.synced_told = true;
+                if subscription.topics.is_empty() {
+                    self.missed.push(subscription.selector.clone());
+                }
                 if let Some(base) = subscription.base.take() {
                     #[allow(clippy::disallowed_methods, reason = "they are put in order")]
                     let told = subscription.topics.iter().filter(|(_, topic)| topic.told.is_some()).map(|(path, _)| path);

@@ -38,6 +38,7 @@ mod input;
 mod letters;
 mod logins;
 mod membership;
+mod missing;
 mod neighbours;
 mod output;
 mod quorum;
@@ -75,6 +76,7 @@ use self::{
     acks::Acks,
     connections::{Connection, Connections},
     logins::Logins,
+    missing::Missing,
     quorum::Quorums,
     removals::Removals,
     sessions::Sessions,
@@ -147,7 +149,7 @@ pub enum Timer {
     Waits,
     /// When to see anew whom to be linked to.
     Redial,
-    /// When a handler of logins has had its time.
+    /// When a handler, of logins or of missing topics, has had its time.
     Logins,
     /// When a branch that has settled is to be granted, a home has been silent for long, a lease is to be renewed or ends, or a lost session has had its time.
     Sources,
@@ -181,6 +183,7 @@ pub struct Node {
     connections: Connections,
     sessions: Sessions,
     logins: Logins,
+    missing: Missing,
     sources: Sources,
     removals: Removals,
     quorums: Quorums,
@@ -242,6 +245,7 @@ impl Node {
             connections: Connections::new(),
             sessions: Sessions::default(),
             logins: Logins::default(),
+            missing: Missing::default(),
             sources: Sources::default(),
             removals: Removals::default(),
             quorums: Quorums::default(),
@@ -349,7 +353,9 @@ impl Node {
 
     /// The next updates for a session; to be called when its connection can take them.
     pub fn poll_updates(&mut self, now: Now, session: ConnectionId) -> Option<FromNode> {
-        self.poll_listeners(now, session).or_else(|| self.connections.get_mut(&session)?.poll(&self.replica))
+        let message = self.poll_listeners(now, session).or_else(|| self.connections.get_mut(&session)?.poll(&self.replica));
+        self.note_missed(now, session);
+        message
     }
 
     /// The next deadline; [`Input::Timeout`] is due then.
@@ -359,7 +365,7 @@ impl Node {
         let mesh = self.mesh.poll_timeout().map(|(due, timer)| (due, Timer::Mesh(timer)));
         let sources =
             [self.sessions.due(), self.sources.due(), self.quorums.due()].into_iter().flatten().min().map(|due| (due, Timer::Sources));
-        let logins = self.logins.due().map(|due| (due, Timer::Logins));
+        let logins = [self.logins.due(), self.missing.due()].into_iter().flatten().min().map(|due| (due, Timer::Logins));
         let waits = self.waits_due.map(|due| (due, Timer::Waits));
         let own = [
             logins,
@@ -445,6 +451,7 @@ impl Node {
             self.waits_due = self.connections.values_mut().filter_map(|client| client.waits_until(now.at)).min();
         }
         self.logins_due(now);
+        self.missing_due(now);
         self.sessions_due(now);
         self.sources_due(now);
         self.quorums_due(now);

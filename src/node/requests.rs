@@ -108,6 +108,9 @@ impl Node {
                     self.locate(path)?;
                 }
                 let (paths, next) = self.page(session, &selector, &page)?;
+                if paths.is_empty() && page.after.is_none() {
+                    self.is_missing(now, session, &parse_selector(&selector)?);
+                }
                 let (rows, cut) = self.value_rows(&paths);
                 done(Response::Values { rows, next: cut.or(next) })
             }
@@ -169,6 +172,8 @@ impl Node {
             Request::Once { number, floor, request } => self.once(now, session, number, floor, *request),
             Request::HandlerRegister { name } => self.handler_register(now, session, &name, true),
             Request::HandlerUnregister { name } => self.handler_register(now, session, &name, false),
+            Request::MissingRegister { prefix } => self.missing_register(now, session, &prefix, true),
+            Request::MissingUnregister { prefix } => self.missing_register(now, session, &prefix, false),
             Request::Judged { question, verdict } => Ok(self.client_judged(now, session, question, verdict)),
             Request::Principals { page } => done(self.principal_rows(&page)),
             Request::Roles => done(self.role_rows()),

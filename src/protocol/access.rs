@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use mangrove_crdt::id::SessionId;
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
@@ -56,6 +57,26 @@ pub struct Question {
     /// What it says of its session: user properties.
     #[cbor(n(3), decode_with = "bounded::map")]
     pub properties: BTreeMap<String, String>,
+}
+
+/// Somebody has asked for topics of which there are none.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct MissingTopic {
+    /// What was asked for.
+    #[n(0)]
+    pub selector: String,
+    /// Under which path this was to be told: the longest one registered that everything asked for is at or below; empty for all.
+    #[n(1)]
+    pub prefix: String,
+    /// Who asks: a principal, `$anonymous` or `$operator`.
+    #[n(2)]
+    pub principal: String,
+    /// The session that asks, if the mesh knows it.
+    #[n(3)]
+    pub session: Option<SessionId>,
+    /// The name of its node.
+    #[n(4)]
+    pub node: String,
 }
 
 /// A principal of the mesh's store.

@@ -393,6 +393,8 @@ fn access_request() -> impl Strategy<Value = Request> {
         login().prop_map(Request::Reauthenticate),
         text().prop_map(|name| Request::HandlerRegister { name }),
         text().prop_map(|name| Request::HandlerUnregister { name }),
+        text().prop_map(|prefix| Request::MissingRegister { prefix }),
+        text().prop_map(|prefix| Request::MissingUnregister { prefix }),
         (any::<u64>(), verdict()).prop_map(|(question, verdict)| Request::Judged { question, verdict }),
     ]
 }
@@ -477,6 +479,9 @@ fn from_node() -> impl Strategy<Value = FromNode> {
             synced
         }),
         (any::<u32>(), refusal()).prop_map(|(listener, refusal)| FromNode::Unlistened { listener, refusal }),
+        ([(); 4].map(|()| text()), option::of(any::<[u8; 16]>())).prop_map(|([selector, prefix, principal, node], session)| {
+            FromNode::Missing(Box::new(MissingTopic { selector, prefix, principal, session: session.map(SessionId), node }))
+        }),
         (text(), any::<bool>(), any::<u64>()).prop_map(|(selector, selected, wish)| FromNode::Select { selector, selected, wish }),
         (any::<u64>(), [(); 2].map(|()| text()), login(), properties()).prop_map(|(number, [handler, client], login, properties)| {
             FromNode::Judge { number, question: Box::new(Question { handler, login, client, properties }) }

@@ -14,7 +14,7 @@ use mangrove_crdt::{
 use minicbor::{Decode, Encode};
 
 use crate::node::{ConnectionId, Node, Now, Output, acks::Needs, letters::Letter, requests::closing};
-use crate::protocol::{Code, FromNode, Question, Refusal, Response, Verdict};
+use crate::protocol::{Code, FromNode, MissingTopic, Question, Refusal, Response, Verdict};
 
 /// How many questions one client may have unanswered at once.
 const QUESTIONS_MAX: usize = 1_024;
@@ -48,6 +48,19 @@ pub enum Mail {
         /// Its verdict; `None` if it cannot be asked.
         #[n(1)]
         verdict: Option<Verdict>,
+    },
+    /// A session of the node written to is to be told of missing topics. Answered by whether it was, with any verdict.
+    #[n(2)]
+    Missing {
+        /// The asking node's number for it.
+        #[n(0)]
+        ask: u64,
+        /// Which session.
+        #[n(1)]
+        session: SessionId,
+        /// What it is to be told.
+        #[n(2)]
+        missing: MissingTopic,
     },
 }
 
@@ -99,7 +112,19 @@ impl Node {
             client: pending.comer.client.clone(),
             properties: pending.comer.properties.clone(),
         };
-        let serves = |(id, names): &(&SessionId, &BTreeSet<String>)| names.contains(&asked.name) && !asked.tried.contains(*id);
+        let (name, tried) = (asked.name.clone(), asked.tried.clone());
+        let chosen = self.choose_server(now, &name, &tried);
+        let (Some((ask, session, home)), Some(pending)) = (chosen, self.logins.pending.get_mut(&connection)) else { return false };
+        let Some(asked) = &mut pending.asked else { return false };
+        asked.tried.insert(session);
+        (asked.ask, asked.home) = (ask, home);
+        self.login_post(now, home, Mail::Ask { ask, session, question });
+        true
+    }
+
+    /// A session that serves a name and can be reached, each in its turn: with its home, and a number for what it is asked.
+    pub(in crate::node) fn choose_server(&mut self, now: Now, name: &str, tried: &BTreeSet<SessionId>) -> Option<(u64, SessionId, NodeId)> {
+        let serves = |(id, names): &(&SessionId, &BTreeSet<String>)| names.contains(name) && !tried.contains(*id);
         let home = |id: &SessionId| {
             let record = self.replica.standing::<SessionRecord>(SectionId::MESH, Standing::Session(*id))?;
             let reached = record.home == self.id() || self.lives(now, &record.home);
@@ -107,16 +132,17 @@ impl Node {
         };
         let able: Vec<(SessionId, NodeId)> = self.logins.handlers.serving.iter().filter(serves).filter_map(|(id, _)| home(id)).collect();
         let ask = self.logins.handlers.asks + 1;
-        let chosen = able.get(ask as usize % able.len().max(1)).copied();
-        let (Some((session, home)), Some(pending)) = (chosen, self.logins.pending.get_mut(&connection)) else { return false };
-        let Some(asked) = &mut pending.asked else { return false };
-        asked.tried.insert(session);
-        (asked.ask, asked.home, self.logins.handlers.asks) = (ask, home, ask);
-        self.login_post(now, home, Mail::Ask { ask, session, question });
-        true
+        let (session, home) = able.get(ask as usize % able.len().max(1)).copied()?;
+        self.logins.handlers.asks = ask;
+        Some((ask, session, home))
     }
 
-    fn login_post(&mut self, now: Now, to: NodeId, mail: Mail) {
+    /// All names that any session serves.
+    pub(in crate::node) fn served_names(&self) -> impl Iterator<Item = &str> {
+        self.logins.handlers.serving.values().flatten().map(String::as_str)
+    }
+
+    pub(in crate::node) fn login_post(&mut self, now: Now, to: NodeId, mail: Mail) {
         match to == self.id() {
             true => self.login_mail(now, to, mail),
             false => self.write_to(to, &Letter::Login(mail)),
@@ -144,7 +170,14 @@ impl Node {
                 let message = FromNode::Judge { number, question: Box::new(question) };
                 self.outputs.push(Output::Send { session: connection, message });
             }
+            Mail::Missing { ask, session, missing } => {
+                let told = self.tell_missing(session, missing);
+                self.login_post(now, from, Mail::Answer { ask, verdict: told.then_some(Verdict::Abstain) });
+            }
             Mail::Answer { ask, verdict } => {
+                if self.missing_answered(now, from, ask, verdict.is_some()) {
+                    return;
+                }
                 let is_of = |asked: &Asked| (asked.ask, asked.home) == (ask, from);
                 let mut pending = self.logins.pending.iter();
                 let found = pending.find(|(_, pending)| pending.asked.as_ref().is_some_and(is_of)).map(|(connection, _)| *connection);
@@ -191,11 +224,22 @@ impl Node {
         name: &str,
         serves: bool,
     ) -> Result<(Response, Needs), Refusal> {
-        self.writable()?;
         check_principal(name).map_err(|_| Refusal::new(Code::InvalidRequest, name, "this cannot be the name of a handler"))?;
         if serves {
             self.permitted_globally(connection, Permission::Authenticate)?;
         }
+        self.serve_name(now, connection, name, serves)
+    }
+
+    /// A client says that it serves a name, or that it does not any more.
+    pub(in crate::node) fn serve_name(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        name: &str,
+        serves: bool,
+    ) -> Result<(Response, Needs), Refusal> {
+        self.writable()?;
         let (id, _) = self.open_session(now, connection)?;
         let session = self.sessions.all.get_mut(&id).ok_or_else(closing)?;
         match serves {
