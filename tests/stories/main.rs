@@ -29,6 +29,7 @@ mod a_source_writes_alone_and_its_standby_takes_over;
 mod a_split_heals_to_one_source;
 mod acknowledged_writes_survive;
 mod concurrent_writes_lose_nothing;
+mod control_clients_act_for_others;
 mod damage_is_learned_again;
 mod disks_that_recover_are_used_again;
 mod everybody_may_do_what_the_rules_say;
