@@ -1,4 +1,4 @@
-//! S10: what one subscription is told of a topic never goes back, and when all is quiet the last that it was told is what stands.
+//! S10: what one subscription is told of a topic never goes back. (S11, that when all is quiet the last that it was told is what stands, is looked at once, in the end.)
 //!
 //! Of one topic: a path may be another topic's from one moment to the next, without a word where both have the same definition. The value of a creation
 //! that survives the removal of its twin may be older than the twin's.

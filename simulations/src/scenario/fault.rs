@@ -192,6 +192,10 @@ pub enum FaultKind {
     ClientsVanish(Who),
     /// All clients of a node that know another go there, and their node does not notice.
     ClientsMove(Who),
+    /// The sessions of all clients of a node are taken up at another by somebody else who has their secrets, while they are there.
+    ClientsTwin(Who),
+    /// All clients of all nodes lose theirs at once, and come to this one, or to whichever of theirs there is.
+    ClientsStorm(Who),
     /// The first other node that runs revokes this one.
     Revoke(Who),
     /// A node leaves its mesh, for good.

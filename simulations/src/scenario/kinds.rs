@@ -4,7 +4,7 @@ use super::fault::{Crash, FaultKind, Mode, Shape, Who};
 use crate::dice::Amount;
 
 /// The words for kinds, and whether a swarm may draw them.
-pub const KINDS: [(&str, bool); 36] = [
+pub const KINDS: [(&str, bool); 38] = [
     ("partition", true),
     ("simplex", true),
     ("isolate", true),
@@ -35,6 +35,8 @@ pub const KINDS: [(&str, bool); 36] = [
     ("backup", true),
     ("clients-vanish", true),
     ("clients-move", true),
+    ("clients-twin", true),
+    ("clients-storm", true),
     ("leave", true),
     ("drop-section", true),
     ("garbage", true),
@@ -81,6 +83,8 @@ pub fn usual(word: &str, who: Who, tuned: f64) -> Option<(FaultKind, Option<Amou
         "backup" => (FaultKind::Backup(who), None),
         "clients-vanish" => (FaultKind::ClientsVanish(who), None),
         "clients-move" => (FaultKind::ClientsMove(who), None),
+        "clients-twin" => (FaultKind::ClientsTwin(who), None),
+        "clients-storm" => (FaultKind::ClientsStorm(who), None),
         "leave" => (FaultKind::Leave(who), None),
         "drop-section" => (FaultKind::DropSection(who), second(0.1, 10.0)),
         "garbage" => (FaultKind::Garbage(who), None),
@@ -99,6 +103,7 @@ impl FaultKind {
             FaultKind::Restart(who) | FaultKind::Pause(who) | FaultKind::DiskFail(who) | FaultKind::DiskReadOnly(who) => who,
             FaultKind::DiskFull(who) | FaultKind::BitFlip(who) | FaultKind::LyingDisk(who) | FaultKind::Backup(who) => who,
             FaultKind::ClientsVanish(who) | FaultKind::ClientsMove(who) => who,
+            FaultKind::ClientsTwin(who) | FaultKind::ClientsStorm(who) => who,
             FaultKind::Revoke(who) | FaultKind::DropSection(who) | FaultKind::Leave(who) => who,
             FaultKind::Garbage(who) | FaultKind::Replay(who) | FaultKind::Partition(Shape::Isolate(who), _) => who,
             FaultKind::Partition(..) | FaultKind::Swarm { .. } => return None,

@@ -855,6 +855,36 @@ impl World<'_> {
         }
     }
 
+    /// Somebody else has the secrets of all sessions of a host's clients, and takes them up at the next of their homes.
+    pub(super) fn clients_twin(&mut self, host: usize) {
+        for at in 0..self.clients.len() {
+            let client = &self.clients[at];
+            let Some(open) = client.claim.open.clone().filter(|_| client.session.is_some_and(|(of, _, _)| of == host)) else { continue };
+            let Some(other) = client.homes.iter().copied().find(|home| *home != host && self.hosts[*home].process.is_some()) else {
+                continue;
+            };
+            let by = (other as u32, self.hosts[other].process_no);
+            let op = self.history.ask(Doing::Other, String::new(), 0, by, self.now, Durability::Memory);
+            let Some(process) = self.hosts[other].process.as_mut() else { continue };
+            let session = ConnectionId(process.next_id());
+            self.offer(other, Item::Opened(session, entropy(by, session)));
+            let request = Request::SessionResume { id: open.id, secret: open.secret, epoch: open.epoch };
+            self.offer(other, Item::Request { session, op, request });
+            self.reach("session.twin");
+        }
+    }
+
+    /// All clients lose their nodes at once, and all that may come to a host.
+    pub(super) fn clients_storm(&mut self, host: usize) {
+        for at in 0..self.clients.len() {
+            let Some((of, _, session)) = self.clients[at].session else { continue };
+            self.offer(of, Item::Gone(session));
+            self.client_lost(at);
+            let client = &mut self.clients[at];
+            client.moves = client.homes.iter().position(|home| *home == host).unwrap_or(client.moves);
+        }
+    }
+
     /// A client that has a session which its node, after all that time, has not.
     pub(super) fn bereft(&self) -> Option<String> {
         let wanting = self.clients.iter().filter(|client| client.claim.open.is_some());

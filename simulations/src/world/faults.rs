@@ -322,6 +322,14 @@ impl World<'_> {
                 self.clients_move(host);
                 Undo::Nothing
             }
+            FaultKind::ClientsTwin(_) => {
+                self.clients_twin(host);
+                Undo::Nothing
+            }
+            FaultKind::ClientsStorm(_) => {
+                self.clients_storm(host);
+                Undo::Nothing
+            }
             FaultKind::Revoke(_) => {
                 self.revoke(host);
                 Undo::Nothing

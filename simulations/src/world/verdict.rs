@@ -297,7 +297,7 @@ impl World<'_> {
         let ended = self.ended(first);
         self.check(ended);
         if let Some(what) = self.untold() {
-            self.violated(Violation::new(Invariant::S10, what));
+            self.violated(Violation::new(Invariant::S11, what));
         }
     }
 
