@@ -108,6 +108,8 @@ pub struct About {
     pub paths: Vec<Path>,
     /// The topics that lived there before, if it removes them.
     pub removes: Vec<(SectionId, Mark)>,
+    /// Where topics are that the node may remove of its own accord, whatever it is asked for.
+    pub itself: Vec<Path>,
     /// The branch, session and epoch that it writes under, if it writes as a source.
     pub under: Option<(Path, SessionId, u64)>,
 }
@@ -257,6 +259,16 @@ impl Oracle {
             // One removal may take several changes, one for each document; it stands once the last of them does.
             Some(about) if !about.removes.is_empty() && dot.number == upto => {
                 Record::Removed(about.removes.iter().filter(|(section, _)| *section == id).map(|(_, mark)| *mark).collect())
+            }
+            // What goes by itself may have come with the same input.
+            Some(about) if !about.itself.is_empty() && dot.number == upto => {
+                let gone = |mark: &Mark, path: &Path| {
+                    let applied = section.tree.dots(path.bucket());
+                    let seen = |topic: &DotIx| applied.iter().any(|dot| dot.origin == topic.origin && dot.number >= topic.number);
+                    self.local(replica, *mark).filter(seen).is_some_and(|topic| section.tree.path_of(topic).is_none())
+                };
+                let of_them = self.topics.iter().filter(|((section, _), facts)| *section == id && about.itself.contains(&facts.path));
+                Record::Removed(of_them.filter(|((_, mark), facts)| gone(mark, &facts.path)).map(|((_, mark), _)| *mark).collect())
             }
             _ => Record::Other,
         }

@@ -123,7 +123,7 @@ impl Invariant {
             Invariant::S10 => "a subscriber never goes back",
             Invariant::S11 => "when all is quiet, subscribers have been told what stands",
             Invariant::S12 => "a session has one home",
-            Invariant::S13 => "no session ends while its client is connected",
+            Invariant::S13 => "no session ends while its client is there, and its topics go with it",
             Invariant::S14 => "everybody is told what it may see, and nothing else",
             Invariant::S15 => "one topic a path, with one definition",
             Invariant::S16 => "no number is given twice",

@@ -10,7 +10,12 @@ use mangrove::{
         Target, TopicSpec,
     },
 };
-use mangrove_crdt::{definition::Durability, id::SessionId, path::Path};
+use mangrove_crdt::{
+    definition::Durability,
+    id::{SectionId, SessionId},
+    path::Path,
+    standing::{SessionRecord, Standing},
+};
 
 use super::{Phase, World};
 use crate::{
@@ -108,6 +113,12 @@ struct Claim {
     active: Option<u64>,
     /// A source that was closed while the answer that names it waited for the disk.
     closed_early: Option<u32>,
+    /// The operation by which it makes a topic that goes with its session.
+    making: Option<u32>,
+    /// That topic, once it was acknowledged.
+    made: Option<Path>,
+    /// Its path, once it was asked for.
+    path: Option<Path>,
 }
 
 /// A session that a client was told of.
@@ -151,6 +162,11 @@ pub fn all(scenario: &Scenario) -> Vec<Client> {
     let administrators = scenario.workload.administrators.iter().enumerate();
     let administrators = administrators.map(|(at, spec)| client(Role::Administrator(at), spec.homes.clone()));
     std::iter::once(client(Role::Founder { done: 0 }, vec![0])).chain(sources).chain(subscribers).chain(administrators).collect()
+}
+
+/// The path of the topic that goes with a client's session.
+fn own_topic(root: &str, client: usize) -> String {
+    format!("{root}/of-{client}")
 }
 
 /// What is asked for, whether once or as often as it is asked.
@@ -438,11 +454,24 @@ impl World<'_> {
             let request = Request::SourceClaim { branch: branch.to_owned(), priority: 0, wait: true, hold_ms: None };
             self.ask(at, session, Doing::Other, branch.to_owned(), 0, Durability::Memory, |_| request);
             self.clients[at].claim.asked = Some((asked, Some(asked + 1)));
+            let properties = [("removal".to_owned(), "this session closes".to_owned())].into();
+            let topic = TopicSpec { topic_type: "binary".into(), properties };
+            let path = own_topic(&self.scenario.sections[0].root, at);
+            self.ask(at, session, Doing::Other, path.clone(), 0, Durability::Memory, |_| Request::TopicsAdd { topic, paths: vec![path] });
+            let claim = &mut self.clients[at].claim;
+            (claim.making, claim.made) = (Some(asked + 2), None);
+            claim.path = Path::parse(&own_topic(&self.scenario.sections[0].root, at)).ok();
         }
     }
 
     /// What came of a request by which a client becomes a source.
     fn claim_answered(&mut self, at: usize, host: usize, op: u32, response: &Response) {
+        if self.clients[at].claim.making == Some(op) {
+            let path = Path::parse(&own_topic(&self.scenario.sections[0].root, at)).ok();
+            let claim = &mut self.clients[at].claim;
+            claim.making = None;
+            claim.made = path.filter(|_| matches!(response, Response::Added { created: 1, .. }));
+        }
         let Some((opened, claimed)) = self.clients[at].claim.asked else { return };
         let Some(Role::Source(spec)) = self.clients.get(at).map(|client| &client.role) else { return };
         let branch = self.scenario.workload.sources[*spec].branch.clone().unwrap_or_default();
@@ -482,7 +511,7 @@ impl World<'_> {
                 None => claim.source = Some(*source),
             },
             Response::Refused(_) if op == opened => {
-                (claim.open, claim.asked) = (None, None);
+                (claim.open, claim.asked, claim.made) = (None, None, None);
                 self.give_up_asking(at);
             }
             Response::Refused(_) if Some(op) == claimed => claim.asked = None,
@@ -542,11 +571,11 @@ impl World<'_> {
 
     /// What an input is about, if it is a client's: found before the node takes it in.
     pub(super) fn about(&mut self, host: usize, item: &Item) -> Option<About> {
-        let Item::Request { op, request, .. } = item else { return None };
+        let Item::Request { op, request, .. } = item else { return self.about_itself(host) };
         let request = innermost(request);
         let replica = self.hosts[host].process.as_ref()?.node.replica();
         let path = |text: &String| Path::parse(text).ok();
-        let mut about = About { op: *op, ..About::default() };
+        let mut about = About { op: *op, itself: self.own_topics(), ..About::default() };
         about.under = self.under(host, item);
         match request {
             Request::Set(batch) => {
@@ -558,9 +587,21 @@ impl World<'_> {
                 about.paths = path(selector).into_iter().collect();
                 about.removes = self.oracle.living(replica, &about.paths);
             }
-            _ => return None,
+            _ => return self.about_itself(host),
         }
         Some(about)
+    }
+
+    /// What a node may do of its own accord, whatever comes: remove topics whose sessions have ended.
+    fn about_itself(&mut self, host: usize) -> Option<About> {
+        self.hosts[host].process.as_ref()?;
+        let itself = self.own_topics();
+        (!itself.is_empty()).then(|| About { op: u32::MAX, itself, ..About::default() })
+    }
+
+    /// Where topics are that go with their sessions.
+    fn own_topics(&self) -> Vec<Path> {
+        self.clients.iter().filter_map(|client| client.claim.path.clone()).collect()
     }
 
     /// Under which authority a client writes: the branch, its session and the epoch.
@@ -897,6 +938,32 @@ impl World<'_> {
             (on != Some(connection) || !held)
                 .then(|| format!("{} does not have session {}, whose client is there", self.hosts[host].name, open.id.short()))
         })
+    }
+
+    /// A topic that goes with its session, and has gone without it or has stayed behind.
+    pub(super) fn misjudged(&self) -> Option<String> {
+        for client in &self.clients {
+            let (Some((host, ..)), Some(open), Some(path)) = (client.session, &client.claim.open, &client.claim.made) else { continue };
+            let Some(process) = self.hosts[host].process.as_ref().filter(|_| self.is_demanded(host)) else { continue };
+            if process.node.replica().topic(path).is_none() {
+                return Some(format!(
+                    "{path} has gone from {}, and session {} that made it is there",
+                    self.hosts[host].name,
+                    open.id.short()
+                ));
+            }
+        }
+        let stays = |host: &usize| {
+            let replica = self.hosts[*host].process.as_ref()?.node.replica();
+            let over = |topic: &mangrove_crdt::tree::Topic| {
+                let session = topic.definition.removal()?.strip_prefix("session ")?.strip_suffix(" closes")?.parse().ok()?;
+                let record: Option<SessionRecord> = replica.standing(SectionId::MESH, Standing::Session(session));
+                record.is_none_or(|record| record.ended.is_some()).then(|| topic.path.to_string())
+            };
+            let path = replica.topics_from("").find_map(|(_, topic)| over(topic))?;
+            Some(format!("{path} is still there at {}, and the session that made it has ended", self.hosts[*host].name))
+        };
+        (0..self.hosts.len()).filter(|host| self.is_demanded(*host)).find_map(|host| stays(&host))
     }
 
     /// The mesh is made, as far as clients do it.

@@ -296,6 +296,10 @@ impl World<'_> {
         let Some(first) = members.first().copied() else { return };
         let ended = self.ended(first);
         self.check(ended);
+        // A disk that has lost something may have lost a topic, or the end of a session.
+        if let Some(what) = self.misjudged().filter(|_| !self.lossy) {
+            self.violated(Violation::new(Invariant::S13, what));
+        }
         if let Some(what) = self.untold() {
             self.violated(Violation::new(Invariant::S11, what));
         }
