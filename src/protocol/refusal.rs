@@ -171,10 +171,12 @@ codes! {
     SessionEnded = 40 "session-ended",
     /// There is no such principal.
     UnknownPrincipal = 41 "unknown-principal",
-    /// It was asked for again after its node was lost, and refused; the lost node may have done it before.
-    Doubtful = 43 "doubtful",
     /// Somebody who may has ended the subscription.
     Deselected = 42 "deselected",
+    /// It was asked for again after its node was lost, and refused; the lost node may have done it before.
+    Doubtful = 43 "doubtful",
+    /// Too many wrong passwords or tokens have come from the same address.
+    Throttled = 44 "throttled",
 }
 
 impl fmt::Display for Code {

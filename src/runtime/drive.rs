@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use mangrove_net::quic::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
+use super::attempts::Attempts;
 use super::clock::{now, unix_s};
 use super::dial::Dialers;
 use super::gateway::{Admission, Admitted, Outbox};
@@ -26,7 +28,9 @@ use super::vault_names::{FOUNDING, IDENTITY, LEFT, NAME, OPERATOR, TICKETS};
 use crate::config::Config;
 use crate::node::{ALIASES_MAX, Comer, ConnectionId, Input, Node, Output, Parting, Target, Verify};
 use crate::passwords;
-use crate::protocol::{self, Code, Finding, FromNode, Hello, Refusal, Request, Response, Secret, SessionProof, Severity, Verdict, Welcome};
+use crate::protocol::{
+    self, Code, Finding, FromNode, Hello, Login, Refusal, Request, Response, Secret, SessionProof, Severity, Verdict, Welcome,
+};
 use crate::store::{Batch, Report, StoreError, Sync, Vault, Writer, room_by};
 
 /// How many inputs are taken in before links and sessions are served again: few, since each may bring thousands of values, and links
@@ -80,12 +84,14 @@ pub(super) enum Command {
 }
 
 struct SessionHandle {
+    address: Option<IpAddr>,
     outbox: Outbox,
     permits: BTreeMap<u64, OwnedSemaphorePermit>,
 }
 
 /// A client that is on its way in.
 struct Coming {
+    address: Option<IpAddr>,
     version: u32,
     outbox: Outbox,
     answer: oneshot::Sender<Result<Admitted, Refusal>>,
@@ -113,6 +119,7 @@ pub(super) struct Drive {
     pub(super) tokens: Arc<TokenKeys>,
     /// Who may compare a password at present: it takes all of a core, and memory.
     comparing: Arc<Semaphore>,
+    attempts: Attempts,
     /// Whether what the mesh is founded with is in the vault, until it is on the disk.
     founding: bool,
     dial_errors: BTreeMap<NodeId, String>,
@@ -155,6 +162,7 @@ impl Drive {
             coming: BTreeMap::new(),
             tokens,
             comparing: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)))),
+            attempts: Attempts::default(),
             founding,
             dial_errors: BTreeMap::new(),
             seed_error: None,
@@ -299,6 +307,11 @@ impl Drive {
                 FromNode::Response { id, .. } => session.permits.remove(id),
                 _ => None,
             };
+            if let (FromNode::Response { response: Response::Refused(refusal), .. }, Some(address)) = (&message, session.address)
+                && refusal.code == Code::BadCredential
+            {
+                self.attempts.wrong(now().at, address);
+            }
             session.outbox.send(message, permit);
         }
     }
@@ -393,8 +406,15 @@ impl Drive {
         self.next_id += 1;
         let session = ConnectionId(self.next_id);
         let aliases_max = aliases_max.min(ALIASES_MAX);
-        self.coming.insert(session, Coming { version, outbox, answer });
+        let address = match admission {
+            Admission::From(address) => Some(address),
+            Admission::Inside => None,
+        };
+        self.coming.insert(session, Coming { address, version, outbox, answer });
         if let (Ok(()), None, Some(login)) = (&sound, &proof, login) {
+            if let Err(refusal) = self.may_try(address, &login) {
+                return self.let_in(session, Err(refusal));
+            }
             let comer = Comer { client, aliases_max, entropy, login, properties };
             return self.input(Input::LoginAsked { session, comer });
         }
@@ -411,6 +431,19 @@ impl Drive {
         }
     }
 
+    /// Whether what somebody shows is looked at.
+    fn may_try(&self, address: Option<IpAddr>, login: &Login) -> Result<(), Refusal> {
+        let wait = match (address, login) {
+            (None, _) | (_, Login::Anonymous) => Duration::ZERO,
+            (Some(address), Login::Password { .. } | Login::Token(_)) => self.attempts.wait(now().at, address),
+        };
+        match wait {
+            Duration::ZERO => Ok(()),
+            wait => Err(Refusal::new(Code::Throttled, "session", "too many wrong passwords or tokens have come from this address")
+                .hint(format!("wait for {} s", wait.as_secs().max(1)))),
+        }
+    }
+
     fn knows_operator(&self, token: &Secret) -> Result<(), Refusal> {
         let known = self.vault.get(OPERATOR).and_then(|hash| <[u8; 32]>::try_from(hash).ok()).map(blake3::Hash::from);
         // Comparing hashes takes the same time wherever they differ.
@@ -423,9 +456,14 @@ impl Drive {
 
     /// Tells a client whether it is let in. What the node says to it comes after that.
     fn let_in(&mut self, session: ConnectionId, result: Result<(), Refusal>) {
-        let Some(Coming { version, outbox, answer }) = self.coming.remove(&session) else { return };
+        let Some(Coming { address, version, outbox, answer }) = self.coming.remove(&session) else { return };
+        if let (Some(address), Err(refusal)) = (address, &result)
+            && refusal.code == Code::BadCredential
+        {
+            self.attempts.wrong(now().at, address);
+        }
         let admitted = result.map(|()| {
-            self.sessions.insert(session, SessionHandle { outbox, permits: BTreeMap::new() });
+            self.sessions.insert(session, SessionHandle { address, outbox, permits: BTreeMap::new() });
             let welcome = Welcome {
                 version: version.min(protocol::VERSION),
                 session: session.0,
@@ -464,7 +502,11 @@ impl Drive {
 
     /// What only the driver can answer, or complete; the rest is for the node.
     fn request(&mut self, session: ConnectionId, id: u64, request: Request) {
-        if let Err(refusal) = self.node.permit(session, &request) {
+        let permitted = self.node.permit(session, &request).and_then(|()| match &request {
+            Request::Reauthenticate(login) => self.may_try(self.sessions.get(&session).and_then(|session| session.address), login),
+            _ => Ok(()),
+        });
+        if let Err(refusal) = permitted {
             return self.respond(session, id, Response::Refused(refusal));
         }
         let response = match request {

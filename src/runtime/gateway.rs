@@ -4,6 +4,7 @@
 //! updates are made when the stream has room for them (see [`crate::node::Node::poll_updates`]), so nothing piles up.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -55,8 +56,8 @@ pub(super) struct Admitted {
 /// How a client is let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// By what it shows.
-    ByProof,
+    /// By what it shows; it comes from this address.
+    From(IpAddr),
     /// It is part of this process.
     Inside,
 }

@@ -6,6 +6,7 @@
 //! A data directory holds `vault/` (identity, boot counter, tickets: never quarantined), `data/` (everything replicated, which can be learned again
 //! from peers), `operator.toml` (the operator's credential, mode 0600) and, if you write one, `mangrove.toml`.
 
+mod attempts;
 pub(crate) mod clock;
 mod dial;
 mod drive;
@@ -486,10 +487,11 @@ async fn accept(endpoint: Endpoint, commands: mpsc::UnboundedSender<Command>) {
             }
             Incoming::Client(connection) => {
                 let commands = commands.clone();
+                let address = connection.remote_address().ip();
                 tokio::spawn(async move {
                     let Ok((write, read)) = connection.accept_bi().await else { return };
                     // How a client's stream ends is the client's affair.
-                    let _ = gateway::serve(read, write, commands, Admission::ByProof).await;
+                    let _ = gateway::serve(read, write, commands, Admission::From(address)).await;
                     // The last words have to arrive before the connection is let go.
                     let _ = tokio::time::timeout(std::time::Duration::from_secs(2), connection.closed()).await;
                 });

@@ -1,9 +1,10 @@
 //! Who may come in, and who may do what: from the first password on, over every node, at once, and after a split.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use mangrove::client::{Client, ClientError, ClientOptions, Credential, Heard, Proof, Subscription};
-use mangrove::protocol::{Code, Event, Gone, Login, Secret, Verdict};
+use mangrove::protocol::{Code, Event, Gone, Login, Request, Response, Secret, Verdict};
 use serde_json::{Value, json};
 
 use crate::claims::{QUICK, refused_as};
@@ -259,4 +260,106 @@ fn a_handler_elsewhere_judges_logins_and_holds_up_nobody_when_it_is_away() {
     let away = waited(password("bob", "knock knock"));
     assert!(away < Duration::from_secs(10), "{away:?}");
     served.abort();
+}
+
+#[test]
+fn whoever_guesses_gets_nowhere_and_keeps_nobody_else_from_it() {
+    let world = World::new();
+    let a = world.found("A");
+    a.set("kept", "1");
+    a.told(&["role", "set", "reader", "--default", "select,read"]);
+    add(&a, "ann", "reader", "correct horse");
+    let open = |client: &Client| {
+        let request = Request::SessionOpen { reconnect_timeout_ms: None, properties: Default::default() };
+        match block(client.request(request)) {
+            Ok(Response::Session(open)) => open,
+            other => panic!("{other:?}"),
+        }
+    };
+    let ann = block(come(&a, password("ann", "correct horse"))).expect("she comes in");
+    let hers = open(&ann);
+    let ended = open(&block(a.connect()));
+    a.told(&["session", "close", &ended.id.to_string()]);
+
+    // Ten thousand secrets that are another's, stale, cut short, or too long.
+    let thief = block(a.connect());
+    let guesses = beside(async move {
+        let mut codes = BTreeMap::new();
+        for guess in 0..10_000u64 {
+            let right = hers.secret.bytes();
+            let (id, secret) = match guess % 5 {
+                0 => (hers.id, blake3::hash(&guess.to_le_bytes()).as_bytes().to_vec()),
+                1 => (hers.id, ended.secret.bytes().to_vec()),
+                2 => (hers.id, right[..right.len() - 1 - guess as usize % (right.len() - 1)].to_vec()),
+                3 => (hers.id, right.iter().chain(&guess.to_le_bytes()).copied().collect()),
+                _ => (ended.id, ended.secret.bytes().to_vec()),
+            };
+            match thief.request(Request::SessionResume { id, secret: Secret::new(secret), epoch: guess as u32 }).await {
+                Ok(Response::Refused(refusal)) => *codes.entry(refusal.code.as_str()).or_insert(0) += 1,
+                Err(ClientError::Refused(refusal)) => *codes.entry(refusal.code.as_str()).or_insert(0) += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        codes
+    });
+    let codes = block(guesses).expect("it ends");
+    assert_eq!(codes.values().sum::<u32>(), 10_000);
+    assert!(codes.keys().all(|code| ["unknown-session", "session-ended"].contains(code)), "{codes:?}");
+    assert_eq!(block(ann.values("kept", Default::default())).expect("nothing happened to her").0.len(), 1);
+
+    // Tokens that are none, and passwords: after a hundred nobody there is asked any more, though she be right.
+    let throttled = |login: Login| match block(come(&a, login)) {
+        Err(ClientError::Refused(refusal)) => refusal.code == Code::Throttled,
+        other => panic!("{:?}", other.map(drop)),
+    };
+    let broken = |number: usize| match number % 4 {
+        0 => Login::Token(Secret::new("")),
+        1 => Login::Token(Secret::new("..".repeat(number))),
+        2 => Login::Token(Secret::new([0xff, 0x00, number as u8])),
+        _ => Login::Token(Secret::new("eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZG1pbiIsImV4cCI6OTk5OTk5OTk5OX0.")),
+    };
+    let begun = Instant::now();
+    let looked_at = (0..1_000).take_while(|number| !throttled(broken(*number))).count();
+    let most = 100 + begun.elapsed().as_secs() as usize;
+    assert!((100..=most).contains(&looked_at), "{looked_at} were looked at, not 100 to {most}");
+    assert!(throttled(password("ann", "a wrong password")));
+    // Who is in stays in, who proves it by its operator's token comes in, and soon she does as well.
+    assert_eq!(block(ann.values("kept", Default::default())).expect("she stays").0.len(), 1);
+    refused_as(block(ann.reauthenticate(Login::Token(Secret::new("x")))), Code::Throttled);
+    assert_eq!(a.get("kept"), 1);
+    until("she may come in again", || block(come(&a, password("ann", "correct horse"))).is_ok());
+    world.logged_no_error();
+}
+
+#[test]
+fn filters_and_properties_without_measure_are_refused() {
+    let world = World::new();
+    let a = world.found("A");
+    let client = block(a.connect());
+    let deep = format!("{}has x{}", "(".repeat(10_000), ")".repeat(10_000));
+    let nots = format!("{} has x", "not ".repeat(900));
+    let regex = "desk matches \"((((a{99}){99}){99}){99})\"".to_owned();
+    let many = format!("desk in [{}]", "\"x\",".repeat(2_000));
+    for filter in [deep, nots, regex, many, "\"".into(), "$NodeName is".into(), "\u{0}".into(), "x".repeat(1 << 20)] {
+        let heard = block(async {
+            let mut listener = client.listen_to_sessions(&filter).await?;
+            listener.next().await
+        });
+        refused_as(heard, Code::InvalidRequest);
+    }
+    let properties = |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let long = "x".repeat(1 << 20);
+    let thousands = (0..10_000).map(|number| (format!("k{number}"), String::new())).collect();
+    let odd =
+        [properties(&[("$NodeName", "B")]), properties(&[("", "x")]), properties(&[("a b", "x")]), properties(&[("x", &long)]), thousands];
+    for properties in odd {
+        let open = Request::SessionOpen { reconnect_timeout_ms: None, properties };
+        match block(client.request(open)) {
+            Ok(Response::Refused(refusal)) | Err(ClientError::Refused(refusal)) => assert_eq!(refusal.code, Code::InvalidRequest),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(a.json(&["session", "ls"]), json!([]));
+    assert!(block(client.status()).is_ok(), "its connection goes on");
+    world.logged_no_error();
 }
