@@ -8,6 +8,9 @@
 //! - **Everything outside is behind the feature `runtime`**: the loop ([`runtime`]), the disk ([`store`]), the gateway for clients and the
 //!   [`client`] library, the program ([`cli`], [`demo`]), and [`embed`], the same node inside another program.
 //! - **A client hears one stream** however often it changes nodes: what it remembers for that ([`memory`]) is pure as well.
+//! - **Who a client is** is found out once, where it comes in, by whoever the node's configuration asks ([`node`] says whom, the runtime looks at [`passwords`] and
+//!   tokens, and sessions elsewhere judge as handlers); the answer lies in the session's record and goes where the session goes. What it *may do* is judged by each node from the
+//!   replicated rules, at every request and every delivery, and again whenever they change.
 //! - **What a client says** ([`protocol`]) is data too, so a session is the same over QUIC, over a pipe inside the process, and in a simulation.
 //!
 //! ```text

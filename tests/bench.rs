@@ -109,3 +109,14 @@ fn sources_are_claimed_and_fail_over() {
     let sent = |beside: &Value| beside["joins"][0]["wire_bytes"].as_f64().unwrap_or(0.0);
     assert!(sent(with) > sent(without) + 300.0 * 50.0, "a fresh node is told of all claims and grants: {report}");
 }
+
+#[test]
+fn idle_sessions_take_memory_and_no_time() {
+    let report = bench(&["sessions", "--sessions", "200", "--connected", "20", "--seconds", "2", "--settle", "1s"]);
+    let rows = report["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 10, "{report}");
+    let connected = rows[2]["measured"].as_f64().expect("a number");
+    assert!(connected > 0.0, "each client is heard from: {report}");
+    assert_eq!((report["sessions"].as_u64(), report["connected"].as_u64()), (Some(200), Some(20)), "{report}");
+    assert!(report["with_all"]["link"].as_f64().is_some_and(|bytes| bytes > 0.0), "{report}");
+}

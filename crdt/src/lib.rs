@@ -46,7 +46,8 @@
 //! - **R8 clock.** Stamps come from one Lamport clock per node and section, never from a key's own past, so what is made again after its
 //!   removal was forgotten is newer than that removal.
 //! - **R9 across planes.** A value leaves its feed without a record when its topic goes. So the last batch of a value run carries the sender's
-//!   tree frontier of the moment in which it was built, and the receiver's value frontier moves only once its tree frontier covers that.
+//!   tree frontier of the moment in which it was built, and the receiver's value frontier moves only once its tree frontier covers that. Nor does it before each topic of the run is
+//!   there, or covered: an adoption under way, or a repair, shows topics that no frontier of that node covers yet, and its clients write them.
 //!
 //! A tree change is never overtaken: each is a run of its own, and one that comes before those it builds on waits.
 //!
@@ -63,6 +64,12 @@
 //! less than what is there already: a node whom a source's values reach before its grant refuses until that comes, instead of writing what would lose.
 //!
 //! Where there must never be two at once, whatever splits, a majority of the section's voters gives out the epochs: [`quorum`].
+//!
+//! # Who may do what
+//!
+//! What principals, roles and paths may do ([`access`]) is a document of the built-in section beside the policies, the same on every node. A right that is withdrawn on one side of a
+//! split must not be saved by an edit on the other, and the newest of two edits is no better than the older. So nothing is ever deleted from the document, an edit of the same
+//! thing on both sides leaves both, and the [`access::rules`] are judged as each possibility would have it: what all of them permit is permitted. To say the thing anew settles it.
 //!
 //! # Names, bytes, memory
 //!

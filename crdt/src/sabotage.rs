@@ -33,6 +33,8 @@ pub enum Sabotage {
     KeyClock,
     /// R9: value runs end without regard to the tree.
     NoTree,
+    /// R9: value runs end although the tree has not some topic of theirs.
+    NoTopics,
     /// R9: value runs wait for the tree as it was when they began.
     TreeAtStart,
     /// Digests leave out which write it is that is held.

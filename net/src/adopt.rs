@@ -102,7 +102,7 @@ impl Link {
         let Adopting { start, floors, positions, missed, .. } = adopting;
         let Some((section, mut cx)) = replica.parts(id) else { return Ok(Effects::default()) };
         let runs = section.end_adoption(&mut cx, &start, &floors, positions)?;
-        shared.held.push_back(HeldEnd { runs, tree });
+        shared.held.push_back(HeldEnd { runs, tree, unknown: Vec::new() });
         release_held(shared, section);
         shared.peer.join(&start);
         shared.pruned.clear();

@@ -129,6 +129,8 @@ pub(crate) struct Arriving {
     pub news: bool,
     pub values: Vec<(u64, mangrove_crdt::frontier::DotIx)>,
     pub standing: Vec<(u64, StandingKey)>,
+    /// Topics of its values that were not known here when these came.
+    pub unknown: Vec<mangrove_crdt::frontier::DotIx>,
 }
 
 /// Value runs that are complete but for R9: their end waits for the tree.
@@ -137,6 +139,8 @@ pub(crate) struct HeldEnd {
     /// One feed's, or, at the end of an adoption, those of all.
     pub runs: Vec<ValueRun>,
     pub tree: Frontier,
+    /// Topics that must be known besides.
+    pub unknown: Vec<mangrove_crdt::frontier::DotIx>,
 }
 
 /// An adoption being served.

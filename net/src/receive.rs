@@ -519,6 +519,9 @@ impl Link {
         arriving.upto = batch.upto;
         arriving.news |= batch.upto > frontier;
         for (number, key, write) in values {
+            if !is_known(section, key) {
+                arriving.unknown.push(key);
+            }
             if section.merge_value(&mut cx, key, write) {
                 arriving.values.push((number, key));
             }
@@ -550,7 +553,7 @@ impl Link {
                 Plane::Values => {
                     let tree = tree_heard.clone();
                     let run = ValueRun { origin, upto: batch.upto, positions: arriving.values, floor: 0 };
-                    shared.held.push_back(HeldEnd { runs: vec![run], tree });
+                    shared.held.push_back(HeldEnd { runs: vec![run], tree, unknown: arriving.unknown });
                     release_held(shared, section);
                 }
                 _ => section.standing.end_run(origin, batch.upto, arriving.standing),
@@ -610,9 +613,19 @@ impl Link {
     }
 }
 
+/// Whether a topic is there, or was and is not any more. It may be there before the tree's frontier covers it: an adoption that is under way brings topics, and so
+/// does a repair; and clients of that node write them.
+fn is_known(section: &mangrove_crdt::section::Section, topic: mangrove_crdt::frontier::DotIx) -> bool {
+    section.tree.frontier().covers(topic) || section.tree.path_of(topic).is_some()
+}
+
 pub(crate) fn release_held(shared: &mut Shared, section: &mut mangrove_crdt::section::Section) {
     // In order: a later run of a feed builds on the earlier one's end.
-    while shared.held.front().is_some_and(|held| section.tree.frontier().covers_all(&held.tree) || is(Sabotage::NoTree)) {
+    let may_end = |held: &mut HeldEnd, section: &mangrove_crdt::section::Section| {
+        held.unknown.retain(|topic| !is_known(section, *topic) && !is(Sabotage::NoTopics));
+        (section.tree.frontier().covers_all(&held.tree) && held.unknown.is_empty()) || is(Sabotage::NoTree)
+    };
+    while shared.held.front_mut().is_some_and(|held| may_end(held, section)) {
         for run in shared.held.pop_front().into_iter().flat_map(|held| held.runs) {
             section.end_value_run(run);
         }

@@ -12,6 +12,7 @@
 //!   publish                   this process: publisher ───▶ node A ◀──▶ node B
 //!   join, catch-up, memory    node A ◀──▶ node B, watched from here                              1 hop,  2 processes
 //!   idle                      so many nodes, watched from here
+//!   sessions                  node A ◀──▶ node B, and clients of node A, watched from here
 //!   sources                   one or two nodes, then three, watched from here
 //! ```
 //!
@@ -47,6 +48,7 @@ mod process;
 mod publish;
 mod replicate;
 mod report;
+mod sessions;
 mod sources;
 
 /// Why nothing was measured.
@@ -112,6 +114,7 @@ pub(crate) async fn run(output: &mut Output, bench: &Bench) -> Result<(), Failur
             Bench::CatchUp(catch_up) => catch_up::run(catch_up).await.map(Some),
             Bench::Memory(memory) => memory::run(memory).await.map(Some),
             Bench::Idle(idle) => idle::run(idle).await.map(Some),
+            Bench::Sessions(sessions) => sessions::run(sessions).await.map(Some),
             Bench::Sources(sources) => sources::run(sources).await.map(Some),
             Bench::Baseline(baseline) => baseline::serve(baseline).await.map(|()| None),
         }

@@ -196,7 +196,7 @@ async fn beside(founders: [(&Founder, u32); 2], bench: &BenchSources) -> Result<
 }
 
 /// What has crossed a node's links, either way. Those to nodes that have left are forgotten some time.
-async fn crossed(node: &Node) -> Result<u64, BenchError> {
+pub(super) async fn crossed(node: &Node) -> Result<u64, BenchError> {
     Ok(node.client.links().await?.iter().filter(|link| link.state == LinkState::Up).map(|link| link.sent_bytes + link.received_bytes).sum())
 }
 

@@ -671,6 +671,8 @@ pub(crate) enum Bench {
     Idle(BenchIdle),
     /// What update sources cost: to claim many, to have them, and to lose one
     Sources(BenchSources),
+    /// What idle sessions cost
+    Sessions(BenchSessions),
     /// Receive, or pass on, raw streams: what the others start as their baseline
     #[command(hide = true)]
     Baseline(BenchBaseline),
@@ -842,6 +844,22 @@ pub(crate) struct BenchSources {
     pub(crate) seconds: u32,
     /// How long it is left alone before that
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub(crate) settle: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchSessions {
+    /// How many sessions there are whose clients are away
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) sessions: u32,
+    /// How many there are whose clients are connected, each by a socket of its own
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub(crate) connected: u32,
+    /// How long all is watched each time
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) seconds: u32,
+    /// How long it is left alone before that
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
     pub(crate) settle: Duration,
 }
 

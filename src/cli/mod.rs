@@ -25,8 +25,8 @@ mod source;
 mod topics;
 
 pub(crate) use args::{
-    Bench, BenchBaseline, BenchCatchUp, BenchIdle, BenchJoin, BenchLatency, BenchMemory, BenchPublish, BenchReplicate, BenchSources, Demo,
-    JoinDurability, Source,
+    Bench, BenchBaseline, BenchCatchUp, BenchIdle, BenchJoin, BenchLatency, BenchMemory, BenchPublish, BenchReplicate, BenchSessions,
+    BenchSources, Demo, JoinDurability, Source,
 };
 pub(crate) use failure::{Exit, Failure, refusal_text};
 pub(crate) use output::{Output, bytes_text, count_text, duration_text, progress, table};
