@@ -798,6 +798,8 @@ impl World {
                         if gone.contains(id) {
                             continue;
                         }
+                        let known = section.tree.frontier().covers(topic) || section.tree.path_of(topic).is_some();
+                        assert!(known, "node {at}: unsound for the value {dot:?} of {id:?}, a topic that it has not heard of");
                         let held = section.values.get(&topic).map(rank);
                         assert!(
                             held >= Some((*seq, *dot)),
