@@ -54,7 +54,7 @@ pub const ALL: &[Bite] = &[
     rule("open-run", "the frontier moves inside a run", Sabotage::OpenRun, "hot", Some(0)),
     rule("moved-skip", "keys that have moved past a run's target are not sent", Sabotage::MovedSkip, "hot", Some(23)),
     rule("no-pointer", "an overtaken entry sends nothing", Sabotage::NoPointer, "hot", Some(1)),
-    rule("early", "positions are taken over before the end of a run", Sabotage::Early, "hot", Some(134)),
+    rule("early", "positions are taken over before the end of a run", Sabotage::Early, "hot", Some(90)),
     rule("no-floor", "forgetting raises no floor", Sabotage::NoFloor, "hot", Some(5)),
     rule("forget-fast", "a removal is forgotten before what it overtook has come", Sabotage::ForgetFast, "hot", None),
     rule("keep-all", "who adopts keeps what the peer has removed", Sabotage::KeepAll, "hot", Some(7)),
