@@ -66,14 +66,18 @@ impl LoginHandler {
 impl Drop for LoginHandler {
     fn drop(&mut self) {
         self.session.with_table(|table| table.handlers.remove(&self.name));
-        // Without a runtime the connection ends anyway; the node's questions then go to others.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (client, name) = (self.client.clone(), std::mem::take(&mut self.name));
-            runtime.spawn(async move {
-                // Whether it was still registered makes no difference.
-                let _ = client.done(Request::HandlerUnregister { name }).await;
-            });
-        }
+        unregister(&self.client, Request::HandlerUnregister { name: std::mem::take(&mut self.name) });
+    }
+}
+
+/// Asks for that without waiting. Without a runtime the connection ends anyway, and what the node would ask goes to others.
+fn unregister(client: &Client, request: Request) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        let client = client.clone();
+        runtime.spawn(async move {
+            // Whether it was still registered makes no difference.
+            let _ = client.done(request).await;
+        });
     }
 }
 
@@ -98,14 +102,7 @@ impl MissingTopics {
 impl Drop for MissingTopics {
     fn drop(&mut self) {
         self.session.with_table(|table| table.makers.remove(&self.prefix));
-        // Without a runtime the connection ends anyway.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (client, prefix) = (self.client.clone(), std::mem::take(&mut self.prefix));
-            runtime.spawn(async move {
-                // Whether it was still registered makes no difference.
-                let _ = client.done(Request::MissingUnregister { prefix }).await;
-            });
-        }
+        unregister(&self.client, Request::MissingUnregister { prefix: std::mem::take(&mut self.prefix) });
     }
 }
 

@@ -307,10 +307,8 @@ impl Drive {
                 FromNode::Response { id, .. } => session.permits.remove(id),
                 _ => None,
             };
-            if let (FromNode::Response { response: Response::Refused(refusal), .. }, Some(address)) = (&message, session.address)
-                && refusal.code == Code::BadCredential
-            {
-                self.attempts.wrong(now().at, address);
+            if let FromNode::Response { response: Response::Refused(refusal), .. } = &message {
+                count_wrong(&mut self.attempts, session.address, refusal);
             }
             session.outbox.send(message, permit);
         }
@@ -457,10 +455,8 @@ impl Drive {
     /// Tells a client whether it is let in. What the node says to it comes after that.
     fn let_in(&mut self, session: ConnectionId, result: Result<(), Refusal>) {
         let Some(Coming { address, version, outbox, answer }) = self.coming.remove(&session) else { return };
-        if let (Some(address), Err(refusal)) = (address, &result)
-            && refusal.code == Code::BadCredential
-        {
-            self.attempts.wrong(now().at, address);
+        if let Err(refusal) = &result {
+            count_wrong(&mut self.attempts, address, refusal);
         }
         let admitted = result.map(|()| {
             self.sessions.insert(session, SessionHandle { address, outbox, permits: BTreeMap::new() });
@@ -791,6 +787,13 @@ impl Drive {
             };
             self.respond(session, id, response);
         }
+    }
+}
+
+/// Remembers whom a refusal goes to, if it is for something wrong that was shown.
+fn count_wrong(attempts: &mut Attempts, address: Option<IpAddr>, refusal: &Refusal) {
+    if let (Some(address), Code::BadCredential) = (address, refusal.code) {
+        attempts.wrong(now().at, address);
     }
 }
 
