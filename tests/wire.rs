@@ -196,6 +196,7 @@ impl Bare {
         bare.input(Input::SessionOpened {
             session: ConnectionId(1),
             client: "test".into(),
+            via: Default::default(),
             aliases_max: 0,
             entropy: [7; 32],
             comes_back: false,

@@ -122,6 +122,8 @@ pub struct Registers<K> {
     dirty_feeds: BTreeSet<OriginIx>,
     next_run: RunId,
     changes: u64,
+    watched: fn(&K) -> bool,
+    watched_changes: u64,
 }
 
 impl<K> Default for Registers<K> {
@@ -139,11 +141,23 @@ impl<K> Default for Registers<K> {
             dirty_feeds: BTreeSet::new(),
             next_run: 0,
             changes: 0,
+            watched: |_| false,
+            watched_changes: 0,
         }
     }
 }
 
 impl<K: Clone + Eq + Hash + Ord> Registers<K> {
+    /// Empty ones, which count the changes of some keys apart: whoever keeps what is made of a few need not look again when another of many has changed.
+    pub fn watching(watched: fn(&K) -> bool) -> Self {
+        Registers { watched, ..Registers::default() }
+    }
+
+    /// How often any register has changed whose changes are counted apart.
+    pub fn watched_changes(&self) -> u64 {
+        self.watched_changes
+    }
+
     /// How often any register has changed: as long as this is the same, so is what they hold.
     pub fn changes(&self) -> u64 {
         self.changes
@@ -353,7 +367,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     /// Removes a key and its entries without a trace: the tree, or a peer that is ahead, has said that it is gone.
     pub fn drop_key(&mut self, key: &K) -> Option<Write> {
         let slot = self.index.remove(key)?;
-        self.changes += 1;
+        self.count(key);
         let register = self.slots[slot as usize].take()?;
         for entry in register.placed() {
             self.passing.remove(&(entry.origin, entry.number, slot));
@@ -478,9 +492,14 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
         &mut self.feeds[at]
     }
 
+    fn count(&mut self, key: &K) {
+        self.changes += 1;
+        self.watched_changes += u64::from((self.watched)(key));
+    }
+
     /// Makes a write the key's newest; its entries stay, and now are overtaken, but for one that is about to be `moved`.
     fn put(&mut self, key: K, write: Write, moved: Option<OriginIx>) -> Slot {
-        self.changes += 1;
+        self.count(&key);
         let slot = self.index.get(&key).copied();
         let slot = if let Some((slot, register)) = slot.and_then(|slot| Some((slot, self.slots[slot as usize].as_mut()?))) {
             register.write = write;

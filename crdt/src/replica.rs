@@ -4,7 +4,7 @@
 //! happened comes out of [`Replica::take_events`], what must reach the disk out of [`Replica::take_rows`].
 
 use std::{
-    cell::RefCell,
+    cell::{RefCell, RefMut},
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
@@ -163,12 +163,13 @@ pub struct Replica {
     nodes: RefCell<Nodes>,
 }
 
-/// The members' records as they were read last.
+/// What the built-in section says of nodes, as it was read last: they are few among what may be very many records of other kinds.
 #[derive(Debug, Default)]
 struct Nodes {
-    /// Of which holding of the built-in section, after how many changes of its standing records.
+    /// Of which holding of the section, after how many changes of such records.
     of: Option<(u64, u64)>,
-    records: Arc<BTreeMap<NodeId, NodeRecord>>,
+    members: Arc<BTreeMap<NodeId, NodeRecord>>,
+    revoked: Arc<BTreeMap<NodeId, Revocation>>,
 }
 
 impl Replica {
@@ -379,39 +380,36 @@ impl Replica {
 
     /// All members' records.
     pub fn nodes(&self) -> Arc<BTreeMap<NodeId, NodeRecord>> {
-        let present = self.holding(SectionId::MESH).zip(self.sections.get(&SectionId::MESH).map(|mesh| mesh.standing.changes()));
-        let mut nodes = self.nodes.borrow_mut();
-        if nodes.of != present {
-            let records = self.standing_records(|standing| match standing {
-                Standing::Node(node) => Some(node),
-                _ => None,
-            });
-            *nodes = Nodes { of: present, records: Arc::new(records) };
-        }
-        nodes.records.clone()
+        self.read_nodes().members.clone()
     }
 
     /// All revoked nodes.
-    pub fn revoked(&self) -> BTreeMap<NodeId, Revocation> {
-        self.standing_records(|standing| match standing {
-            Standing::Revoked(node) => Some(node),
-            _ => None,
-        })
+    pub fn revoked(&self) -> Arc<BTreeMap<NodeId, Revocation>> {
+        self.read_nodes().revoked.clone()
+    }
+
+    fn read_nodes(&self) -> RefMut<'_, Nodes> {
+        let mesh = self.sections.get(&SectionId::MESH);
+        let present = self.holding(SectionId::MESH).zip(mesh.map(|mesh| mesh.standing.watched_changes()));
+        let mut nodes = self.nodes.borrow_mut();
+        if nodes.of != present {
+            let (mut members, mut revoked) = (BTreeMap::new(), BTreeMap::new());
+            for (key, write) in mesh.into_iter().flat_map(|mesh| mesh.standing.iter()).filter(|(key, _)| Standing::is_of_node(key)) {
+                let Some(value) = write.value.as_deref() else { continue };
+                match Standing::of_key(key) {
+                    Some(Standing::Node(node)) => members.extend(minicbor::decode(value).ok().map(|record| (node, record))),
+                    Some(Standing::Revoked(node)) => revoked.extend(minicbor::decode(value).ok().map(|record| (node, record))),
+                    _ => {}
+                }
+            }
+            *nodes = Nodes { of: present, members: Arc::new(members), revoked: Arc::new(revoked) };
+        }
+        nodes
     }
 
     /// A standing record of a section.
     pub fn standing<T: for<'b> minicbor::Decode<'b, ()>>(&self, section: SectionId, standing: Standing) -> Option<T> {
         minicbor::decode(self.sections.get(&section)?.standing.get(&standing.key())?.value.as_deref()?).ok()
-    }
-
-    fn standing_records<T: for<'b> minicbor::Decode<'b, ()>>(&self, pick: impl Fn(Standing) -> Option<NodeId>) -> BTreeMap<NodeId, T> {
-        let records = self.sections.get(&SectionId::MESH).into_iter().flat_map(|mesh| mesh.standing.iter());
-        records
-            .filter_map(|(key, write)| {
-                let node = pick(Standing::of_key(key)?)?;
-                Some((node, minicbor::decode(write.value.as_deref()?).ok()?))
-            })
-            .collect()
     }
 
     /// How far a write is known to have come: it is on the disks of this many other nodes.

@@ -239,7 +239,7 @@ impl Section {
             id,
             tree: Tree::new(if id == SectionId::MESH { Kind::Policy } else { Kind::Topics }),
             values: Registers::default(),
-            standing: Registers::default(),
+            standing: Registers::watching(|key| Standing::is_of_node(key)),
             clock: 0,
             epoch: 0,
             clock_dirty: false,

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -100,6 +101,11 @@ impl Standing {
         }
     }
 
+    /// Whether a key is of what is said of nodes.
+    pub fn is_of_node(key: &[u8]) -> bool {
+        key.first().is_some_and(|kind| [KIND_NODE, KIND_REVOKED].contains(kind))
+    }
+
     /// What a key names, if this version knows its kind.
     pub fn of_key(key: &[u8]) -> Option<Self> {
         let (kind, id) = key.split_first()?;
@@ -168,6 +174,21 @@ pub struct SessionRecord {
     /// The names of the handlers of logins that its client serves.
     #[cbor(n(11), default)]
     pub handlers: BTreeSet<String>,
+    /// How its client has come to its home.
+    #[cbor(n(12), default)]
+    pub via: Via,
+}
+
+/// How a client has come to its node.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+#[cbor(map)]
+pub struct Via {
+    /// By which transport: `quic`, or `in-process` for a part of the node's own program. Empty where that is not known.
+    #[n(0)]
+    pub transport: String,
+    /// From where, as the node sees it.
+    #[n(1)]
+    pub address: Option<IpAddr>,
 }
 
 /// Who somebody is, as the node that let them in has found.

@@ -15,6 +15,7 @@ use mangrove_crdt::{
     id::{Incarnation, MeshId, NodeId, Origin},
     persist::Row,
     replica::{LoadError, Replica},
+    standing::Via,
 };
 use mangrove_net::{dialer, link::LinkId, mesh::Pace};
 
@@ -412,14 +413,19 @@ impl Item {
             Item::StoreRecovered => Input::StoreRecovered,
             Item::Room => return None,
             Item::Outcast { by, said } => Input::Outcast { by: Some(*by), said: said.clone() },
-            Item::Opened(session, entropy) => {
-                Input::SessionOpened { session: *session, client: "simulated".into(), aliases_max: 0, entropy: *entropy, comes_back: false }
-            }
+            Item::Opened(session, entropy) => Input::SessionOpened {
+                session: *session,
+                client: "simulated".into(),
+                via: Via::default(),
+                aliases_max: 0,
+                entropy: *entropy,
+                comes_back: false,
+            },
             Item::Login(session, entropy, login) => {
                 let (client, properties) = ("simulated".into(), BTreeMap::new());
                 Input::LoginAsked {
                     session: *session,
-                    comer: Comer { client, aliases_max: 0, entropy: *entropy, login: login.clone(), properties },
+                    comer: Comer { client, via: Via::default(), aliases_max: 0, entropy: *entropy, login: login.clone(), properties },
                 }
             }
             Item::Verified(session, verdict) => Input::Verified { session: *session, verdict: verdict.clone() },

@@ -109,6 +109,7 @@ fn show(context: &mut Context, detail: &SessionDetail) -> Result<(), Failure> {
         ("opened", time_text(row.opened_unix_ms)),
         ("expires", row.expires_unix_ms.map(time_text).unwrap_or_else(|| "never".into())),
         ("client", row.client.clone()),
+        ("comes by", row.address.map_or_else(|| row.transport.clone(), |address| format!("{} from {address}", row.transport))),
         ("properties", row.properties.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")),
         ("claims", count_text(row.claims)),
     ])?;

@@ -208,6 +208,8 @@ mod tests {
             principal: String::new(),
             roles: Vec::new(),
             expires_unix_ms: None,
+            transport: String::new(),
+            address: None,
         }
     }
 

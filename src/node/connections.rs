@@ -18,7 +18,7 @@ use mangrove_crdt::{
     replica::Replica,
     sabotage::{Sabotage, is},
     selector::Selector,
-    standing::{Identity, Who},
+    standing::{Identity, Via, Who},
     time::Instant,
 };
 
@@ -54,6 +54,8 @@ pub struct Connection {
     named_max: u32,
     /// What the client says that it is.
     pub client: String,
+    /// How it has come.
+    pub via: Via,
     /// What the next session of this connection gets its id and secret from.
     pub entropy: [u8; 32],
     /// Whose it is; nobody's until it has taken up the session for whose sake it was let in.
@@ -107,7 +109,7 @@ struct Known {
 
 impl Connection {
     /// A connection without subscriptions, whose client keeps so many aliases.
-    pub fn new(client: String, aliases_max: u32, entropy: [u8; 32]) -> Self {
+    pub fn new(client: String, via: Via, aliases_max: u32, entropy: [u8; 32]) -> Self {
         Connection {
             aliases: Aliases::new(ALIASES_MAX),
             subscriptions: BTreeMap::new(),
@@ -115,6 +117,7 @@ impl Connection {
             named: HashMap::new(),
             named_max: aliases_max,
             client,
+            via,
             entropy,
             identity: None,
             properties: BTreeMap::new(),

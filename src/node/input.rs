@@ -1,6 +1,6 @@
 //! What the driver tells the node.
 
-use mangrove_crdt::{id::NodeId, time::Instant};
+use mangrove_crdt::{id::NodeId, standing::Via, time::Instant};
 use mangrove_net::link::LinkId;
 
 use super::{logins::Comer, output::Target};
@@ -62,6 +62,8 @@ pub enum Input<'a> {
         session: ConnectionId,
         /// What it says it is.
         client: String,
+        /// How it has come.
+        via: Via,
         /// How many aliases it keeps.
         aliases_max: u32,
         /// Random, never the same again, and known to nobody else: what names and protects the sessions of this connection.

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use mangrove_crdt::{
     access::Anonymous,
-    standing::{Identity, Who},
+    standing::{Identity, Via, Who},
     time::Instant,
 };
 
@@ -41,6 +41,8 @@ pub enum Authenticator {
 pub struct Comer {
     /// What it says that it is.
     pub client: String,
+    /// How it has come.
+    pub via: Via,
     /// How many aliases it keeps.
     pub aliases_max: u32,
     /// Random, never the same again, and known to nobody else: what names and protects the sessions of this connection.
@@ -199,9 +201,7 @@ impl Node {
             let refusal = Refusal::new(Code::BadCredential, "session", "its principal was removed");
             return self.tell_comer(connection, again, Err(refusal));
         }
-        if let Some(expires) = identity.expires_ms {
-            self.logins.expires_ms = Some(self.logins.expires_ms.map_or(expires, |known| known.min(expires)));
-        }
+        self.note_expiry(&identity);
         if again.is_some() {
             let known = self.connections.get(&connection).and_then(|client| client.identity.as_ref());
             if known.is_none_or(|known| known.who != identity.who) {
@@ -217,8 +217,8 @@ impl Node {
         }
         tracing::info!(connection = connection.0, who = %identity.who, client = comer.client, "a client has come");
         self.tell_comer(connection, again, Ok(()));
-        let Comer { client, aliases_max, entropy, .. } = comer;
-        let mut client = Connection::new(client, aliases_max, entropy);
+        let Comer { client, via, aliases_max, entropy, .. } = comer;
+        let mut client = Connection::new(client, via, aliases_max, entropy);
         client.properties = granted;
         self.connections.insert(connection, client);
         self.identify(connection, identity);
@@ -265,6 +265,11 @@ impl Node {
             self.send_away(connection, "the time is over for which it was let in");
         }
         self.plan_expiry();
+    }
+
+    /// Somebody is in whose time may be over some day.
+    pub(super) fn note_expiry(&mut self, identity: &Identity) {
+        self.logins.expires_ms = [self.logins.expires_ms, identity.expires_ms].into_iter().flatten().min();
     }
 
     /// Sees anew when somebody's time is over.

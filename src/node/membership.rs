@@ -181,8 +181,8 @@ impl Node {
         if is(Sabotage::TakesRevoked) {
             return BTreeMap::new();
         }
-        let said = |revocation: Revocation| format!("revoked by {}: {}", self.name_of(revocation.by), revocation.reason);
-        self.replica.revoked().into_iter().map(|(node, revocation)| (node, said(revocation))).collect()
+        let said = |revocation: &Revocation| format!("revoked by {}: {}", self.name_of(revocation.by), revocation.reason);
+        self.replica.revoked().iter().map(|(node, revocation)| (*node, said(revocation))).collect()
     }
 
     /// Sees anew which nodes to be linked to.

@@ -296,9 +296,9 @@ impl Node {
             }
             Input::Frame { link, lane, bytes } => self.frame(now, link, lane, bytes),
             Input::Outcast { by, said } => self.told_outcast(by, &said),
-            Input::SessionOpened { session, client, aliases_max, entropy, comes_back } => {
+            Input::SessionOpened { session, client, via, aliases_max, entropy, comes_back } => {
                 tracing::debug!(connection = session.0, client, "a client has come");
-                self.connections.insert(session, Connection::new(client, aliases_max, entropy));
+                self.connections.insert(session, Connection::new(client, via, aliases_max, entropy));
                 if !comes_back {
                     self.identify(session, Identity::default());
                 }

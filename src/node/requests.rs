@@ -25,9 +25,15 @@ impl Node {
         let Some(client) = self.connections.get(&session) else { return };
         if let (Request::Reauthenticate(login), Some(_)) = (&request, &client.identity) {
             // Answered when it has been judged.
-            let Connection { client, entropy, .. } = client;
-            let comer =
-                Comer { client: client.clone(), aliases_max: 0, entropy: *entropy, login: login.clone(), properties: BTreeMap::new() };
+            let Connection { client, via, entropy, .. } = client;
+            let comer = Comer {
+                client: client.clone(),
+                via: via.clone(),
+                aliases_max: 0,
+                entropy: *entropy,
+                login: login.clone(),
+                properties: BTreeMap::new(),
+            };
             return self.login(now, session, comer, Some(id));
         }
         let served = self.permit(session, &request).and_then(|()| self.serve(now, session, request));

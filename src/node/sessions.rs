@@ -21,7 +21,7 @@ use mangrove_crdt::{
     time::Instant,
 };
 
-use super::{ConnectionId, Node, Now, acks::Needs, sources::Source};
+use super::{ConnectionId, Node, Now, acks::Needs, agenda::Agenda, sources::Source};
 use crate::protocol::{Closed, Code, FromNode, OpenSession, OwnSource, Refusal, Response, Secret};
 
 mod endings;
@@ -57,6 +57,12 @@ impl Session {
         Session { record, connection, lost_at: now.at, sources: BTreeMap::new(), next_source: 0, done: DoneRecord::default() }
     }
 
+    /// When something is to be done about it while its client is nowhere: its sources are held for some time, and it for another.
+    fn next_step(&self) -> Instant {
+        let end = Duration::from_millis(self.record.reconnect_timeout_ms);
+        self.lost_at.after(self.sources.values().filter_map(Source::held_for).fold(end, Duration::min))
+    }
+
     /// The number of its next source.
     pub fn number(&mut self) -> u32 {
         self.next_source += 1;
@@ -75,7 +81,8 @@ impl Session {
 pub struct Sessions {
     /// By id.
     pub all: BTreeMap<SessionId, Session>,
-    lost: BTreeSet<SessionId>,
+    /// When something is to be done about those whose clients are nowhere.
+    lost: Agenda<SessionId>,
     /// Those that this node has given up, until nobody can take them up any more.
     closing: BTreeSet<SessionId>,
     /// Those that have ended for good, until every member has heard of it.
@@ -86,41 +93,40 @@ pub struct Sessions {
     listening: BTreeSet<ConnectionId>,
     /// Nodes that are gone for good but were homes, and since when this node knows.
     deserted: BTreeMap<NodeId, Instant>,
-    due: Option<Instant>,
 }
 
 impl Sessions {
     /// When something is to be done about a lost one.
     pub fn due(&self) -> Option<Instant> {
-        self.due
+        self.lost.next()
     }
 
     /// One that was opened before this run: as if its connection had been lost just now.
     fn restore(&mut self, now: Now, id: SessionId, record: SessionRecord) {
         self.all.insert(id, Session::new(now, record, None));
-        self.lost.insert(id);
+        self.plan(id);
     }
 
     /// Notes a source of one under a number that it had before.
     pub fn restore_source(&mut self, id: SessionId, number: u32, source: Source) {
         let Some(session) = self.all.get_mut(&id) else { return };
-        // Of all the others it is known when they are due.
-        if let Some(hold) = source.held_for().filter(|_| session.connection.is_none()) {
-            let due = session.lost_at.after(hold);
-            self.due = Some(self.due.map_or(due, |known| known.min(due)));
-        }
         session.restore_source(number, source);
+        self.plan(id);
     }
 
-    /// Sees anew when that is.
-    pub fn plan(&mut self) {
-        let lost = self.lost.iter().filter_map(|id| self.all.get(id));
-        let lost = lost.map(|session| {
-            let end = session.lost_at.after(Duration::from_millis(session.record.reconnect_timeout_ms));
-            let holds = session.sources.values().filter_map(|source| source.held_for());
-            holds.map(|hold| session.lost_at.after(hold)).chain([end]).min().unwrap_or(end)
-        });
-        self.due = lost.min();
+    fn remove(&mut self, id: SessionId) -> Option<Session> {
+        let removed = self.all.remove(&id);
+        self.plan(id);
+        removed
+    }
+
+    /// Sees anew when something is to be done about one.
+    fn plan(&mut self, id: SessionId) {
+        let lost = self.all.get(&id).filter(|session| session.connection.is_none());
+        match lost.map(Session::next_step) {
+            Some(due) => self.lost.set(id, due),
+            None => self.lost.remove(&id),
+        }
     }
 }
 
@@ -140,7 +146,6 @@ impl Node {
         self.plan_expiry();
         self.load_sources(now);
         lost.into_iter().for_each(|id| self.note_lost(now, id, true));
-        self.sessions.plan();
     }
 
     /// A session of this node that it does not have: its client may take it up, unless its time was over.
@@ -182,22 +187,19 @@ impl Node {
         } else if !self.sessions.closing.contains(&id) {
             self.found_session(now, id, record);
             self.find_sources(now, Some(id));
-            self.sessions.plan();
         }
     }
 
     /// Another node has a session now: if this one had it, it lets go of it.
     fn session_moved(&mut self, now: Now, id: SessionId, record: &SessionRecord) {
         self.sessions.closing.remove(&id);
-        self.sessions.lost.remove(&id);
-        let Some(session) = self.sessions.all.remove(&id) else { return };
+        let Some(session) = self.sessions.remove(id) else { return };
         let home = self.node_name(&record.home);
         tracing::info!(session = %id.short(), home, epoch = record.epoch, "a session was taken up at another node");
         self.sources_moved(now, id, session.sources.into_values(), &record.home);
         if let Some(connection) = session.connection {
             self.let_go(connection, Code::SessionMoved, id, &format!("it was taken up at {home}"));
         }
-        self.sessions.plan();
     }
 
     pub(super) fn session_open(
@@ -238,6 +240,7 @@ impl Node {
             reconnect_timeout_ms: self.config.reconnect_timeout.as_millis() as u64,
             opened_ms: now.unix_ms,
             client: client.client.clone(),
+            via: client.via.clone(),
             closing: false,
             lost: false,
             ended: None,
@@ -341,7 +344,7 @@ impl Node {
         }
         client.session = Some(id);
         let before = record.home;
-        record.lost = false;
+        (record.lost, record.via) = (false, client.via.clone());
         (record.home, record.epoch) = (self.id(), record.epoch.max(seen).min(SESSION_EPOCH_MAX - 1) + 1);
         let moves = !self.sessions.all.contains_key(&id);
         let session = self.sessions.all.entry(id).or_insert_with(|| Session::new(now, record.clone(), None));
@@ -353,18 +356,17 @@ impl Node {
         if let Some(old) = session.connection.replace(connection).filter(|old| *old != connection) {
             self.let_go(old, Code::SessionMoved, id, "it was taken up on another connection");
         }
-        self.sessions.lost.remove(&id);
+        self.sessions.plan(id);
         let needs = self.store_session(now, id);
         let identity = self.sessions.all.get(&id).map(|session| session.record.identity.clone()).unwrap_or_default();
+        self.note_expiry(&identity);
         self.identify(connection, identity);
-        self.plan_expiry();
         if moves {
             tracing::info!(session = %id.short(), from = self.node_name(&before), "a session has come from another node");
             self.take_over_sources(now, id);
         }
         self.sources_resumed(now, id);
         self.tell_selections(id);
-        self.sessions.plan();
         Ok((self.session_response(id, Secret::default()), needs))
     }
 
@@ -380,10 +382,9 @@ impl Node {
     pub(super) fn session_lost(&mut self, now: Now, id: SessionId) {
         let Some(session) = self.sessions.all.get_mut(&id) else { return };
         (session.connection, session.lost_at) = (None, now.at);
-        self.sessions.lost.insert(id);
         self.note_lost(now, id, true);
         self.sources_lost(now, id, Duration::ZERO);
-        self.sessions.plan();
+        self.sessions.plan(id);
     }
 
     /// The mesh is told whether a session's client is connected.
@@ -396,19 +397,16 @@ impl Node {
 
     /// Does what is due of lost sessions.
     pub(super) fn sessions_due(&mut self, now: Now) {
-        if self.sessions.due.is_none_or(|due| due > now.at) {
-            return;
-        }
-        for id in self.sessions.lost.clone() {
+        for id in self.sessions.lost.take_due(now.at) {
             let Some(session) = self.sessions.all.get(&id) else { continue };
             let away = now.at.since(session.lost_at);
             if away >= Duration::from_millis(session.record.reconnect_timeout_ms) {
                 self.give_up_session(now, id);
             } else {
                 self.sources_lost(now, id, away);
+                self.sessions.plan(id);
             }
         }
-        self.sessions.plan();
     }
 }
 

@@ -9,6 +9,7 @@ use mangrove_crdt::{
     id::{Incarnation, MeshId, NodeId, Origin},
     persist::{Row, Table},
     replica::Replica,
+    standing::Via,
     time::Instant,
 };
 use mangrove_net::{link::LinkId, mesh::Pace};
@@ -36,7 +37,14 @@ pub fn node() -> Node {
     let mut node = started(1, Replica::new(run(1, 1)), 0);
     drop(node.handle_input(
         at(0),
-        Input::SessionOpened { session: SESSION, client: "test".into(), aliases_max: 0, entropy: [7; 32], comes_back: false },
+        Input::SessionOpened {
+            session: SESSION,
+            client: "test".into(),
+            via: Via::default(),
+            aliases_max: 0,
+            entropy: [7; 32],
+            comes_back: false,
+        },
     ));
     node
 }
@@ -193,10 +201,12 @@ impl Meshed {
         self.come(at, true)
     }
 
+    /// A client comes, from an address that has its node's number.
     fn come(&mut self, at: usize, comes_back: bool) -> ConnectionId {
+        let via = Via { transport: "test".into(), address: Some([10, 0, 0, at as u8].into()) };
         let session = ConnectionId(self.number());
         let entropy = *blake3::hash(&session.0.to_be_bytes()).as_bytes();
-        self.input(at, Input::SessionOpened { session, client: "test".into(), aliases_max: 0, entropy, comes_back });
+        self.input(at, Input::SessionOpened { session, client: "test".into(), via, aliases_max: 0, entropy, comes_back });
         session
     }
 
@@ -204,7 +214,7 @@ impl Meshed {
     pub fn login(&mut self, at: usize, login: Login) -> (ConnectionId, Option<Result<(), Refusal>>) {
         let session = ConnectionId(self.number());
         let entropy = *blake3::hash(&session.0.to_be_bytes()).as_bytes();
-        let comer = Comer { client: "test".into(), aliases_max: 0, entropy, login, properties: BTreeMap::new() };
+        let comer = Comer { client: "test".into(), via: Via::default(), aliases_max: 0, entropy, login, properties: BTreeMap::new() };
         self.input(at, Input::LoginAsked { session, comer });
         self.flow();
         (session, self.judged.remove(&session))

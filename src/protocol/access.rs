@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mangrove_crdt::id::SessionId;
+use mangrove_crdt::{id::SessionId, standing::Via};
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
@@ -57,6 +57,9 @@ pub struct Question {
     /// What it says of its session: user properties.
     #[cbor(n(3), decode_with = "bounded::map")]
     pub properties: BTreeMap<String, String>,
+    /// How it has come to its node.
+    #[cbor(n(4), default)]
+    pub via: Via,
 }
 
 /// Somebody has asked for topics of which there are none.

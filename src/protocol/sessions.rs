@@ -1,6 +1,6 @@
 //! What there is to see of sessions.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use mangrove_crdt::id::{NodeId, SessionId};
 use minicbor::{Decode, Encode};
@@ -50,6 +50,12 @@ pub struct SessionRow {
     /// Until when it may go on without proving anew who it is, in milliseconds since 1970.
     #[n(12)]
     pub expires_unix_ms: Option<u64>,
+    /// By which transport its client has come to its node; empty where that is not known.
+    #[cbor(n(13), default)]
+    pub transport: String,
+    /// From where, as its node sees it.
+    #[n(14)]
+    pub address: Option<IpAddr>,
 }
 
 /// How a session is, as far as the node asked has heard.

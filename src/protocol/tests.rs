@@ -4,7 +4,10 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
-use mangrove_crdt::id::{Incarnation, Origin, Plane, SectionId};
+use mangrove_crdt::{
+    id::{Incarnation, Origin, Plane, SectionId},
+    standing::Via,
+};
 
 use super::*;
 
@@ -299,6 +302,10 @@ fn heard() -> impl Strategy<Value = Heard> {
     (vec(place(), 0..3), option::of(through)).prop_map(|(seen, through)| Heard { seen, through })
 }
 
+fn via() -> impl Strategy<Value = Via> {
+    (text(), option::of(any::<std::net::IpAddr>())).prop_map(|(transport, address)| Via { transport, address })
+}
+
 fn session_row() -> impl Strategy<Value = SessionRow> {
     let state = prop::sample::select(vec![
         SessionState::Connected,
@@ -306,7 +313,7 @@ fn session_row() -> impl Strategy<Value = SessionRow> {
         SessionState::OutOfReach,
         SessionState::PresumedClosed,
     ]);
-    let identity = (text(), texts(), option::of(any::<u64>()));
+    let identity = (text(), texts(), option::of(any::<u64>()), via());
     (any::<[u8; 16]>(), any::<[u8; 32]>(), state, any::<u32>(), any::<[u64; 3]>(), (text(), text()), properties(), identity).prop_map(
         |(
             session,
@@ -316,11 +323,13 @@ fn session_row() -> impl Strategy<Value = SessionRow> {
             [claims, reconnect_timeout_ms, opened_unix_ms],
             (node, client),
             properties,
-            (principal, roles, expires_unix_ms),
+            (principal, roles, expires_unix_ms, Via { transport, address }),
         )| SessionRow {
             principal,
             roles,
             expires_unix_ms,
+            transport,
+            address,
             session: SessionId(session),
             node,
             state,
@@ -483,9 +492,11 @@ fn from_node() -> impl Strategy<Value = FromNode> {
             FromNode::Missing(Box::new(MissingTopic { selector, prefix, principal, session: session.map(SessionId), node }))
         }),
         (text(), any::<bool>(), any::<u64>()).prop_map(|(selector, selected, wish)| FromNode::Select { selector, selected, wish }),
-        (any::<u64>(), [(); 2].map(|()| text()), login(), properties()).prop_map(|(number, [handler, client], login, properties)| {
-            FromNode::Judge { number, question: Box::new(Question { handler, login, client, properties }) }
-        }),
+        (any::<u64>(), [(); 2].map(|()| text()), login(), properties(), via()).prop_map(
+            |(number, [handler, client], login, properties, via)| {
+                FromNode::Judge { number, question: Box::new(Question { handler, login, client, properties, via }) }
+            }
+        ),
         any::<u32>().prop_map(|subscription| FromNode::Synced { subscription }),
         (any::<u32>(), refusal()).prop_map(|(subscription, refusal)| FromNode::Unsubscribed { subscription, refusal }),
         refusal().prop_map(FromNode::Closing),

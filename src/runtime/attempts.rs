@@ -3,6 +3,9 @@
 //! A leaky bucket (Turner, *New directions in communications*, 1986) for each address that has been wrong: each wrong one fills it, time empties it, and while it is full
 //! none that comes from there is looked at. Operators' tokens and sessions' secrets always are: they are 256 random bits, which nobody guesses, take no time
 //! to compare, and clients that have lost a node come in storms.
+//!
+//! What is shown counts once it is judged. So those who are on their way in together are all looked at, at most as many as may be so at once; but each of them
+//! that was wrong is paid for afterwards, as the bucket may be more than full.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};

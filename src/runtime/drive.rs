@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mangrove_crdt::id::NodeId;
+use mangrove_crdt::{id::NodeId, standing::Via};
 use mangrove_net::link::LinkId;
 use mangrove_net::quic::{
     self, Ask, CloseCode, Closed, Endpoint, Identity, JoinRequest, LaneSender, LinkEvent, MeshConnection, Role, Room, SendError, TicketBook,
@@ -405,15 +405,16 @@ impl Drive {
         let session = ConnectionId(self.next_id);
         let aliases_max = aliases_max.min(ALIASES_MAX);
         let address = match admission {
-            Admission::From(address) => Some(address),
+            Admission::From(address) => Some(address.to_canonical()),
             Admission::Inside => None,
         };
+        let via = Via { transport: if address.is_some() { "quic" } else { "in-process" }.into(), address };
         self.coming.insert(session, Coming { address, version, outbox, answer });
         if let (Ok(()), None, Some(login)) = (&sound, &proof, login) {
             if let Err(refusal) = self.may_try(address, &login) {
                 return self.let_in(session, Err(refusal));
             }
-            let comer = Comer { client, aliases_max, entropy, login, properties };
+            let comer = Comer { client, via, aliases_max, entropy, login, properties };
             return self.input(Input::LoginAsked { session, comer });
         }
         let comes_back = proof.is_some();
@@ -425,7 +426,7 @@ impl Drive {
         let known_too = known.is_ok();
         self.let_in(session, known);
         if known_too {
-            self.input(Input::SessionOpened { session, client, aliases_max, entropy, comes_back });
+            self.input(Input::SessionOpened { session, client, via, aliases_max, entropy, comes_back });
         }
     }
 

@@ -1,6 +1,6 @@
 //! A client whose connection was lost takes up its session again, with its sources, until the reconnect timeout has passed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mangrove::client::ClaimOptions;
 use mangrove::protocol::{Closed, Code, Secret, SourceState};
@@ -54,13 +54,14 @@ fn with_its_sources_until_it_is_too_late() {
         again.open_session(Some(Duration::from_secs(1))).await.expect("the timeout is changed");
         again.clone().close().await;
     });
-    b.shows("plant/rpm", "after");
-
+    let lost = Instant::now();
     block(async {
         active(&mut next).await;
+        assert!(lost.elapsed() < Duration::from_secs(20), "the source goes with its session, long before the 40 s that it would be held");
         let late = a.connect().await;
         refused_as(late.resume_session(session.id, &session.secret).await, Code::UnknownSession);
     });
+    b.shows("plant/rpm", "after");
 }
 
 #[test]

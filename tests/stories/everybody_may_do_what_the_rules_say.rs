@@ -210,6 +210,70 @@ fn a_role_that_loses_a_branch_in_a_split_loses_it_everywhere_when_that_heals() {
     world.logged_no_error();
 }
 
+/// Whether somebody comes in; refused, it is for what was shown.
+fn comes(node: &Node, login: Login) -> bool {
+    match block(come(node, login)) {
+        Ok(_) => true,
+        Err(ClientError::Refused(refusal)) if refusal.code == Code::BadCredential => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn principals_of_both_sides_of_a_split_are_the_same_everywhere_when_it_heals() {
+    let world = World::new();
+    let a = world.found_with("A", QUICK);
+    let b = world.join_with("B", &a, "member", QUICK);
+    a.told(&["role", "set", "reader", "--global", "view-node"]);
+    for name in ["ann", "bob", "eve"] {
+        add(&a, name, "reader", "the old one of all");
+    }
+    until("B knows them", || ["ann", "bob", "eve"].iter().all(|name| b.told(&["principal", "ls"]).contains(name)));
+    let old = |name: &str| password(name, "the old one of all");
+    assert!(["ann", "bob", "eve"].iter().all(|name| comes(&b, old(name))), "whoever is added at one node comes in at another");
+    let [bob, eve] = block(async { [come(&b, old("bob")).await, come(&a, old("eve")).await] }).map(|client| client.expect("a session"));
+
+    split(&a, &b);
+    let change = |node: &Node, name: &str, new: &str| {
+        let changed = node.piped(&["principal", "password", name, "--stdin"], &format!("{new}\n"));
+        assert!(changed.status.success(), "{}", String::from_utf8_lossy(&changed.stderr));
+    };
+    // A password is changed on both sides; who is removed on one side is changed on the other; each side adds somebody.
+    change(&a, "ann", "new at A");
+    change(&b, "ann", "new at B");
+    a.told(&["principal", "rm", "bob"]);
+    change(&b, "bob", "newer than all");
+    b.told(&["principal", "rm", "eve"]);
+    add(&a, "cay", "reader", "made at A");
+    add(&b, "dan", "reader", "made at B");
+    assert!(comes(&a, password("ann", "new at A")) && comes(&b, password("ann", "new at B")));
+    block(async { (bob.nodes().await.expect("nobody at B knows"), eve.nodes().await.expect("nobody at A knows")) });
+    heal(&a, &b);
+
+    until("both know all", || {
+        let listed = [&a, &b].map(|node| node.told(&["principal", "ls"]));
+        listed[0] == listed[1] && listed.iter().all(|told| told.contains("cay") && told.contains("dan") && !told.contains("bob"))
+    });
+    for (client, name) in [(&bob, "bob"), (&eve, "eve")] {
+        block(async {
+            let gone = async { while client.nodes().await.is_ok() {} };
+            tokio::time::timeout(PATIENCE, gone).await.unwrap_or_else(|_| panic!("{name} is not turned out"));
+            refused_as(client.nodes().await, Code::SessionEnded);
+        });
+    }
+    let right = |node: &Node| ["new at A", "new at B"].map(|new| comes(node, password("ann", new)));
+    let (at_a, at_b) = (right(&a), right(&b));
+    assert_eq!(at_a, at_b, "the same password is right everywhere");
+    assert_eq!(at_a.iter().filter(|right| **right).count(), 1, "and only that one of the new: {at_a:?}");
+    for node in [&a, &b] {
+        assert!(comes(node, password("cay", "made at A")) && comes(node, password("dan", "made at B")));
+        for gone in [old("ann"), old("bob"), password("bob", "newer than all"), old("eve")] {
+            assert!(!comes(node, gone.clone()), "{gone:?}");
+        }
+    }
+    world.logged_no_error();
+}
+
 #[test]
 fn a_handler_elsewhere_judges_logins_and_holds_up_nobody_when_it_is_away() {
     let world = World::new();

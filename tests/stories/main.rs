@@ -22,6 +22,7 @@ mod a_publisher_stops_when_its_branch_is_lost;
 mod a_quorum_never_has_two_writers;
 mod a_restart_is_quick;
 mod a_session_is_taken_up_again;
+mod a_session_outlives_a_split;
 mod a_session_outlives_its_node;
 mod a_slow_reader_gets_the_newest;
 mod a_source_of_local_topics_is_its_nodes_own;

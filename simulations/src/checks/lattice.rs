@@ -261,9 +261,10 @@ fn covered(
             }
             let held = section.values.get(&local);
             let rank = held.map(|write| oracle.rank_of(replica, write));
-            if rank < Some(oracle.rank(stamp, mark)) {
-                let lives = section.tree.path_of(local).is_some();
-                let knows = section.tree.frontier().covers(local);
+            let lives = section.tree.path_of(local).is_some();
+            let knows = section.tree.frontier().covers(local);
+            // Whoever adopts from it takes its word for the topic, too.
+            if rank < Some(oracle.rank(stamp, mark)) || !(lives || knows) {
                 return unsound(format!(
                     "it covers the value {:?} of topic {:?} and holds {rank:?}; the topic lives: {lives}, is covered: {knows}",
                     oracle.dot(mark),

@@ -110,6 +110,7 @@ impl Node {
             handler: asked.name.clone(),
             login: pending.comer.login.clone(),
             client: pending.comer.client.clone(),
+            via: pending.comer.via.clone(),
             properties: pending.comer.properties.clone(),
         };
         let (name, tried) = (asked.name.clone(), asked.tried.clone());

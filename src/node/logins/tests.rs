@@ -70,8 +70,14 @@ fn the_store_knows_principals_by_their_passwords_and_says_nothing_of_others() {
     assert_eq!(judged, Some(Ok(())));
     assert_eq!(who(&meshed, 1, ann), Identity { who: Who::Principal("ann".into()), roles: None, expires_ms: None });
     // Somebody of no name is compared with nobody's password, which takes as long.
-    let login =
-        Comer { client: String::new(), aliases_max: 0, entropy: [0; 32], login: password("bob", b"x"), properties: BTreeMap::new() };
+    let login = Comer {
+        client: String::new(),
+        via: Via::default(),
+        aliases_max: 0,
+        entropy: [0; 32],
+        login: password("bob", b"x"),
+        properties: BTreeMap::new(),
+    };
     let outputs: Vec<Output> = meshed.nodes[0]
         .handle_input(crate::node::testing::at(9_000), crate::node::Input::LoginAsked { session: ConnectionId(9_999), comer: login })
         .collect();
@@ -256,7 +262,13 @@ fn letters_that_make_no_sense_let_nobody_in() {
         handlers::Mail::Ask {
             ask: 1,
             session: Default::default(),
-            question: Question { handler: "door".into(), login: Login::Anonymous, client: String::new(), properties: BTreeMap::new() },
+            question: Question {
+                handler: "door".into(),
+                login: Login::Anonymous,
+                client: String::new(),
+                via: Via::default(),
+                properties: BTreeMap::new(),
+            },
         },
     ] {
         meshed.nodes[0].login_mail(now, stranger, mail);

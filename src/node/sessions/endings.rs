@@ -51,7 +51,6 @@ impl Node {
         if let Some(connection) = connection {
             self.let_go(connection, Code::SessionEnded, id, "it was ended for good by somebody who may");
         }
-        self.sessions.plan();
     }
 
     /// The client of a session has not come back to this node in time.
@@ -70,8 +69,7 @@ impl Node {
         for number in numbers {
             self.close_source(now, id, number, Closed::SessionClosed, why);
         }
-        self.sessions.all.remove(&id);
-        self.sessions.lost.remove(&id);
+        self.sessions.remove(id);
     }
 
     /// Ends for good what nobody can take up any more. To be called about every second.

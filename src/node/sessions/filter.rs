@@ -9,7 +9,7 @@
 //! LIST    := '[' TEXT (',' TEXT)* ']'
 //! ```
 //!
-//! A TEXT stands in `"` or `'`, and `\` makes the next character plain. Words are read in any case; keys are not: `$Principal` and the like are the fixed properties, others the
+//! A TEXT stands in `"` or `'`, and `\` makes the next character plain. Words are read in any case; keys are not: what begins with `$` is a fixed property, others are the
 //! user's. A session without a key meets no clause about it, `ne` included. `matches` takes a regular expression for the whole value, `hasRoles` wants all of its roles.
 
 use std::collections::BTreeSet;

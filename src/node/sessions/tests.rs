@@ -444,3 +444,28 @@ fn sessions_are_told_from_anywhere_what_to_subscribe_to_and_again_wherever_they_
     let now = meshed.now();
     assert!(meshed.nodes[1].poll_updates(now, back).is_none());
 }
+
+#[test]
+fn what_is_fixed_of_a_session_can_be_asked_for_wherever_it_is() {
+    let mut meshed = Meshed::with_section(2, &[], "s/a");
+    let (one, session) = opened(&mut meshed, 0);
+    let is = |meshed: &mut Meshed, filter: &str| {
+        [0, 1].map(|at| {
+            let client = meshed.client(at);
+            match meshed.ask(at, client, Request::Sessions { page: Page::default(), filter: filter.into() }) {
+                Response::Sessions { rows, .. } => rows.len(),
+                other => panic!("{other:?}"),
+            }
+        })
+    };
+    let id = session.id;
+    for filter in ["$ClientIP is '10.0.0.0' and $Transport is 'test'", "$ClientType is 'test' and $NodeName is 'own'", "has $StartTime"] {
+        assert_eq!(is(&mut meshed, filter), [1, 1], "{filter}");
+    }
+    assert_eq!(is(&mut meshed, &format!("$SessionId is '{id}' and $Principal is '$operator' and not has $ExpiryTime")), [1, 1]);
+    // It comes from elsewhere by now.
+    meshed.gone(0, one);
+    taken_up(&mut meshed, 1, &session, 0);
+    meshed.pass(1_000);
+    assert_eq!(is(&mut meshed, "$ClientIP is '10.0.0.1' and $NodeName is 'n2'"), [1, 1]);
+}

@@ -31,6 +31,8 @@ impl Facts for KnownFacts<'_> {
             "$NodeName" => self.node.clone(),
             "$StartTime" => self.record.opened_ms.to_string(),
             "$ClientType" => self.record.client.clone(),
+            "$Transport" => return Some(&self.record.via.transport).filter(|transport| !transport.is_empty()).cloned(),
+            "$ClientIP" => return self.record.via.address.map(|address| address.to_string()),
             "$Principal" => self.record.identity.who.to_string(),
             "$Roles" => self.roles.iter().map(String::as_str).collect::<Vec<_>>().join(","),
             "$ExpiryTime" => return self.record.identity.expires_ms.map(|expires| expires.to_string()),
@@ -115,6 +117,8 @@ impl Node {
             principal: record.identity.who.to_string(),
             roles,
             expires_unix_ms: record.identity.expires_ms,
+            transport: record.via.transport,
+            address: record.via.address,
         }
     }
 
