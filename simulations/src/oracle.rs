@@ -13,6 +13,7 @@ use mangrove_crdt::{
     replica::Replica,
     section::StandingKey,
     stamp::Stamp,
+    tree::TreeRecord,
 };
 
 use rustc_hash::FxHashMap;
@@ -108,8 +109,6 @@ pub struct About {
     pub paths: Vec<Path>,
     /// The topics that lived there before, if it removes them.
     pub removes: Vec<(SectionId, Mark)>,
-    /// Where topics are that the node may remove of its own accord, whatever it is asked for.
-    pub itself: Vec<Path>,
     /// The branch, session and epoch that it writes under, if it writes as a source.
     pub under: Option<(Path, SessionId, u64)>,
 }
@@ -214,7 +213,7 @@ impl Oracle {
             let mark = Mark { origin: no, number };
             let dot = DotIx { origin, number };
             let record = match plane {
-                Plane::Tree => self.find_change(replica, section, dot, upto, about),
+                Plane::Tree => self.find_change(replica, section, dot),
                 Plane::Values => self.find_value(replica, section, dot, about),
                 Plane::Standing => find_standing(replica, section, dot),
             };
@@ -248,30 +247,18 @@ impl Oracle {
         Ok(())
     }
 
-    fn find_change(&mut self, replica: &Replica, id: SectionId, dot: DotIx, upto: u64, about: Option<&About>) -> Record {
+    fn find_change(&mut self, replica: &Replica, id: SectionId, dot: DotIx) -> Record {
         let Some(section) = replica.section(id) else { return Record::Other };
         if let Some(path) = section.tree.path_of(dot).cloned() {
             let mark = self.mark(replica, dot);
             self.topics.insert((id, mark), TopicFacts { path, removals: Vec::new(), writes: BTreeMap::new() });
             return Record::Created;
         }
-        match about {
-            // One removal may take several changes, one for each document; it stands once the last of them does.
-            Some(about) if !about.removes.is_empty() && dot.number == upto => {
-                Record::Removed(about.removes.iter().filter(|(section, _)| *section == id).map(|(_, mark)| *mark).collect())
-            }
-            // What goes by itself may have come with the same input.
-            Some(about) if !about.itself.is_empty() && dot.number == upto => {
-                let gone = |mark: &Mark, path: &Path| {
-                    let applied = section.tree.dots(path.bucket());
-                    let seen = |topic: &DotIx| applied.iter().any(|dot| dot.origin == topic.origin && dot.number >= topic.number);
-                    self.local(replica, *mark).filter(seen).is_some_and(|topic| section.tree.path_of(topic).is_none())
-                };
-                let of_them = self.topics.iter().filter(|((section, _), facts)| *section == id && about.itself.contains(&facts.path));
-                Record::Removed(of_them.filter(|((_, mark), facts)| gone(mark, &facts.path)).map(|((_, mark), _)| *mark).collect())
-            }
-            _ => Record::Other,
-        }
+        // What it removes the record says, also if the node removes it of its own accord.
+        let (records, _) = section.tree.read(dot.origin, dot.number - 1, 1).unwrap_or_default();
+        let own = records.first().filter(|record| record.number == dot.number && !record.removals.is_empty());
+        let mut removed = |record: &TreeRecord| record.removals.iter().map(|removal| self.mark(replica, removal.topic)).collect();
+        own.map_or(Record::Other, |record| Record::Removed(removed(record)))
     }
 
     fn find_value(&mut self, replica: &Replica, id: SectionId, dot: DotIx, about: Option<&About>) -> Record {

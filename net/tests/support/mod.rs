@@ -798,7 +798,9 @@ impl World {
                         if gone.contains(id) {
                             continue;
                         }
-                        let known = section.tree.frontier().covers(topic) || section.tree.path_of(topic).is_some();
+                        // Documents may hold a removal beyond their frontier.
+                        let removed = !section.tree.is_settled() && self.removed_ids.contains(id);
+                        let known = removed || section.tree.frontier().covers(topic) || section.tree.path_of(topic).is_some();
                         assert!(known, "node {at}: unsound for the value {dot:?} of {id:?}, a topic that it has not heard of");
                         let held = section.values.get(&topic).map(rank);
                         assert!(

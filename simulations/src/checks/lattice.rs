@@ -263,8 +263,9 @@ fn covered(
             let rank = held.map(|write| oracle.rank_of(replica, write));
             let lives = section.tree.path_of(local).is_some();
             let knows = section.tree.frontier().covers(local);
-            // Whoever adopts from it takes its word for the topic, too.
-            if rank < Some(oracle.rank(stamp, mark)) || !(lives || knows) {
+            // Whoever adopts from it takes its word for the topic, too. Documents may hold a removal beyond their frontier.
+            let removed = !section.tree.is_settled() && oracle.topics.get(&(id, *topic)).is_some_and(|facts| !facts.removals.is_empty());
+            if rank < Some(oracle.rank(stamp, mark)) || !(lives || knows || removed) {
                 return unsound(format!(
                     "it covers the value {:?} of topic {:?} and holds {rank:?}; the topic lives: {lives}, is covered: {knows}",
                     oracle.dot(mark),

@@ -117,8 +117,6 @@ struct Claim {
     making: Option<u32>,
     /// That topic, once it was acknowledged.
     made: Option<Path>,
-    /// Its path, once it was asked for.
-    path: Option<Path>,
 }
 
 /// A session that a client was told of.
@@ -460,7 +458,6 @@ impl World<'_> {
             self.ask(at, session, Doing::Other, path.clone(), 0, Durability::Memory, |_| Request::TopicsAdd { topic, paths: vec![path] });
             let claim = &mut self.clients[at].claim;
             (claim.making, claim.made) = (Some(asked + 2), None);
-            claim.path = Path::parse(&own_topic(&self.scenario.sections[0].root, at)).ok();
         }
     }
 
@@ -571,11 +568,11 @@ impl World<'_> {
 
     /// What an input is about, if it is a client's: found before the node takes it in.
     pub(super) fn about(&mut self, host: usize, item: &Item) -> Option<About> {
-        let Item::Request { op, request, .. } = item else { return self.about_itself(host) };
+        let Item::Request { op, request, .. } = item else { return None };
         let request = innermost(request);
         let replica = self.hosts[host].process.as_ref()?.node.replica();
         let path = |text: &String| Path::parse(text).ok();
-        let mut about = About { op: *op, itself: self.own_topics(), ..About::default() };
+        let mut about = About { op: *op, ..About::default() };
         about.under = self.under(host, item);
         match request {
             Request::Set(batch) => {
@@ -587,21 +584,9 @@ impl World<'_> {
                 about.paths = path(selector).into_iter().collect();
                 about.removes = self.oracle.living(replica, &about.paths);
             }
-            _ => return self.about_itself(host),
+            _ => return None,
         }
         Some(about)
-    }
-
-    /// What a node may do of its own accord, whatever comes: remove topics whose sessions have ended.
-    fn about_itself(&mut self, host: usize) -> Option<About> {
-        self.hosts[host].process.as_ref()?;
-        let itself = self.own_topics();
-        (!itself.is_empty()).then(|| About { op: u32::MAX, itself, ..About::default() })
-    }
-
-    /// Where topics are that go with their sessions.
-    fn own_topics(&self) -> Vec<Path> {
-        self.clients.iter().filter_map(|client| client.claim.path.clone()).collect()
     }
 
     /// Under which authority a client writes: the branch, its session and the epoch.
@@ -864,7 +849,7 @@ impl World<'_> {
     pub(super) fn client_lost(&mut self, at: usize) {
         self.clients[at].session = None;
         let claim = &mut self.clients[at].claim;
-        (claim.asked, claim.source, claim.active, claim.closed_early) = (None, None, None, None);
+        (claim.asked, claim.on, claim.source, claim.active, claim.closed_early) = (None, None, None, None, None);
         let once: BTreeSet<u32> = self.clients[at].once.keys().copied().collect();
         for op in std::mem::take(&mut self.clients[at].pending) {
             match once.contains(&op) {
