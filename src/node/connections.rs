@@ -105,6 +105,8 @@ struct Known {
     told: Option<Arc<Definition>>,
     /// Whether it stands among the changed ones.
     waiting: bool,
+    /// Whether a client that goes on has been told to forget what was there before.
+    cleared: bool,
 }
 
 impl Connection {
@@ -494,10 +496,16 @@ impl Subscription {
             (told, Some((section, topic))) => {
                 let write = replica.section(section).and_then(|section| section.value_of(replica.origins(), topic));
                 let value = write.and_then(|write| Some((write, write.value.as_ref()?)));
-                if told.is_none() && self.base.as_mut().is_some_and(|base| base.knows(section, path, topic)) {
+                let resumes = told.is_none() && !known.cleared;
+                if resumes && self.base.as_mut().is_some_and(|base| base.knows(section, path, topic)) {
                     known.told = Some(topic.definition.clone());
-                    let heard = |(write, _): &(&Write, _)| self.base.as_ref().is_some_and(|base| base.has_heard(section, write.dot));
+                    let heard =
+                        |(write, _): &(&Write, _)| self.base.as_ref().is_some_and(|base| base.has_heard(replica, section, path, write.dot));
                     (None, value.filter(|value| !heard(value)).is_some())
+                } else if resumes && self.base.is_some() && value.is_none() {
+                    // Of one that was there before, its client has heard values, of which it would not know that they are over.
+                    known.cleared = true;
+                    (Some((Event::Removed { reason: Gone::Removed }, section, None)), true)
                 } else if told.is_none() {
                     known.told = Some(topic.definition.clone());
                     let made = topic.ids.first().map(|id| (Plane::Tree, *id));

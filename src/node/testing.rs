@@ -140,18 +140,22 @@ impl Meshed {
     /// Links all that are not.
     pub fn heal(&mut self) {
         for (a, b) in (0..self.nodes.len()).flat_map(|a| (0..a).map(move |b| (a, b))) {
-            if self.links.contains_key(&(a, b)) {
-                continue;
-            }
-            for (at, other) in [(a, b), (b, a)] {
-                let link = LinkId(self.number());
-                self.links.insert((at, other), link);
-                let peer = self.nodes[other].id();
-                let dialled = (at == a).then(|| Target { node: Some(peer), addresses: Vec::new() });
-                self.input(at, Input::LinkUp { link, peer, address: "there".into(), dialled });
+            if !self.links.contains_key(&(a, b)) {
+                self.link(a, b);
             }
         }
         self.flow();
+    }
+
+    /// Links two that are not.
+    pub fn link(&mut self, a: usize, b: usize) {
+        for (at, other) in [(a, b), (b, a)] {
+            let link = LinkId(self.number());
+            self.links.insert((at, other), link);
+            let peer = self.nodes[other].id();
+            let dialled = (at == a).then(|| Target { node: Some(peer), addresses: Vec::new() });
+            self.input(at, Input::LinkUp { link, peer, address: "there".into(), dialled });
+        }
     }
 
     /// Cuts the links between one node and all others.

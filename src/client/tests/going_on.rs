@@ -167,6 +167,56 @@ async fn what_has_changed_meanwhile_is_heard_and_only_that() {
 }
 
 #[tokio::test]
+async fn where_one_of_two_that_were_made_at_one_path_goes_the_other_counts_again() {
+    let mut went_back = 0;
+    for [first, second] in [[0, 1], [1, 0]] {
+        let mut meshed = many(1);
+        // One knows of the first only, and removes that when the others have both.
+        meshed.cut_off(second);
+        set(&mut meshed, first, "s/two", &[1]);
+        meshed.pass(500);
+        meshed.cut_off(2);
+        set(&mut meshed, second, "s/two", &[2]);
+        meshed.link(0, 1);
+        meshed.pass(1_000);
+        set(&mut meshed, 0, "s/two", &[3]);
+        meshed.pass(500);
+        let mut client = Roamer::new();
+        client.goes_to(&mut meshed, 0);
+        assert_eq!(client.topics["s/two"], Some(vec![3]));
+        let (at, connection, _) = client.present.take().expect("it is there");
+        meshed.gone(at, connection);
+        remove(&mut meshed, 2, "s/two");
+        meshed.heal();
+        meshed.pass(2_000);
+        client.goes_to(&mut meshed, 1);
+        let mut fresh = Roamer::new();
+        fresh.goes_to(&mut meshed, 1);
+        assert_eq!(client.topics, fresh.topics, "{:?}", client.log);
+        went_back += usize::from(fresh.topics["s/two"] != Some(vec![3]));
+    }
+    assert!(went_back > 0, "in neither order the newest was written to the one that goes");
+}
+
+#[tokio::test]
+async fn what_was_made_anew_and_has_no_value_shows_none() {
+    let mut meshed = many(3);
+    let mut client = Roamer::new();
+    client.goes_to(&mut meshed, 0);
+    let (at, connection, _) = client.present.take().expect("it is there");
+    meshed.gone(at, connection);
+    client.log();
+    remove(&mut meshed, 0, "s/t1");
+    for path in ["s/t1", "s/unheard-of"] {
+        let operator = meshed.client(0);
+        meshed.ask(0, operator, Request::TopicsAdd { topic: TopicSpec::of("binary"), paths: vec![path.into()] });
+    }
+    meshed.pass(500);
+    client.goes_to(&mut meshed, 1);
+    assert_eq!(client.log(), ["-s/t1", "+s/t1", "+s/unheard-of"]);
+}
+
+#[tokio::test]
 async fn a_node_that_lacks_what_was_heard_waits_for_it_and_says_when_that_was_in_vain() {
     for heals in [true, false] {
         let mut meshed = many(20);

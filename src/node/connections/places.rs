@@ -173,9 +173,11 @@ impl Base {
         known
     }
 
-    /// Whether it has heard a value.
-    pub fn has_heard(&self, section: SectionId, value: DotIx) -> bool {
-        self.covers(section, Plane::Values, value)
+    /// Whether a topic's value is what it has heard of that topic last. Where the tree has changed since, another creation of the topic may have gone, with a
+    /// newer value: then an older one counts again.
+    pub fn has_heard(&self, replica: &Replica, section: SectionId, path: &Path, value: DotIx) -> bool {
+        let changes = replica.section(section).map(|held| held.tree.dots(path.bucket())).unwrap_or_default();
+        self.covers(section, Plane::Values, value) && changes.iter().all(|dot| self.covers(section, Plane::Tree, *dot))
     }
 
     /// The slots that hold something else here than there, each with its topics among some.
