@@ -334,6 +334,7 @@ fn full<S: Subject>(subject: &mut S) {
         while let Err(error) = store.commit(&removal, Sync::Disk) {
             refusals += 1;
             assert!(matches!(error, StoreError::Full { .. }) && refusals < 100, "a removal goes on when the store is full: {error}");
+            #[allow(clippy::disallowed_methods, reason = "stores live in real time")]
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
         batches.push(removal);
