@@ -10,7 +10,7 @@ use crate::claims::{QUICK, active, claim, refused_as, standby, write_as, write_u
 use crate::support::{Node, World, block, until};
 
 /// Two nodes that hold one section.
-fn plant(world: &World) -> (Node, Node) {
+pub fn plant(world: &World) -> (Node, Node) {
     let a = world.found_with("A", QUICK);
     let b = world.join_with("B", &a, "member", QUICK);
     a.told(&["section", "add", "plant"]);

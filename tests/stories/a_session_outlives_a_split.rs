@@ -7,17 +7,9 @@ use mangrove::protocol::{Code, Ended, OpenSession, TopicSpec};
 use mangrove_crdt::id::SessionId;
 use serde_json::json;
 
-use crate::claims::{QUICK, refused_as};
+use crate::a_session_is_taken_up_again::plant;
+use crate::claims::refused_as;
 use crate::support::{Node, PATIENCE, World, block, heal, split, until, write};
-
-fn plant(world: &World) -> (Node, Node) {
-    let a = world.found_with("A", QUICK);
-    let b = world.join_with("B", &a, "member", QUICK);
-    a.told(&["section", "add", "plant"]);
-    a.set("plant/rpm", "0");
-    b.shows("plant/rpm", 0);
-    (a, b)
-}
 
 /// A session that is given up soon after its client is lost, and has made a topic that goes with it.
 async fn maker(node: &Node, topic: &str) -> (Client, OpenSession) {
