@@ -327,10 +327,10 @@ fn full<S: Subject>(subject: &mut S) {
         small += 1;
         assert!(small < 1_000, "the reserve is open to everyone");
     }
+    // On a busy machine merging may take more for a moment than is kept for removals: whoever writes tries again, as the writing thread does.
+    let mut refusals = 0;
     for n in 0..50u32 {
         let removal = vec![gone(Table::Registers, &n.to_be_bytes()), put(Table::Changes, &n.to_be_bytes(), b"removed")];
-        // On a busy machine merging may take more for a moment than is kept for removals: whoever writes tries again, as the writing thread does.
-        let mut refusals = 0;
         while let Err(error) = store.commit(&removal, Sync::Disk) {
             refusals += 1;
             assert!(matches!(error, StoreError::Full { .. }) && refusals < 100, "a removal goes on when the store is full: {error}");

@@ -20,6 +20,14 @@ async fn maker(node: &Node, topic: &str) -> (Client, OpenSession) {
     (client, session)
 }
 
+/// The connection of a session is lost, and it is taken up at another node.
+async fn goes_on_at(node: &Node, leaving: Client, session: &OpenSession) -> Client {
+    leaving.close().await;
+    let client = node.connect().await;
+    client.resume_session(session.id, &session.secret).await.expect("it goes on there");
+    client
+}
+
 fn has(node: &Node, topics: &[&str]) -> bool {
     let paths = node.paths();
     topics.iter().all(|topic| paths.iter().any(|path| path == topic))
@@ -61,12 +69,7 @@ fn what_one_side_presumes_the_client_on_the_other_overrides() {
     let [mut stays_at_b, mut moves_at_b] = block(async { [listen(&watch_b).await, listen(&watch_b).await] });
 
     split(&a, &b);
-    let at_b = block(async {
-        leaving.close().await;
-        let client = b.connect().await;
-        client.resume_session(moves.id, &moves.secret).await.expect("it goes on at B");
-        client
-    });
+    let at_b = block(goes_on_at(&b, leaving, &moves));
     block(async {
         assert_eq!(hears(&mut moves_at_a, moves.id, "presumed-closed").await, ["opened", "disconnected", "presumed-closed"]);
         assert_eq!(hears(&mut stays_at_b, stays.id, "presumed-closed").await, ["opened", "presumed-closed"]);
@@ -121,12 +124,7 @@ fn what_one_side_ends_for_good_ends_on_the_other() {
     let mut heard_at_b = block(watch_b.listen_to_sessions("all")).expect("a listener");
 
     split(&a, &b);
-    let at_b = block(async {
-        leaving.close().await;
-        let client = b.connect().await;
-        client.resume_session(session.id, &session.secret).await.expect("it goes on at B");
-        client
-    });
+    let at_b = block(goes_on_at(&b, leaving, &session));
     a.told(&["session", "close", &session.id.to_string()]);
     until("its topic goes where it has ended", || !has(&a, &["plant/made"]));
     block(write(&at_b, "plant/made", &json!(1), None)).expect("nothing of that is known at B");
