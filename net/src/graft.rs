@@ -7,9 +7,10 @@ use mangrove_crdt::{frontier::DotIx, id::Plane, replica::Replica, time::Instant}
 use crate::{
     link::{Intent, Link, Shared},
     mesh::Mesh,
+    receive::is_known,
 };
 
-/// How long tree changes may wait for others that they build on before the whole document is asked for.
+/// How long tree changes may wait for others that they build on, and values for their topics, before the whole document is asked for.
 const WAITING_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Mesh {
@@ -37,24 +38,27 @@ impl Mesh {
         }
     }
 
-    /// Grafts feeds of which a neighbour has had more for a while, with nothing coming.
+    /// Grafts feeds of which a neighbour has had more for a while, with nothing coming, and asks for what those that came are waiting for.
     pub(crate) fn graft_lagging(&mut self, now: Instant, replica: &Replica) {
         for (id, link) in &mut self.links {
             let mut grafts = Vec::new();
             for (section_id, shared) in &mut link.shared {
-                let waiting = replica.section(*section_id).map(|section| section.waiting_documents()).unwrap_or_default();
-                if waiting.is_empty() {
+                let Some(section) = replica.section(*section_id) else { continue };
+                let waiting = section.waiting_documents();
+                let unknown = shared.held.iter().flat_map(|held| &held.unknown).filter(|topic| !is_known(section, **topic));
+                let unknown: Vec<DotIx> = unknown.copied().collect();
+                if waiting.is_empty() && unknown.is_empty() {
                     shared.waiting_since = None;
                     shared.waiting_asked.clear();
+                    shared.topics_asked.clear();
                 } else if now.since(*shared.waiting_since.get_or_insert(now)) >= WAITING_PATIENCE {
-                    // What they build on does not come by itself: it reached the peer in a document, from somebody who is gone.
+                    // What they need does not come by itself: it reached the peer in a document, from somebody who is gone.
                     shared.waiting_since = Some(now);
-                    let asked = waiting.into_iter().filter(|document| shared.waiting_asked.insert(*document));
-                    grafts.extend(asked.map(|document| Intent::RepairRequest(*section_id, document)));
+                    let documents = waiting.into_iter().filter(|document| shared.waiting_asked.insert(*document));
+                    grafts.extend(documents.map(|document| Intent::RepairRequest(*section_id, document)));
+                    let topics = unknown.into_iter().filter(|topic| shared.topics_asked.insert(*topic));
+                    grafts.extend(topics.map(|topic| Intent::TopicRequest(*section_id, topic)));
                 }
-            }
-            for (section_id, shared) in &mut link.shared {
-                let Some(section) = replica.section(*section_id) else { continue };
                 if self.adopting.get(section_id).is_some_and(|adoption| adoption.from == *id) {
                     shared.lagging.clear();
                     continue;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use mangrove_crdt::{
-    frontier::{Frontier, OriginIx},
+    frontier::{DotIx, Frontier, OriginIx},
     id::{NodeId, Origin, Plane, SectionId},
     section::{Frontiers, Positions, StandingKey, ValueRun},
     time::Instant,
@@ -87,6 +87,7 @@ pub(crate) enum Intent {
     Groups(SectionId),
     Buckets(SectionId, u16),
     RepairRequest(SectionId, u16),
+    TopicRequest(SectionId, DotIx),
 }
 
 /// The sender's side of a lane.
@@ -127,10 +128,10 @@ pub(crate) struct RunOut {
 pub(crate) struct Arriving {
     pub upto: u64,
     pub news: bool,
-    pub values: Vec<(u64, mangrove_crdt::frontier::DotIx)>,
+    pub values: Vec<(u64, DotIx)>,
     pub standing: Vec<(u64, StandingKey)>,
     /// Topics of its values that were not known here when these came.
-    pub unknown: Vec<mangrove_crdt::frontier::DotIx>,
+    pub unknown: Vec<DotIx>,
 }
 
 /// Value runs that are complete but for R9: their end waits for the tree.
@@ -140,7 +141,7 @@ pub(crate) struct HeldEnd {
     pub runs: Vec<ValueRun>,
     pub tree: Frontier,
     /// Topics that must be known besides.
-    pub unknown: Vec<mangrove_crdt::frontier::DotIx>,
+    pub unknown: Vec<DotIx>,
 }
 
 /// An adoption being served.
@@ -205,10 +206,12 @@ pub(crate) struct Shared {
     pub checked_frontiers: u64,
     /// Digests, ours and the peer's, of buckets that differed by what neither end's frontier covers when they were compared last.
     pub suspects: BTreeMap<u16, (u64, u64)>,
-    /// Since when tree changes have waited for others.
+    /// Since when tree changes have waited for others, or values for their topics.
     pub waiting_since: Option<Instant>,
     /// The documents that the peer was asked for since, once each.
     pub waiting_asked: BTreeSet<u16>,
+    /// The topics that it was asked for since, once each.
+    pub topics_asked: BTreeSet<DotIx>,
     pub next_group: u16,
 }
 

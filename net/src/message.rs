@@ -101,13 +101,18 @@ messages! {
         16 Relay(Relay),
         /// Something for one node, which need not be a neighbour. *Duty*: pass it on towards that node, or drop it.
         17 Letter(Letter),
+        /// Values came of a topic that does not come. *Duty*: if it is there, send its bucket as a `Repair`.
+        18 TopicRequest(OfTopic),
     }
 }
 
 impl Control {
     /// Whether the sender asks for what would not come by itself.
     pub(crate) fn is_request(&self) -> bool {
-        matches!(self, Control::Graft(_) | Control::AdoptRequest(_) | Control::RepairRequest(_) | Control::Unfold(_))
+        matches!(
+            self,
+            Control::Graft(_) | Control::AdoptRequest(_) | Control::RepairRequest(_) | Control::TopicRequest(_) | Control::Unfold(_)
+        )
     }
 }
 
@@ -265,6 +270,18 @@ pub struct Graft {
     /// The origin, and how far the sender has its feed (packed).
     #[cbor(n(2), with = "minicbor::bytes")]
     pub dot: Vec<u8>,
+}
+
+/// A message about a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct OfTopic {
+    /// The section.
+    #[n(0)]
+    pub section: SectionId,
+    /// The dot of its creation (packed).
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub topic: Vec<u8>,
 }
 
 /// A message that is all packed.

@@ -322,16 +322,22 @@ impl Link {
                     self.intend(Intent::Check(buckets.section));
                 }
             }
-            Control::RepairRequest(of) => {
-                if let Some(shared) = self.shared.get_mut(&of.section) {
-                    let repair = (of.bucket % BUCKETS, true);
-                    if !shared.repairs.contains(&repair) {
-                        shared.repairs.push_back(repair);
-                    }
+            Control::RepairRequest(of) => self.send_repair(of.section, of.bucket % BUCKETS),
+            Control::TopicRequest(of) => {
+                let topic = Reader::new("topic request", &of.topic).dot(names, &mut |origin| intern(replica, origin))?;
+                if let Some(path) = replica.section(of.section).and_then(|section| section.tree.path_of(topic)) {
+                    self.send_repair(of.section, path.bucket());
                 }
             }
         }
         Ok(effects)
+    }
+
+    /// A bucket is to be sent, and the peer's own to come back.
+    fn send_repair(&mut self, section: SectionId, bucket: u16) {
+        if let Some(shared) = self.shared.get_mut(&section).filter(|shared| !shared.repairs.contains(&(bucket, true))) {
+            shared.repairs.push_back((bucket, true));
+        }
     }
 
     fn handle_report(&mut self, now: Instant, replica: &mut Replica, gossip: &mut Gossip, report: &Report) -> Result<(), Violation> {
@@ -615,7 +621,7 @@ impl Link {
 
 /// Whether a topic is there, or was and is not any more. It may be there before the tree's frontier covers it: an adoption that is under way brings topics, and so
 /// does a repair; and clients of that node write them.
-fn is_known(section: &mangrove_crdt::section::Section, topic: mangrove_crdt::frontier::DotIx) -> bool {
+pub(crate) fn is_known(section: &mangrove_crdt::section::Section, topic: DotIx) -> bool {
     section.tree.frontier().covers(topic) || section.tree.path_of(topic).is_some()
 }
 

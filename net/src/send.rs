@@ -30,7 +30,7 @@ use crate::{
     mesh::Limits,
     message::{
         AdoptBegin, AdoptEnd, AdoptRequest, Buckets, Check, Content, Control, Graft, Groups, Hello, Holds, Images, LaneOf, OfBucket,
-        OfFeed, OfHolding, OfSection, Packed, Piece, Relay, Repair, Report, WIRE, WIRE_MIN, pack_frontiers, pack_frontiers_above,
+        OfFeed, OfHolding, OfSection, OfTopic, Packed, Piece, Relay, Repair, Report, WIRE, WIRE_MIN, pack_frontiers, pack_frontiers_above,
         pack_image, pack_origin,
     },
     retired::Retired,
@@ -335,6 +335,11 @@ impl Link {
                 let mut w = Writer::default();
                 w.dot(names, replica.origins(), dot);
                 Control::Graft(Graft { section: id, plane, dot: w.out })
+            }
+            Intent::TopicRequest(section, topic) => {
+                let mut w = Writer::default();
+                w.dot(names, replica.origins(), topic);
+                Control::TopicRequest(OfTopic { section, topic: w.out })
             }
             Intent::Prune(id, plane, origin) => {
                 Control::Prune(OfFeed { section: id, plane, origin: pack_origin(names, replica.origins(), origin) })

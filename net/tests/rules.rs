@@ -397,3 +397,12 @@ fn a_topic_written_while_its_tree_is_adopted_goes_with_its_value() -> World {
     world.check(C);
     world
 }
+
+/// The same, and A never comes back: no feed will bring C the topic, and C may not claim to have the value without it. Yet they become equal.
+#[test]
+fn what_no_feed_brings_any_more_is_found_by_comparing() {
+    let mut world = a_topic_written_while_its_tree_is_adopted_goes_with_its_value();
+    world.hosts[A].dead = true;
+    world.may_mismatch = true;
+    world.settle();
+}
