@@ -36,8 +36,8 @@ use mangrove_crdt::id::{MeshId, SessionId};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::protocol::{
-    Code, DisplacedRow, FRAME_MAX, Finding, HELLO_MAX, Hello, ItemRefusal, LinkRow, NodeRow, Page, Refusal, Request, Response, SectionRow,
-    SetBatch, SetItem, Status, Target, TopicDetail, TopicRow, TopicSpec, ValueRow, Welcome,
+    Change, Code, DisplacedRow, FRAME_MAX, Finding, HELLO_MAX, Hello, ItemRefusal, LinkRow, NodeRow, Page, Refusal, Request, Response,
+    SectionRow, SetBatch, SetItem, Status, Target, TopicDetail, TopicRow, TopicSpec, ValueRow, Welcome, Wish,
 };
 
 mod access;
@@ -220,6 +220,15 @@ pub struct WriteReport {
     pub created: u64,
     /// Which were refused; `item` is the place in the request.
     pub refused: Vec<ItemRefusal>,
+}
+
+/// What changing a value did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Changed {
+    /// Whether the topic was made for it.
+    pub created: bool,
+    /// Whether nobody else can have written the topic between the judgement and the write, at any node. See [`Response::Changed`].
+    pub exact: bool,
 }
 
 impl WriteReport {
@@ -482,6 +491,22 @@ impl Client {
             return Err(Refusal::new(Code::InvalidRequest, "the batch", why).into());
         }
         write_report(self.request(Request::Set(batch)).await?)
+    }
+
+    /// Changes one topic's value if something is so.
+    ///
+    /// # Errors
+    /// [`Code::ConstraintUnmet`] if it is not, [`Code::PatchFailed`] if a patch cannot be applied to what is there, and as any write.
+    pub async fn change(&self, change: Change) -> Result<Changed, ClientError> {
+        match self.request(Request::Change(Box::new(change))).await? {
+            Response::Changed { created, exact } => Ok(Changed { created, exact }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Changes a `json` topic's value by a JSON Patch (RFC 6902), all of it or nothing.
+    pub async fn patch(&self, path: &str, patch: &serde_json::Value) -> Result<Changed, ClientError> {
+        self.change(Change::new(path, Wish::Patch(patch.to_string()))).await
     }
 
     /// A page of the values of the topics that a selector matches, and where the next one starts.

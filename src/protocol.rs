@@ -48,6 +48,7 @@ mod sessions;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod writes;
 
 pub use access::{ChangeRow, ConflictRow, MissingTopic, PrincipalRow, Question, RoleRow, Verdict, WhyReport};
 pub use aliases::{AliasError, Aliases};
@@ -59,6 +60,7 @@ pub use rows::{
 pub use secret::Secret;
 pub use sessions::{Claimed, Ended, SessionDetail, SessionNews, SessionRow, SessionState};
 pub use sources::{Claim, Closed, OpenSession, OwnSource, SourceDetail, SourceRow, SourceState, VoterRow};
+pub use writes::{Authority, Change, SetBatch, SetItem, Target, Wish};
 
 /// The version of this protocol. A node answers a client with the smaller of both versions, or refuses.
 pub const VERSION: u32 = 1;
@@ -878,6 +880,9 @@ pub enum Request {
         #[n(2)]
         request: Box<Request>,
     },
+    /// Change one topic's value if something is so: [`Response::Changed`], once that is as durable as asked. Needs the permission to read the topic as well.
+    #[n(58)]
+    Change(#[n(0)] Box<Change>),
     /// End sessions for good, wherever their clients are: [`Response::Affected`]. Nothing brings them back; their nodes obey once they hear of it.
     #[n(39)]
     SessionEnd {
@@ -956,6 +961,17 @@ pub enum Response {
         /// Which items were refused.
         #[cbor(n(2), decode_with = "bounded::list")]
         refused: Vec<ItemRefusal>,
+    },
+    /// To [`Request::Change`]: it is done.
+    #[n(34)]
+    Changed {
+        /// Whether the topic was made for it.
+        #[n(0)]
+        created: bool,
+        /// Whether nobody else can have written the topic in between: it is local to the node, or the section is arbitrated by quorum. Otherwise what must have been
+        /// so was so as far as this node knew, and somebody may have written elsewhere at the same time.
+        #[n(1)]
+        exact: bool,
     },
     /// To [`Request::Values`].
     #[n(12)]
@@ -1143,6 +1159,7 @@ impl Request {
         matches!(
             self,
             Request::Set(_)
+                | Request::Change(_)
                 | Request::TopicsRemove { .. }
                 | Request::DisplacedRestore { .. }
                 | Request::SessionEnd { .. }
@@ -1158,66 +1175,6 @@ impl Default for Page {
     fn default() -> Self {
         Page { after: None, limit: PAGE_MAX }
     }
-}
-
-/// A topic's path, or the number that stands for it in this session and direction.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub enum Target {
-    /// The path.
-    #[n(0)]
-    Path(#[n(0)] String),
-    /// The path, and from now on also `alias`. The number is taken even if what is asked of the topic is refused.
-    #[n(1)]
-    Named {
-        /// A number: at most one greater than the greatest given so far.
-        #[n(0)]
-        alias: u32,
-        /// The path.
-        #[n(1)]
-        path: String,
-    },
-    /// The path with this number.
-    #[n(2)]
-    Alias(#[n(0)] u32),
-}
-
-/// Values to write.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
-pub struct SetBatch {
-    /// What to write where, in this order.
-    #[cbor(n(0), decode_with = "bounded::list")]
-    pub items: Vec<SetItem>,
-    /// Make topics that are missing with this definition; `None` refuses them.
-    #[n(1)]
-    pub add: Option<TopicSpec>,
-    /// Where the values must be before the answer; `None` leaves it to their topics and sections.
-    #[cbor(n(2), default, with = "disks")]
-    pub durability: Option<Durability>,
-    /// Under which authority; `None` for whatever the session has at the moment. What was written under an epoch that has ended is refused.
-    #[cbor(n(3), default)]
-    pub under: Option<Authority>,
-}
-
-/// An epoch of a source: from one [`SourceState::Active`] to what follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub struct Authority {
-    /// The source's number in its session.
-    #[n(0)]
-    pub source: u32,
-    /// The epoch that it was told.
-    #[n(1)]
-    pub epoch: u64,
-}
-
-/// One value to write.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
-pub struct SetItem {
-    /// Where.
-    #[n(0)]
-    pub target: Target,
-    /// What: bytes of the topic's type.
-    #[cbor(n(1), with = "minicbor::bytes")]
-    pub value: Vec<u8>,
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -84,6 +84,8 @@ pub(crate) enum Command {
     Logout,
     /// Write a topic's value
     Set(Set),
+    /// Change a json topic's value by a JSON Patch (RFC 6902), all of it or nothing
+    Patch(Patch),
     /// Read values
     Get(Get),
     /// Print changes of topics as they happen
@@ -538,6 +540,8 @@ pub(crate) struct Claiming {
 /// The selector that matches every topic.
 pub(crate) const ALL: &str = "*.*";
 
+const IF: &str = "Only if this is so, such as `no topic`, `no value`, `value is 7`, `/gate is \"B7\" and nothing at /closed`";
+
 #[derive(Debug, Args)]
 pub(crate) struct Set {
     /// The topic's path
@@ -551,6 +555,18 @@ pub(crate) struct Set {
     /// A property of the topic to be made; may be repeated
     #[arg(long = "prop", value_name = "KEY=VALUE", value_parser = key_value, requires = "topic_type")]
     pub(crate) properties: Vec<(String, String)>,
+    #[arg(long = "if", value_name = "CONSTRAINT", help = IF)]
+    pub(crate) constraint: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Patch {
+    /// The topic's path
+    pub(crate) path: String,
+    /// The operations, such as `[{"op":"replace","path":"/gate","value":"B7"}]`; `-` reads them from stdin, `@FILE` from a file
+    pub(crate) patch: String,
+    #[arg(long = "if", value_name = "CONSTRAINT", help = IF)]
+    pub(crate) constraint: Option<String>,
 }
 
 #[derive(Debug, Args)]

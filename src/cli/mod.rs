@@ -107,6 +107,7 @@ async fn command(context: &mut Context, command: Command) -> Result<(), Failure>
         Command::Login(login) => access::login(context, &login).await,
         Command::Logout => access::logout(context),
         Command::Set(set) => topics::set(context, set).await,
+        Command::Patch(patch) => topics::patch(context, patch).await,
         Command::Get(get) => topics::get(context, &get).await,
         Command::Watch(watch) => topics::watch(context, &watch).await,
         Command::Export(export) => topics::export(context, &export.selector).await,

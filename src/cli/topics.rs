@@ -8,11 +8,11 @@ use mangrove_crdt::definition::TopicType;
 use mangrove_crdt::value;
 use serde_json::{Value, json};
 
-use super::args::{DisplacedCommand, Get, Set, TopicCommand, Watch};
+use super::args::{DisplacedCommand, Get, Patch, Set, TopicCommand, Watch};
 use super::output::{JsonArray, bytes_text, json_of, plural, raw_of, time_text};
 use super::{Context, Failure, all_pages, refusal_text};
-use crate::client::{Client, ClientError, Heard};
-use crate::protocol::{Code, DisplacedRow, Event, ITEMS_MAX, PAGE_MAX, Page, TopicDetail, TopicSpec, VALUE_MAX, ValueRow};
+use crate::client::{Changed, Client, ClientError, Heard};
+use crate::protocol::{Change, Code, DisplacedRow, Event, ITEMS_MAX, PAGE_MAX, Page, TopicDetail, TopicSpec, VALUE_MAX, ValueRow, Wish};
 
 fn spec(topic_type: String, properties: Vec<(String, String)>) -> Result<TopicSpec, Failure> {
     let mut map = BTreeMap::new();
@@ -133,8 +133,28 @@ pub(super) async fn set(context: &mut Context, set: Set) -> Result<(), Failure> 
     let topic_type = TopicType::from_name(&name).map_err(Failure::usage)?;
     let value = value::from_text(&topic_type, &text)
         .map_err(|error| Failure::usage(format!("not a value of {}, which is of type {name}: {error}", set.path)))?;
-    client.set(&set.path, value, add).await?;
-    if context.output.json { context.output.json_line(&json!({ "path": set.path })) } else { Ok(()) }
+    let wish = Change { constraint: set.constraint, add, ..Change::new(&set.path, Wish::Value(value)) };
+    change(context, &client, wish).await
+}
+
+pub(super) async fn patch(context: &mut Context, patch: Patch) -> Result<(), Failure> {
+    let text = String::from_utf8(read_value(&patch.patch).await?).map_err(|_| Failure::usage("a patch is JSON, and that is UTF-8"))?;
+    let client = context.connect().await?;
+    let wish = Change { constraint: patch.constraint, ..Change::new(&patch.path, Wish::Patch(text)) };
+    change(context, &client, wish).await
+}
+
+async fn change(context: &mut Context, client: &Client, change: Change) -> Result<(), Failure> {
+    let (path, judged) = (change.path.clone(), change.constraint.is_some());
+    let Changed { created, exact } = client.change(change).await?;
+    match (context.output.json, judged) {
+        (true, true) => context.output.json_line(&json!({ "path": path, "created": created, "exact": exact })),
+        (true, false) => context.output.json_line(&json!({ "path": path, "created": created })),
+        (false, true) if !exact => {
+            context.output.line("judged by what this node knew: somebody may have written at another at the same time")
+        }
+        (false, _) => Ok(()),
+    }
 }
 
 /// The value that an argument stands for: `-` and `@FILE` are read.

@@ -34,10 +34,10 @@ use super::listener::SessionListener;
 use super::publisher::Publisher;
 use super::session::Session;
 use super::states::{Followed, StatesReceiver};
-use super::{Client, ClientError, Subscription, WriteReport, unexpected};
+use super::{Changed, Client, ClientError, Subscription, WriteReport, unexpected};
 use crate::protocol::{
-    Authority, Code, OpenSession, Page, Refusal, Request, Response, Secret, SessionDetail, SessionRow, SetBatch, SetItem, SourceDetail,
-    SourceRow, SourceState, Target, TopicSpec,
+    Authority, Change, Code, OpenSession, Page, Refusal, Request, Response, Secret, SessionDetail, SessionRow, SetBatch, SetItem,
+    SourceDetail, SourceRow, SourceState, Target, TopicSpec,
 };
 
 /// How to claim a branch.
@@ -322,6 +322,12 @@ impl Source {
     pub async fn set_all(&self, batch: SetBatch) -> Result<WriteReport, ClientError> {
         let under = Some(self.gate().pass(&self.client.session)?);
         self.client.set_all(SetBatch { under, ..batch }).await
+    }
+
+    /// Changes one topic's value if something is so, under the present epoch; see [`Client::change`].
+    pub async fn change(&self, change: Change) -> Result<Changed, ClientError> {
+        let under = Some(self.gate().pass(&self.client.session)?);
+        self.client.change(Change { under, ..change }).await
     }
 
     /// Gives the branch up, or the wish for it; its last state.

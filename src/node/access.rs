@@ -81,6 +81,7 @@ fn asks(request: &Request) -> Asks<'_> {
         Request::TopicsAdd { .. }
         | Request::TopicsRemove { .. }
         | Request::Set(_)
+        | Request::Change(_)
         | Request::DisplacedShow { .. }
         | Request::DisplacedRestore { .. } => Asks::Nothing,
         // Of its own.

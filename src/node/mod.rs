@@ -32,6 +32,8 @@
 mod access;
 mod acks;
 mod agenda;
+mod changes;
+mod clauses;
 mod connections;
 mod displaced;
 mod input;

@@ -17,7 +17,7 @@ use mangrove_crdt::{
     time::Instant,
 };
 
-use self::condition::{Condition, Facts};
+use self::condition::{Condition, Facts, When};
 use super::{ConnectionId, Node, Now, requests::parse_definition, sessions::filter::Filter};
 use crate::protocol::{Code, Refusal, TopicSpec};
 
@@ -87,10 +87,10 @@ impl Node {
         }
         let Some(removal) = definition.removal() else { return Ok(definition) };
         let hint = "as in: when this session closes; no session has \"$Principal is 'ann'\" for 10m; no updates for 1h";
-        let mut condition = Condition::parse(removal).map_err(|why| refused(why).hint(hint))?;
-        if condition.parts().iter().any(|part| matches!(part, Condition::ThisSessionCloses)) {
+        let mut condition = Condition::parse(removal).map_err(|error| refused(error.to_string()).hint(hint))?;
+        if condition.clauses().contains(&&When::ThisSessionCloses) {
             let (session, _) = self.open_session(now, connection)?;
-            condition = condition.of(session);
+            condition = condition.map(&mut |clause| clause.of(session));
         }
         definition.with_removal(&condition.to_string()).map_err(|error| refused(error.to_string()))
     }
@@ -119,13 +119,13 @@ impl Node {
         self.unwatch_removal(&key);
         let Some((removal, condition)) = found else { return };
         let mut fresh = Vec::new();
-        for part in condition.parts() {
-            match part {
-                Condition::SessionCloses(session) => {
+        for clause in condition.clauses() {
+            match clause {
+                When::SessionCloses(session) => {
                     self.removals.by_session.entry(*session).or_default().insert(key.clone());
                     fresh.push(*session);
                 }
-                Condition::NoSession(filter, _) => {
+                When::NoSession(filter, _) => {
                     self.removals.filters.entry(filter.clone()).or_insert(None);
                     self.removals.by_time.insert(key.clone());
                 }
@@ -139,8 +139,8 @@ impl Node {
     fn unwatch_removal(&mut self, key: &(SectionId, Path)) {
         let Some(watched) = self.removals.topics.remove(key) else { return };
         self.removals.by_time.remove(key);
-        for part in watched.condition.parts() {
-            let Condition::SessionCloses(session) = part else { continue };
+        for clause in watched.condition.clauses() {
+            let When::SessionCloses(session) = clause else { continue };
             let left = self.removals.by_session.get_mut(session).map(|topics| {
                 topics.remove(key);
                 topics.len()
@@ -232,7 +232,7 @@ impl Node {
             }
             let judges = *judges.entry(key.0).or_insert_with(|| self.is_least_holder(now, key.0));
             let known = Known { node: self, now, written: watched.written };
-            (judges && watched.condition.is_met(&known)).then(|| key.1.clone())
+            (judges && watched.condition.is_met(&mut |clause| clause.is_met(&known))).then(|| key.1.clone())
         };
         let due: Vec<Path> = topics.iter().filter_map(&mut is_due).collect();
         if due.is_empty() {

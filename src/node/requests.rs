@@ -15,6 +15,7 @@ use mangrove_crdt::{
     value,
 };
 
+use super::changes::New;
 use super::{Comer, ConnectionId, Node, Now, Parting, acks::Needs, connections::Connection};
 use crate::protocol::{Code, ITEMS_MAX, ItemRefusal, Page, Refusal, Request, Response, SetBatch, Target, TopicSpec};
 
@@ -108,6 +109,7 @@ impl Node {
                 done(Response::Topic(Box::new(detail)))
             }
             Request::Set(batch) => self.set(now, session, batch),
+            Request::Change(change) => self.change(now, session, *change),
             Request::Values { selector, page } => {
                 if let Some(path) = Selector::parse(&selector).ok().as_ref().and_then(Selector::as_path) {
                     self.permitted(session, Permission::Read, path)?;
@@ -456,7 +458,7 @@ impl Node {
     }
 
     /// Tree writes of these paths' sections must be as durable as the topic or section asks.
-    fn need_tree<'a>(&self, needs: &mut Needs, paths: impl Iterator<Item = &'a Path>, asked: Option<Durability>) {
+    pub(super) fn need_tree<'a>(&self, needs: &mut Needs, paths: impl Iterator<Item = &'a Path>, asked: Option<Durability>) {
         let sections: std::collections::BTreeSet<SectionId> = paths.map(|path| self.replica.section_of(path)).collect();
         for section in sections {
             if let Some(written) = self.replica.last_tree_write(section) {
@@ -465,11 +467,11 @@ impl Node {
         }
     }
 
-    fn durability_of(&self, section: SectionId) -> Durability {
+    pub(super) fn durability_of(&self, section: SectionId) -> Durability {
         self.replica.policy(section).map_or(Durability::Disk, |policy| policy.durability)
     }
 
-    fn add_refusal(&self, path: &Path, error: AddError) -> Refusal {
+    pub(super) fn add_refusal(&self, path: &Path, error: AddError) -> Refusal {
         match error {
             AddError::NotHeld(NotHeld { section }) => self.not_held(path.as_str(), section),
             AddError::Mismatch { definition } => {
@@ -585,7 +587,7 @@ impl Node {
         Ok((Response::Written { written, created, refused }, needs))
     }
 
-    fn set_refusal(&self, path: &Path, error: SetError) -> Refusal {
+    pub(super) fn set_refusal(&self, path: &Path, error: SetError) -> Refusal {
         match error {
             SetError::NotHeld(NotHeld { section }) => self.not_held(path.as_str(), section),
             SetError::NoTopic => no_such_topic(path),
@@ -608,24 +610,10 @@ impl Node {
             return Err(Refusal::new(Code::TooLarge, id, format!("its {} bytes were too long to be kept", too_long.bytes)));
         }
         let under = self.authority(now, session, &entry.path, None)?;
-        let mut needs = Needs::default();
-        if self.replica.topic(&entry.path).is_none() {
-            self.permitted(session, Permission::Modify, &entry.path)?;
-            let definition = entry.definition.as_ref().and_then(|bytes| Definition::from_bytes(bytes).ok());
-            let definition = definition.ok_or_else(|| no_such_topic(&entry.path))?;
-            let added = self.replica.add_topics(&[(entry.path.clone(), definition)]);
-            if let Some(error) = added.into_iter().find_map(Result::err) {
-                return Err(self.add_refusal(&entry.path, error));
-            }
-            self.need_tree(&mut needs, std::iter::once(&entry.path), None);
-        }
-        match self.replica.set_under(&entry.path, under, now.unix_ms, Arc::from(entry.value)) {
-            Ok((write, _)) => {
-                needs.add(write, self.durability_of(write.section));
-                Ok((Response::Done, needs))
-            }
-            Err(error) => Err(self.set_refusal(&entry.path, error)),
-        }
+        let definition = entry.definition.as_ref().and_then(|bytes| Definition::from_bytes(bytes).ok());
+        let (_, needs) =
+            self.write_one(now, session, &entry.path, under, New { value: entry.value, add: definition.as_ref(), durability: None })?;
+        Ok((Response::Done, needs))
     }
 
     /// The paths of one page of what a selector matches, and where the next page begins.

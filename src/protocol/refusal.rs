@@ -177,6 +177,10 @@ codes! {
     Doubtful = 43 "doubtful",
     /// Too many wrong passwords or tokens have come from the same address.
     Throttled = 44 "throttled",
+    /// What must be so for it to be done is not so.
+    ConstraintUnmet = 45 "constraint-unmet",
+    /// The patch cannot be applied to the value that is there.
+    PatchFailed = 46 "patch-failed",
 }
 
 impl fmt::Display for Code {

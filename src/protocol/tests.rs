@@ -67,6 +67,13 @@ fn set_batch() -> impl Strategy<Value = SetBatch> {
     (items, option::of(spec()), durability(), under).prop_map(|(items, add, durability, under)| SetBatch { items, add, durability, under })
 }
 
+fn change() -> impl Strategy<Value = Change> {
+    let under = option::of((any::<u32>(), any::<u64>()).prop_map(|(source, epoch)| Authority { source, epoch }));
+    let wish = prop_oneof![bytes().prop_map(Wish::Value), text().prop_map(Wish::Patch)];
+    (text(), wish, option::of(text()), option::of(spec()), durability(), under)
+        .prop_map(|(path, wish, constraint, add, durability, under)| Change { path, wish, constraint, add, durability, under })
+}
+
 fn request() -> impl Strategy<Value = Request> {
     let about_topics = prop_oneof![
         (spec(), texts()).prop_map(|(topic, paths)| Request::TopicsAdd { topic, paths }),
@@ -74,6 +81,7 @@ fn request() -> impl Strategy<Value = Request> {
         (text(), page()).prop_map(|(selector, page)| Request::Topics { selector, page }),
         text().prop_map(|path| Request::TopicShow { path }),
         set_batch().prop_map(Request::Set),
+        change().prop_map(|change| Request::Change(Box::new(change))),
         (text(), page()).prop_map(|(selector, page)| Request::Values { selector, page }),
         (text(), any::<u32>(), any::<bool>(), option::of(heard())).prop_map(|(selector, credit, stamps, heard)| Request::Subscribe {
             selector,
@@ -247,6 +255,7 @@ fn response() -> impl Strategy<Value = Response> {
             created,
             refused
         }),
+        any::<[bool; 2]>().prop_map(|[created, exact]| Response::Changed { created, exact }),
         any::<u32>().prop_map(|subscription| Response::Subscribed { subscription }),
         (text(), any::<u64>()).prop_map(|(ticket, expires_unix_ms)| Response::Ticket { ticket, expires_unix_ms }),
         any::<u64>().prop_map(|expires_unix_ms| Response::Renewed { expires_unix_ms }),

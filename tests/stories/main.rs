@@ -41,3 +41,4 @@ mod sections_change_live;
 mod strangers_are_refused;
 mod topics_merge_after_a_split;
 mod what_cannot_start_says_why;
+mod what_is_so_decides_what_is_written;

@@ -1,25 +1,21 @@
 //! When a topic is to be removed: the text of its property `removal`.
 //!
 //! ```text
-//! condition := all ('or' all)*
-//! all       := one ('and' one)*
-//! one       := ['when'] ( 'this' 'session' 'closes' | 'session' ID 'closes' | 'no' 'session' 'has' FILTER ['for' TIME]
-//!            | 'no' 'updates' 'for' TIME | 'time' 'after' MOMENT ) | '(' condition ')'
+//! clause := ['when'] ( 'this' 'session' 'closes' | 'session' ID 'closes' | 'no' 'session' 'has' FILTER ['for' TIME]
+//!         | 'no' 'updates' 'for' TIME | 'time' 'after' MOMENT )
 //! ```
 //!
-//! A FILTER is one over sessions' properties ([`crate::node::sessions::filter`]), in quotes, where `\` makes the next character plain; a TIME is a number with one of the units ms, s, m, h, d; a MOMENT is as
-//! `2027-01-31T12:00:00Z`. Words are read in any case.
+//! Clauses are joined by `and` and `or` as everywhere ([`clauses`](crate::node::clauses)), but none is negated. A FILTER is one over sessions' properties
+//! ([`crate::node::sessions::filter`]), in quotes; a TIME is a number with one of the units ms, s, m, h, d; a MOMENT is as `2027-01-31T12:00:00Z`.
 
 use std::fmt;
 use std::time::Duration;
 
-use mangrove_crdt::id::SessionId;
+use mangrove_crdt::{definition::PROPERTY_TEXT_BYTES_MAX, id::SessionId};
 
+use crate::node::clauses::{Clause, Expression, Reader, Unread, quoted};
 use crate::node::requests::parse_duration_ms;
 use crate::node::sessions::filter::Filter;
-
-/// How deep parentheses may go.
-const DEPTH_MAX: usize = 16;
 
 /// What is known of the things that conditions ask for.
 pub trait Facts {
@@ -33,9 +29,12 @@ pub trait Facts {
     fn unix_ms(&self) -> u64;
 }
 
-/// See the module. Two that are written the same are equal.
-#[derive(Clone, Debug)]
-pub enum Condition {
+/// See the module.
+pub type Condition = Expression<When>;
+
+/// One clause of a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum When {
     /// The session that makes the topic has ended.
     ThisSessionCloses,
     /// A session has ended.
@@ -46,240 +45,97 @@ pub enum Condition {
     NoUpdates(Duration),
     /// It is later than that, in milliseconds since 1970.
     After(u64),
-    /// All of them.
-    All(Vec<Condition>),
-    /// Any of them.
-    Any(Vec<Condition>),
 }
 
-impl Condition {
-    /// Reads one.
-    ///
-    /// # Errors
-    /// In words, what is wrong.
-    pub fn parse(text: &str) -> Result<Condition, String> {
-        let tokens = tokens(text)?;
-        let mut parser = Parser { tokens: &tokens };
-        let condition = parser.any(0)?;
-        match parser.tokens {
-            [] => Ok(condition),
-            [rest, ..] => Err(format!("expected the end, `and` or `or`, not {rest}")),
-        }
-    }
-
+impl When {
     /// The same for the session that makes the topic.
     #[must_use]
-    pub fn of(self, session: SessionId) -> Condition {
-        match self {
-            Condition::ThisSessionCloses => Condition::SessionCloses(session),
-            Condition::All(all) => Condition::All(all.into_iter().map(|one| one.of(session)).collect()),
-            Condition::Any(any) => Condition::Any(any.into_iter().map(|one| one.of(session)).collect()),
-            other => other,
-        }
+    pub fn of(self, session: SessionId) -> When {
+        if self == When::ThisSessionCloses { When::SessionCloses(session) } else { self }
     }
 
-    /// Everything that it asks for.
-    pub fn parts(&self) -> Vec<&Condition> {
-        match self {
-            Condition::All(parts) | Condition::Any(parts) => parts.iter().flat_map(Condition::parts).collect(),
-            part => vec![part],
-        }
-    }
-
-    /// Whether the topic is to be removed.
+    /// Whether it is so.
     pub fn is_met(&self, facts: &impl Facts) -> bool {
         match self {
             // It was made by nobody who has one.
-            Condition::ThisSessionCloses => false,
-            Condition::SessionCloses(session) => facts.has_ended(*session),
-            Condition::NoSession(filter, time) => facts.none_has(filter).is_some_and(|none| none >= *time),
-            Condition::NoUpdates(time) => facts.unwritten() >= *time,
-            Condition::After(moment) => facts.unix_ms() > *moment,
-            Condition::All(parts) => parts.iter().all(|part| part.is_met(facts)),
-            Condition::Any(parts) => parts.iter().any(|part| part.is_met(facts)),
+            When::ThisSessionCloses => false,
+            When::SessionCloses(session) => facts.has_ended(*session),
+            When::NoSession(filter, time) => facts.none_has(filter).is_some_and(|none| none >= *time),
+            When::NoUpdates(time) => facts.unwritten() >= *time,
+            When::After(moment) => facts.unix_ms() > *moment,
         }
     }
 }
 
-impl fmt::Display for Condition {
+impl fmt::Display for When {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = |time: &Duration| match time.as_millis() as u64 {
             ms if ms % 1_000 > 0 => format!("{ms}ms"),
             ms => format!("{}s", ms / 1_000),
         };
         match self {
-            Condition::ThisSessionCloses => f.write_str("this session closes"),
-            Condition::SessionCloses(session) => write!(f, "session {session} closes"),
-            Condition::NoSession(filter, after) => {
-                write!(f, "no session has \"{}\"", filter.replace('\\', "\\\\").replace('"', "\\\""))?;
+            When::ThisSessionCloses => f.write_str("this session closes"),
+            When::SessionCloses(session) => write!(f, "session {session} closes"),
+            When::NoSession(filter, after) => {
+                write!(f, "no session has {}", quoted(filter))?;
                 if after.is_zero() { Ok(()) } else { write!(f, " for {}", time(after)) }
             }
-            Condition::NoUpdates(after) => write!(f, "no updates for {}", time(after)),
-            Condition::After(moment) => write!(f, "time after {}", moment_text(*moment)),
-            Condition::All(parts) | Condition::Any(parts) => {
-                let between = if matches!(self, Condition::All(_)) { " and " } else { " or " };
-                for (at, part) in parts.iter().enumerate() {
-                    f.write_str(if at > 0 { between } else { "" })?;
-                    match part {
-                        Condition::All(_) | Condition::Any(_) => write!(f, "({part})")?,
-                        part => write!(f, "{part}")?,
-                    }
-                }
-                Ok(())
-            }
+            When::NoUpdates(after) => write!(f, "no updates for {}", time(after)),
+            When::After(moment) => write!(f, "time after {}", moment_text(*moment)),
         }
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
-    Word(String),
-    Text(String),
-    Mark(char),
-}
+impl Clause for When {
+    const BYTES_MAX: usize = PROPERTY_TEXT_BYTES_MAX;
+    const NEGATABLE: bool = false;
 
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Token::Word(word) => write!(f, "{word:?}"),
-            Token::Text(_) => f.write_str("a text in quotes"),
-            Token::Mark(mark) => write!(f, "{mark:?}"),
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Unread> {
+        reader.takes("when");
+        let at = reader.at();
+        let wrong = |what: String| Err(Unread { what, at });
+        if reader.takes("this") {
+            reader.wants("session")?;
+            reader.wants("closes")?;
+            return Ok(When::ThisSessionCloses);
         }
+        if reader.takes("session") {
+            let id = reader.word("a session's id")?;
+            reader.wants("closes")?;
+            let session = id.parse().map(When::SessionCloses);
+            return session.or_else(|_| wrong(format!("{id:?} is no session's id")));
+        }
+        if reader.takes("time") {
+            const WHAT: &str = "a moment such as 2027-01-31T12:00:00Z";
+            reader.wants("after")?;
+            let word = reader.word(WHAT)?;
+            let moment = parse_moment(word).map(When::After);
+            return moment.map_or_else(|| wrong(format!("expected {WHAT}, not {word:?}")), Ok);
+        }
+        if !reader.takes("no") {
+            return reader.wanted("`this session closes`, `no session has`, `no updates for` or `time after`");
+        }
+        if reader.takes("updates") {
+            reader.wants("for")?;
+            return Ok(When::NoUpdates(time(reader)?));
+        }
+        reader.wants("session")?;
+        reader.wants("has")?;
+        let filter = reader.text("a filter in quotes")?;
+        if let Err(error) = Filter::parse(&filter) {
+            return wrong(format!("{filter:?} is no filter: {error}"));
+        }
+        let after = if reader.takes("for") { time(reader)? } else { Duration::ZERO };
+        Ok(When::NoSession(filter, after))
     }
 }
 
-fn tokens(text: &str) -> Result<Vec<Token>, String> {
-    let mut tokens = Vec::new();
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            c if c.is_whitespace() => {}
-            '(' | ')' => tokens.push(Token::Mark(c)),
-            '"' | '\'' => {
-                let mut text = String::new();
-                loop {
-                    match chars.next() {
-                        Some(end) if end == c => break,
-                        Some('\\') => text.extend(chars.next()),
-                        Some(plain) => text.push(plain),
-                        None => return Err(format!("a text begins with {c} and does not end")),
-                    }
-                }
-                tokens.push(Token::Text(text));
-            }
-            c => {
-                let mut word = String::from(c);
-                while let Some(c) = chars.next_if(|c| !c.is_whitespace() && !"()\"'".contains(*c)) {
-                    word.push(c);
-                }
-                tokens.push(Token::Word(word));
-            }
-        }
-    }
-    Ok(tokens)
-}
-
-struct Parser<'a> {
-    tokens: &'a [Token],
-}
-
-impl Parser<'_> {
-    fn takes(&mut self, word: &str) -> bool {
-        let found = matches!(self.tokens.first(), Some(Token::Word(next)) if next.eq_ignore_ascii_case(word));
-        if found {
-            self.tokens = &self.tokens[1..];
-        }
-        found
-    }
-
-    fn wants(&mut self, word: &str) -> Result<(), String> {
-        if self.takes(word) { Ok(()) } else { self.wanted(&format!("{word:?}")) }
-    }
-
-    fn wanted<T>(&self, what: &str) -> Result<T, String> {
-        match self.tokens.first() {
-            Some(token) => Err(format!("expected {what}, not {token}")),
-            None => Err(format!("expected {what} at the end")),
-        }
-    }
-
-    fn mark(&mut self, mark: char) -> bool {
-        let found = self.tokens.first() == Some(&Token::Mark(mark));
-        if found {
-            self.tokens = &self.tokens[1..];
-        }
-        found
-    }
-
-    fn word(&mut self, what: &str) -> Result<String, String> {
-        let Some((Token::Word(word), rest)) = self.tokens.split_first() else { return self.wanted(what) };
-        self.tokens = rest;
-        Ok(word.clone())
-    }
-
-    fn time(&mut self) -> Result<Duration, String> {
-        const WHAT: &str = "a time such as 30s, 10m, 2h or 7d";
-        let word = self.word(WHAT)?;
-        parse_duration_ms(&word).map(Duration::from_millis).ok_or_else(|| format!("expected {WHAT}, not {word:?}"))
-    }
-
-    fn any(&mut self, depth: usize) -> Result<Condition, String> {
-        let mut parts = vec![self.all(depth)?];
-        while self.takes("or") {
-            parts.push(self.all(depth)?);
-        }
-        Ok(if parts.len() == 1 { parts.remove(0) } else { Condition::Any(parts) })
-    }
-
-    fn all(&mut self, depth: usize) -> Result<Condition, String> {
-        let mut parts = vec![self.one(depth)?];
-        while self.takes("and") {
-            parts.push(self.one(depth)?);
-        }
-        Ok(if parts.len() == 1 { parts.remove(0) } else { Condition::All(parts) })
-    }
-
-    fn one(&mut self, depth: usize) -> Result<Condition, String> {
-        if depth > DEPTH_MAX {
-            return Err(format!("there are more than {DEPTH_MAX} parentheses within each other"));
-        }
-        self.takes("when");
-        if self.mark('(') {
-            let inner = self.any(depth + 1)?;
-            return if self.mark(')') { Ok(inner) } else { self.wanted("`and`, `or` or )") };
-        }
-        if self.takes("this") {
-            self.wants("session")?;
-            self.wants("closes")?;
-            return Ok(Condition::ThisSessionCloses);
-        }
-        if self.takes("session") {
-            let id = self.word("a session's id")?;
-            self.wants("closes")?;
-            let session = id.parse().map_err(|_| format!("{id:?} is no session's id"))?;
-            return Ok(Condition::SessionCloses(session));
-        }
-        if self.takes("time") {
-            self.wants("after")?;
-            let word = self.word("a moment such as 2027-01-31T12:00:00Z")?;
-            let moment = parse_moment(&word).ok_or_else(|| format!("expected a moment such as 2027-01-31T12:00:00Z, not {word:?}"))?;
-            return Ok(Condition::After(moment));
-        }
-        if !self.takes("no") {
-            return self.wanted("`this session closes`, `no session has`, `no updates for` or `time after`");
-        }
-        if self.takes("updates") {
-            self.wants("for")?;
-            return Ok(Condition::NoUpdates(self.time()?));
-        }
-        self.wants("session")?;
-        self.wants("has")?;
-        let Some((Token::Text(filter), rest)) = self.tokens.split_first() else { return self.wanted("a filter in quotes") };
-        self.tokens = rest;
-        Filter::parse(filter).map_err(|error| format!("{filter:?} is no filter: {error}"))?;
-        let after = if self.takes("for") { self.time()? } else { Duration::ZERO };
-        Ok(Condition::NoSession(filter.clone(), after))
-    }
+fn time(reader: &mut Reader<'_>) -> Result<Duration, Unread> {
+    const WHAT: &str = "a time such as 30s, 10m, 2h or 7d";
+    let at = reader.at();
+    let word = reader.word(WHAT)?;
+    let time = parse_duration_ms(word).map(Duration::from_millis);
+    time.ok_or_else(|| Unread { what: format!("expected {WHAT}, not {word:?}"), at })
 }
 
 /// A moment of the form `2027-01-31T12:00:00Z`, in milliseconds since 1970.
@@ -356,7 +212,8 @@ mod tests {
     fn each_part_asks_what_it_says() {
         let one = SessionId([1; 16]);
         let known = || Known { ended: vec![one], none: Some(5), unwritten: 60, unix_ms: 1_800_000_000_000 };
-        let met = |text: &str| Condition::parse(text).unwrap_or_else(|error| panic!("{text}: {error}")).of(one).is_met(&known());
+        let is_met = |condition: Condition, known: &Known| condition.is_met(&mut |clause| clause.clone().of(one).is_met(known));
+        let met = |text: &str| is_met(Condition::parse(text).unwrap_or_else(|error| panic!("{text}: {error}")), &known());
         for text in [
             "this session closes",
             "when this session closes",
@@ -379,7 +236,7 @@ mod tests {
         ] {
             assert!(!met(text), "{text}");
         }
-        assert!(!Condition::parse("no session has 'all'").unwrap().is_met(&Known { none: None, ..known() }));
+        assert!(!is_met(Condition::parse("no session has 'all'").unwrap(), &Known { none: None, ..known() }));
     }
 
     #[test]
@@ -396,9 +253,10 @@ mod tests {
             ("time after 2027-02-30T00:00:00Z", "expected a moment"),
             ("this session closes no", "expected the end"),
             ("(this session closes", "or )"),
+            ("not time after 2027-01-15T08:00:00Z", "expected `this session closes`"),
             ("no session has 'x", "does not end"),
         ] {
-            let error = Condition::parse(text).expect_err(text);
+            let error = Condition::parse(text).expect_err(text).to_string();
             assert!(error.contains(why), "{text}: {error}");
         }
         assert!(Condition::parse(&"(".repeat(1_000)).is_err());

@@ -10,7 +10,7 @@ pub(super) fn parse_filter(text: &str) -> Result<Filter, Refusal> {
     if text.trim().is_empty() {
         return Ok(Filter::all());
     }
-    let refused = |error: super::filter::BadFilter| Refusal::new(Code::InvalidRequest, text, error.to_string());
+    let refused = |error: crate::node::clauses::Unread| Refusal::new(Code::InvalidRequest, text, error.to_string());
     Filter::parse(text).map_err(|error| refused(error).hint("as in: $NodeName is \"EWR\" and not has desk"))
 }
 

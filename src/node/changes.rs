@@ -1,0 +1,132 @@
+//! Changing one topic's value, if something is so: judged and written between two inputs, so that nothing comes in between at this node.
+
+use std::sync::Arc;
+
+use mangrove_crdt::{
+    access::Permission,
+    definition::{Definition, Durability, TopicType},
+    id::SectionId,
+    path::Path,
+    policy::Arbitration,
+    replica::SetError,
+    stamp::Under,
+    value,
+};
+
+use self::constraint::{Constraint, Found};
+use self::patch::BadPatch;
+use super::{ConnectionId, Node, Now, acks::Needs, requests::no_such_topic, requests::parse_topic_path};
+use crate::protocol::{Change, Code, Refusal, Response, Wish};
+
+mod constraint;
+mod patch;
+
+/// A value to be written.
+pub(super) struct New<'a> {
+    pub value: Vec<u8>,
+    /// To make the topic with, if it is missing.
+    pub add: Option<&'a Definition>,
+    /// Where it must be; `None` leaves it to the topic and its section.
+    pub durability: Option<Durability>,
+}
+
+impl Node {
+    pub(super) fn change(&mut self, now: Now, session: ConnectionId, change: Change) -> Result<(Response, Needs), Refusal> {
+        self.writable()?;
+        let path = parse_topic_path(&change.path)?;
+        let add = change.add.as_ref().map(|spec| self.definition_for(now, session, spec)).transpose()?;
+        let constraint = change.constraint.as_deref().map(|text| parse_constraint(&path, text)).transpose()?;
+        self.permitted(session, Permission::Update, &path)?;
+        // What is refused tells what is there.
+        if constraint.is_some() || matches!(change.wish, Wish::Patch(_)) {
+            self.permitted(session, Permission::Read, &path)?;
+        }
+        let section = self.locate(&path)?;
+        let under = self.authority(now, session, &path, change.under)?;
+        let found = self.found_at(&path);
+        if let Some(unmet) = constraint.as_ref().and_then(|constraint| constraint.unmet(&mut |clause| clause.is_met(&found))) {
+            return Err(Refusal::new(Code::ConstraintUnmet, path.as_str(), format!("it is not so that {unmet}")));
+        }
+        let value = match change.wish {
+            Wish::Value(value) => value,
+            Wish::Patch(patch) => self.patched(&path, found, &patch)?,
+        };
+        let (created, needs) =
+            self.write_one(now, session, &path, under, New { value, add: add.as_ref(), durability: change.durability })?;
+        let quorum = self.replica.policy(section).is_some_and(|policy| policy.arbitration == Arbitration::Quorum);
+        Ok((Response::Changed { created, exact: quorum || section == SectionId::LOCAL }, needs))
+    }
+
+    fn found_at(&self, path: &Path) -> Found {
+        let Some((section, topic)) = self.replica.topic(path) else { return Found::Nothing };
+        let topic_type = topic.definition.topic_type();
+        let bytes = self.replica.value(section, path).and_then(|write| write.value.as_deref());
+        let bytes = bytes.filter(|bytes| !value::is_no_value(topic_type, bytes));
+        Found::Topic(bytes.and_then(|bytes| value::to_json(topic_type, bytes).ok()))
+    }
+
+    /// The value of a topic after a patch.
+    fn patched(&self, path: &Path, found: Found, patch: &str) -> Result<Vec<u8>, Refusal> {
+        let (_, topic) = self.replica.topic(path).ok_or_else(|| no_such_topic(path))?;
+        let topic_type = topic.definition.topic_type();
+        let failed = |why: &str| Refusal::new(Code::PatchFailed, path.as_str(), why);
+        if *topic_type != TopicType::Json {
+            return Err(failed(&format!("a patch is for json topics, and this one is of type {topic_type}")));
+        }
+        let Found::Topic(Some(document)) = found else {
+            return Err(failed("there is no value to be changed").hint("set one first: mangrove set"));
+        };
+        let document = patch::patched(document, patch.as_bytes()).map_err(|error| {
+            let code = match error {
+                BadPatch::NoPatch(_) => Code::InvalidRequest,
+                BadPatch::Failed(..) => Code::PatchFailed,
+                BadPatch::TooMuch(_) => Code::TooLarge,
+            };
+            Refusal::new(code, path.as_str(), error.to_string())
+        })?;
+        value::from_json(topic_type, &document).map_err(|error| self.set_refusal(path, SetError::Invalid(error)))
+    }
+
+    /// Writes one value. Whether the topic was made for it, and what the answer has to wait for.
+    pub(super) fn write_one(
+        &mut self,
+        now: Now,
+        session: ConnectionId,
+        path: &Path,
+        under: Under,
+        New { value, add, durability }: New<'_>,
+    ) -> Result<(bool, Needs), Refusal> {
+        let mut needs = Needs::default();
+        let missing = add.filter(|_| self.replica.topic(path).is_none());
+        if let Some(definition) = missing {
+            self.permitted(session, Permission::Modify, path)?;
+            value::validate(definition.topic_type(), &value).map_err(|error| self.set_refusal(path, SetError::Invalid(error)))?;
+            let added = self.replica.add_topics(&[(path.clone(), definition.clone())]);
+            if let Some(error) = added.into_iter().find_map(Result::err) {
+                return Err(self.add_refusal(path, error));
+            }
+            self.need_tree(&mut needs, std::iter::once(path), durability.or(definition.properties().durability));
+        }
+        match self.replica.set_under(path, under, now.unix_ms, Arc::from(value)) {
+            Ok((write, own)) => {
+                needs.add(write, durability.or(own).unwrap_or_else(|| self.durability_of(write.section)));
+                Ok((missing.is_some(), needs))
+            }
+            Err(error) => {
+                if matches!(error, SetError::Outranked { .. }) {
+                    self.outranked(now, session, path);
+                }
+                Err(self.set_refusal(path, error))
+            }
+        }
+    }
+}
+
+fn parse_constraint(path: &Path, text: &str) -> Result<Constraint, Refusal> {
+    let refused = |why: String| Refusal::new(Code::InvalidRequest, path.as_str(), format!("no constraint: {why}"));
+    let hint = "as in: /speed/unit is \"kn\" and nothing at /alarm; no value; not value is null";
+    Constraint::parse(text).map_err(|error| refused(error.to_string()).hint(hint))
+}
+
+#[cfg(test)]
+mod tests;
