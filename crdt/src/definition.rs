@@ -3,9 +3,11 @@
 //! A definition is known by the hash of its bytes, so its encoding is canonical: a CBOR map with ascending numbered keys
 //! in which whatever has its default value is left out. Decoding accepts those bytes only.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use minicbor::{Decode, Decoder, Encode, Encoder};
+
+use crate::{record::Schema, value::SCALE_MAX};
 
 /// How long an encoded definition is at most, in bytes: each topic has its own.
 pub const DEFINITION_BYTES_MAX: usize = 4096;
@@ -27,10 +29,16 @@ pub enum TopicType {
     Int64,
     /// A finite 64-bit floating-point number, or no value.
     Double,
+    /// A decimal number with so many digits after the point, at most [`SCALE_MAX`], or no value.
+    Decimal(u8),
+    /// Records of fields.
+    Record(Arc<Schema>),
+    /// One that a newer version has made up, by its number. Such topics are carried and stored as they are; what their values mean is not known here.
+    Unknown(u64),
 }
 
 impl TopicType {
-    /// The types that need no parameters: all there are so far.
+    /// The types that need no parameters.
     pub const PLAIN: [TopicType; 5] = [TopicType::Json, TopicType::Binary, TopicType::String, TopicType::Int64, TopicType::Double];
 
     /// The type's name on a command line and in JSON.
@@ -41,41 +49,70 @@ impl TopicType {
             TopicType::String => "string",
             TopicType::Int64 => "int64",
             TopicType::Double => "double",
+            TopicType::Decimal(_) => DECIMAL,
+            TopicType::Record(_) => RECORD,
+            TopicType::Unknown(_) => "unknown",
         }
     }
 
-    /// The type with the given name, letters in any case.
-    pub fn from_name(name: &str) -> Result<TopicType, DefinitionError> {
-        TopicType::PLAIN
-            .into_iter()
-            .find(|topic_type| topic_type.name().eq_ignore_ascii_case(name))
-            .ok_or_else(|| unknown("topic type", name, TopicType::PLAIN.iter().map(TopicType::name)))
+    /// The type with the given name, letters in any case, and parameters.
+    fn named(name: &str, scale: Option<u8>, schema: Option<Arc<Schema>>) -> Result<TopicType, DefinitionError> {
+        let plain = TopicType::PLAIN.into_iter().find(|topic_type| topic_type.name().eq_ignore_ascii_case(name));
+        let topic_type = if name.eq_ignore_ascii_case(DECIMAL) {
+            TopicType::Decimal(scale.ok_or(DefinitionError::Missing { topic_type: DECIMAL, key: "scale" })?)
+        } else if name.eq_ignore_ascii_case(RECORD) {
+            TopicType::Record(schema.clone().ok_or(DefinitionError::Missing { topic_type: RECORD, key: "schema" })?)
+        } else {
+            let known = TopicType::PLAIN.iter().map(TopicType::name).chain([DECIMAL, RECORD]);
+            plain.ok_or_else(|| unknown("topic type", name, known))?
+        };
+        let strange = |key, given: bool, taken: bool| match given && !taken {
+            true => Err(DefinitionError::Foreign { topic_type: topic_type.name(), key }),
+            false => Ok(()),
+        };
+        strange("scale", scale.is_some(), matches!(topic_type, TopicType::Decimal(_)))?;
+        strange("schema", schema.is_some(), matches!(topic_type, TopicType::Record(_)))?;
+        Ok(topic_type)
     }
 
     /// Whether a topic of this type may be without a value even after a write.
     pub fn may_have_no_value(&self) -> bool {
-        matches!(self, TopicType::String | TopicType::Int64 | TopicType::Double)
+        matches!(self, TopicType::String | TopicType::Int64 | TopicType::Double | TopicType::Decimal(_))
     }
 
-    fn code(&self) -> u8 {
+    fn code(&self) -> u64 {
         match self {
             TopicType::Json => 0,
             TopicType::Binary => 1,
             TopicType::String => 2,
             TopicType::Int64 => 3,
             TopicType::Double => 4,
+            TopicType::Decimal(_) => 5,
+            TopicType::Record(_) => 6,
+            TopicType::Unknown(code) => *code,
         }
     }
 
-    fn from_code(code: u64) -> Result<TopicType, DefinitionError> {
-        let plain = TopicType::PLAIN.into_iter().find(|topic_type| u64::from(topic_type.code()) == code);
-        plain.ok_or(DefinitionError::UnknownType(code))
+    /// The type with this number and these parameters; `None` if there is none.
+    fn from_code(code: u64, scale: Option<u8>, schema: Option<Arc<Schema>>) -> Option<TopicType> {
+        match (code, scale, schema) {
+            (5, Some(scale), None) => Some(TopicType::Decimal(scale)),
+            (6, None, Some(schema)) => Some(TopicType::Record(schema)),
+            (code, None, None) => TopicType::PLAIN.into_iter().find(|plain| plain.code() == code),
+            _ => None,
+        }
     }
 }
 
+const DECIMAL: &str = "decimal";
+const RECORD: &str = "record";
+
 impl fmt::Display for TopicType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        match self {
+            TopicType::Unknown(code) => write!(f, "unknown({code})"),
+            known => f.write_str(known.name()),
+        }
     }
 }
 
@@ -194,7 +231,8 @@ impl Default for Properties {
 }
 
 /// The names of all properties, in the order of their documentation.
-const PROPERTY_NAMES: [&str; 8] = ["retain", "conflate", "compress", "priority", "deltas", "durability", "owner", "removal"];
+const PROPERTY_NAMES: [&str; 10] =
+    ["retain", "conflate", "compress", "priority", "deltas", "durability", "owner", "removal", "scale", "schema"];
 
 /// What a topic is: its type and properties. Immutable.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -203,6 +241,8 @@ pub struct Definition {
     properties: Properties,
     owner: Option<Box<str>>,
     removal: Option<Box<str>>,
+    /// The encoding, if this version does not know all that it says.
+    carried: Option<Box<[u8]>>,
 }
 
 /// How long the text of a property is at most, in bytes.
@@ -256,12 +296,25 @@ pub enum DefinitionError {
     /// The encoding is too long.
     #[error("a definition has at most {DEFINITION_BYTES_MAX} bytes, this one has {0}")]
     TooLong(usize),
-    /// The encoding names a type that this version does not know.
-    #[error("unknown topic type number {0}: written by a newer version?")]
-    UnknownType(u64),
-    /// The encoding has a field that this version does not know.
-    #[error("unknown definition field number {0}: written by a newer version?")]
-    UnknownField(u64),
+    /// The type needs a property that is not there.
+    #[error("a topic of type {topic_type} needs the property {key}")]
+    Missing {
+        /// The type.
+        topic_type: &'static str,
+        /// The property.
+        key: &'static str,
+    },
+    /// The type has no such property.
+    #[error("a topic of type {topic_type} has no property {key}")]
+    Foreign {
+        /// The type.
+        topic_type: &'static str,
+        /// The property.
+        key: &'static str,
+    },
+    /// The schema is none.
+    #[error("no schema: {0}")]
+    BadSchema(String),
     /// The encoding is not that of any definition.
     #[error("not the canonical encoding of a definition")]
     Malformed,
@@ -275,7 +328,7 @@ impl Definition {
         if let Some(Durability::Mesh(copies)) = &mut properties.durability {
             *copies = (*copies).clamp(1, MESH_COPIES_MAX);
         }
-        Definition { topic_type, properties, owner: None, removal: None }
+        Definition { topic_type, properties, owner: None, removal: None, carried: None }
     }
 
     /// The same for which something else says when it is to be removed: a text that whoever judges that understands.
@@ -289,10 +342,9 @@ impl Definition {
 
     /// The definition that a command line spells: a type's name, and properties by name.
     pub fn parse<K: AsRef<str>, V: AsRef<str>>(topic_type: &str, properties: &[(K, V)]) -> Result<Definition, DefinitionError> {
-        let topic_type = TopicType::from_name(topic_type)?;
         let mut parsed = Properties::default();
         let mut seen: Vec<&'static str> = Vec::new();
-        let (mut owner, mut removal) = (None, None);
+        let (mut owner, mut removal, mut scale, mut schema) = (None, None, None, None);
         for (key, value) in properties {
             let key = property_name(key.as_ref())?;
             if seen.contains(&key) {
@@ -302,10 +354,17 @@ impl Definition {
             match key {
                 "owner" => owner = Some(text(key, value.as_ref())?),
                 "removal" => removal = Some(text(key, value.as_ref())?),
+                "scale" => scale = Some(scale_of(value.as_ref())?),
+                "schema" => schema = Some(schema_of(value.as_ref())?),
                 key => parsed.set(key, value.as_ref())?,
             }
         }
-        Ok(Definition { owner, removal, ..Definition::new(topic_type, parsed) })
+        let topic_type = TopicType::named(topic_type, scale, schema)?;
+        let definition = Definition { owner, removal, ..Definition::new(topic_type, parsed) };
+        match definition.to_bytes().len() {
+            long if long > DEFINITION_BYTES_MAX => Err(DefinitionError::TooLong(long)),
+            _ => Ok(definition),
+        }
     }
 
     /// The principal whose topic it is: it may do anything with it, whatever the rules say.
@@ -341,31 +400,44 @@ impl Definition {
         listed.extend(these.durability.map(|durability| ("durability", durability.to_string())));
         listed.extend(self.owner().map(|owner| ("owner", owner.to_owned())));
         listed.extend(self.removal().map(|removal| ("removal", removal.to_owned())));
+        match &self.topic_type {
+            TopicType::Decimal(scale) => listed.push(("scale", scale.to_string())),
+            TopicType::Record(schema) => listed.push(("schema", schema.to_json().to_string())),
+            _ => {}
+        }
         listed
     }
 
     /// The canonical encoding: equal definitions have equal bytes, on every node and in every version.
     pub fn to_bytes(&self) -> Vec<u8> {
+        if let Some(carried) = &self.carried {
+            return carried.to_vec();
+        }
         let fields = self.fields();
         let mut e = Encoder::new(Vec::new());
         // Writing to a vector cannot fail.
         let written = e.map(fields.len() as u64).and_then(|e| {
             fields.iter().try_fold(e, |e, (field, value)| match value {
-                Field::Number(number) => e.u8(*field)?.u8(*number),
+                Field::Number(number) => e.u8(*field)?.u64(*number),
                 Field::Flag(flag) => e.u8(*field)?.bool(*flag),
                 Field::Text(text) => e.u8(*field)?.str(text),
+                Field::Bytes(bytes) => e.u8(*field)?.bytes(bytes),
             })
         });
         debug_assert!(written.is_ok(), "a vector takes any write");
         e.into_writer()
     }
 
-    /// The inverse of [`Definition::to_bytes`]; refuses whatever else.
+    /// The inverse of [`Definition::to_bytes`]. What a newer version may have written is kept as it is, with a type that is unknown; other versions must
+    /// then write maps as this one does, with numbers as keys, the type's first.
+    ///
+    /// # Errors
+    /// It is too long, or what no version writes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Definition, DefinitionError> {
         if bytes.len() > DEFINITION_BYTES_MAX {
             return Err(DefinitionError::TooLong(bytes.len()));
         }
-        let definition = decode(&mut Decoder::new(bytes))?;
+        let definition = decode(bytes)?;
         match definition.to_bytes() == bytes {
             true => Ok(definition),
             false => Err(DefinitionError::Malformed),
@@ -382,13 +454,18 @@ impl Definition {
         let mut fields = vec![(0, Field::Number(self.topic_type.code()))];
         let mut field = |differs: bool, number: u8, value: Field<'static>| fields.extend(differs.then_some((number, value)));
         field(these.retain != default.retain, 1, Field::Flag(these.retain));
-        field(these.conflate != default.conflate, 2, Field::Number(these.conflate as u8));
+        field(these.conflate != default.conflate, 2, Field::Number(these.conflate as u64));
         field(these.compress != default.compress, 3, Field::Flag(these.compress));
-        field(these.priority != default.priority, 4, Field::Number(these.priority as u8));
+        field(these.priority != default.priority, 4, Field::Number(these.priority as u64));
         field(these.deltas != default.deltas, 5, Field::Flag(these.deltas));
-        fields.extend(these.durability.map(|durability| (6, Field::Number(durability.disks()))));
+        fields.extend(these.durability.map(|durability| (6, Field::Number(durability.disks().into()))));
         fields.extend(self.owner().map(|owner| (7, Field::Text(owner))));
         fields.extend(self.removal().map(|removal| (8, Field::Text(removal))));
+        match &self.topic_type {
+            TopicType::Decimal(scale) => fields.push((9, Field::Number((*scale).into()))),
+            TopicType::Record(schema) => fields.push((10, Field::Bytes(schema.to_bytes()))),
+            _ => {}
+        }
         fields
     }
 }
@@ -419,9 +496,20 @@ impl Properties {
 }
 
 enum Field<'a> {
-    Number(u8),
+    Number(u64),
     Flag(bool),
     Text(&'a str),
+    Bytes(&'a [u8]),
+}
+
+fn scale_of(value: &str) -> Result<u8, DefinitionError> {
+    let scale = value.parse().ok().filter(|scale| *scale <= SCALE_MAX);
+    scale.ok_or_else(|| DefinitionError::BadProperty { key: "scale", value: value.into(), expected: "a number from 0 to 18" })
+}
+
+fn schema_of(value: &str) -> Result<Arc<Schema>, DefinitionError> {
+    let json = serde_json::from_str(value).map_err(|error| DefinitionError::BadSchema(error.to_string()))?;
+    Schema::new(&json).map(Arc::new).map_err(|error| DefinitionError::BadSchema(error.to_string()))
 }
 
 fn text(key: &'static str, value: &str) -> Result<Box<str>, DefinitionError> {
@@ -430,36 +518,63 @@ fn text(key: &'static str, value: &str) -> Result<Box<str>, DefinitionError> {
     fits.then(|| value.into()).ok_or_else(|| DefinitionError::BadProperty { key, value: value.into(), expected })
 }
 
-fn decode(d: &mut Decoder<'_>) -> Result<Definition, DefinitionError> {
+fn decode(bytes: &[u8]) -> Result<Definition, DefinitionError> {
     let malformed = |_| DefinitionError::Malformed;
+    let mut d = Decoder::new(bytes);
     let count = d.map().map_err(malformed)?.ok_or(DefinitionError::Malformed)?;
-    let (mut topic_type, mut owner, mut removal) = (None, None, None);
-    let mut these = Properties::default();
-    for _ in 0..count {
-        match d.u64().map_err(malformed)? {
-            0 => topic_type = Some(TopicType::from_code(d.u64().map_err(malformed)?)?),
-            1 => these.retain = d.bool().map_err(malformed)?,
-            2 => these.conflate = one_of(d, [Conflate::Off, Conflate::On, Conflate::Always])?,
-            3 => these.compress = d.bool().map_err(malformed)?,
-            4 => these.priority = one_of(d, [Priority::Low, Priority::Normal, Priority::High])?,
-            5 => these.deltas = d.bool().map_err(malformed)?,
-            6 => {
-                let disks = d.u64().map_err(malformed)?;
-                these.durability = Some(Durability::from_disks(disks).ok_or(DefinitionError::Malformed)?);
-            }
-            7 => owner = Some(text("owner", d.str().map_err(malformed)?)?),
-            8 => removal = Some(text("removal", d.str().map_err(malformed)?)?),
-            field => return Err(DefinitionError::UnknownField(field)),
+    if count == 0 || d.u64().map_err(malformed)? != 0 {
+        return Err(DefinitionError::Malformed);
+    }
+    let code = d.u64().map_err(malformed)?;
+    let mut definition = Definition::new(TopicType::Unknown(code), Properties::default());
+    let (mut scale, mut schema, mut strange) = (None, None, false);
+    for _ in 1..count {
+        let field = d.u64().map_err(malformed)?;
+        let mut ahead = d.clone();
+        if read_field(&mut ahead, field, &mut definition, &mut scale, &mut schema).is_some() {
+            d = ahead;
+        } else {
+            strange = true;
+            d.skip().map_err(malformed)?;
         }
     }
-    // Bytes after the map make the encoding differ from the canonical one, which the caller compares.
-    let topic_type = topic_type.ok_or(DefinitionError::Malformed)?;
-    Ok(Definition { topic_type, properties: these, owner, removal })
+    if d.position() != bytes.len() {
+        return Err(DefinitionError::Malformed);
+    }
+    match TopicType::from_code(code, scale, schema).filter(|_| !strange) {
+        Some(topic_type) => definition.topic_type = topic_type,
+        None => definition.carried = Some(bytes.into()),
+    }
+    Ok(definition)
 }
 
-fn one_of<T: Copy, const N: usize>(d: &mut Decoder<'_>, choices: [T; N]) -> Result<T, DefinitionError> {
-    let index = d.u8().map_err(|_| DefinitionError::Malformed)?;
-    choices.get(usize::from(index)).copied().ok_or(DefinitionError::Malformed)
+/// Reads one field; `None` if this version does not know it, or not what it says.
+fn read_field(
+    d: &mut Decoder<'_>,
+    field: u64,
+    definition: &mut Definition,
+    scale: &mut Option<u8>,
+    schema: &mut Option<Arc<Schema>>,
+) -> Option<()> {
+    let these = &mut definition.properties;
+    match field {
+        1 => these.retain = d.bool().ok()?,
+        2 => these.conflate = one_of(d, [Conflate::Off, Conflate::On, Conflate::Always])?,
+        3 => these.compress = d.bool().ok()?,
+        4 => these.priority = one_of(d, [Priority::Low, Priority::Normal, Priority::High])?,
+        5 => these.deltas = d.bool().ok()?,
+        6 => these.durability = Some(Durability::from_disks(d.u64().ok()?)?),
+        7 => definition.owner = Some(text("owner", d.str().ok()?).ok()?),
+        8 => definition.removal = Some(text("removal", d.str().ok()?).ok()?),
+        9 => *scale = Some(d.u8().ok().filter(|scale| *scale <= SCALE_MAX)?),
+        10 => *schema = Some(Arc::new(Schema::from_bytes(d.bytes().ok()?)?)),
+        _ => return None,
+    }
+    Some(())
+}
+
+fn one_of<T: Copy, const N: usize>(d: &mut Decoder<'_>, choices: [T; N]) -> Option<T> {
+    choices.get(usize::from(d.u8().ok()?)).copied()
 }
 
 fn property_name(name: &str) -> Result<&'static str, DefinitionError> {
@@ -564,7 +679,7 @@ mod tests {
         let message = |topic_type, properties: &[(&str, &str)]| Definition::parse(topic_type, properties).unwrap_err().to_string();
         assert_eq!(
             message("jsn", &[]),
-            "unknown topic type \"jsn\", did you mean \"json\"?; there are json, binary, string, int64, double"
+            "unknown topic type \"jsn\", did you mean \"json\"?; there are json, binary, string, int64, double, decimal, record"
         );
         assert!(message("quaternion", &[]).starts_with("unknown topic type \"quaternion\"; there are"));
         assert!(message("json", &[("retian", "true")]).contains("did you mean \"retain\"?"));
@@ -607,16 +722,63 @@ mod tests {
         assert_eq!(refused(&[0xa1, 0, 0, 0]), DefinitionError::Malformed, "something after it");
         assert_eq!(refused(&[0xbf, 0, 0, 0xff]), DefinitionError::Malformed, "an open-ended map");
         assert_eq!(refused(&[0xa0]), DefinitionError::Malformed, "no type");
-        assert_eq!(refused(&[0xa1, 0, 99 - 80]), DefinitionError::UnknownType(19));
-        assert_eq!(refused(&[0xa2, 0, 0, 9, 0]), DefinitionError::UnknownField(9));
         assert_eq!(refused(&[0xbb, 255, 255, 255, 255, 255, 255, 255, 255, 0]), DefinitionError::Malformed);
         assert_eq!(refused(&vec![0; DEFINITION_BYTES_MAX + 1]), DefinitionError::TooLong(DEFINITION_BYTES_MAX + 1));
         assert_eq!(refused(&[]), DefinitionError::Malformed);
     }
 
+    #[test]
+    fn what_a_newer_version_says_is_carried_as_it_is() {
+        let schema = [0x4a, 0xa1, 0x67, b'r', b'e', b'c', b'o', b'r', b'd', b's', 0x80];
+        let cases: [(&[u8], u64); 9] = [
+            (&[0xa1, 0, 19], 19),
+            (&[0xa1, 0, 0x1b, 255, 255, 255, 255, 255, 255, 255, 255], u64::MAX),
+            (&[0xa2, 0, 0, 11, 0x81, 0xa1, 0, 0], 0),
+            (&[0xa3, 0, 4, 1, 0xf4, 0x18, 200, 0xf6], 4),
+            (&[0xa2, 0, 0, 2, 9], 0),
+            (&[0xa2, 0, 0, 6, 0x18, 255], 0),
+            (&[0xa1, 0, 5], 5),
+            (&[0xa2, 0, 0, 9, 2], 0),
+            (&[&[0xa2, 0, 6, 10][..], &schema].concat(), 6),
+        ];
+        for (bytes, code) in cases {
+            let carried = Definition::from_bytes(bytes).unwrap_or_else(|error| panic!("{bytes:x?}: {error}"));
+            assert_eq!((carried.topic_type(), carried.to_bytes()), (&TopicType::Unknown(code), bytes.to_vec()));
+        }
+        let carried = Definition::from_bytes(&[0xa3, 0, 19, 1, 0xf4, 8, 0x61, b'x']).unwrap();
+        assert_eq!((carried.properties().retain, carried.removal()), (false, Some("x")), "as far as it can be made out");
+        assert_eq!(carried.topic_type().to_string(), "unknown(19)");
+        assert!(Definition::parse("unknown(19)", &NONE).is_err());
+    }
+
+    #[test]
+    fn types_with_parameters_need_them_and_others_have_none() {
+        let schema = r#"{"records": [{"fields": [{"type": "string", "name": "f"}], "name": "r"}]}"#;
+        let spelled = |topic_type, properties: &[(&str, &str)]| {
+            let definition = Definition::parse(topic_type, properties).unwrap_or_else(|error| panic!("{topic_type}: {error}"));
+            assert_eq!(Definition::from_bytes(&definition.to_bytes()), Ok(definition.clone()));
+            assert_eq!(Definition::parse(topic_type, &definition.explicit_properties()), Ok(definition.clone()));
+            definition
+        };
+        assert_eq!(spelled("decimal", &[("scale", "2")]).to_bytes(), [0xa2, 0, 5, 9, 2]);
+        let record = spelled("record", &[("schema", schema), ("retain", "false")]);
+        let again = schema.replace(r#""type": "string", "name": "f""#, r#""name":"f","type":"string""#);
+        assert_eq!(spelled("Record", &[("schema", &again), ("retain", "false")]).hash(), record.hash());
+        let message = |topic_type, properties: &[(&str, &str)]| Definition::parse(topic_type, properties).unwrap_err().to_string();
+        assert_eq!(message("decimal", &[]), "a topic of type decimal needs the property scale");
+        assert_eq!(message("decimal", &[("scale", "19")]), "scale is a number from 0 to 18, not \"19\"");
+        assert_eq!(message("json", &[("scale", "2")]), "a topic of type json has no property scale");
+        assert_eq!(message("decimal", &[("scale", "2"), ("schema", schema)]), "a topic of type decimal has no property schema");
+        assert_eq!(message("record", &[]), "a topic of type record needs the property schema");
+        assert!(message("record", &[("schema", "{")]).starts_with("no schema: EOF"));
+        assert!(message("record", &[("schema", "{}")]).contains("missing field `records`"));
+        let long = schema.replace("\"f\"", &format!("\"{}\"", "f".repeat(5_000)));
+        assert!(message("record", &[("schema", &long)]).contains("at most 4096 bytes"));
+    }
+
     prop_compose! {
         fn definitions()(
-            topic_type in prop::sample::select(TopicType::PLAIN.to_vec()),
+            topic_type in prop_oneof![prop::sample::select(TopicType::PLAIN.to_vec()), (0..=SCALE_MAX).prop_map(TopicType::Decimal)],
             retain: bool,
             compress: bool,
             deltas: bool,

@@ -106,6 +106,7 @@ pub mod path;
 pub mod persist;
 pub mod policy;
 pub mod quorum;
+pub mod record;
 pub mod registers;
 pub mod replica;
 pub mod rows;

@@ -53,7 +53,7 @@ pub enum AddError {
     #[error(transparent)]
     NotHeld(#[from] NotHeld),
     /// A topic with another definition lives there.
-    #[error("a topic of type {} with another definition exists", definition.topic_type().name())]
+    #[error("a topic of type {} with another definition exists", definition.topic_type())]
     Mismatch {
         /// The definition that stands.
         definition: Arc<Definition>,
@@ -519,7 +519,7 @@ impl Replica {
         value::validate(topic.definition.topic_type(), &value)?;
         let durability = topic.definition.properties().durability;
         if section.epoch() > 0
-            && let Some(Stamp { epoch, rank, .. }) = section.value_of(cx.origins, topic).map(|held| &held.stamp)
+            && let Some(Stamp { epoch, rank, .. }) = section.newest_of(cx.origins, topic).map(|held| &held.stamp)
             && (*epoch, rank) > (under.epoch, &under.rank)
         {
             return Err(SetError::Outranked { epoch: *epoch });

@@ -25,6 +25,7 @@ use crate::{
     stamp::{Stamp, Under, newer},
     standing::Standing,
     tree::{Kind, Removal, Topic, TopicChange, Tree, TreeError, TreeRecord},
+    value::{self, ValueError},
 };
 
 /// The key of a standing record: a kind byte, then what names it within its kind. Shared by all that file the record.
@@ -199,6 +200,8 @@ pub struct Section {
     durable: Frontiers,
     /// Keys of values whose topic does not live here (yet).
     orphans: BTreeSet<DotIx>,
+    /// Topics of whose type their value is none: somebody took it who should not have. It is carried like any other, and shown to nobody.
+    unfit: BTreeSet<DotIx>,
     /// Topics removed, with what their removers knew of their values, until that is stable.
     graves: Graves,
     /// Creations of topics that were created more than once: rare, and to be compared with each other.
@@ -245,6 +248,7 @@ impl Section {
             clock_dirty: false,
             durable: Frontiers::default(),
             orphans: BTreeSet::new(),
+            unfit: BTreeSet::new(),
             graves: BTreeMap::new(),
             twins: BTreeSet::new(),
             waiting: BTreeMap::new(),
@@ -359,7 +363,16 @@ impl Section {
 
     /// The same of a topic at hand.
     pub fn value_of(&self, origins: &Origins, topic: &Topic) -> Option<&Write> {
-        let writes = topic.ids.iter().filter_map(|id| self.values.get(id));
+        self.newest(origins, topic.ids.iter().filter(|id| self.unfit.is_empty() || !self.unfit.contains(id)))
+    }
+
+    /// The newest write of a topic, even if it is no value of its type.
+    pub(crate) fn newest_of(&self, origins: &Origins, topic: &Topic) -> Option<&Write> {
+        self.newest(origins, topic.ids.iter())
+    }
+
+    fn newest<'a>(&self, origins: &Origins, ids: impl Iterator<Item = &'a DotIx>) -> Option<&Write> {
+        let writes = ids.filter_map(|id| self.values.get(id));
         writes.max_by(|a, b| newer(origins, (&a.stamp, a.dot), (&b.stamp, b.dot)))
     }
 
@@ -430,6 +443,7 @@ impl Section {
             stamp.seq = self.values.get(&id).map_or(1, |write| write.stamp.seq + 1);
         }
         let dot = self.values.write_over(own, id, &others, stamp, time_ms, Some(value));
+        self.unfit.remove(&id);
         self.value_changed(cx, id);
         dot
     }
@@ -558,6 +572,7 @@ impl Section {
                     let beaten = Beaten::by_write(cx.origins, winner);
                     self.displaced_value(cx, id, &loser, beaten);
                 }
+                self.judge(id);
                 self.value_changed(cx, id);
             }
             Merged::Displaced { loser } => {
@@ -949,6 +964,8 @@ impl Section {
         }
         self.displaced_slots = self.standing.iter().filter_map(|(key, write)| Some((slot_of(key)?, displaced::head_of(write)?))).collect();
         self.durable = self.frontiers();
+        let valued: Vec<DotIx> = self.values.iter().map(|(id, _)| *id).collect();
+        valued.into_iter().for_each(|id| self.judge(id));
         let stamps = self.values.iter().map(|(_, write)| &write.stamp).chain(self.standing.iter().map(|(_, write)| &write.stamp));
         let (clock, epoch) = stamps.fold((0, 0), |(clock, epoch), stamp| (clock.max(stamp.seq), epoch.max(stamp.epoch)));
         (self.clock, self.epoch) = (self.clock.max(clock), self.epoch.max(epoch));
@@ -978,6 +995,7 @@ impl Section {
             self.stale_document(change.path.bucket());
             for id in &change.gone {
                 self.twins.remove(id);
+                self.unfit.remove(id);
                 // Within what the frontier covers; otherwise it waits for that.
                 let dropped = if self.tree.is_settled() || covered.is_none() {
                     self.values.drop_key(id)
@@ -1001,6 +1019,8 @@ impl Section {
                 self.join_creations(cx, *id, covered);
             }
             let (lived, lives) = change.lived;
+            let ids = self.tree.topic(change.path.as_str()).map(|topic| topic.ids.clone());
+            ids.into_iter().flatten().for_each(|id| self.judge(id));
             cx.events.push(Event::Topic { section: self.id, path: change.path, lived, lives });
         }
     }
@@ -1061,6 +1081,24 @@ impl Section {
             if let Some(write) = gone.then(|| self.values.drop_key(&id)).flatten() {
                 self.bury(cx, id, None, &write, None);
             }
+        }
+    }
+
+    /// Finds out whether a topic's value is one of its type. What a type that is not known here takes is not known either.
+    fn judge(&mut self, id: DotIx) {
+        let value = self.values.get(&id).and_then(|write| write.value.as_ref());
+        let topic = value.and_then(|_| self.tree.topic_of(id));
+        // One that has lost to another definition is shown to nobody anyway.
+        let wrong = topic.filter(|topic| topic.ids.contains(&id)).zip(value).and_then(|(topic, value)| {
+            let wrong = value::validate(topic.definition.topic_type(), value).err()?;
+            (!matches!(wrong, ValueError::UnknownType(_))).then_some((topic, wrong))
+        });
+        match wrong {
+            Some((topic, wrong)) => {
+                tracing::warn!(path = %topic.path, why = %wrong, "a value that another node has taken is none of its topic, and is not shown");
+                self.unfit.insert(id);
+            }
+            None => _ = self.unfit.remove(&id),
         }
     }
 

@@ -223,9 +223,14 @@ impl Tree {
         self.topics.get(path)
     }
 
+    /// The topic that a live creation made, whether it stands or has lost to another.
+    pub fn topic_of(&self, id: DotIx) -> Option<&Topic> {
+        self.topics.of(id)
+    }
+
     /// The path of a live creation.
     pub fn path_of(&self, id: DotIx) -> Option<&Path> {
-        self.topics.of(id).map(|topic| &topic.path)
+        self.topic_of(id).map(|topic| &topic.path)
     }
 
     /// All live topics in path order, from a path on.

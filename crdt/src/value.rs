@@ -6,6 +6,8 @@
 //! | string | a CBOR text, or null for no value | a string, or null | as it is |
 //! | int64 | a CBOR integer in the range of `i64`, or null | a number, or null | decimal, or `null` |
 //! | double | a CBOR float, finite, or null | a number, or null | decimal, or `null` |
+//! | decimal | a CBOR text such as `-12.50`, with as many digits after the point as the topic says, or null | that text, or null; numbers are taken, too | decimal, or `null` |
+//! | record | one CBOR item, as the topic's schema says ([`record`](crate::record)) | itself | JSON |
 //! | binary | as they are | a base64 string (RFC 4648 §4, padded) | as they are |
 //!
 //! A value has exactly one encoding, so that equal values are equal bytes and a comparison needs no decoding: RFC 8949
@@ -26,6 +28,12 @@ pub const VALUE_MAX: usize = 4 * 1024 * 1024;
 
 /// How deep arrays and maps may nest: what reads a value may recurse.
 pub const VALUE_DEPTH_MAX: usize = 64;
+
+/// How many digits a decimal has after its point at most.
+pub const SCALE_MAX: u8 = 18;
+
+/// How many digits a decimal has at most.
+pub const DECIMAL_DIGITS_MAX: usize = 100;
 
 /// Why something is not a value of a topic's type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +64,17 @@ pub enum ValueError {
         /// What it takes.
         expected: &'static str,
     },
+    /// It has the form of the topic's values, but something in it is not as the topic says.
+    #[error("at {at:?}: {why}")]
+    Misfit {
+        /// Where: a JSON pointer (RFC 6901).
+        at: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The topic's type is one that this version does not know.
+    #[error("the topic is of type number {0}, which this version does not know")]
+    UnknownType(u64),
     /// It is text that does not parse.
     #[error("not {expected}: {reason}")]
     BadText {
@@ -66,7 +85,7 @@ pub enum ValueError {
     },
 }
 
-/// Whether `bytes` are a value of a topic of the given type. Allocates nothing.
+/// Whether `bytes` are a value of a topic of the given type. Allocates nothing, but for records.
 pub fn validate(topic_type: &TopicType, bytes: &[u8]) -> Result<(), ValueError> {
     if bytes.len() > VALUE_MAX {
         return Err(ValueError::TooLong(bytes.len()));
@@ -78,14 +97,26 @@ pub fn validate(topic_type: &TopicType, bytes: &[u8]) -> Result<(), ValueError> 
             scan.skip_item(VALUE_DEPTH_MAX)?;
             return scan.end();
         }
-        TopicType::String | TopicType::Int64 | TopicType::Double => {}
+        TopicType::Record(schema) => {
+            let mut scan = Scan { bytes, at: 0 };
+            let json = scan.json(VALUE_DEPTH_MAX)?;
+            scan.end()?;
+            schema.check(&json)?;
+            // Only the one encoding: what a map's keys were in another order is seen here.
+            return (from_json(&TopicType::Json, &json)? == bytes).then_some(()).ok_or(ValueError::NotCanonical(0));
+        }
+        TopicType::Unknown(code) => return Err(ValueError::UnknownType(*code)),
+        TopicType::String | TopicType::Int64 | TopicType::Double | TopicType::Decimal(_) => {}
     }
     let mut scan = Scan { bytes, at: 0 };
     let item = scan.item()?;
     scan.end()?;
     let fits = match item {
         Item::Null => true,
-        Item::Text(_) => *topic_type == TopicType::String,
+        Item::Text(text) => match topic_type {
+            TopicType::Decimal(scale) => is_decimal(*scale, text),
+            topic_type => *topic_type == TopicType::String,
+        },
         Item::Unsigned(number) => *topic_type == TopicType::Int64 && i64::try_from(number).is_ok(),
         Item::Negative(_) => *topic_type == TopicType::Int64,
         Item::Float(_) => *topic_type == TopicType::Double,
@@ -110,7 +141,14 @@ pub fn from_json(topic_type: &TopicType, json: &Value) -> Result<Vec<u8>, ValueE
     match (topic_type, json) {
         (TopicType::Binary, Value::String(text)) => bytes = from_base64(text)?,
         (TopicType::Json, json) => write_json(&mut bytes, json, VALUE_DEPTH_MAX)?,
-        (TopicType::String | TopicType::Int64 | TopicType::Double, Value::Null) => bytes.push(NULL),
+        (TopicType::Record(schema), json) => {
+            write_json(&mut bytes, json, VALUE_DEPTH_MAX)?;
+            schema.check(json)?;
+        }
+        (TopicType::Unknown(code), _) => return Err(ValueError::UnknownType(*code)),
+        (TopicType::String | TopicType::Int64 | TopicType::Double | TopicType::Decimal(_), Value::Null) => bytes.push(NULL),
+        (TopicType::Decimal(scale), Value::String(text)) => write_text(&mut bytes, &decimal(*scale, text)?),
+        (TopicType::Decimal(scale), Value::Number(number)) => write_text(&mut bytes, &decimal(*scale, &number.to_string())?),
         (TopicType::String, Value::String(text)) => write_text(&mut bytes, text),
         (TopicType::Int64, Value::Number(number)) => {
             write_int(&mut bytes, number.as_i64().ok_or_else(|| wrong_type(topic_type))?);
@@ -135,6 +173,75 @@ pub fn to_json(topic_type: &TopicType, bytes: &[u8]) -> Result<Value, ValueError
     Scan { bytes, at: 0 }.json(VALUE_DEPTH_MAX)
 }
 
+/// The JSON of a value of whose topic's type only the name is known: what it looks like, and not whether the topic takes it. `None` if its type is unknown, or it is no value of any topic
+/// of that type.
+pub fn json_of(type_name: &str, bytes: &[u8]) -> Option<Value> {
+    let plain = TopicType::PLAIN.into_iter().find(|topic_type| topic_type.name() == type_name);
+    match (plain, type_name) {
+        (Some(plain), _) => to_json(&plain, bytes).ok(),
+        (None, "decimal" | "record") => to_json(&TopicType::Json, bytes).ok(),
+        (None, _) => None,
+    }
+}
+
+/// Whether a text is a decimal number, written in the one way for it: so many digits after the point, no zeros before it that need not be, no minus before zero.
+fn is_decimal(scale: u8, text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let only_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let zero = || digits.bytes().all(|byte| matches!(byte, b'0' | b'.'));
+    text.len() <= DECIMAL_DIGITS_MAX + 2
+        && !whole.is_empty()
+        && only_digits(whole)
+        && only_digits(fraction)
+        && (whole.len() == 1 || !whole.starts_with('0'))
+        && fraction.len() == usize::from(scale)
+        && digits.contains('.') == (scale > 0)
+        && !(text.starts_with('-') && zero())
+}
+
+/// A decimal number as [`is_decimal`] has it, from one as people write it. Digits beyond the scale may only be zeros: nothing is rounded.
+fn decimal(scale: u8, text: &str) -> Result<String, ValueError> {
+    let bad = |reason: &str| Err(bad_text("a decimal number", reason));
+    let text = text.trim();
+    let (sign, rest) = match text.strip_prefix(['-', '+']) {
+        Some(rest) => (if text.starts_with('-') { "-" } else { "" }, rest),
+        None => ("", text),
+    };
+    let (mantissa, exponent) =
+        rest.split_once(['e', 'E']).map_or((rest, Some(0)), |(mantissa, exponent)| (mantissa, exponent.parse::<i32>().ok()));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let Some(exponent) = exponent.filter(|exponent| exponent.unsigned_abs() as usize <= DECIMAL_DIGITS_MAX) else {
+        return bad("its exponent is none, or too great");
+    };
+    if whole.len() + fraction.len() == 0 || !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
+        return bad("expected digits, as in -12.50");
+    }
+    if whole.len() + fraction.len() > 2 * DECIMAL_DIGITS_MAX {
+        return bad("it has too many digits");
+    }
+    // Its digits, with the point moved behind the last that counts.
+    let mut digits = [whole, fraction].concat();
+    let shift = exponent - fraction.len() as i32 + i32::from(scale);
+    if shift >= 0 {
+        digits.extend(std::iter::repeat_n('0', shift as usize));
+    } else {
+        let kept = digits.len().saturating_sub(shift.unsigned_abs() as usize);
+        if digits[kept..].bytes().any(|digit| digit != b'0') {
+            return bad(&format!("it has more than {scale} digits after the point, and is not rounded"));
+        }
+        digits.truncate(kept);
+    }
+    let digits = digits.trim_start_matches('0');
+    if digits.len() > DECIMAL_DIGITS_MAX {
+        return bad(&format!("it has more than {DECIMAL_DIGITS_MAX} digits"));
+    }
+    let sign = if digits.is_empty() { "" } else { sign };
+    let digits = format!("{digits:0>width$}", width = usize::from(scale) + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - usize::from(scale));
+    Ok(if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") })
+}
+
 /// The bytes of a value that a person typed, or of a file's content.
 ///
 /// On an `int64` or `double` topic, `null` says *no value*; on a `string` topic it is a text like others. White space around
@@ -149,13 +256,17 @@ pub fn from_text(topic_type: &TopicType, text: &[u8]) -> Result<Vec<u8>, ValueEr
     let text = str::from_utf8(text).map_err(|error| bad_text("UTF-8 text", error))?;
     let json = match topic_type {
         TopicType::String => Value::String(text.into()),
-        TopicType::Int64 | TopicType::Double if text.trim() == "null" => Value::Null,
+        TopicType::Int64 | TopicType::Double | TopicType::Decimal(_) if text.trim() == "null" => Value::Null,
         TopicType::Int64 => text.trim().parse::<i64>().map_err(|error| bad_text("an integer", error))?.into(),
         TopicType::Double => {
             let number = text.trim().parse::<f64>().map_err(|error| bad_text("a number", error))?;
             Value::Number(Number::from_f64(number).ok_or_else(|| wrong_type(topic_type))?)
         }
-        TopicType::Json | TopicType::Binary => serde_json::from_str(text).map_err(|error| bad_text("JSON", error))?,
+        TopicType::Decimal(_) => Value::String(text.into()),
+        TopicType::Unknown(code) => return Err(ValueError::UnknownType(*code)),
+        TopicType::Json | TopicType::Record(_) | TopicType::Binary => {
+            serde_json::from_str(text).map_err(|error| bad_text("JSON", error))?
+        }
     };
     from_json(topic_type, &json)
 }
@@ -167,6 +278,9 @@ fn wrong_type(topic_type: &TopicType) -> ValueError {
         TopicType::String => "a string, or null for no value",
         TopicType::Int64 => "an integer from -2⁶³ to 2⁶³-1, or null for no value",
         TopicType::Double => "a finite floating-point number, or null for no value",
+        TopicType::Decimal(_) => "a decimal number with the topic's number of digits after the point, or null for no value",
+        TopicType::Record(_) => "an object as its schema says",
+        TopicType::Unknown(_) => "what a newer version knows",
     };
     ValueError::WrongType { topic_type: topic_type.name(), expected }
 }
@@ -606,6 +720,81 @@ mod tests {
             assert!(none.is_none_or(|none| validate(&topic_type, none).is_ok() && is_no_value(&topic_type, none)));
         }
         assert!(!is_no_value(&TopicType::Json, &bytes_of(json!(null))), "null is a json topic's value");
+    }
+
+    #[test]
+    fn decimals_have_one_form_and_are_not_rounded() {
+        let two = TopicType::Decimal(2);
+        let shown = |json: Value| from_json(&two, &json).map(|bytes| to_json(&two, &bytes).unwrap());
+        for (said, is) in [
+            (json!("12.5"), "12.50"),
+            (json!("-0012.500"), "-12.50"),
+            (json!("+.5"), "0.50"),
+            (json!("5."), "5.00"),
+            (json!("-0.001e1"), "-0.01"),
+            (json!("1e3"), "1000.00"),
+            (json!("-0.00"), "0.00"),
+            (json!(7), "7.00"),
+            (json!(-0.25), "-0.25"),
+            (json!(u64::MAX), "18446744073709551615.00"),
+        ] {
+            assert_eq!(shown(said.clone()), Ok(json!(is)), "{said}");
+        }
+        for wrong in ["", ".", "-", "1.2.3", "0.001", "1e-3", "1,5", "0x1", "1e101", "1e", "ten", &"9".repeat(99)] {
+            assert!(matches!(shown(json!(wrong)), Err(ValueError::BadText { .. })), "{wrong}");
+        }
+        assert!(shown(json!("9".repeat(98))).is_ok() && from_json(&TopicType::Decimal(0), &json!("-9")).is_ok());
+        for other in ["12.5", "12.500", "012.50", "-0.00", "12", "+1.00", ".50", "1e2", "1.5 "] {
+            let bytes = from_json(&TopicType::String, &json!(other)).unwrap();
+            assert_eq!(validate(&two, &bytes), Err(wrong_type(&two)), "{other}");
+        }
+        assert_eq!(from_text(&two, b" -3 ").map(|bytes| to_json(&two, &bytes)), Ok(Ok(json!("-3.00"))));
+        assert_eq!(from_text(&two, b"null"), Ok(vec![NULL]));
+        assert_eq!(from_json(&two, &json!([])), Err(wrong_type(&two)));
+    }
+
+    #[test]
+    fn records_are_told_by_their_schema_in_one_encoding() {
+        let schema =
+            json!({"records": [{"name": "r", "fields": [{"name": "a", "type": "int64"}, {"name": "bb", "type": "string", "min": 0}]}]});
+        let record = TopicType::Record(std::sync::Arc::new(crate::record::Schema::new(&schema).unwrap()));
+        let value = json!({"r": {"bb": "x", "a": 1}});
+        let bytes = from_json(&record, &value).unwrap();
+        assert_eq!((bytes.clone(), validate(&record, &bytes)), (bytes_of(value.clone()), Ok(())));
+        assert_eq!((to_json(&record, &bytes), json_of("record", &bytes)), (Ok(value.clone()), Some(value)));
+        let misfit = Err(ValueError::Misfit { at: "/r/a".into(), why: "it is missing".into() });
+        assert_eq!(from_json(&record, &json!({"r": {}})), misfit);
+        assert_eq!(validate(&record, &bytes_of(json!({"r": {}}))).map(|()| Vec::new()), misfit);
+        assert_eq!(validate(&record, &[0xa1, 0x61, b'r', 0xa2, 0x62, b'b', b'b', 0x60, 0x61, b'a', 1]), Err(ValueError::NotCanonical(0)));
+        assert_eq!(validate(&record, &[0xa1]), Err(ValueError::NotOneItem));
+    }
+
+    #[test]
+    fn of_an_unknown_type_nothing_is_known() {
+        let unknown = TopicType::Unknown(19);
+        assert_eq!(validate(&unknown, &[0]), Err(ValueError::UnknownType(19)));
+        assert_eq!(from_json(&unknown, &json!(0)), Err(ValueError::UnknownType(19)));
+        assert_eq!((json_of("unknown", &[0]), json_of("decimal", &[0x63, b'1', b'.', b'5'])), (None, Some(json!("1.5"))));
+    }
+
+    proptest! {
+        #[test]
+        fn decimals_are_what_was_written(number in any::<i64>(), scale in 0..=SCALE_MAX) {
+            let of = TopicType::Decimal(scale);
+            let bytes = from_json(&of, &json!(number)).unwrap();
+            prop_assert_eq!(validate(&of, &bytes), Ok(()));
+            let text = to_json(&of, &bytes).unwrap();
+            let text = text.as_str().unwrap();
+            prop_assert_eq!(text.split('.').next().unwrap().parse::<i64>(), Ok(number));
+            prop_assert_eq!(from_json(&of, &json!(text)), Ok(bytes));
+        }
+
+        #[test]
+        fn no_text_makes_a_decimal_that_is_none(text in "[-+0-9.eE ]{0,24}|.{0,8}", scale in 0..=SCALE_MAX) {
+            if let Ok(bytes) = from_json(&TopicType::Decimal(scale), &json!(text)) {
+                prop_assert_eq!(validate(&TopicType::Decimal(scale), &bytes), Ok(()));
+            }
+        }
     }
 
     #[test]

@@ -131,10 +131,7 @@ pub(crate) fn progress(length: Option<u64>, what: &str) -> ProgressBar {
 
 /// A value as JSON, as far as this program knows its type; others, and damaged ones, as base64 in an object.
 pub(crate) fn json_of(topic_type: &str, bytes: &[u8]) -> Value {
-    TopicType::from_name(topic_type)
-        .ok()
-        .and_then(|topic_type| value::to_json(&topic_type, bytes).ok())
-        .unwrap_or_else(|| serde_json::json!({ "type": topic_type, "base64": base64(bytes) }))
+    value::json_of(topic_type, bytes).unwrap_or_else(|| serde_json::json!({ "type": topic_type, "base64": base64(bytes) }))
 }
 
 /// A value as it is: a string without quotes, binary as bytes, everything else as JSON.
@@ -143,7 +140,7 @@ pub(crate) fn raw_of(topic_type: &str, bytes: &[u8]) -> Vec<u8> {
         return bytes.to_vec();
     }
     match json_of(topic_type, bytes) {
-        Value::String(text) if topic_type == TopicType::String.name() => text.into_bytes(),
+        Value::String(text) if ["string", "decimal"].contains(&topic_type) => text.into_bytes(),
         json => json.to_string().into_bytes(),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use mangrove_crdt::definition::TopicType;
+use mangrove_crdt::definition::Definition;
 use mangrove_crdt::value;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -31,6 +31,8 @@ pub(super) struct Line {
     time: Option<Value>,
     #[serde(default, rename = "type")]
     topic_type: Option<String>,
+    #[serde(default)]
+    properties: BTreeMap<String, String>,
 }
 
 impl Line {
@@ -180,8 +182,8 @@ impl Pace {
 struct Replay<'a> {
     publish: &'a Publish,
     pace: Pace,
-    /// By the type of the topics that they make.
-    publishers: BTreeMap<String, (TopicType, Publisher)>,
+    /// By the type and properties of the topics that they make.
+    publishers: BTreeMap<(String, BTreeMap<String, String>), (Definition, Publisher)>,
     client: &'a Client,
     /// As whom to write.
     source: Option<&'a Source>,
@@ -219,15 +221,17 @@ impl Replay<'_> {
             tokio::time::sleep(wait).await;
         }
         let name = line.topic_type.as_deref().unwrap_or(&self.publish.topic_type);
-        if !self.publishers.contains_key(name) {
-            let topic_type = TopicType::from_name(name).map_err(|error| wrong(error.to_string()))?;
-            let add = Some(TopicSpec::of(name));
+        let made = (name.to_owned(), line.properties);
+        if !self.publishers.contains_key(&made) {
+            let properties: Vec<(&String, &String)> = made.1.iter().collect();
+            let definition = Definition::parse(name, &properties).map_err(|error| wrong(error.to_string()))?;
+            let add = Some(TopicSpec { topic_type: name.into(), properties: made.1.clone() });
             let publisher = self.source.map_or_else(|| self.client.publisher(add.clone()), |source| source.publisher(add.clone()));
             let publisher = publisher.durability(self.publish.durability);
-            self.publishers.insert(name.to_owned(), (topic_type, publisher));
+            self.publishers.insert(made.clone(), (definition, publisher));
         }
-        let Some((topic_type, publisher)) = self.publishers.get_mut(name) else { return Ok(()) };
-        let value = value::from_json(topic_type, &line.value).map_err(|error| wrong(error.to_string()))?;
+        let Some((definition, publisher)) = self.publishers.get_mut(&made) else { return Ok(()) };
+        let value = value::from_json(definition.topic_type(), &line.value).map_err(|error| wrong(error.to_string()))?;
         Ok(publisher.set(&line.path, value).await?)
     }
 

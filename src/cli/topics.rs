@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::sync::Arc;
 
-use mangrove_crdt::definition::TopicType;
+use mangrove_crdt::definition::Definition;
 use mangrove_crdt::value;
 use serde_json::{Value, json};
 
@@ -12,7 +12,9 @@ use super::args::{DisplacedCommand, Get, Patch, Set, TopicCommand, Watch};
 use super::output::{JsonArray, bytes_text, json_of, plural, raw_of, time_text};
 use super::{Context, Failure, all_pages, refusal_text};
 use crate::client::{Changed, Client, ClientError, Heard};
-use crate::protocol::{Change, Code, DisplacedRow, Event, ITEMS_MAX, PAGE_MAX, Page, TopicDetail, TopicSpec, VALUE_MAX, ValueRow, Wish};
+use crate::protocol::{
+    Change, Code, DisplacedRow, Event, ITEMS_MAX, PAGE_MAX, Page, TopicDetail, TopicRow, TopicSpec, VALUE_MAX, ValueRow, Wish,
+};
 
 fn spec(topic_type: String, properties: Vec<(String, String)>) -> Result<TopicSpec, Failure> {
     let mut map = BTreeMap::new();
@@ -122,17 +124,18 @@ pub(super) async fn set(context: &mut Context, set: Set) -> Result<(), Failure> 
     let text = read_value(&set.value).await?;
     let add = set.topic_type.map(|topic_type| spec(topic_type, set.properties)).transpose()?;
     let client = context.connect().await?;
-    let name = match (client.topic(&set.path).await, &add) {
-        (Ok(detail), _) => detail.topic.topic_type,
-        (Err(ClientError::Refused(refusal)), Some(add)) if refusal.code == Code::NoSuchTopic => add.topic_type.clone(),
+    let topic = match (client.topic(&set.path).await, &add) {
+        (Ok(detail), _) => detail.topic,
+        (Err(ClientError::Refused(refusal)), Some(add)) if refusal.code == Code::NoSuchTopic => add.clone(),
         (Err(ClientError::Refused(refusal)), None) if refusal.code == Code::NoSuchTopic => {
             return Err(Failure::from(refusal).hint("make it first with `mangrove topic add`, or here with --type json"));
         }
         (Err(error), _) => return Err(error.into()),
     };
-    let topic_type = TopicType::from_name(&name).map_err(Failure::usage)?;
-    let value = value::from_text(&topic_type, &text)
-        .map_err(|error| Failure::usage(format!("not a value of {}, which is of type {name}: {error}", set.path)))?;
+    let properties: Vec<(&String, &String)> = topic.properties.iter().collect();
+    let definition = Definition::parse(&topic.topic_type, &properties).map_err(Failure::usage)?;
+    let value = value::from_text(definition.topic_type(), &text)
+        .map_err(|error| Failure::usage(format!("not a value of {}, which is of type {}: {error}", set.path, topic.topic_type)))?;
     let wish = Change { constraint: set.constraint, add, ..Change::new(&set.path, Wish::Value(value)) };
     change(context, &client, wish).await
 }
@@ -263,10 +266,27 @@ impl<'a> Pages<'a> {
 pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), Failure> {
     let client = context.connect().await?;
     let progress = super::progress(None, "exporting");
+    // What must be said with a type for a topic to be made with it. Few have any.
+    let mut parameters: HashMap<String, BTreeMap<String, String>> = HashMap::new();
+    let (mut after, mut more) = (None, true);
+    while more {
+        let (rows, next) = client.topics(selector, Page { after, limit: PAGE_MAX }).await?;
+        for TopicRow { path, topic: TopicSpec { mut properties, .. }, .. } in rows {
+            properties.retain(|key, _| ["scale", "schema"].contains(&key.as_str()));
+            if !properties.is_empty() {
+                parameters.insert(path, properties);
+            }
+        }
+        (more, after) = (next.is_some(), next);
+    }
     let mut pages = Pages::new(&client, selector);
     while let Some(rows) = pages.next().await? {
         for row in rows.iter().filter(|row| row.value.is_some()) {
-            context.output.json_line(&value_json(row))?;
+            let mut line = value_json(row);
+            if let Some(parameters) = parameters.get(&row.path) {
+                line["properties"] = json!(parameters);
+            }
+            context.output.json_line(&line)?;
         }
         progress.inc(rows.len() as u64);
     }
@@ -416,6 +436,8 @@ pub(super) async fn displaced(context: &mut Context, command: DisplacedCommand) 
 
 #[cfg(test)]
 mod tests {
+    use mangrove_crdt::definition::TopicType;
+
     use super::*;
 
     #[test]

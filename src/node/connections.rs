@@ -105,7 +105,9 @@ struct Known {
     told: Option<Arc<Definition>>,
     /// Whether it stands among the changed ones.
     waiting: bool,
-    /// Whether a client that goes on has been told to forget what was there before.
+    /// Whether the client knows a value of it.
+    valued: bool,
+    /// Whether it has been told to forget what was there before.
     cleared: bool,
 }
 
@@ -489,7 +491,7 @@ impl Subscription {
                     Some(_) => Gone::Removed,
                     None => Gone::Dropped,
                 };
-                known.told = None;
+                (known.told, known.valued) = (None, false);
                 (Some((Event::Removed { reason }, section, None)), now.is_some())
             }
             (_, None) => (None, false),
@@ -497,8 +499,15 @@ impl Subscription {
                 let write = replica.section(section).and_then(|section| section.value_of(replica.origins(), topic));
                 let value = write.and_then(|write| Some((write, write.value.as_ref()?)));
                 let resumes = told.is_none() && !known.cleared;
-                if resumes && self.base.as_mut().is_some_and(|base| base.knows(section, path, topic)) {
+                let over = told.is_some() && value.is_none() && std::mem::take(&mut known.valued);
+                if over {
+                    // It goes on, and what its client knows of it does not: its value was that of a creation that is gone, or another came that is none.
+                    known.told = None;
+                    known.cleared = true;
+                    (Some((Event::Removed { reason: Gone::Removed }, section, None)), true)
+                } else if resumes && self.base.as_mut().is_some_and(|base| base.knows(section, path, topic)) {
                     known.told = Some(topic.definition.clone());
+                    known.valued = value.is_some();
                     let heard =
                         |(write, _): &(&Write, _)| self.base.as_ref().is_some_and(|base| base.has_heard(replica, section, path, write.dot));
                     (None, value.filter(|value| !heard(value)).is_some())
@@ -511,6 +520,7 @@ impl Subscription {
                     let made = topic.ids.first().map(|id| (Plane::Tree, *id));
                     (Some((Event::Added { topic: topic_spec(&topic.definition) }, section, made)), value.is_some())
                 } else {
+                    known.valued |= value.is_some();
                     let stamp = self.stamps.then(|| stamp_text(replica, section, path)).flatten();
                     let told = |(write, value): (&Write, &Arc<[u8]>)| {
                         let unix_ms = self.stamps.then_some(write.time_ms);
@@ -538,7 +548,7 @@ pub fn not_selectable(selector: &Selector, at: &str) -> Refusal {
 /// A definition as people write it.
 pub fn topic_spec(definition: &Definition) -> TopicSpec {
     let properties = definition.explicit_properties().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    TopicSpec { topic_type: definition.topic_type().name().into(), properties }
+    TopicSpec { topic_type: definition.topic_type().to_string(), properties }
 }
 
 /// A value's stamp, for people: epoch, clock, and who wrote it.

@@ -59,7 +59,7 @@ impl Node {
         DisplacedRow {
             id: id.to_string(),
             path: entry.path.to_string(),
-            topic_type: definition.map(|definition| definition.topic_type().name().into()).unwrap_or_default(),
+            topic_type: definition.map(|definition| definition.topic_type().to_string()).unwrap_or_default(),
             by: by.into(),
             value_bytes: entry.value_bytes(),
             stamp: dot(&entry.dot),

@@ -475,7 +475,7 @@ impl Node {
         match error {
             AddError::NotHeld(NotHeld { section }) => self.not_held(path.as_str(), section),
             AddError::Mismatch { definition } => {
-                let why = format!("a topic of type {} with another definition is there", definition.topic_type().name());
+                let why = format!("a topic of type {} with another definition is there", definition.topic_type());
                 Refusal::new(Code::ExistsMismatch, path.as_str(), why).hint("remove it first, or use its definition: mangrove topic show")
             }
         }
@@ -596,7 +596,11 @@ impl Node {
                     .hint("try again in a moment")
             }
             SetError::Invalid(error) => {
-                let code = if matches!(error, value::ValueError::TooLong(_)) { Code::TooLarge } else { Code::InvalidValue };
+                let code = match error {
+                    value::ValueError::TooLong(_) => Code::TooLarge,
+                    value::ValueError::UnknownType(_) => Code::UnknownType,
+                    _ => Code::InvalidValue,
+                };
                 Refusal::new(code, path.as_str(), error.to_string()).hint("see its type with: mangrove topic show")
             }
         }

@@ -311,7 +311,7 @@ impl Node {
             bytes += value.as_ref().map_or(0, Vec::len) + 64;
             rows.push(ValueRow {
                 path: path.to_string(),
-                topic_type: topic.definition.topic_type().name().into(),
+                topic_type: topic.definition.topic_type().to_string(),
                 value,
                 unix_ms: write.map(|write| write.time_ms),
                 stamp: stamp_text(&self.replica, section, path),

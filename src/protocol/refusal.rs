@@ -181,6 +181,8 @@ codes! {
     ConstraintUnmet = 45 "constraint-unmet",
     /// The patch cannot be applied to the value that is there.
     PatchFailed = 46 "patch-failed",
+    /// The topic is of a type that this node's version does not know: it carries the topic, and takes no values for it.
+    UnknownType = 47 "unknown-type",
 }
 
 impl fmt::Display for Code {
