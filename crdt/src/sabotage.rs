@@ -89,6 +89,8 @@ pub enum Sabotage {
     CountsFromAnswer,
     /// Quorum: a holder does not look at the clock before it writes.
     TrustsLease,
+    /// Types: a value is taken whatever its topic's type. (So does a node of a newer version, of types that this one does not know.)
+    TakesAny,
 }
 
 #[cfg(feature = "sabotage")]

@@ -287,10 +287,10 @@ pub(crate) enum TopicCommand {
         /// Their paths
         #[arg(required = true)]
         paths: Vec<String>,
-        /// json, binary, string, int64 or double
+        /// json, binary, string, int64, double, decimal (with `--prop scale=2`) or record (with `--prop schema=@FILE`)
         #[arg(long = "type", value_name = "TYPE")]
         topic_type: String,
-        /// A property such as `durability=disk`; may be repeated
+        /// A property such as `durability=disk`, or `schema=@FILE` to read it from a file; may be repeated
         #[arg(long = "prop", value_name = "KEY=VALUE", value_parser = key_value)]
         properties: Vec<(String, String)>,
     },

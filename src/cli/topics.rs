@@ -18,7 +18,14 @@ use crate::protocol::{
 
 fn spec(topic_type: String, properties: Vec<(String, String)>) -> Result<TopicSpec, Failure> {
     let mut map = BTreeMap::new();
-    for (key, value) in properties {
+    for (key, mut value) in properties {
+        if let Some(path) = value.strip_prefix('@').filter(|_| key == "schema") {
+            // More than any definition holds is refused by its length, and need not be read.
+            let file = std::fs::File::open(path).map_err(|error| Failure::usage(format!("{path}: {error}")))?;
+            let mut text = String::new();
+            file.take(1 << 20).read_to_string(&mut text).map_err(|error| Failure::usage(format!("{path}: {error}")))?;
+            value = text;
+        }
         if map.insert(key.clone(), value).is_some() {
             return Err(Failure::usage(format!("property {key} is given twice")));
         }

@@ -1,0 +1,125 @@
+//! Topics of every type: made on one node, the same on another, updated there, delivered here as people read them; and what is wrong is refused with its place.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::support::{Node, World, until};
+
+const SCHEMA: &str = r#"{"records": [
+  {"name": "flight", "fields": [{"name": "number", "type": "string"}, {"name": "speed", "type": "double", "min": 0}]},
+  {"name": "leg", "min": 0, "max": null, "fields": [{"name": "to", "type": "string"}, {"name": "fee", "type": "decimal", "scale": 2}]}
+]}"#;
+
+/// A type, its properties, two values as they are typed and shown, and one that is wrong, with what is said of it.
+struct Case {
+    topic_type: &'static str,
+    property: Option<String>,
+    values: [(&'static str, Value); 2],
+    wrong: Option<(&'static str, &'static str)>,
+}
+
+fn cases(world: &World) -> Vec<Case> {
+    let case = |topic_type, values, wrong| Case { topic_type, property: None, values, wrong };
+    let schema = world.path("flight.json");
+    std::fs::write(&schema, SCHEMA).expect("a file");
+    vec![
+        case("json", [("{\"b\": 1, \"a\": [null]}", json!({"a": [null], "b": 1})), ("null", Value::Null)], Some(("{\"a\":", "EOF"))),
+        case("binary", [("ab", json!("YWI=")), ("", json!(""))], None),
+        case("string", [("a \"b\"", json!("a \"b\"")), ("null", json!("null"))], None),
+        case("int64", [("-7", json!(-7)), ("null", Value::Null)], Some(("1.5", "an integer"))),
+        case("double", [("7", json!(7.0)), ("-1e300", json!(-1e300))], Some(("fast", "a number"))),
+        Case {
+            property: Some("scale=2".into()),
+            ..case("decimal", [("12.5", json!("12.50")), ("-3", json!("-3.00"))], Some(("0.001", "more than 2 digits after the point")))
+        },
+        Case {
+            property: Some(format!("schema=@{}", schema.display())),
+            ..case(
+                "record",
+                [
+                    (r#"{"flight": {"number": "UA1", "speed": 1.5}}"#, json!({"flight": {"number": "UA1", "speed": 1.5}})),
+                    (
+                        r#"{"flight": {"number": "UA1"}, "leg": [{"to": "IAH", "fee": "12.50"}]}"#,
+                        json!({"flight": {"number": "UA1"}, "leg": [{"fee": "12.50", "to": "IAH"}]}),
+                    ),
+                ],
+                Some((r#"{"flight": {"number": "UA1"}, "leg": [{"to": "IAH", "fee": "12.5"}]}"#, "at \"/leg/0/fee\"")),
+            )
+        },
+    ]
+}
+
+fn definition(node: &Node, path: &str) -> Value {
+    let shown = node.json(&["topic", "show", path]);
+    shown["topic"].clone()
+}
+
+#[test]
+fn what_is_made_on_one_node_is_the_same_on_another() {
+    let world = World::new();
+    let a = world.found("A");
+    a.told(&["section", "add", "t"]);
+    let b = world.join("B", &a);
+    let cases = cases(&world);
+    for Case { topic_type, property, values: [(first, shown), _], .. } in &cases {
+        let path = format!("t/{topic_type}");
+        let property = property.as_ref().map(|property| ["--prop", property]);
+        a.told(&[&["topic", "add", &path, "--type", topic_type][..], property.as_ref().map_or(&[], |property| &property[..])].concat());
+        a.told(&["set", &path, first]);
+        assert_eq!(a.get(&path), *shown, "{topic_type}");
+    }
+    until("B knows them all", || b.paths().len() == cases.len());
+    let count = (2 * cases.len()).to_string();
+    let mut watching = a.command(&["--json", "watch", "?t/", "--count", &count]).stdout(Stdio::piped()).spawn().expect("the program runs");
+    let lines = BufReader::new(watching.stdout.take().expect("a pipe")).lines();
+    let mut values =
+        lines.map(|line| serde_json::from_str::<Value>(&line.expect("a line")).expect("JSON")).filter(|line| line["event"] == "value");
+    let mut first: Vec<Value> = values.by_ref().take(cases.len()).map(|line| line["path"].clone()).collect();
+    first.sort_by_key(Value::to_string);
+    first.dedup();
+    assert_eq!(first.len(), cases.len(), "each is there at first: {first:?}");
+    for Case { topic_type, values: [(_, first), (second, shown)], wrong, .. } in &cases {
+        let path = format!("t/{topic_type}");
+        b.shows(&path, first.clone());
+        assert_eq!(definition(&a, &path), definition(&b, &path));
+        b.told(&["set", &path, second]);
+        a.shows(&path, shown.clone());
+        let seen = values.next().expect("it is told");
+        assert_eq!((&seen["path"], &seen["value"]), (&json!(path), shown), "{seen}");
+        if let Some((wrong, said)) = wrong {
+            b.refused(&["set", &path, wrong]).says(2, &[&path, topic_type, said]);
+            assert_eq!(b.get(&path), *shown, "{topic_type}");
+        }
+    }
+    assert!(watching.wait().expect("it ends").success());
+    // What one mesh prints another takes, with all that its types need.
+    let printed = b.told(&["export", "?t/"]);
+    let other = world.found("C");
+    let taken = other.piped(&["publish", "-"], &printed);
+    assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
+    for Case { topic_type, values: [_, (_, shown)], .. } in &cases {
+        let path = format!("t/{topic_type}");
+        assert_eq!((other.get(&path), definition(&other, &path)), (shown.clone(), definition(&a, &path)), "{topic_type}");
+    }
+    world.logged_no_error();
+}
+
+#[test]
+fn a_definition_that_makes_no_sense_is_refused() {
+    let world = World::new();
+    let a = world.found("A");
+    for (arguments, said) in [
+        (&["topic", "add", "x", "--type", "decimal"][..], "needs the property scale"),
+        (&["topic", "add", "x", "--type", "decimal", "--prop", "scale=19"], "from 0 to 18"),
+        (&["topic", "add", "x", "--type", "json", "--prop", "scale=1"], "has no property scale"),
+        (&["topic", "add", "x", "--type", "record", "--prop", "schema={}"], "missing field `records`"),
+        (&["topic", "add", "x", "--type", "recrod"], "did you mean \"record\""),
+        (&["topic", "add", "x", "--type", "unknown(19)"], "unknown topic type"),
+    ] {
+        a.refused(arguments).says(1, &[said, "invalid-definition"]);
+    }
+    a.refused(&["topic", "add", "x", "--type", "record", "--prop", "schema=@nowhere"]).says(2, &["nowhere"]);
+    world.logged_no_error();
+}
