@@ -464,7 +464,16 @@ impl Client {
 
     /// A page of the topics that a selector matches, and where the next one starts.
     pub async fn topics(&self, selector: &str, page: Page) -> Result<(Vec<TopicRow>, Option<String>), ClientError> {
-        match self.request(Request::Topics { selector: selector.into(), page }).await? {
+        self.list_topics(Request::Topics { selector: selector.into(), page, pending: false }).await
+    }
+
+    /// The same of slaves that wait for their master on the client's node.
+    pub async fn pending_topics(&self, selector: &str, page: Page) -> Result<(Vec<TopicRow>, Option<String>), ClientError> {
+        self.list_topics(Request::Topics { selector: selector.into(), page, pending: true }).await
+    }
+
+    async fn list_topics(&self, request: Request) -> Result<(Vec<TopicRow>, Option<String>), ClientError> {
+        match self.request(request).await? {
             Response::Topics { rows, next } => Ok((rows, next)),
             other => Err(unexpected(&other)),
         }

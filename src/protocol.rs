@@ -554,6 +554,9 @@ pub enum Request {
         /// Which part of them.
         #[n(1)]
         page: Page,
+        /// Only slaves that wait for their master on this node, instead of all others.
+        #[cbor(n(2), default)]
+        pending: bool,
     },
     /// Everything about one topic: [`Response::Topic`].
     #[n(17)]

@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
-use crate::{record::Schema, value::SCALE_MAX};
+use crate::{path::Path, record::Schema, value::SCALE_MAX};
 
 /// How long an encoded definition is at most, in bytes: each topic has its own.
 pub const DEFINITION_BYTES_MAX: usize = 4096;
@@ -33,6 +33,9 @@ pub enum TopicType {
     Decimal(u8),
     /// Records of fields.
     Record(Arc<Schema>),
+    /// Another name for the topic at this path: it shows that one's type and value to its readers, and takes none itself. It is not there for them on a node without
+    /// that topic, nor if that is such a name, too.
+    Slave(Path),
     /// One that a newer version has made up, by its number. Such topics are carried and stored as they are; what their values mean is not known here.
     Unknown(u64),
 }
@@ -51,19 +54,22 @@ impl TopicType {
             TopicType::Double => "double",
             TopicType::Decimal(_) => DECIMAL,
             TopicType::Record(_) => RECORD,
+            TopicType::Slave(_) => SLAVE,
             TopicType::Unknown(_) => "unknown",
         }
     }
 
     /// The type with the given name, letters in any case, and parameters.
-    fn named(name: &str, scale: Option<u8>, schema: Option<Arc<Schema>>) -> Result<TopicType, DefinitionError> {
+    fn named(name: &str, Parameters { scale, schema, master }: Parameters) -> Result<TopicType, DefinitionError> {
         let plain = TopicType::PLAIN.into_iter().find(|topic_type| topic_type.name().eq_ignore_ascii_case(name));
         let topic_type = if name.eq_ignore_ascii_case(DECIMAL) {
             TopicType::Decimal(scale.ok_or(DefinitionError::Missing { topic_type: DECIMAL, key: "scale" })?)
         } else if name.eq_ignore_ascii_case(RECORD) {
             TopicType::Record(schema.clone().ok_or(DefinitionError::Missing { topic_type: RECORD, key: "schema" })?)
+        } else if name.eq_ignore_ascii_case(SLAVE) {
+            TopicType::Slave(master.clone().ok_or(DefinitionError::Missing { topic_type: SLAVE, key: "master" })?)
         } else {
-            let known = TopicType::PLAIN.iter().map(TopicType::name).chain([DECIMAL, RECORD]);
+            let known = TopicType::PLAIN.iter().map(TopicType::name).chain([DECIMAL, RECORD, SLAVE]);
             plain.ok_or_else(|| unknown("topic type", name, known))?
         };
         let strange = |key, given: bool, taken: bool| match given && !taken {
@@ -72,6 +78,7 @@ impl TopicType {
         };
         strange("scale", scale.is_some(), matches!(topic_type, TopicType::Decimal(_)))?;
         strange("schema", schema.is_some(), matches!(topic_type, TopicType::Record(_)))?;
+        strange("master", master.is_some(), matches!(topic_type, TopicType::Slave(_)))?;
         Ok(topic_type)
     }
 
@@ -89,16 +96,18 @@ impl TopicType {
             TopicType::Double => 4,
             TopicType::Decimal(_) => 5,
             TopicType::Record(_) => 6,
+            TopicType::Slave(_) => 7,
             TopicType::Unknown(code) => *code,
         }
     }
 
     /// The type with this number and these parameters; `None` if there is none.
-    fn from_code(code: u64, scale: Option<u8>, schema: Option<Arc<Schema>>) -> Option<TopicType> {
-        match (code, scale, schema) {
-            (5, Some(scale), None) => Some(TopicType::Decimal(scale)),
-            (6, None, Some(schema)) => Some(TopicType::Record(schema)),
-            (code, None, None) => TopicType::PLAIN.into_iter().find(|plain| plain.code() == code),
+    fn from_code(code: u64, Parameters { scale, schema, master }: Parameters) -> Option<TopicType> {
+        match (code, scale, schema, master) {
+            (5, Some(scale), None, None) => Some(TopicType::Decimal(scale)),
+            (6, None, Some(schema), None) => Some(TopicType::Record(schema)),
+            (7, None, None, Some(master)) => Some(TopicType::Slave(master)),
+            (code, None, None, None) => TopicType::PLAIN.into_iter().find(|plain| plain.code() == code),
             _ => None,
         }
     }
@@ -106,6 +115,15 @@ impl TopicType {
 
 const DECIMAL: &str = "decimal";
 const RECORD: &str = "record";
+const SLAVE: &str = "slave";
+
+/// What types may need besides their names.
+#[derive(Default)]
+struct Parameters {
+    scale: Option<u8>,
+    schema: Option<Arc<Schema>>,
+    master: Option<Path>,
+}
 
 impl fmt::Display for TopicType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -231,8 +249,8 @@ impl Default for Properties {
 }
 
 /// The names of all properties, in the order of their documentation.
-const PROPERTY_NAMES: [&str; 10] =
-    ["retain", "conflate", "compress", "priority", "deltas", "durability", "owner", "removal", "scale", "schema"];
+const PROPERTY_NAMES: [&str; 11] =
+    ["retain", "conflate", "compress", "priority", "deltas", "durability", "owner", "removal", "scale", "schema", "master"];
 
 /// What a topic is: its type and properties. Immutable.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -344,7 +362,7 @@ impl Definition {
     pub fn parse<K: AsRef<str>, V: AsRef<str>>(topic_type: &str, properties: &[(K, V)]) -> Result<Definition, DefinitionError> {
         let mut parsed = Properties::default();
         let mut seen: Vec<&'static str> = Vec::new();
-        let (mut owner, mut removal, mut scale, mut schema) = (None, None, None, None);
+        let (mut owner, mut removal, mut parameters) = (None, None, Parameters::default());
         for (key, value) in properties {
             let key = property_name(key.as_ref())?;
             if seen.contains(&key) {
@@ -354,12 +372,13 @@ impl Definition {
             match key {
                 "owner" => owner = Some(text(key, value.as_ref())?),
                 "removal" => removal = Some(text(key, value.as_ref())?),
-                "scale" => scale = Some(scale_of(value.as_ref())?),
-                "schema" => schema = Some(schema_of(value.as_ref())?),
+                "scale" => parameters.scale = Some(scale_of(value.as_ref())?),
+                "schema" => parameters.schema = Some(schema_of(value.as_ref())?),
+                "master" => parameters.master = Some(master_of(value.as_ref())?),
                 key => parsed.set(key, value.as_ref())?,
             }
         }
-        let topic_type = TopicType::named(topic_type, scale, schema)?;
+        let topic_type = TopicType::named(topic_type, parameters)?;
         let definition = Definition { owner, removal, ..Definition::new(topic_type, parsed) };
         match definition.to_bytes().len() {
             long if long > DEFINITION_BYTES_MAX => Err(DefinitionError::TooLong(long)),
@@ -403,6 +422,7 @@ impl Definition {
         match &self.topic_type {
             TopicType::Decimal(scale) => listed.push(("scale", scale.to_string())),
             TopicType::Record(schema) => listed.push(("schema", schema.to_json().to_string())),
+            TopicType::Slave(master) => listed.push(("master", master.to_string())),
             _ => {}
         }
         listed
@@ -464,6 +484,7 @@ impl Definition {
         match &self.topic_type {
             TopicType::Decimal(scale) => fields.push((9, Field::Number((*scale).into()))),
             TopicType::Record(schema) => fields.push((10, Field::Bytes(schema.to_bytes()))),
+            TopicType::Slave(master) => fields.push((11, Field::Text(master.as_str()))),
             _ => {}
         }
         fields
@@ -507,6 +528,11 @@ fn scale_of(value: &str) -> Result<u8, DefinitionError> {
     scale.ok_or_else(|| DefinitionError::BadProperty { key: "scale", value: value.into(), expected: "a number from 0 to 18" })
 }
 
+fn master_of(value: &str) -> Result<Path, DefinitionError> {
+    let path = Path::parse(value).ok().filter(|path| !path.is_reserved());
+    path.ok_or_else(|| DefinitionError::BadProperty { key: "master", value: value.into(), expected: "the path of another topic" })
+}
+
 fn schema_of(value: &str) -> Result<Arc<Schema>, DefinitionError> {
     let json = serde_json::from_str(value).map_err(|error| DefinitionError::BadSchema(error.to_string()))?;
     Schema::new(&json).map(Arc::new).map_err(|error| DefinitionError::BadSchema(error.to_string()))
@@ -527,11 +553,11 @@ fn decode(bytes: &[u8]) -> Result<Definition, DefinitionError> {
     }
     let code = d.u64().map_err(malformed)?;
     let mut definition = Definition::new(TopicType::Unknown(code), Properties::default());
-    let (mut scale, mut schema, mut strange) = (None, None, false);
+    let (mut parameters, mut strange) = (Parameters::default(), false);
     for _ in 1..count {
         let field = d.u64().map_err(malformed)?;
         let mut ahead = d.clone();
-        if read_field(&mut ahead, field, &mut definition, &mut scale, &mut schema).is_some() {
+        if read_field(&mut ahead, field, &mut definition, &mut parameters).is_some() {
             d = ahead;
         } else {
             strange = true;
@@ -541,7 +567,7 @@ fn decode(bytes: &[u8]) -> Result<Definition, DefinitionError> {
     if d.position() != bytes.len() {
         return Err(DefinitionError::Malformed);
     }
-    match TopicType::from_code(code, scale, schema).filter(|_| !strange) {
+    match TopicType::from_code(code, parameters).filter(|_| !strange) {
         Some(topic_type) => definition.topic_type = topic_type,
         None => definition.carried = Some(bytes.into()),
     }
@@ -549,13 +575,7 @@ fn decode(bytes: &[u8]) -> Result<Definition, DefinitionError> {
 }
 
 /// Reads one field; `None` if this version does not know it, or not what it says.
-fn read_field(
-    d: &mut Decoder<'_>,
-    field: u64,
-    definition: &mut Definition,
-    scale: &mut Option<u8>,
-    schema: &mut Option<Arc<Schema>>,
-) -> Option<()> {
+fn read_field(d: &mut Decoder<'_>, field: u64, definition: &mut Definition, parameters: &mut Parameters) -> Option<()> {
     let these = &mut definition.properties;
     match field {
         1 => these.retain = d.bool().ok()?,
@@ -566,8 +586,9 @@ fn read_field(
         6 => these.durability = Some(Durability::from_disks(d.u64().ok()?)?),
         7 => definition.owner = Some(text("owner", d.str().ok()?).ok()?),
         8 => definition.removal = Some(text("removal", d.str().ok()?).ok()?),
-        9 => *scale = Some(d.u8().ok().filter(|scale| *scale <= SCALE_MAX)?),
-        10 => *schema = Some(Arc::new(Schema::from_bytes(d.bytes().ok()?)?)),
+        9 => parameters.scale = Some(d.u8().ok().filter(|scale| *scale <= SCALE_MAX)?),
+        10 => parameters.schema = Some(Arc::new(Schema::from_bytes(d.bytes().ok()?)?)),
+        11 => parameters.master = Some(master_of(d.str().ok()?).ok()?),
         _ => return None,
     }
     Some(())
@@ -679,7 +700,7 @@ mod tests {
         let message = |topic_type, properties: &[(&str, &str)]| Definition::parse(topic_type, properties).unwrap_err().to_string();
         assert_eq!(
             message("jsn", &[]),
-            "unknown topic type \"jsn\", did you mean \"json\"?; there are json, binary, string, int64, double, decimal, record"
+            "unknown topic type \"jsn\", did you mean \"json\"?; there are json, binary, string, int64, double, decimal, record, slave"
         );
         assert!(message("quaternion", &[]).starts_with("unknown topic type \"quaternion\"; there are"));
         assert!(message("json", &[("retian", "true")]).contains("did you mean \"retain\"?"));
@@ -730,10 +751,11 @@ mod tests {
     #[test]
     fn what_a_newer_version_says_is_carried_as_it_is() {
         let schema = [0x4a, 0xa1, 0x67, b'r', b'e', b'c', b'o', b'r', b'd', b's', 0x80];
-        let cases: [(&[u8], u64); 9] = [
+        let cases: [(&[u8], u64); 10] = [
             (&[0xa1, 0, 19], 19),
             (&[0xa1, 0, 0x1b, 255, 255, 255, 255, 255, 255, 255, 255], u64::MAX),
-            (&[0xa2, 0, 0, 11, 0x81, 0xa1, 0, 0], 0),
+            (&[0xa2, 0, 0, 12, 0x81, 0xa1, 0, 0], 0),
+            (&[0xa2, 0, 7, 11, 0x62, b'/', b'a'], 7),
             (&[0xa3, 0, 4, 1, 0xf4, 0x18, 200, 0xf6], 4),
             (&[0xa2, 0, 0, 2, 9], 0),
             (&[0xa2, 0, 0, 6, 0x18, 255], 0),
@@ -769,6 +791,9 @@ mod tests {
         assert_eq!(message("decimal", &[("scale", "19")]), "scale is a number from 0 to 18, not \"19\"");
         assert_eq!(message("json", &[("scale", "2")]), "a topic of type json has no property scale");
         assert_eq!(message("decimal", &[("scale", "2"), ("schema", schema)]), "a topic of type decimal has no property schema");
+        assert_eq!(spelled("slave", &[("master", "a/b")]).to_bytes(), [0xa2, 0, 7, 11, 0x63, b'a', b'/', b'b']);
+        assert_eq!(message("slave", &[]), "a topic of type slave needs the property master");
+        assert!(message("slave", &[("master", "a//b")]).starts_with("master is the path of another topic"));
         assert_eq!(message("record", &[]), "a topic of type record needs the property schema");
         assert!(message("record", &[("schema", "{")]).starts_with("no schema: EOF"));
         assert!(message("record", &[("schema", "{}")]).contains("missing field `records`"));

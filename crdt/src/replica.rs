@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     access::{self, Access, AccessError, Fact, Rights, Rules},
-    definition::{Definition, Durability},
+    definition::{Definition, Durability, TopicType},
     displaced::{Displaced, Log, Noticed},
     frontier::{DotIx, Dots, OriginIx, Origins},
     id::{DisplacedId, Dot, NodeId, Origin, Plane, SectionId},
@@ -128,6 +128,24 @@ type Held = (SectionId, u64, Frontiers);
 type Moved = (Path, Definition, Option<(u64, Arc<[u8]>)>);
 
 type Topics<'a> = Box<dyn Iterator<Item = &'a Topic> + 'a>;
+
+/// What a path shows: see [`Replica::shown`].
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    /// The section of the path.
+    pub section: SectionId,
+    /// The topic there.
+    pub topic: &'a Topic,
+    /// The topic whose type and value it shows, and its section.
+    pub of: (SectionId, &'a Topic),
+}
+
+impl Shown<'_> {
+    /// Whether it shows another topic.
+    pub fn is_slave(&self) -> bool {
+        !std::ptr::eq(self.topic, self.of.1)
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -299,6 +317,31 @@ impl Replica {
     /// Whether any topic may say when it is to be removed.
     pub fn removes_topics(&self) -> bool {
         self.sections.values().flat_map(|section| section.tree.definitions()).any(|definition| definition.removal().is_some())
+    }
+
+    /// Whether any topic is another name for one.
+    pub fn has_slaves(&self) -> bool {
+        let is_slave = |definition: &Definition| matches!(definition.topic_type(), TopicType::Slave(_));
+        self.sections.values().flat_map(|section| section.tree.definitions()).any(is_slave)
+    }
+
+    /// What a path shows to its readers: a topic, and the one whose type and value it shows, which is itself unless it is a slave. `None` if there is no topic, or
+    /// one whose master is not here.
+    pub fn shown(&self, path: &Path) -> Option<Shown<'_>> {
+        let (section, topic) = self.topic(path)?;
+        let of = match topic.definition.topic_type() {
+            TopicType::Slave(master) => {
+                self.topic(master).filter(|(_, master)| !matches!(master.definition.topic_type(), TopicType::Slave(_)))?
+            }
+            _ => (section, topic),
+        };
+        Some(Shown { section, topic, of })
+    }
+
+    /// The value that a topic shows.
+    pub fn shown_value(&self, shown: &Shown<'_>) -> Option<&Write> {
+        let (section, topic) = shown.of;
+        self.sections.get(&section)?.value_of(&self.origins, topic)
     }
 
     /// A topic's newest value.

@@ -8,6 +8,7 @@
 //! | double | a CBOR float, finite, or null | a number, or null | decimal, or `null` |
 //! | decimal | a CBOR text such as `-12.50`, with as many digits after the point as the topic says, or null | that text, or null; numbers are taken, too | decimal, or `null` |
 //! | record | one CBOR item, as the topic's schema says ([`record`](crate::record)) | itself | JSON |
+//! | slave | none of its own | | |
 //! | binary | as they are | a base64 string (RFC 4648 §4, padded) | as they are |
 //!
 //! A value has exactly one encoding, so that equal values are equal bytes and a comparison needs no decoding: RFC 8949
@@ -106,6 +107,7 @@ pub fn validate(topic_type: &TopicType, bytes: &[u8]) -> Result<(), ValueError> 
             return (from_json(&TopicType::Json, &json)? == bytes).then_some(()).ok_or(ValueError::NotCanonical(0));
         }
         TopicType::Unknown(code) => return Err(ValueError::UnknownType(*code)),
+        TopicType::Slave(_) => return Err(wrong_type(topic_type)),
         TopicType::String | TopicType::Int64 | TopicType::Double | TopicType::Decimal(_) => {}
     }
     let mut scan = Scan { bytes, at: 0 };
@@ -263,6 +265,7 @@ pub fn from_text(topic_type: &TopicType, text: &[u8]) -> Result<Vec<u8>, ValueEr
             Value::Number(Number::from_f64(number).ok_or_else(|| wrong_type(topic_type))?)
         }
         TopicType::Decimal(_) => Value::String(text.into()),
+        TopicType::Slave(_) => return Err(wrong_type(topic_type)),
         TopicType::Unknown(code) => return Err(ValueError::UnknownType(*code)),
         TopicType::Json | TopicType::Record(_) | TopicType::Binary => {
             serde_json::from_str(text).map_err(|error| bad_text("JSON", error))?
@@ -280,6 +283,7 @@ fn wrong_type(topic_type: &TopicType) -> ValueError {
         TopicType::Double => "a finite floating-point number, or null for no value",
         TopicType::Decimal(_) => "a decimal number with the topic's number of digits after the point, or null for no value",
         TopicType::Record(_) => "an object as its schema says",
+        TopicType::Slave(_) => "no value of its own: write its master",
         TopicType::Unknown(_) => "what a newer version knows",
     };
     ValueError::WrongType { topic_type: topic_type.name(), expected }

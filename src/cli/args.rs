@@ -287,7 +287,7 @@ pub(crate) enum TopicCommand {
         /// Their paths
         #[arg(required = true)]
         paths: Vec<String>,
-        /// json, binary, string, int64, double, decimal (with `--prop scale=2`) or record (with `--prop schema=@FILE`)
+        /// json, binary, string, int64, double, decimal (with `--prop scale=2`), record (`--prop schema=@FILE`) or slave (`--prop master=PATH`)
         #[arg(long = "type", value_name = "TYPE")]
         topic_type: String,
         /// A property such as `durability=disk`, or `schema=@FILE` to read it from a file; may be repeated
@@ -307,6 +307,9 @@ pub(crate) enum TopicCommand {
         /// A path, or a selector such as `?flights//`
         #[arg(default_value = ALL)]
         selector: String,
+        /// Only slaves that wait for their master on this node
+        #[arg(long)]
+        pending: bool,
     },
     /// Everything about one topic
     Show {

@@ -1,6 +1,6 @@
 //! Topics and their values.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub(super) async fn topic(context: &mut Context, command: TopicCommand) -> Resul
             let topics = client.remove_topics(&selector, force).await?;
             context.output.done(&json!({ "removed": topics }), format!("{} removed", plural(topics, "topic")))
         }
-        TopicCommand::Ls { selector } => list(context, &client, &selector).await,
+        TopicCommand::Ls { selector, pending } => list(context, &client, &selector, pending).await,
         TopicCommand::Show { path } => {
             let detail = client.topic(&path).await?;
             show(context, &detail)
@@ -75,11 +75,14 @@ async fn add(context: &mut Context, client: &Client, paths: Vec<String>, spec: T
     }
 }
 
-async fn list(context: &mut Context, client: &Client, selector: &str) -> Result<(), Failure> {
+async fn list(context: &mut Context, client: &Client, selector: &str, pending: bool) -> Result<(), Failure> {
     let mut page = Page { after: None, limit: PAGE_MAX };
     let mut array = if context.output.json { Some(JsonArray::begin(&mut context.output)?) } else { None };
     loop {
-        let (rows, next) = client.topics(selector, page).await?;
+        let (rows, next) = match pending {
+            true => client.pending_topics(selector, page).await?,
+            false => client.topics(selector, page).await?,
+        };
         for row in &rows {
             match &mut array {
                 Some(array) => array.item(&mut context.output, row)?,
@@ -121,6 +124,9 @@ fn show(context: &mut Context, detail: &TopicDetail) -> Result<(), Failure> {
         ("writer", detail.writer.clone().unwrap_or_else(none)),
         ("stamp", detail.stamp.clone().unwrap_or_else(none)),
     ];
+    if detail.pending {
+        fields.push(("pending", "its master is not on this node, so readers do not see it".into()));
+    }
     if detail.conflicts > 0 {
         fields.push(("conflicts", plural(detail.conflicts.into(), "other definition")));
     }
@@ -275,10 +281,16 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
     let progress = super::progress(None, "exporting");
     // What must be said with a type for a topic to be made with it. Few have any.
     let mut parameters: HashMap<String, BTreeMap<String, String>> = HashMap::new();
+    // What these show is their masters'.
+    let mut slaves: HashSet<String> = HashSet::new();
     let (mut after, mut more) = (None, true);
     while more {
         let (rows, next) = client.topics(selector, Page { after, limit: PAGE_MAX }).await?;
-        for TopicRow { path, topic: TopicSpec { mut properties, .. }, .. } in rows {
+        for TopicRow { path, topic: TopicSpec { topic_type, mut properties }, .. } in rows {
+            if topic_type == "slave" {
+                slaves.insert(path);
+                continue;
+            }
             properties.retain(|key, _| ["scale", "schema"].contains(&key.as_str()));
             if !properties.is_empty() {
                 parameters.insert(path, properties);
@@ -288,7 +300,7 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
     }
     let mut pages = Pages::new(&client, selector);
     while let Some(rows) = pages.next().await? {
-        for row in rows.iter().filter(|row| row.value.is_some()) {
+        for row in rows.iter().filter(|row| row.value.is_some() && !slaves.contains(&row.path)) {
             let mut line = value_json(row);
             if let Some(parameters) = parameters.get(&row.path) {
                 line["properties"] = json!(parameters);

@@ -8,11 +8,11 @@ use std::str::FromStr;
 
 use mangrove_crdt::id::MeshId;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::protocol::{Login, Secret};
 
-/// A client's secret, 32 random bytes. Shown as 64 hexadecimal digits, but not by `Debug`.
+/// A client's secret, 32 random bytes. Shown as 64 hexadecimal digits, but not by `Debug`, and wiped from memory when it goes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token([u8; 32]);
 
@@ -25,6 +25,12 @@ impl Token {
     /// Its bytes.
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 

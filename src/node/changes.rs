@@ -58,9 +58,12 @@ impl Node {
     }
 
     fn found_at(&self, path: &Path) -> Found {
-        let Some((section, topic)) = self.replica.topic(path) else { return Found::Nothing };
-        let topic_type = topic.definition.topic_type();
-        let bytes = self.replica.value(section, path).and_then(|write| write.value.as_deref());
+        let Some(shown) = self.replica.shown(path) else {
+            // A slave that waits is a topic, if one that shows nothing.
+            return if self.replica.topic(path).is_some() { Found::Topic(None) } else { Found::Nothing };
+        };
+        let topic_type = shown.of.1.definition.topic_type();
+        let bytes = self.replica.shown_value(&shown).and_then(|write| write.value.as_deref());
         let bytes = bytes.filter(|bytes| !value::is_no_value(topic_type, bytes));
         Found::Topic(bytes.and_then(|bytes| value::to_json(topic_type, bytes).ok()))
     }

@@ -22,6 +22,8 @@ use mangrove_crdt::{
     time::Instant,
 };
 
+use zeroize::Zeroizing;
+
 use self::places::{Awaited, Base, Marks, Position, Wait};
 use super::{input::ConnectionId, sessions::listeners::Listeners};
 use crate::protocol::{
@@ -57,7 +59,7 @@ pub struct Connection {
     /// How it has come.
     pub via: Via,
     /// What the next session of this connection gets its id and secret from.
-    pub entropy: [u8; 32],
+    pub entropy: Zeroizing<[u8; 32]>,
     /// Whose it is; nobody's until it has taken up the session for whose sake it was let in.
     pub identity: Option<Identity>,
     /// What those who let it in say of its sessions: user properties.
@@ -122,7 +124,7 @@ impl Connection {
             named_max: aliases_max,
             client,
             via,
-            entropy,
+            entropy: entropy.into(),
             identity: None,
             properties: BTreeMap::new(),
             rights: Rights::default(),
@@ -479,10 +481,10 @@ impl Subscription {
 
     /// The next thing that a client is to be told of a path that has changed, and whether there is more after it. What it may not see is not there for it.
     fn step(&mut self, replica: &Replica, path: &Path, permitted: bool) -> (Option<Told>, bool) {
-        let there = replica.topic(path);
+        let there = replica.shown(path);
         let now = there.filter(|_| permitted);
         let Some(known) = self.topics.get_mut(path) else { return (None, false) };
-        let definition = now.map(|(_, topic)| &topic.definition);
+        let definition = now.map(|shown| &shown.of.1.definition);
         let (told, more) = match (&known.told, now) {
             (Some(told), _) if Some(told) != definition => {
                 let section = replica.section_of(path);
@@ -495,36 +497,38 @@ impl Subscription {
                 (Some((Event::Removed { reason }, section, None)), now.is_some())
             }
             (_, None) => (None, false),
-            (told, Some((section, topic))) => {
-                let write = replica.section(section).and_then(|section| section.value_of(replica.origins(), topic));
+            (told, Some(shown)) => {
+                let (section, topic) = (shown.section, shown.topic);
+                let write = replica.shown_value(&shown);
                 let value = write.and_then(|write| Some((write, write.value.as_ref()?)));
                 let resumes = told.is_none() && !known.cleared;
                 let over = told.is_some() && value.is_none() && std::mem::take(&mut known.valued);
+                // Of a slave it is not known what its client has heard of it: there may have been another master.
+                let anew = resumes && self.base.is_some() && (shown.is_slave() || value.is_none());
                 if over {
                     // It goes on, and what its client knows of it does not: its value was that of a creation that is gone, or another came that is none.
                     known.told = None;
                     known.cleared = true;
                     (Some((Event::Removed { reason: Gone::Removed }, section, None)), true)
-                } else if resumes && self.base.as_mut().is_some_and(|base| base.knows(section, path, topic)) {
-                    known.told = Some(topic.definition.clone());
+                } else if resumes && !shown.is_slave() && self.base.as_mut().is_some_and(|base| base.knows(section, path, topic)) {
+                    known.told = definition.cloned();
                     known.valued = value.is_some();
                     let heard =
                         |(write, _): &(&Write, _)| self.base.as_ref().is_some_and(|base| base.has_heard(replica, section, path, write.dot));
                     (None, value.filter(|value| !heard(value)).is_some())
-                } else if resumes && self.base.is_some() && value.is_none() {
+                } else if anew {
                     // Of one that was there before, its client has heard values, of which it would not know that they are over.
                     known.cleared = true;
                     (Some((Event::Removed { reason: Gone::Removed }, section, None)), true)
                 } else if told.is_none() {
-                    known.told = Some(topic.definition.clone());
+                    known.told = definition.cloned();
                     let made = topic.ids.first().map(|id| (Plane::Tree, *id));
-                    (Some((Event::Added { topic: topic_spec(&topic.definition) }, section, made)), value.is_some())
+                    (definition.map(|definition| (Event::Added { topic: topic_spec(definition) }, section, made)), value.is_some())
                 } else {
                     known.valued |= value.is_some();
-                    let stamp = self.stamps.then(|| stamp_text(replica, section, path)).flatten();
                     let told = |(write, value): (&Write, &Arc<[u8]>)| {
-                        let unix_ms = self.stamps.then_some(write.time_ms);
-                        (Event::Value { value: value.to_vec(), unix_ms, stamp }, section, Some((Plane::Values, write.dot)))
+                        let (unix_ms, stamp) = (self.stamps.then_some(write.time_ms), self.stamps.then(|| stamp_text(replica, write)));
+                        (Event::Value { value: value.to_vec(), unix_ms, stamp }, shown.of.0, Some((Plane::Values, write.dot)))
                     };
                     (value.map(told), false)
                 }
@@ -552,10 +556,9 @@ pub fn topic_spec(definition: &Definition) -> TopicSpec {
 }
 
 /// A value's stamp, for people: epoch, clock, and who wrote it.
-pub fn stamp_text(replica: &Replica, section: SectionId, path: &Path) -> Option<String> {
-    let write = replica.value(section, path)?;
+pub fn stamp_text(replica: &Replica, write: &Write) -> String {
     let dot = replica.dot(write.dot);
-    Some(format!("{}.{}@{}#{}", write.stamp.epoch, write.stamp.seq, dot.origin, dot.number))
+    format!("{}.{}@{}#{}", write.stamp.epoch, write.stamp.seq, dot.origin, dot.number)
 }
 
 /// All of them.

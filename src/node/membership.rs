@@ -59,6 +59,7 @@ impl Node {
         self.members_changed(now);
         self.load_sessions(now);
         self.load_removals(now);
+        self.load_slaves();
     }
 
     /// Brings this node's own record up to date.

@@ -47,6 +47,7 @@ mod quorum;
 mod removals;
 mod requests;
 mod sessions;
+mod slaves;
 mod sources;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -82,6 +83,7 @@ use self::{
     quorum::Quorums,
     removals::Removals,
     sessions::Sessions,
+    slaves::Slaves,
     sources::Sources,
 };
 use crate::protocol::{FromNode, Refusal, Response};
@@ -188,6 +190,7 @@ pub struct Node {
     missing: Missing,
     sources: Sources,
     removals: Removals,
+    slaves: Slaves,
     quorums: Quorums,
     acks: Acks,
     links: BTreeMap<LinkId, LinkInfo>,
@@ -250,6 +253,7 @@ impl Node {
             missing: Missing::default(),
             sources: Sources::default(),
             removals: Removals::default(),
+            slaves: Slaves::default(),
             quorums: Quorums::default(),
             acks: Acks::default(),
             links: BTreeMap::new(),
@@ -496,13 +500,18 @@ impl Node {
                     self.updates += 1;
                     self.removal_written(now, section, topic);
                     if listening && let Some(path) = self.replica.path_of(section, topic) {
-                        self.connections.values_mut().for_each(|session| session.value_changed(path));
+                        for path in std::iter::once(path).chain(self.slaves.of(path)) {
+                            self.connections.values_mut().for_each(|session| session.value_changed(path));
+                        }
                     }
                 }
                 Event::Topic { section, path, .. } => {
                     self.watch_removal(now, section, &path);
+                    self.note_slave(&path);
                     if listening {
-                        self.connections.values_mut().for_each(|session| session.topic_changed(&path));
+                        for path in std::iter::once(&path).chain(self.slaves.of(&path)) {
+                            self.connections.values_mut().for_each(|session| session.topic_changed(path));
+                        }
                     }
                 }
                 Event::Standing { section: SectionId::MESH, key } => {

@@ -31,7 +31,7 @@ impl Node {
                 client: client.clone(),
                 via: via.clone(),
                 aliases_max: 0,
-                entropy: *entropy,
+                entropy: **entropy,
                 login: login.clone(),
                 properties: BTreeMap::new(),
             };
@@ -97,8 +97,8 @@ impl Node {
             Request::SectionDrop { root, force } => self.section_drop(now, &root, force),
             Request::TopicsAdd { topic, paths } => self.topics_add(now, session, &topic, &paths),
             Request::TopicsRemove { selector, force } => self.topics_remove(now, session, &selector, force),
-            Request::Topics { selector, page } => {
-                let (paths, next) = self.page(session, &selector, &page)?;
+            Request::Topics { selector, page, pending } => {
+                let (paths, next) = self.page(session, &selector, &page, |node, path| node.is_pending(path) == pending)?;
                 let rows = paths.iter().filter_map(|path| self.topic_row(path)).collect();
                 done(Response::Topics { rows, next })
             }
@@ -115,7 +115,7 @@ impl Node {
                     self.permitted(session, Permission::Read, path)?;
                     self.locate(path)?;
                 }
-                let (paths, next) = self.page(session, &selector, &page)?;
+                let (paths, next) = self.page(session, &selector, &page, |node, path| !node.is_pending(path))?;
                 if paths.is_empty() && page.after.is_none() {
                     self.is_missing(now, session, &parse_selector(&selector)?);
                 }
@@ -433,7 +433,10 @@ impl Node {
         let mut topics = Vec::with_capacity(paths.len());
         let mut places = Vec::with_capacity(paths.len());
         for (item, text) in paths.iter().enumerate() {
-            let permitted = |path: Path| self.permitted(session, Permission::Modify, &path).map(|()| path);
+            let permitted = |path: Path| {
+                self.permitted(session, Permission::Modify, &path)?;
+                self.may_be_made(session, &path, definition.topic_type()).map(|()| path)
+            };
             match parse_topic_path(text).and_then(permitted) {
                 Ok(path) => {
                     topics.push((path, definition.clone()));
@@ -621,7 +624,13 @@ impl Node {
     }
 
     /// The paths of one page of what a selector matches, and where the next page begins.
-    fn page(&self, session: ConnectionId, selector: &str, page: &Page) -> Result<(Vec<Path>, Option<String>), Refusal> {
+    fn page(
+        &self,
+        session: ConnectionId,
+        selector: &str,
+        page: &Page,
+        wanted: impl Fn(&Node, &Path) -> bool,
+    ) -> Result<(Vec<Path>, Option<String>), Refusal> {
         let selector = parse_selector(selector)?;
         let limit = page.limit.clamp(1, crate::protocol::PAGE_MAX) as usize;
         let prefix = selector.literal_prefix();
@@ -634,7 +643,7 @@ impl Node {
                 break;
             }
             let is_meant = page.after.as_deref() != Some(topic.path.as_str()) && selector.matches(&topic.path);
-            if !is_meant || !self.may(session, Permission::Read, &topic.path) {
+            if !is_meant || !self.may(session, Permission::Read, &topic.path) || !wanted(self, &topic.path) {
                 continue;
             }
             if paths.len() == limit {

@@ -225,7 +225,7 @@ impl Node {
     /// The session of a connection, opened now if it has none; with its secret, so that whoever opened it by claiming can still ask for that.
     pub(super) fn open_session(&mut self, now: Now, connection: ConnectionId) -> Result<(SessionId, Secret), Refusal> {
         let client = self.connections.get_mut(&connection).ok_or_else(super::requests::closing)?;
-        let derived = |context: &str| blake3::derive_key(context, &client.entropy);
+        let derived = |context: &str| blake3::derive_key(context, &*client.entropy);
         let mut id = SessionId::default();
         id.0.copy_from_slice(&derived("mangrove session id v1")[..16]);
         let secret = derived("mangrove session secret v1");
@@ -419,6 +419,17 @@ fn unknown(id: SessionId) -> Refusal {
 const PROPERTIES_MAX: usize = 64;
 const PROPERTY_KEY_BYTES_MAX: usize = 128;
 const PROPERTY_BYTES_MAX: usize = 1 << 10;
+
+/// Fixed properties of which nobody here knows: where and in which language a client is, as whoever lets it in may have found out by its address.
+const WHEREABOUTS: [&str; 4] = ["$Country", "$Language", "$Latitude", "$Longitude"];
+
+/// That a handler of logins may give a session these properties: user properties, and where its client is.
+pub(super) fn check_given(properties: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    let (fixed, user) = properties.clone().into_iter().partition(|(key, _)| WHEREABOUTS.contains(&key.as_str()));
+    check_properties(&user)?;
+    // Under keys that are right, these have the same limits.
+    check_properties(&BTreeMap::into_iter(fixed).map(|(key, value)| (key.replace('$', ""), value)).collect())
+}
 
 pub(super) fn check_properties(properties: &BTreeMap<String, String>) -> Result<(), Refusal> {
     let refused = |key: &str, why: String| Err(Refusal::new(Code::InvalidRequest, key, why));

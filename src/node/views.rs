@@ -270,7 +270,8 @@ impl Node {
 
     pub(super) fn topic_detail(&self, path: &Path) -> Option<TopicDetail> {
         let (section, topic) = self.replica.topic(path)?;
-        let write = self.replica.value(section, path);
+        let shown = self.replica.shown(path);
+        let write = shown.as_ref().and_then(|shown| self.replica.shown_value(shown));
         let writer = write.map(|write| self.name_of(self.replica.dot(write.dot).origin.node));
         Some(TopicDetail {
             path: path.to_string(),
@@ -284,9 +285,10 @@ impl Node {
                 .join(","),
             section: self.replica.policy(section).map(|policy| policy.root.to_string()),
             value_bytes: write.and_then(|write| Some(write.value.as_ref()?.len() as u64)),
-            stamp: stamp_text(&self.replica, section, path),
+            stamp: write.map(|write| stamp_text(&self.replica, write)),
             unix_ms: write.map(|write| write.time_ms),
             writer,
+            pending: shown.is_none(),
             conflicts: topic.conflicts.len() as u32,
         })
     }
@@ -301,20 +303,20 @@ impl Node {
         let mut rows: Vec<ValueRow> = Vec::new();
         let mut bytes = 0;
         for path in paths {
-            let Some((section, topic)) = self.replica.topic(path) else { continue };
+            let Some(shown) = self.replica.shown(path) else { continue };
             if bytes > FRAME_AIM {
                 let last = rows.last().map(|row| row.path.clone());
                 return (rows, last);
             }
-            let write = self.replica.value(section, path);
+            let write = self.replica.shown_value(&shown);
             let value = write.and_then(|write| write.value.as_ref()).map(|value| value.to_vec());
             bytes += value.as_ref().map_or(0, Vec::len) + 64;
             rows.push(ValueRow {
                 path: path.to_string(),
-                topic_type: topic.definition.topic_type().to_string(),
+                topic_type: shown.of.1.definition.topic_type().to_string(),
                 value,
                 unix_ms: write.map(|write| write.time_ms),
-                stamp: stamp_text(&self.replica, section, path),
+                stamp: write.map(|write| stamp_text(&self.replica, write)),
             });
         }
         (rows, None)

@@ -20,7 +20,7 @@ pub enum Verdict {
         /// Its roles; `None` for those that the store of principals has for it, at any moment.
         #[cbor(n(1), decode_with = "bounded::list_if_any")]
         roles: Option<Vec<String>>,
-        /// User properties of its session, whatever it says itself.
+        /// Properties of its session, whatever it says itself: user properties, and `$Country`, `$Language`, `$Latitude` and `$Longitude`, which nobody else can give.
         #[cbor(n(2), decode_with = "bounded::map")]
         properties: BTreeMap<String, String>,
         /// Until when that holds, in milliseconds since 1970.

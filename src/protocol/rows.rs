@@ -325,6 +325,9 @@ pub struct TopicDetail {
     /// How many other definitions were made at the same time and lost.
     #[n(8)]
     pub conflicts: u32,
+    /// Whether it is a slave whose master is not on the node, so that it is not there for readers.
+    #[cbor(n(9), default)]
+    pub pending: bool,
 }
 
 /// A topic's value.

@@ -78,7 +78,7 @@ fn request() -> impl Strategy<Value = Request> {
     let about_topics = prop_oneof![
         (spec(), texts()).prop_map(|(topic, paths)| Request::TopicsAdd { topic, paths }),
         (text(), any::<bool>()).prop_map(|(selector, force)| Request::TopicsRemove { selector, force }),
-        (text(), page()).prop_map(|(selector, page)| Request::Topics { selector, page }),
+        (text(), page(), any::<bool>()).prop_map(|(selector, page, pending)| Request::Topics { selector, page, pending }),
         text().prop_map(|path| Request::TopicShow { path }),
         set_batch().prop_map(Request::Set),
         change().prop_map(|change| Request::Change(Box::new(change))),
@@ -211,8 +211,9 @@ fn section_row() -> impl Strategy<Value = SectionRow> {
 }
 
 fn topic_detail() -> impl Strategy<Value = TopicDetail> {
-    (text(), spec(), text(), [(); 3].map(|()| option::of(text())), [(); 2].map(|()| option::of(any::<u64>())), any::<u32>()).prop_map(
-        |(path, topic, id, [section, stamp, writer], [value_bytes, unix_ms], conflicts)| TopicDetail {
+    let about = (any::<u32>(), any::<bool>());
+    (text(), spec(), text(), [(); 3].map(|()| option::of(text())), [(); 2].map(|()| option::of(any::<u64>())), about).prop_map(
+        |(path, topic, id, [section, stamp, writer], [value_bytes, unix_ms], (conflicts, pending))| TopicDetail {
             path,
             topic,
             id,
@@ -222,6 +223,7 @@ fn topic_detail() -> impl Strategy<Value = TopicDetail> {
             unix_ms,
             writer,
             conflicts,
+            pending,
         },
     )
 }

@@ -53,7 +53,8 @@ fn cases(world: &World) -> Vec<Case> {
 
 fn definition(node: &Node, path: &str) -> Value {
     let shown = node.json(&["topic", "show", path]);
-    shown["topic"].clone()
+    assert!(shown["type"].is_string(), "{shown}");
+    json!([shown["type"], shown["properties"]])
 }
 
 #[test]
@@ -103,6 +104,32 @@ fn what_is_made_on_one_node_is_the_same_on_another() {
         let path = format!("t/{topic_type}");
         assert_eq!((other.get(&path), definition(&other, &path)), (shown.clone(), definition(&a, &path)), "{topic_type}");
     }
+    world.logged_no_error();
+}
+
+#[test]
+fn a_slave_shows_its_master_wherever_that_is() {
+    let world = World::new();
+    let a = world.found("A");
+    a.told(&["section", "add", "t"]);
+    let b = world.join("B", &a);
+    a.told(&["topic", "add", "t/alias", "--type", "slave", "--prop", "master=t/master"]);
+    until("B knows it", || b.json(&["topic", "ls", "--pending"]).as_array().is_some_and(|rows| rows.len() == 1));
+    for node in [&a, &b] {
+        assert_eq!((node.paths().len(), node.json(&["topic", "show", "t/alias"])["pending"].clone()), (0, json!(true)));
+        node.refused(&["get", "t/alias"]).says(1, &["t/alias", "no-such-topic"]);
+    }
+    b.told(&["topic", "add", "t/master", "--type", "decimal", "--prop", "scale=2"]);
+    b.told(&["set", "t/master", "12.5"]);
+    a.shows("t/alias", "12.50");
+    b.shows("t/alias", "12.50");
+    assert_eq!(a.json(&["topic", "ls", "--pending"]), json!([]));
+    a.refused(&["set", "t/alias", "1"]).says(2, &["t/alias", "slave", "write its master"]);
+    a.refused(&["topic", "add", "t/more", "--type", "slave", "--prop", "master=t/alias"]).says(1, &["t/alias is a slave itself"]);
+    assert_eq!(a.told(&["export"]).lines().count(), 1, "its master has it");
+    // It waits again once its master is gone.
+    a.told(&["topic", "rm", "t/master"]);
+    until("B hears of that", || b.json(&["topic", "ls", "--pending"]).as_array().is_some_and(|rows| rows.len() == 1));
     world.logged_no_error();
 }
 

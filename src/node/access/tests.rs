@@ -123,7 +123,7 @@ fn every_request_needs_what_it_needs() {
         (RegisterHandler, Request::HandlerRegister { name: "door".into() }),
         (Read, Request::TopicShow { path: "s/a".into() }),
         (Read, Request::Values { selector: "s/a".into(), page: page() }),
-        (Select, Request::Topics { selector: "?s//".into(), page: page() }),
+        (Select, Request::Topics { selector: "?s//".into(), page: page(), pending: false }),
         (Select, Request::Values { selector: "?s//".into(), page: page() }),
         (Select, Request::Subscribe { selector: "?s//".into(), credit: 1, stamps: false, heard: None }),
         (Select, Request::Displaced { selector: "?s//".into(), page: page() }),
@@ -154,7 +154,9 @@ fn every_request_needs_what_it_needs() {
 fn a_topic_is_listed_and_delivered_to_whom_it_may_be_and_taken_back_when_that_ends() {
     let mut meshed = meshed(1, &somebody("role clerk default select read update\nrole clerk at s/c none"));
     let ann = meshed.principal(0, "ann");
-    let Response::Topics { rows, .. } = meshed.ask(0, ann, Request::Topics { selector: "?s//".into(), page: Page::default() }) else {
+    let Response::Topics { rows, .. } =
+        meshed.ask(0, ann, Request::Topics { selector: "?s//".into(), page: Page::default(), pending: false })
+    else {
         panic!()
     };
     assert_eq!(rows.iter().map(|row| row.path.as_str()).collect::<Vec<_>>(), ["s/a", "s/b"]);

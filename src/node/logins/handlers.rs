@@ -260,7 +260,7 @@ fn checked(verdict: Verdict) -> Verdict {
         Verdict::Allow { roles, properties, .. } => {
             let roles =
                 roles.as_ref().is_none_or(|roles| roles.len() <= ROLES_MAX && roles.iter().all(|role| check_principal(role).is_ok()));
-            if roles && crate::node::sessions::check_properties(properties).is_ok() {
+            if roles && crate::node::sessions::check_given(properties).is_ok() {
                 return verdict;
             }
             tracing::warn!("a handler of logins gives roles or properties that nobody can have, and so denies");

@@ -144,7 +144,7 @@ fn a_handler_judges_for_every_node_and_gives_roles_and_properties() {
     let asked = questions(&mut meshed, door);
     let [(number, question)] = &asked[..] else { panic!("{asked:?}") };
     assert_eq!((question.handler.as_str(), &question.login), ("door", &password("bob", b"knock knock")));
-    let properties = BTreeMap::from([("desk".to_owned(), "7".to_owned())]);
+    let properties = BTreeMap::from([("desk", "7"), ("$Country", "NZ")].map(|(key, value)| (key.to_owned(), value.to_owned())));
     let verdict = Verdict::Allow { principal: None, roles: Some(vec!["clerk".into()]), properties, expires_ms: None };
     assert_eq!(meshed.ask(2, door, Request::Judged { question: *number, verdict: verdict.clone() }), Response::Done);
     assert_eq!(meshed.judged.remove(&bob), Some(Ok(())));
@@ -153,6 +153,17 @@ fn a_handler_judges_for_every_node_and_gives_roles_and_properties() {
     let Response::Session(session) = opened else { panic!() };
     let Response::SessionDetail(detail) = meshed.ask(0, bob, Request::SessionShow { session: session.id.to_string() }) else { panic!() };
     assert_eq!(detail.row.properties.get("desk").map(String::as_str), Some("7"));
+    // Where it is its client cannot say itself, nor anybody change; and filters know it.
+    let said = BTreeMap::from([("$Country".to_owned(), "US".to_owned())]);
+    let liar = meshed.ask(0, bob, Request::SessionOpen { reconnect_timeout_ms: None, properties: said });
+    assert!(matches!(liar, Response::Refused(_)), "{liar:?}");
+    let operator = meshed.client(0);
+    let set = |key: &str| Request::SessionSet {
+        session: "$Country is 'NZ'".into(),
+        properties: BTreeMap::from([(key.to_owned(), Some("8".to_owned()))]),
+    };
+    assert_eq!(meshed.ask(0, operator, set("desk")), Response::Affected { sessions: 1 });
+    assert!(matches!(meshed.ask(0, operator, set("$Country")), Response::Refused(_)));
     // Whoever the store knows is none of its business; nor is an answer that comes twice, or what nobody can be given.
     turned_away(meshed.login(0, password("ann", b"knock knock")));
     assert_eq!(questions(&mut meshed, door).len(), 0);
@@ -161,6 +172,15 @@ fn a_handler_judges_for_every_node_and_gives_roles_and_properties() {
     let (number, _) = questions(&mut meshed, door).remove(0);
     let verdict = Verdict::Allow { principal: None, roles: Some(vec!["$all".into()]), properties: BTreeMap::new(), expires_ms: None };
     meshed.ask(2, door, Request::Judged { question: number, verdict });
+    assert!(matches!(meshed.judged.remove(&odd), Some(Err(_))));
+    let (odd, _) = meshed.login(1, password("odd", b"knock"));
+    let (number, _) = questions(&mut meshed, door).remove(0);
+    let properties = BTreeMap::from([("$Principal".to_owned(), "ann".to_owned())]);
+    meshed.ask(
+        2,
+        door,
+        Request::Judged { question: number, verdict: Verdict::Allow { principal: None, roles: None, properties, expires_ms: None } },
+    );
     assert!(matches!(meshed.judged.remove(&odd), Some(Err(_))));
 }
 

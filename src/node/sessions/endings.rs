@@ -16,7 +16,7 @@ impl Node {
     /// Ends the session of a connection by its client's wish; the connection stays, and may open another.
     pub(in crate::node) fn session_close(&mut self, now: Now, connection: ConnectionId) -> Result<(Response, Needs), Refusal> {
         let client = self.connections.get_mut(&connection).ok_or_else(crate::node::requests::closing)?;
-        client.entropy = blake3::derive_key("mangrove session next v1", &client.entropy);
+        *client.entropy = blake3::derive_key("mangrove session next v1", &*client.entropy);
         let mut needs = Needs::default();
         if let Some(id) = client.session.take() {
             self.part_with_session(now, id, "the client has ended its session");

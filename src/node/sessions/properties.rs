@@ -174,6 +174,7 @@ impl Node {
         check_properties(&changes.iter().map(|(key, value)| (key.clone(), value.clone().unwrap_or_default())).collect())?;
         for (id, record) in &sessions {
             let mut wanted = self.properties_of(*id, record);
+            wanted.retain(|key, _| !key.starts_with('$'));
             wanted.extend(changes.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?))));
             check_properties(&wanted)?;
         }
