@@ -66,6 +66,7 @@ pub const ALL: &[Bite] = &[
     rule("no-tree", "value runs end without regard to the tree", Sabotage::NoTree, "hot", Some(0)),
     rule("no-topics", "value runs end without regard to the topics that they are of", Sabotage::NoTopics, "hot", Some(62)),
     rule("tree-at-start", "value runs wait for the tree as it was when they began", Sabotage::TreeAtStart, "hot", Some(157)),
+    rule("takes-any", "a value is taken whatever its topic's type", Sabotage::TakesAny, "all-types", Some(0)),
     rule("blind-digest", "digests leave out which write is held", Sabotage::BlindDigest, "hot", Some(1)),
     rule("blind-retired", "retired runs are taken to be what they are here", Sabotage::BlindRetired, "amnesia-and-return", Some(0)),
     rule("latecomers", "what was removed and forgotten is taken in again when it comes late", Sabotage::Latecomers, "late-records", None),

@@ -1,11 +1,14 @@
 //! What clients asked for, and how it ended.
 //!
-//! A value begins with the number of the operation that wrote it, and goes on with bytes that follow from that number: whoever sees a value
-//! knows which operation it is of, and whether it is whole.
+//! Each value names the operation that wrote it ([`values`](crate::values)).
 
 use mangrove_crdt::{definition::Durability, id::SectionId};
 
-use crate::{oracle::Mark, scenario::Time};
+use crate::{
+    oracle::Mark,
+    scenario::Time,
+    values::{Kind, Payload},
+};
 
 /// How an operation ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,8 +45,8 @@ pub struct Op {
     pub doing: Doing,
     /// To which path.
     pub path: String,
-    /// The length of its value, in bytes.
-    pub len: usize,
+    /// What it writes, if it is a value.
+    pub payload: Payload,
     /// At which host, and its process.
     pub by: (u32, u32),
     /// When it was asked for.
@@ -64,28 +67,9 @@ pub struct Op {
 
 impl Op {
     /// The bytes that it writes.
-    pub fn payload(&self) -> Option<Vec<u8>> {
-        (self.doing == Doing::Set).then(|| payload(self.id, self.len))
+    pub fn value(&self) -> Option<Vec<u8>> {
+        (self.doing == Doing::Set).then(|| self.payload.of(self.id))
     }
-}
-
-const OP_BYTES: usize = 4;
-
-/// The value of an operation: its number, then bytes that follow from it.
-pub fn payload(op: u32, len: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(len.max(OP_BYTES));
-    bytes.extend_from_slice(&op.to_le_bytes());
-    let mut word = op.wrapping_mul(0x9e37_79b9) | 1;
-    while bytes.len() < len {
-        word = word.wrapping_mul(0x0019_660d).wrapping_add(0x3c6e_f35f);
-        bytes.push((word >> 24) as u8);
-    }
-    bytes
-}
-
-/// The operation that a value names.
-pub fn payload_op(value: &[u8]) -> Option<u32> {
-    Some(u32::from_le_bytes(*value.first_chunk::<OP_BYTES>()?))
 }
 
 /// All operations of a run, by number.
@@ -101,16 +85,21 @@ impl Default for History {
 
 impl History {
     /// A new operation.
-    pub fn ask(&mut self, doing: Doing, path: String, len: usize, by: (u32, u32), asked: Time, durability: Durability) -> u32 {
+    pub fn ask(&mut self, doing: Doing, path: String, payload: Payload, by: (u32, u32), asked: Time, durability: Durability) -> u32 {
         let id = self.0.len() as u32;
         let (value, made, removed) = (None, Vec::new(), Vec::new());
-        self.0.push(Op { id, doing, path, len, by, asked, ended: 0, outcome: Outcome::Pending, durability, value, made, removed });
+        self.0.push(Op { id, doing, path, payload, by, asked, ended: 0, outcome: Outcome::Pending, durability, value, made, removed });
         id
     }
 
     /// An operation.
     pub fn get(&self, op: u32) -> Option<&Op> {
         self.0.get(op as usize)
+    }
+
+    /// The operation that a value names, and is of the type for which it was written.
+    pub fn op_of(&self, value: &[u8]) -> Option<&Op> {
+        Kind::ALL.iter().find_map(|kind| self.get(kind.op(value)?).filter(|op| op.doing == Doing::Set && op.payload.kind == *kind))
     }
 
     /// The same, to be written to.
@@ -145,20 +134,5 @@ impl History {
             }] += 1;
         }
         counts
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_names_its_operation_and_no_two_are_the_same() {
-        for (op, len) in [(0, 0), (7, 4), (7, 100), (u32::MAX, 5)] {
-            let value = payload(op, len);
-            assert_eq!((payload_op(&value), value.len()), (Some(op), len.max(4)));
-        }
-        assert_ne!(payload(1, 64)[4..], payload(2, 64)[4..]);
-        assert_eq!(payload_op(&[1, 2]), None);
     }
 }

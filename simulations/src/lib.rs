@@ -73,4 +73,5 @@ pub mod scenario;
 pub mod scenarios;
 pub mod tamper;
 pub mod trace;
+pub mod values;
 pub mod world;

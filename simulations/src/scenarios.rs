@@ -14,6 +14,7 @@ scenarios![
     "absence-of-all-but-one",
     "absence-of-island",
     "absence-of-one",
+    "all-types",
     "amnesia-and-return",
     "available-sources",
     "holder-deaf",

@@ -10,7 +10,7 @@ use mangrove_crdt::{
 
 use super::{Invariant, Violation, lattice::Moment};
 use crate::{
-    history::{History, Outcome, payload_op},
+    history::{History, Outcome},
     oracle::{Mark, Oracle, Record, hash},
 };
 
@@ -38,19 +38,21 @@ pub fn held(
     Err(Violation::new(Invariant::S9, what))
 }
 
-/// A value is delivered to a subscriber: it must be one that was written to this path, and did not fail.
+/// A value is delivered to a subscriber: it must be one that was written to this path, for topics of the type that the subscriber was told, and did not fail.
 ///
 /// # Errors
 /// It is not.
-pub fn delivered(history: &History, home: &str, path: &str, value: &[u8]) -> Result<u32, Violation> {
+pub fn delivered(history: &History, home: &str, (path, topic_type): (&str, Option<&str>), value: &[u8]) -> Result<u32, Violation> {
     let wrong = |what: &str| Violation::new(Invariant::S9, format!("node {home}: it delivers a value of {path} that {what}"));
-    let op = payload_op(value).ok_or_else(|| wrong("nobody wrote"))?;
-    let written = history.get(op).ok_or_else(|| wrong("names no operation"))?;
-    if written.path != path || written.payload().as_deref() != Some(value) {
+    let written = history.op_of(value).ok_or_else(|| wrong("names no operation"))?;
+    if written.path != path || written.value().as_deref() != Some(value) {
         return Err(wrong("is another operation's, or has other bytes"));
+    }
+    if topic_type.is_some_and(|told| told != written.payload.kind.name()) {
+        return Err(wrong("is none of its topic's type"));
     }
     if written.outcome == Outcome::Failed {
         return Err(wrong("was refused to its writer"));
     }
-    Ok(op)
+    Ok(written.id)
 }

@@ -19,19 +19,28 @@ pub struct Told {
     /// The topics that are there, as far as it knows, each with the operation whose value it was told last, and what that one's topic and rank are.
     /// A value that its node wrote before it knew of the section has none: it moved there later.
     pub topics: BTreeMap<String, Option<Last>>,
+    /// Their types, by name.
+    types: BTreeMap<String, String>,
     /// Of which the next may be older.
     doubted: BTreeSet<String>,
 }
 
 impl Told {
     /// A topic appeared, or was made anew.
-    pub fn added(&mut self, path: &str) {
+    pub fn added(&mut self, path: &str, topic_type: &str) {
         self.topics.insert(path.to_owned(), None);
+        self.types.insert(path.to_owned(), topic_type.to_owned());
+    }
+
+    /// The type that a topic was said to have.
+    pub fn topic_type(&self, path: &str) -> Option<&str> {
+        self.types.get(path).map(String::as_str)
     }
 
     /// A topic is gone.
     pub fn removed(&mut self, path: &str) {
         self.topics.remove(path);
+        self.types.remove(path);
     }
 
     /// What comes now may be older than what was told: its node has said so.

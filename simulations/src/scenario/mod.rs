@@ -18,6 +18,7 @@ pub use self::{
     keys::BadScenario,
 };
 use crate::dice::Amount;
+use crate::values::Kind;
 
 /// True time, which no node sees: microseconds since the run began.
 pub type Time = u64;
@@ -211,12 +212,27 @@ pub struct Workload {
     pub topics: usize,
     /// The length of values, in bytes.
     pub payload: Amount,
+    /// The types of topics: at least one. Each path has one that most clients take it to have.
+    pub kinds: Vec<Kind>,
     /// Who writes.
     pub sources: Vec<SourceSpec>,
     /// Who listens.
     pub subscribers: Vec<SubscriberSpec>,
     /// Who changes what those may see who come as a principal.
     pub administrators: Vec<AdministratorSpec>,
+}
+
+impl Workload {
+    /// The type that most clients take a path to have.
+    pub fn kind_of(&self, path: &str) -> Kind {
+        kind_of(&self.kinds, path)
+    }
+}
+
+/// See [`Workload::kind_of`].
+pub fn kind_of(kinds: &[Kind], path: &str) -> Kind {
+    let sum: usize = path.bytes().map(usize::from).sum();
+    kinds.get(sum % kinds.len().max(1)).copied().unwrap_or_default()
 }
 
 /// A client that changes who may do what.

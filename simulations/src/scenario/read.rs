@@ -12,6 +12,7 @@ use super::{
     keys::{BadScenario, Keys, Unit},
 };
 use crate::dice::{Amount, Dice};
+use crate::values::Kind;
 
 /// The most nodes of one scenario: paths are kept for every pair.
 const NODES_MAX: u64 = 1_000;
@@ -382,6 +383,15 @@ fn workload(mut keys: Keys, sections: &[SectionSpec], count: usize, find: &dyn F
         return Err(keys.bad("value", format!("{value:?} is not supported yet; there is traceable")));
     }
     let payload = keys.amount("payload", Unit::Size)?.unwrap_or(Amount::Uniform { min: 16.0, max: 128.0 });
+    let kind = |name: &String| Kind::ALL.into_iter().find(|kind| kind.name() == name);
+    let mut kinds = Vec::new();
+    for name in keys.texts("types")?.unwrap_or_else(|| vec![Kind::default().name().into()]) {
+        let known = Kind::ALL.map(Kind::name).join(", ");
+        kinds.push(kind(&name).ok_or_else(|| keys.bad("types", format!("{name:?} is none of {known}")))?);
+    }
+    if kinds.is_empty() {
+        return Err(keys.bad("types", "at least one is needed"));
+    }
     let mut sources = Vec::new();
     for keys in keys.tables("source", &["session"])? {
         sources.extend(source(keys, sections, count, find)?);
@@ -416,7 +426,7 @@ fn workload(mut keys: Keys, sections: &[SectionSpec], count: usize, find: &dyn F
         administrators.push(AdministratorSpec { homes, gap });
     }
     keys.end()?;
-    Ok(Workload { topics, payload, sources, subscribers, administrators })
+    Ok(Workload { topics, payload, kinds, sources, subscribers, administrators })
 }
 
 /// The homes that are named, or `None` for random ones.

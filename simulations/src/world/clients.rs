@@ -24,12 +24,13 @@ use crate::{
         rights::{Barred, PRINCIPAL, may_read},
         sessions,
     },
-    history::{Doing, Outcome, payload},
+    history::{Doing, Outcome},
     host::{Item, entropy},
     oracle::About,
     queue::Event,
     scenario::{Observed, SECOND, Scenario, Time},
     tamper::{Tamper, is},
+    values::{Kind, Payload},
 };
 
 /// How long a client without a node waits before it looks for one again.
@@ -131,6 +132,10 @@ struct Open {
 
 /// How often, of so many writes, a source submits one twice.
 const TWICE_ONE_IN: usize = 20;
+/// Of how many operations on topics of several types one has another type in mind than most.
+const ODD_KIND_ONE_IN: usize = 12;
+/// Of what writes none.
+const NO_VALUE: Payload = Payload { kind: Kind::Binary, len: 0 };
 
 /// How often, in so many turns, a source gives up its branch of its own accord.
 const CLOSE_ONE_IN: usize = 100;
@@ -200,7 +205,7 @@ impl World<'_> {
                     Role::Subscriber { hearing: Some(hearing), .. } => Some(Box::new(hearing.memory.heard(&hearing.feeds))),
                     _ => None,
                 };
-                self.ask(at, session, Doing::Other, String::new(), 0, Durability::Memory, |_| Request::Subscribe {
+                self.ask(at, session, Doing::Other, String::new(), NO_VALUE, Durability::Memory, |_| Request::Subscribe {
                     selector: select,
                     credit: CREDIT,
                     stamps: false,
@@ -291,7 +296,10 @@ impl World<'_> {
             4 | 5 => format!("role extra at {path} {}", permitted[dice.below(4)]),
             _ => format!("role reader at {path} {}", permitted[dice.below(4)]),
         };
-        self.ask(at, session, Doing::Other, String::new(), 0, Durability::Memory, |_| Request::AccessScript { script, dry_run: false });
+        self.ask(at, session, Doing::Other, String::new(), NO_VALUE, Durability::Memory, |_| Request::AccessScript {
+            script,
+            dry_run: false,
+        });
     }
 
     fn found(&mut self, at: usize, session: (usize, ConnectionId), done: usize) {
@@ -302,7 +310,7 @@ impl World<'_> {
         if done == 2 * sections.len() && self.has_principals() {
             let script =
                 format!("principal {PRINCIPAL} password {HASH}\nprincipal {PRINCIPAL} roles reader\nrole reader default select read");
-            return self.ask(at, session, Doing::Other, String::new(), 0, Durability::Memory, |_| Request::AccessScript {
+            return self.ask(at, session, Doing::Other, String::new(), NO_VALUE, Durability::Memory, |_| Request::AccessScript {
                 script,
                 dry_run: false,
             });
@@ -317,11 +325,14 @@ impl World<'_> {
         }
         let properties = properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let topics = self.scenario.workload.topics;
-        self.ask(at, session, Doing::Other, root.clone(), 0, Durability::Memory, |_| match done % 2 {
+        let (first, kinds) = (self.scenario.workload.kinds[0], self.scenario.workload.kinds.clone());
+        let kind_of = |path: &str| crate::scenario::kind_of(&kinds, path);
+        self.ask(at, session, Doing::Other, root.clone(), NO_VALUE, Durability::Memory, |_| match done % 2 {
             0 => Request::SectionAdd { root, properties },
             _ => {
-                let paths = (0..topics).map(|number| topic_path(&root, number)).collect();
-                Request::TopicsAdd { topic: TopicSpec::of("binary"), paths }
+                // Those of other types are made by the clients that write.
+                let paths = (0..topics).map(|number| topic_path(&root, number)).filter(|path| kind_of(path) == first).collect();
+                Request::TopicsAdd { topic: first.spec(), paths }
             }
         });
     }
@@ -361,17 +372,25 @@ impl World<'_> {
         if drawn < set {
             let len = self.scenario.workload.payload.draw_u64(&mut self.dice.work) as usize;
             let (durability, asked) = (source.durability.unwrap_or(usual), source.durability);
-            self.ask(at, session, Doing::Set, path.clone(), len, durability, |op| {
-                let items = vec![SetItem { target: Target::Path(path), value: payload(op, len) }];
+            let payload = Payload { kind: self.kind_for(&path), len };
+            self.ask(at, session, Doing::Set, path.clone(), payload, durability, |op| {
+                let items = vec![SetItem { target: Target::Path(path), value: payload.of(op) }];
                 Request::Set(SetBatch { items, add: None, durability: asked, under: None })
             });
         } else if drawn < set + add {
-            self.ask(at, session, Doing::Add, path.clone(), 0, usual, |_| Request::TopicsAdd {
-                topic: TopicSpec::of("binary"),
-                paths: vec![path],
-            });
+            let topic = self.kind_for(&path).spec();
+            self.ask(at, session, Doing::Add, path.clone(), NO_VALUE, usual, |_| Request::TopicsAdd { topic, paths: vec![path] });
         } else {
-            self.ask(at, session, Doing::Remove, path.clone(), 0, usual, |_| Request::TopicsRemove { selector: path, force: false });
+            self.ask(at, session, Doing::Remove, path.clone(), NO_VALUE, usual, |_| Request::TopicsRemove { selector: path, force: false });
+        }
+    }
+
+    /// The type that a client takes a topic to be of: mostly that of most others. Where there are several, some have another in mind, and perhaps make it so.
+    fn kind_for(&mut self, path: &str) -> Kind {
+        let kinds = &self.scenario.workload.kinds;
+        match kinds.len() > 1 && self.dice.work.below(ODD_KIND_ONE_IN) == 0 {
+            true => self.dice.work.pick(kinds).unwrap_or_default(),
+            false => self.scenario.workload.kind_of(path),
         }
     }
 
@@ -390,7 +409,7 @@ impl World<'_> {
         let Some(epoch) = claim.active else { return };
         if self.dice.work.below(CLOSE_ONE_IN) == 0 {
             (self.clients[at].claim.source, self.clients[at].claim.active, self.clients[at].claim.asked) = (None, None, None);
-            return self.ask(at, session, Doing::Other, branch, 0, Durability::Memory, |_| Request::SourceClose { source });
+            return self.ask(at, session, Doing::Other, branch, NO_VALUE, Durability::Memory, |_| Request::SourceClose { source });
         }
         let spec = &self.scenario.workload.sources[spec];
         let usual = self.scenario.sections.iter().find(|section| section.root == spec.section).map(|section| section.durability);
@@ -401,8 +420,9 @@ impl World<'_> {
         let len = self.scenario.workload.payload.draw_u64(&mut self.dice.work) as usize;
         let floor = self.clients[at].once.keys().next().copied();
         let mut kept = None;
-        self.ask(at, session, Doing::Set, path.clone(), len, durability, |op| {
-            let items = vec![SetItem { target: Target::Path(path), value: payload(op, len) }];
+        let payload = Payload { kind: self.scenario.workload.kind_of(&path), len };
+        self.ask(at, session, Doing::Set, path.clone(), payload, durability, |op| {
+            let items = vec![SetItem { target: Target::Path(path), value: payload.of(op) }];
             let request =
                 Box::new(Request::Set(SetBatch { items, add: None, durability: asked, under: Some(Authority { source, epoch }) }));
             let request = Request::Once { number: op.into(), floor: floor.unwrap_or(op).into(), request };
@@ -442,7 +462,7 @@ impl World<'_> {
         let open = self.clients[at].claim.open.clone().filter(|_| self.clients[at].claim.on != Some(session.1));
         let asked = self.history.iter().count() as u32;
         let resumes = open.is_some();
-        self.ask(at, session, Doing::Other, branch.to_owned(), 0, Durability::Memory, |_| match open {
+        self.ask(at, session, Doing::Other, branch.to_owned(), NO_VALUE, Durability::Memory, |_| match open {
             Some(Open { id, secret, epoch, .. }) => Request::SessionResume { id, secret, epoch },
             None => Request::SessionOpen { reconnect_timeout_ms: None, properties: Default::default() },
         });
@@ -450,12 +470,15 @@ impl World<'_> {
         self.clients[at].claim.asked = Some((asked, None));
         if !resumes {
             let request = Request::SourceClaim { branch: branch.to_owned(), priority: 0, wait: true, hold_ms: None };
-            self.ask(at, session, Doing::Other, branch.to_owned(), 0, Durability::Memory, |_| request);
+            self.ask(at, session, Doing::Other, branch.to_owned(), NO_VALUE, Durability::Memory, |_| request);
             self.clients[at].claim.asked = Some((asked, Some(asked + 1)));
             let properties = [("removal".to_owned(), "this session closes".to_owned())].into();
             let topic = TopicSpec { topic_type: "binary".into(), properties };
             let path = own_topic(&self.scenario.sections[0].root, at);
-            self.ask(at, session, Doing::Other, path.clone(), 0, Durability::Memory, |_| Request::TopicsAdd { topic, paths: vec![path] });
+            self.ask(at, session, Doing::Other, path.clone(), NO_VALUE, Durability::Memory, |_| Request::TopicsAdd {
+                topic,
+                paths: vec![path],
+            });
             let claim = &mut self.clients[at].claim;
             (claim.making, claim.made) = (Some(asked + 2), None);
         }
@@ -555,12 +578,12 @@ impl World<'_> {
         (host, session): (usize, ConnectionId),
         doing: Doing,
         path: String,
-        len: usize,
+        payload: Payload,
         durability: Durability,
         request: impl FnOnce(u32) -> Request,
     ) {
         let by = (host as u32, self.hosts[host].process_no);
-        let op = self.history.ask(doing, path, len, by, self.now, durability);
+        let op = self.history.ask(doing, path, payload, by, self.now, durability);
         self.clients[client].pending.push(op);
         let request = request(op);
         self.offer(host, Item::Request { session, op, request });
@@ -798,10 +821,10 @@ impl World<'_> {
             }
         }
         match event {
-            Told::Added { .. } => told.added(path),
+            Told::Added { topic } => told.added(path, &topic.topic_type),
             Told::Removed { .. } => told.removed(path),
             Told::Value { value, .. } => {
-                let op = integrity::delivered(&self.history, &home, path, &value)?;
+                let op = integrity::delivered(&self.history, &home, (path, told.topic_type(path)), &value)?;
                 told.value(&self.oracle, &self.history, &home, path, op)?;
             }
         }
@@ -890,7 +913,7 @@ impl World<'_> {
                 continue;
             };
             let by = (other as u32, self.hosts[other].process_no);
-            let op = self.history.ask(Doing::Other, String::new(), 0, by, self.now, Durability::Memory);
+            let op = self.history.ask(Doing::Other, String::new(), NO_VALUE, by, self.now, Durability::Memory);
             let Some(process) = self.hosts[other].process.as_mut() else { continue };
             let session = ConnectionId(process.next_id());
             self.offer(other, Item::Opened(session, entropy(by, session)));
@@ -986,7 +1009,7 @@ impl World<'_> {
             }
             for (id, topic) in replica.topics_from("").filter(|(_, topic)| selector.matches(&topic.path) && may_see(&topic.path)) {
                 let Some(write) = replica.section(id).and_then(|section| section.value_of(replica.origins(), topic)) else { continue };
-                let stands = write.value.as_deref().and_then(crate::history::payload_op);
+                let stands = write.value.as_deref().and_then(|value| self.history.op_of(value)).map(|op| op.id);
                 let said = told.topics.get(topic.path.as_str()).and_then(Option::as_ref).map(|told| told.0);
                 if stands != said {
                     let home = &self.hosts[host].name;

@@ -16,6 +16,7 @@ use crate::{
     queue::Event,
     scenario::{Crash, FaultKind, FaultSpec, Mode, Observed, Scenario, Shape, Time, When, Who, fault::Budget, kinds::usual},
     tamper::{Tamper, is},
+    values::Payload,
 };
 
 /// What undoes a fault.
@@ -449,7 +450,7 @@ impl World<'_> {
     /// An operator asks a node for something, and does not wait for the answer.
     fn operator(&mut self, host: usize, request: impl FnOnce(u32) -> Request) {
         let by = (host as u32, self.hosts[host].process_no);
-        let op = self.history.ask(Doing::Other, String::new(), 0, by, self.now, Durability::Memory);
+        let op = self.history.ask(Doing::Other, String::new(), Payload::default(), by, self.now, Durability::Memory);
         let Some(process) = self.hosts[host].process.as_mut() else { return };
         let session = mangrove::node::ConnectionId(process.next_id());
         self.offer(host, Item::Opened(session, entropy(by, session)));
