@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
-use crate::{path::Path, record::Schema, value::SCALE_MAX};
+use crate::{json_schema::JsonSchema, path::Path, record::Schema, value::SCALE_MAX};
 
 /// How long an encoded definition is at most, in bytes: each topic has its own.
 pub const DEFINITION_BYTES_MAX: usize = 4096;
@@ -21,6 +21,8 @@ pub const MESH_COPIES_MAX: u8 = 64;
 pub enum TopicType {
     /// Any JSON value; null is a value like others.
     Json,
+    /// JSON values as a schema says.
+    JsonAs(Arc<JsonSchema>),
     /// Bytes, taken as they are.
     Binary,
     /// A text, or no value.
@@ -47,7 +49,7 @@ impl TopicType {
     /// The type's name on a command line and in JSON.
     pub fn name(&self) -> &'static str {
         match self {
-            TopicType::Json => "json",
+            TopicType::Json | TopicType::JsonAs(_) => "json",
             TopicType::Binary => "binary",
             TopicType::String => "string",
             TopicType::Int64 => "int64",
@@ -60,24 +62,31 @@ impl TopicType {
     }
 
     /// The type with the given name, letters in any case, and parameters.
-    fn named(name: &str, Parameters { scale, schema, master }: Parameters) -> Result<TopicType, DefinitionError> {
+    fn named(name: &str, Parameters { scale, schema, master }: Parameters<serde_json::Value>) -> Result<TopicType, DefinitionError> {
         let plain = TopicType::PLAIN.into_iter().find(|topic_type| topic_type.name().eq_ignore_ascii_case(name));
         let topic_type = if name.eq_ignore_ascii_case(DECIMAL) {
             TopicType::Decimal(scale.ok_or(DefinitionError::Missing { topic_type: DECIMAL, key: "scale" })?)
         } else if name.eq_ignore_ascii_case(RECORD) {
-            TopicType::Record(schema.clone().ok_or(DefinitionError::Missing { topic_type: RECORD, key: "schema" })?)
+            let schema = schema.as_ref().ok_or(DefinitionError::Missing { topic_type: RECORD, key: "schema" })?;
+            let schema = Schema::new(schema).map_err(|error| DefinitionError::BadSchema(error.to_string()))?;
+            TopicType::Record(Arc::new(schema))
         } else if name.eq_ignore_ascii_case(SLAVE) {
             TopicType::Slave(master.clone().ok_or(DefinitionError::Missing { topic_type: SLAVE, key: "master" })?)
         } else {
             let known = TopicType::PLAIN.iter().map(TopicType::name).chain([DECIMAL, RECORD, SLAVE]);
-            plain.ok_or_else(|| unknown("topic type", name, known))?
+            match (plain.ok_or_else(|| unknown("topic type", name, known))?, &schema) {
+                (TopicType::Json, Some(schema)) => {
+                    TopicType::JsonAs(JsonSchema::new(schema).map(Arc::new).map_err(DefinitionError::BadSchema)?)
+                }
+                (plain, _) => plain,
+            }
         };
         let strange = |key, given: bool, taken: bool| match given && !taken {
             true => Err(DefinitionError::Foreign { topic_type: topic_type.name(), key }),
             false => Ok(()),
         };
         strange("scale", scale.is_some(), matches!(topic_type, TopicType::Decimal(_)))?;
-        strange("schema", schema.is_some(), matches!(topic_type, TopicType::Record(_)))?;
+        strange("schema", schema.is_some(), matches!(topic_type, TopicType::Record(_) | TopicType::JsonAs(_)))?;
         strange("master", master.is_some(), matches!(topic_type, TopicType::Slave(_)))?;
         Ok(topic_type)
     }
@@ -89,7 +98,7 @@ impl TopicType {
 
     fn code(&self) -> u64 {
         match self {
-            TopicType::Json => 0,
+            TopicType::Json | TopicType::JsonAs(_) => 0,
             TopicType::Binary => 1,
             TopicType::String => 2,
             TopicType::Int64 => 3,
@@ -102,10 +111,11 @@ impl TopicType {
     }
 
     /// The type with this number and these parameters; `None` if there is none.
-    fn from_code(code: u64, Parameters { scale, schema, master }: Parameters) -> Option<TopicType> {
+    fn from_code(code: u64, Parameters { scale, schema, master }: Parameters<Box<[u8]>>) -> Option<TopicType> {
         match (code, scale, schema, master) {
             (5, Some(scale), None, None) => Some(TopicType::Decimal(scale)),
-            (6, None, Some(schema), None) => Some(TopicType::Record(schema)),
+            (0, None, Some(schema), None) => JsonSchema::from_bytes(&schema).map(|schema| TopicType::JsonAs(Arc::new(schema))),
+            (6, None, Some(schema), None) => Schema::from_bytes(&schema).map(|schema| TopicType::Record(Arc::new(schema))),
             (7, None, None, Some(master)) => Some(TopicType::Slave(master)),
             (code, None, None, None) => TopicType::PLAIN.into_iter().find(|plain| plain.code() == code),
             _ => None,
@@ -117,12 +127,15 @@ const DECIMAL: &str = "decimal";
 const RECORD: &str = "record";
 const SLAVE: &str = "slave";
 
-/// What types may need besides their names.
-#[derive(Default)]
-struct Parameters {
+/// What types may need besides their names; schemas as they are written.
+struct Parameters<S> {
     scale: Option<u8>,
-    schema: Option<Arc<Schema>>,
+    schema: Option<S>,
     master: Option<Path>,
+}
+
+impl<S> Parameters<S> {
+    const NONE: Self = Parameters { scale: None, schema: None, master: None };
 }
 
 impl fmt::Display for TopicType {
@@ -362,7 +375,7 @@ impl Definition {
     pub fn parse<K: AsRef<str>, V: AsRef<str>>(topic_type: &str, properties: &[(K, V)]) -> Result<Definition, DefinitionError> {
         let mut parsed = Properties::default();
         let mut seen: Vec<&'static str> = Vec::new();
-        let (mut owner, mut removal, mut parameters) = (None, None, Parameters::default());
+        let (mut owner, mut removal, mut parameters) = (None, None, Parameters::NONE);
         for (key, value) in properties {
             let key = property_name(key.as_ref())?;
             if seen.contains(&key) {
@@ -373,7 +386,10 @@ impl Definition {
                 "owner" => owner = Some(text(key, value.as_ref())?),
                 "removal" => removal = Some(text(key, value.as_ref())?),
                 "scale" => parameters.scale = Some(scale_of(value.as_ref())?),
-                "schema" => parameters.schema = Some(schema_of(value.as_ref())?),
+                "schema" => {
+                    let schema = serde_json::from_str(value.as_ref()).map_err(|error| DefinitionError::BadSchema(error.to_string()))?;
+                    parameters.schema = Some(schema);
+                }
                 "master" => parameters.master = Some(master_of(value.as_ref())?),
                 key => parsed.set(key, value.as_ref())?,
             }
@@ -421,6 +437,7 @@ impl Definition {
         listed.extend(self.removal().map(|removal| ("removal", removal.to_owned())));
         match &self.topic_type {
             TopicType::Decimal(scale) => listed.push(("scale", scale.to_string())),
+            TopicType::JsonAs(schema) => listed.push(("schema", schema.to_json().to_string())),
             TopicType::Record(schema) => listed.push(("schema", schema.to_json().to_string())),
             TopicType::Slave(master) => listed.push(("master", master.to_string())),
             _ => {}
@@ -483,6 +500,7 @@ impl Definition {
         fields.extend(self.removal().map(|removal| (8, Field::Text(removal))));
         match &self.topic_type {
             TopicType::Decimal(scale) => fields.push((9, Field::Number((*scale).into()))),
+            TopicType::JsonAs(schema) => fields.push((10, Field::Bytes(schema.to_bytes()))),
             TopicType::Record(schema) => fields.push((10, Field::Bytes(schema.to_bytes()))),
             TopicType::Slave(master) => fields.push((11, Field::Text(master.as_str()))),
             _ => {}
@@ -533,11 +551,6 @@ fn master_of(value: &str) -> Result<Path, DefinitionError> {
     path.ok_or_else(|| DefinitionError::BadProperty { key: "master", value: value.into(), expected: "the path of another topic" })
 }
 
-fn schema_of(value: &str) -> Result<Arc<Schema>, DefinitionError> {
-    let json = serde_json::from_str(value).map_err(|error| DefinitionError::BadSchema(error.to_string()))?;
-    Schema::new(&json).map(Arc::new).map_err(|error| DefinitionError::BadSchema(error.to_string()))
-}
-
 fn text(key: &'static str, value: &str) -> Result<Box<str>, DefinitionError> {
     let fits = (1..=PROPERTY_TEXT_BYTES_MAX).contains(&value.len()) && !value.chars().any(char::is_control);
     let expected = "a text of 1 to 1024 bytes, without control characters";
@@ -553,7 +566,7 @@ fn decode(bytes: &[u8]) -> Result<Definition, DefinitionError> {
     }
     let code = d.u64().map_err(malformed)?;
     let mut definition = Definition::new(TopicType::Unknown(code), Properties::default());
-    let (mut parameters, mut strange) = (Parameters::default(), false);
+    let (mut parameters, mut strange) = (Parameters::NONE, false);
     for _ in 1..count {
         let field = d.u64().map_err(malformed)?;
         let mut ahead = d.clone();
@@ -575,7 +588,7 @@ fn decode(bytes: &[u8]) -> Result<Definition, DefinitionError> {
 }
 
 /// Reads one field; `None` if this version does not know it, or not what it says.
-fn read_field(d: &mut Decoder<'_>, field: u64, definition: &mut Definition, parameters: &mut Parameters) -> Option<()> {
+fn read_field(d: &mut Decoder<'_>, field: u64, definition: &mut Definition, parameters: &mut Parameters<Box<[u8]>>) -> Option<()> {
     let these = &mut definition.properties;
     match field {
         1 => these.retain = d.bool().ok()?,
@@ -587,7 +600,7 @@ fn read_field(d: &mut Decoder<'_>, field: u64, definition: &mut Definition, para
         7 => definition.owner = Some(text("owner", d.str().ok()?).ok()?),
         8 => definition.removal = Some(text("removal", d.str().ok()?).ok()?),
         9 => parameters.scale = Some(d.u8().ok().filter(|scale| *scale <= SCALE_MAX)?),
-        10 => parameters.schema = Some(Arc::new(Schema::from_bytes(d.bytes().ok()?)?)),
+        10 => parameters.schema = Some(d.bytes().ok()?.into()),
         11 => parameters.master = Some(master_of(d.str().ok()?).ok()?),
         _ => return None,
     }
@@ -789,6 +802,11 @@ mod tests {
         let message = |topic_type, properties: &[(&str, &str)]| Definition::parse(topic_type, properties).unwrap_err().to_string();
         assert_eq!(message("decimal", &[]), "a topic of type decimal needs the property scale");
         assert_eq!(message("decimal", &[("scale", "19")]), "scale is a number from 0 to 18, not \"19\"");
+        let gate = spelled("json", &[("schema", r#"{"type": "object", "required": ["at"]}"#)]);
+        assert!(matches!(gate.topic_type(), TopicType::JsonAs(_)));
+        assert_ne!(gate.hash(), spelled("json", &[]).hash());
+        assert!(message("json", &[("schema", r#"{"type": "text"}"#)]).starts_with("no schema: at \"/type\""));
+        assert_eq!(message("string", &[("schema", "{}")]), "a topic of type string has no property schema");
         assert_eq!(message("json", &[("scale", "2")]), "a topic of type json has no property scale");
         assert_eq!(message("decimal", &[("scale", "2"), ("schema", schema)]), "a topic of type decimal has no property schema");
         assert_eq!(spelled("slave", &[("master", "a/b")]).to_bytes(), [0xa2, 0, 7, 11, 0x63, b'a', b'/', b'b']);

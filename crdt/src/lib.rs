@@ -102,6 +102,7 @@ pub mod document;
 pub mod feed;
 pub mod frontier;
 pub mod id;
+pub mod json_schema;
 pub mod path;
 pub mod persist;
 pub mod policy;

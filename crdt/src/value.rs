@@ -2,7 +2,7 @@
 //!
 //! | type | bytes | JSON | text |
 //! |---|---|---|---|
-//! | json | one CBOR item | itself | JSON |
+//! | json | one CBOR item, perhaps as a schema says ([`json_schema`](crate::json_schema)) | itself | JSON |
 //! | string | a CBOR text, or null for no value | a string, or null | as it is |
 //! | int64 | a CBOR integer in the range of `i64`, or null | a number, or null | decimal, or `null` |
 //! | double | a CBOR float, finite, or null | a number, or null | decimal, or `null` |
@@ -98,6 +98,10 @@ pub fn validate(topic_type: &TopicType, bytes: &[u8]) -> Result<(), ValueError> 
             scan.skip_item(VALUE_DEPTH_MAX)?;
             return scan.end();
         }
+        TopicType::JsonAs(schema) => {
+            validate(&TopicType::Json, bytes)?;
+            return schema.check(&Scan { bytes, at: 0 }.json(VALUE_DEPTH_MAX)?);
+        }
         TopicType::Record(schema) => {
             let mut scan = Scan { bytes, at: 0 };
             let json = scan.json(VALUE_DEPTH_MAX)?;
@@ -143,6 +147,10 @@ pub fn from_json(topic_type: &TopicType, json: &Value) -> Result<Vec<u8>, ValueE
     match (topic_type, json) {
         (TopicType::Binary, Value::String(text)) => bytes = from_base64(text)?,
         (TopicType::Json, json) => write_json(&mut bytes, json, VALUE_DEPTH_MAX)?,
+        (TopicType::JsonAs(schema), json) => {
+            write_json(&mut bytes, json, VALUE_DEPTH_MAX)?;
+            schema.check(json)?;
+        }
         (TopicType::Record(schema), json) => {
             write_json(&mut bytes, json, VALUE_DEPTH_MAX)?;
             schema.check(json)?;
@@ -267,7 +275,7 @@ pub fn from_text(topic_type: &TopicType, text: &[u8]) -> Result<Vec<u8>, ValueEr
         TopicType::Decimal(_) => Value::String(text.into()),
         TopicType::Slave(_) => return Err(wrong_type(topic_type)),
         TopicType::Unknown(code) => return Err(ValueError::UnknownType(*code)),
-        TopicType::Json | TopicType::Record(_) | TopicType::Binary => {
+        TopicType::Json | TopicType::JsonAs(_) | TopicType::Record(_) | TopicType::Binary => {
             serde_json::from_str(text).map_err(|error| bad_text("JSON", error))?
         }
     };
@@ -276,7 +284,7 @@ pub fn from_text(topic_type: &TopicType, text: &[u8]) -> Result<Vec<u8>, ValueEr
 
 fn wrong_type(topic_type: &TopicType) -> ValueError {
     let expected = match topic_type {
-        TopicType::Json => "any JSON value",
+        TopicType::Json | TopicType::JsonAs(_) => "any JSON value",
         TopicType::Binary => "bytes, in JSON as a base64 string",
         TopicType::String => "a string, or null for no value",
         TopicType::Int64 => "an integer from -2⁶³ to 2⁶³-1, or null for no value",

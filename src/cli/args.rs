@@ -287,7 +287,7 @@ pub(crate) enum TopicCommand {
         /// Their paths
         #[arg(required = true)]
         paths: Vec<String>,
-        /// json, binary, string, int64, double, decimal (with `--prop scale=2`), record (`--prop schema=@FILE`) or slave (`--prop master=PATH`)
+        /// json (perhaps with `--prop schema=@FILE`, a JSON Schema), binary, string, int64, double, decimal (with `--prop scale=2`), record (`--prop schema=@FILE`) or slave (`--prop master=PATH`)
         #[arg(long = "type", value_name = "TYPE")]
         topic_type: String,
         /// A property such as `durability=disk`, or `schema=@FILE` to read it from a file; may be repeated

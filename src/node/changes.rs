@@ -73,7 +73,7 @@ impl Node {
         let (_, topic) = self.replica.topic(path).ok_or_else(|| no_such_topic(path))?;
         let topic_type = topic.definition.topic_type();
         let failed = |why: &str| Refusal::new(Code::PatchFailed, path.as_str(), why);
-        if *topic_type != TopicType::Json {
+        if !matches!(topic_type, TopicType::Json | TopicType::JsonAs(_)) {
             return Err(failed(&format!("a patch is for json topics, and this one is of type {topic_type}")));
         }
         let Found::Topic(Some(document)) = found else {

@@ -3,9 +3,11 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
+use mangrove::protocol::Code;
 use serde_json::{Value, json};
 
-use crate::support::{Node, World, until};
+use crate::claims::refused_as;
+use crate::support::{Node, World, block, bytes_of, until};
 
 const SCHEMA: &str = r#"{"records": [
   {"name": "flight", "fields": [{"name": "number", "type": "string"}, {"name": "speed", "type": "double", "min": 0}]},
@@ -108,6 +110,28 @@ fn what_is_made_on_one_node_is_the_same_on_another() {
 }
 
 #[test]
+fn a_json_topic_takes_what_its_schema_says() {
+    let world = World::new();
+    let a = world.found("A");
+    a.told(&["section", "add", "t"]);
+    let b = world.join("B", &a);
+    let schema = r#"{"type": "object", "required": ["at"], "properties": {"at": {"type": "string", "pattern": "^[A-Z][0-9]+$"}}}"#;
+    a.told(&["topic", "add", "t/gate", "--type", "json", "--prop", &format!("schema={schema}")]);
+    a.told(&["set", "t/gate", "{\"at\": \"B7\"}"]);
+    b.shows("t/gate", json!({"at": "B7"}));
+    b.refused(&["set", "t/gate", "{\"at\": 7}"]).says(2, &["t/gate", "at \"/at\"", "string"]);
+    let patch = |value: &str| format!("[{{\"op\": \"replace\", \"path\": \"/at\", \"value\": {value}}}]");
+    b.refused(&["patch", "t/gate", &patch("\"b8\"")]).says(1, &["t/gate", "at \"/at\"", "invalid-value"]);
+    b.told(&["patch", "t/gate", &patch("\"B8\"")]);
+    a.shows("t/gate", json!({"at": "B8"}));
+    assert_eq!(definition(&a, "t/gate"), definition(&b, "t/gate"));
+    // Of the bytes themselves the node is the judge.
+    let wrong = block(async { b.connect().await.set("t/gate", bytes_of(&json!({"at": null})), None).await });
+    refused_as(wrong, Code::InvalidValue);
+    world.logged_no_error();
+}
+
+#[test]
 fn a_slave_shows_its_master_wherever_that_is() {
     let world = World::new();
     let a = world.found("A");
@@ -142,6 +166,8 @@ fn a_definition_that_makes_no_sense_is_refused() {
         (&["topic", "add", "x", "--type", "decimal", "--prop", "scale=19"], "from 0 to 18"),
         (&["topic", "add", "x", "--type", "json", "--prop", "scale=1"], "has no property scale"),
         (&["topic", "add", "x", "--type", "record", "--prop", "schema={}"], "missing field `records`"),
+        (&["topic", "add", "x", "--type", "json", "--prop", r#"schema={"type": "text"}"#], "no schema: at \"/type\""),
+        (&["topic", "add", "x", "--type", "json", "--prop", r##"schema={"items": {"$ref": "#/items"}}"##], "refers to itself"),
         (&["topic", "add", "x", "--type", "recrod"], "did you mean \"record\""),
         (&["topic", "add", "x", "--type", "unknown(19)"], "unknown topic type"),
     ] {

@@ -1,0 +1,323 @@
+//! JSON Schema: what else a `json` topic wants of its values.
+//!
+//! A schema comes from anybody and is applied by every node to every value, between two inputs. So what it may cost is bounded before it is used: it refers only to
+//! itself, never in a circle, is not too large with everything written out that it refers to, and its patterns are matched in linear time. Of what the
+//! standard has (drafts 4 to 2020-12, by `$schema`), these are left out: references to other documents, to anchors and in circles, `$id` below the root, and `unevaluatedItems` and
+//! `unevaluatedProperties`, which judge everything again that others have judged. A `format` is no more than a remark.
+
+use std::{
+    cmp::Ordering,
+    collections::BTreeMap,
+    hash::{Hash, Hasher},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::OnceLock,
+};
+
+use jsonschema::{PatternOptions, Validator};
+use serde_json::Value;
+
+use crate::{
+    definition::TopicType,
+    value::{self, ValueError},
+};
+
+/// How many values a schema may consist of, with everything written out that it refers to.
+const COST_MAX: u64 = 4_096;
+
+/// How often a part of a schema may be held against a part of a value: the product of how many there are of both.
+const WORK_MAX: u64 = 20_000_000;
+
+/// How much memory one pattern may take, in bytes.
+const PATTERN_BYTES_MAX: usize = 64 << 10;
+
+/// A schema. Two are equal if they say the same, whatever the order of their keys.
+pub struct JsonSchema {
+    /// Canonical, as the value of a `json` topic.
+    source: Box<[u8]>,
+    cost: u64,
+    /// What judges, once it has been asked for; `None` if it cannot be had.
+    validator: OnceLock<Option<Validator>>,
+}
+
+/// Why something is no schema, in words.
+pub type BadSchema = String;
+
+impl JsonSchema {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// It is none, or one that is left out here, or too costly.
+    pub fn new(json: &Value) -> Result<JsonSchema, BadSchema> {
+        let source = value::from_json(&TopicType::Json, json).map_err(|error| error.to_string())?;
+        let schema = JsonSchema { source: source.into(), cost: cost(json)?, validator: OnceLock::new() };
+        let validator = compile(json)?;
+        Ok(JsonSchema { validator: OnceLock::from(Some(validator)), ..schema })
+    }
+
+    /// Reads its canonical encoding. What judges by it is made when it is needed.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<JsonSchema> {
+        let json = value::to_json(&TopicType::Json, bytes).ok()?;
+        Some(JsonSchema { source: bytes.into(), cost: cost(&json).ok()?, validator: OnceLock::new() })
+    }
+
+    /// Its canonical encoding.
+    pub(crate) fn to_bytes(&self) -> &[u8] {
+        &self.source
+    }
+
+    /// The JSON that it was read from, but for the order of keys.
+    pub fn to_json(&self) -> Value {
+        value::to_json(&TopicType::Json, &self.source).unwrap_or_default()
+    }
+
+    /// That a value is as the schema says.
+    ///
+    /// # Errors
+    /// What is wrong, and where in it; or that it would take too long to find out.
+    pub(crate) fn check(&self, value: &Value) -> Result<(), ValueError> {
+        let misfit = |at: String, why: String| Err(ValueError::Misfit { at, why });
+        let values = count(value);
+        if self.cost.saturating_mul(values) > WORK_MAX {
+            let why = format!("{values} values are too many for a schema of {}: at most {WORK_MAX} together", self.cost);
+            return misfit(String::new(), why);
+        }
+        let Some(validator) = self.validator.get_or_init(|| compile(&self.to_json()).ok()) else {
+            return misfit(String::new(), "its topic's schema is none".into());
+        };
+        // Written for sound schemas; what it does to one that was crafted is only another refusal.
+        let judged =
+            catch_unwind(AssertUnwindSafe(|| validator.validate(value).map_err(|error| (error.instance_path().to_string(), said(&error)))));
+        match judged {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err((at, why))) => misfit(at, why),
+            Err(_) => misfit(String::new(), "its topic's schema cannot be applied to it".into()),
+        }
+    }
+}
+
+/// How long the words of one refusal are at most, in bytes: they may quote the value.
+const SAID_BYTES_MAX: usize = 300;
+
+fn said(error: &jsonschema::ValidationError<'_>) -> String {
+    let mut text = error.masked().to_string();
+    if text.len() > SAID_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(SAID_BYTES_MAX));
+        text.push('…');
+    }
+    text
+}
+
+fn compile(schema: &Value) -> Result<Validator, BadSchema> {
+    let build = || {
+        let patterns = PatternOptions::regex().size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX);
+        let options = jsonschema::options().should_validate_formats(false).with_pattern_options(patterns);
+        options.build(schema).map_err(|error| format!("at {:?}: {}", error.instance_path().to_string(), said(&error)))
+    };
+    catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| Err("it cannot be applied".into()))
+}
+
+/// How many values there are in one, itself included.
+fn count(value: &Value) -> u64 {
+    1 + match value {
+        Value::Array(items) => items.iter().map(count).sum(),
+        Value::Object(map) => map.values().map(count).sum(),
+        _ => 0,
+    }
+}
+
+fn cost(schema: &Value) -> Result<u64, BadSchema> {
+    if !schema.is_object() && !schema.is_boolean() {
+        return Err("a schema is an object, true or false".into());
+    }
+    Costs { root: schema, known: BTreeMap::new() }.of(schema, true)
+}
+
+struct Costs<'a> {
+    root: &'a Value,
+    /// Of what is referred to, by the reference; `None` while it is being found out.
+    known: BTreeMap<&'a str, Option<u64>>,
+}
+
+impl<'a> Costs<'a> {
+    /// With everything written out that it refers to. Whatever looks like a part of a schema is taken for one.
+    fn of(&mut self, value: &'a Value, at_root: bool) -> Result<u64, BadSchema> {
+        let mut sum = 1_u64;
+        match value {
+            Value::Array(items) => {
+                for item in items {
+                    sum = sum.saturating_add(self.of(item, false)?);
+                }
+            }
+            Value::Object(map) => {
+                for (key, value) in map {
+                    sum = sum.saturating_add(match (key.as_str(), value) {
+                        ("$ref", Value::String(to)) => self.of_reference(to)?,
+                        ("$dynamicRef" | "$recursiveRef" | "unevaluatedItems" | "unevaluatedProperties", _) => {
+                            return Err(format!("{key} is left out here"));
+                        }
+                        ("$id" | "id", Value::String(_)) if !at_root => return Err(format!("{key} is left out here, but at the root")),
+                        (_, value) => self.of(value, false)?,
+                    });
+                }
+            }
+            _ => {}
+        }
+        match sum {
+            sum if sum <= COST_MAX => Ok(sum),
+            _ => Err(format!("it has more than {COST_MAX} values, with everything written out that it refers to")),
+        }
+    }
+
+    fn of_reference(&mut self, to: &'a str) -> Result<u64, BadSchema> {
+        match self.known.get(to) {
+            Some(Some(cost)) => return Ok(*cost),
+            Some(None) => return Err(format!("{to:?} refers to itself in the end, which is left out here")),
+            None => {}
+        }
+        let pointer = to.strip_prefix('#').filter(|pointer| pointer.starts_with('/'));
+        let pointer = pointer.ok_or_else(|| format!("{to:?} refers to something else than a part of the schema, as in #/$defs/name"))?;
+        let target = self.root.pointer(&unescaped(pointer)).ok_or_else(|| format!("{to:?} refers to nothing"))?;
+        self.known.insert(to, None);
+        let cost = self.of(target, false)?;
+        self.known.insert(to, Some(cost));
+        Ok(cost)
+    }
+}
+
+/// A pointer out of a URI's fragment (RFC 6901 §6).
+fn unescaped(fragment: &str) -> String {
+    let mut bytes = Vec::with_capacity(fragment.len());
+    let mut rest = fragment.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = after.get(..2).and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok());
+        match escaped.filter(|_| *first == b'%') {
+            Some(byte) => (bytes.push(byte), rest = &after[2..]).1,
+            None => (bytes.push(*first), rest = after).1,
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+impl Clone for JsonSchema {
+    fn clone(&self) -> Self {
+        JsonSchema { source: self.source.clone(), cost: self.cost, validator: OnceLock::new() }
+    }
+}
+
+impl std::fmt::Debug for JsonSchema {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "JsonSchema({})", self.to_json())
+    }
+}
+
+impl PartialEq for JsonSchema {
+    fn eq(&self, other: &JsonSchema) -> bool {
+        self.source == other.source
+    }
+}
+
+impl Eq for JsonSchema {}
+
+impl PartialOrd for JsonSchema {
+    fn partial_cmp(&self, other: &JsonSchema) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for JsonSchema {
+    fn cmp(&self, other: &JsonSchema) -> Ordering {
+        self.source.cmp(&other.source)
+    }
+}
+
+impl Hash for JsonSchema {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.source.hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn schema(json: &Value) -> JsonSchema {
+        JsonSchema::new(json).unwrap_or_else(|error| panic!("{json}: {error}"))
+    }
+
+    #[test]
+    fn a_value_is_as_its_schema_says_and_otherwise_it_says_where() {
+        let gate = schema(&json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$defs": {"gate": {"type": "string", "pattern": "^[A-Z][0-9]+$"}},
+            "type": "object",
+            "properties": {"at": {"$ref": "#/$defs/gate"}, "open": {"type": "boolean"}, "next": {"type": "array", "items": {"$ref": "#/$defs/gate"}}},
+            "required": ["at"],
+            "additionalProperties": false,
+        }));
+        for right in [json!({"at": "B7"}), json!({"at": "A12", "open": true, "next": ["C1", "D2"]})] {
+            assert_eq!(gate.check(&right), Ok(()), "{right}");
+        }
+        for (wrong, place) in [
+            (json!({}), ""),
+            (json!([]), ""),
+            (json!({"at": "b7"}), "/at"),
+            (json!({"at": "B7", "open": 1}), "/open"),
+            (json!({"at": "B7", "next": ["C1", "", "D2"]}), "/next/1"),
+            (json!({"at": "B7", "shut": 1}), ""),
+        ] {
+            match gate.check(&wrong) {
+                Err(ValueError::Misfit { at, why }) => assert!(at == place && !why.is_empty(), "{wrong}: at {at}: {why}"),
+                other => panic!("{wrong}: {other:?}"),
+            }
+        }
+        let again = JsonSchema::from_bytes(gate.to_bytes()).expect("its own bytes");
+        assert_eq!((again.check(&json!({"at": 1})).is_err(), again.check(&json!({"at": "B7"}))), (true, Ok(())));
+        assert_eq!((&again, JsonSchema::new(&gate.to_json())), (&gate, Ok(gate.clone())));
+        assert!(schema(&json!(false)).check(&json!(1)).is_err() && schema(&json!(true)).check(&json!(1)).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_schema_or_left_out_says_why() {
+        for (wrong, why) in [
+            (json!([]), "an object, true or false"),
+            (json!({"type": "text"}), "at \"/type\""),
+            (json!({"pattern": "("}), "/pattern"),
+            (json!({"pattern": "(?=a)"}), "/pattern"),
+            (json!({"$ref": "http://example.com/x"}), "something else than a part"),
+            (json!({"$ref": "file:///etc/passwd"}), "something else than a part"),
+            (json!({"$ref": "#/$defs/none"}), "refers to nothing"),
+            (json!({"properties": {"a": {"$ref": "#/properties/a"}}}), "refers to itself"),
+            (json!({"$ref": "#"}), "something else than a part"),
+            (json!({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"not": {"$ref": "#/$defs/a"}}}, "$ref": "#/$defs/a"}), "refers to itself"),
+            (json!({"allOf": [{"$dynamicRef": "#x"}]}), "$dynamicRef is left out"),
+            (json!({"unevaluatedProperties": false}), "unevaluatedProperties is left out"),
+            (json!({"properties": {"a": {"$id": "other"}}}), "$id is left out"),
+        ] {
+            let error = JsonSchema::new(&wrong).expect_err("no schema");
+            assert!(error.contains(why), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_a_schema_costs_is_bounded() {
+        // Twice as much at each step: all that is written out.
+        let steps = (0..60).map(|step| {
+            (format!("d{step}"), json!({"allOf": [{"$ref": format!("#/$defs/d{}", step + 1)}, {"$ref": format!("#/$defs/d{}", step + 1)}]}))
+        });
+        let mut defs: serde_json::Map<String, Value> = steps.collect();
+        defs.insert("d60".into(), json!({"type": "integer"}));
+        let error = JsonSchema::new(&json!({"$defs": defs, "$ref": "#/$defs/d0"})).expect_err("it has no end");
+        assert!(error.contains("more than 4096 values"), "{error}");
+        assert!(JsonSchema::new(&json!({"pattern": "(a{1000}){1000}"})).is_err(), "a pattern that takes all memory");
+        // What is judged in earnest is not refused, and what would take a minute is.
+        let wide = schema(&json!({"items": {"anyOf": (0..400).map(|number| json!({"const": number})).collect::<Vec<_>>()}}));
+        assert_eq!(wide.check(&json!((0..400).collect::<Vec<_>>())), Ok(()));
+        assert!(matches!(wide.check(&json!(vec![399; 100_000])), Err(ValueError::Misfit { why, .. }) if why.contains("too many")));
+        let long = schema(&json!({"pattern": "(a+)+$", "maxLength": 10}));
+        assert!(
+            matches!(long.check(&json!("a".repeat(1_000_000))), Err(ValueError::Misfit { why, .. }) if why.len() <= SAID_BYTES_MAX + 3)
+        );
+    }
+}
