@@ -17,7 +17,7 @@ use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
 use crate::{
-    definition::TopicType,
+    definition::{DEFINITION_BYTES_MAX, TopicType},
     value::{self, ValueError},
 };
 
@@ -49,6 +49,10 @@ impl JsonSchema {
     /// It is none, or one that is left out here, or too costly.
     pub fn new(json: &Value) -> Result<JsonSchema, BadSchema> {
         let source = value::from_json(&TopicType::Json, json).map_err(|error| error.to_string())?;
+        // No definition has room for more; and what is to be compiled by recursion is not deeper than that permits.
+        if source.len() > DEFINITION_BYTES_MAX {
+            return Err(format!("it has {} bytes, and may have {DEFINITION_BYTES_MAX}", source.len()));
+        }
         let schema = JsonSchema { source: source.into(), cost: cost(json)?, validator: OnceLock::new() };
         let validator = compile(json)?;
         Ok(JsonSchema { validator: OnceLock::from(Some(validator)), ..schema })
@@ -311,6 +315,20 @@ mod tests {
         let error = JsonSchema::new(&json!({"$defs": defs, "$ref": "#/$defs/d0"})).expect_err("it has no end");
         assert!(error.contains("more than 4096 values"), "{error}");
         assert!(JsonSchema::new(&json!({"pattern": "(a{1000}){1000}"})).is_err(), "a pattern that takes all memory");
+        let long = json!({ "const": "x".repeat(DEFINITION_BYTES_MAX) });
+        assert!(JsonSchema::new(&long).is_err_and(|error| error.contains("bytes")));
+        // As deep as its length permits, on as small a stack as any thread here has.
+        let nots = |inner: Value| (0..58).fold(inner, |inner, _| json!({ "not": inner }));
+        let defs = (0..10)
+            .map(|step| (step.to_string(), nots(json!({"$ref": format!("#/$defs/{}", step + 1)}))))
+            .chain([("10".into(), json!(true))]);
+        let deep = json!({"$defs": serde_json::Map::from_iter(defs), "$ref": "#/$defs/0"});
+        let judged = std::thread::Builder::new().stack_size(1 << 20).spawn(move || {
+            let deep = schema(&deep);
+            assert!(deep.to_bytes().len() > 2_900);
+            (deep.check(&json!(1)).is_ok(), deep.clone().check(&json!([[1]])).is_ok())
+        });
+        assert_eq!(judged.expect("a thread").join().expect("it does not overflow"), (true, true));
         // What is judged in earnest is not refused, and what would take a minute is.
         let wide = schema(&json!({"items": {"anyOf": (0..400).map(|number| json!({"const": number})).collect::<Vec<_>>()}}));
         assert_eq!(wide.check(&json!((0..400).collect::<Vec<_>>())), Ok(()));
