@@ -227,7 +227,7 @@ pub struct WriteReport {
 pub struct Changed {
     /// Whether the topic was made for it.
     pub created: bool,
-    /// Whether nobody else can have written the topic between the judgement and the write, at any node. See [`Response::Changed`].
+    /// Whether what must have been so was so without any doubt, and not only as far as the node knew. See [`Response::Changed`].
     pub exact: bool,
 }
 

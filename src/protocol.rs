@@ -971,8 +971,8 @@ pub enum Response {
         /// Whether the topic was made for it.
         #[n(0)]
         created: bool,
-        /// Whether nobody else can have written the topic in between: it is local to the node, or the section is arbitrated by quorum. Otherwise what must have been
-        /// so was so as far as this node knew, and somebody may have written elsewhere at the same time.
+        /// Whether what must have been so was so without any doubt: the topic is the node's alone. Otherwise it was as far as this node knew: somebody may have written
+        /// elsewhere at the same time, or, where only sources write, before this one, and it has not come here yet.
         #[n(1)]
         exact: bool,
     },

@@ -368,7 +368,15 @@ impl Definition {
     /// It is empty, or too long.
     pub fn with_removal(mut self, removal: &str) -> Result<Definition, DefinitionError> {
         self.removal = Some(text("removal", removal)?);
-        Ok(self)
+        self.checked()
+    }
+
+    /// The same, if it is not too long.
+    fn checked(self) -> Result<Definition, DefinitionError> {
+        match self.to_bytes().len() {
+            long if long > DEFINITION_BYTES_MAX => Err(DefinitionError::TooLong(long)),
+            _ => Ok(self),
+        }
     }
 
     /// The definition that a command line spells: a type's name, and properties by name.
@@ -396,10 +404,7 @@ impl Definition {
         }
         let topic_type = TopicType::named(topic_type, parameters)?;
         let definition = Definition { owner, removal, ..Definition::new(topic_type, parsed) };
-        match definition.to_bytes().len() {
-            long if long > DEFINITION_BYTES_MAX => Err(DefinitionError::TooLong(long)),
-            _ => Ok(definition),
-        }
+        definition.checked()
     }
 
     /// The principal whose topic it is: it may do anything with it, whatever the rules say.
@@ -815,6 +820,10 @@ mod tests {
         assert_eq!(message("record", &[]), "a topic of type record needs the property schema");
         assert!(message("record", &[("schema", "{")]).starts_with("no schema: EOF"));
         assert!(message("record", &[("schema", "{}")]).contains("missing field `records`"));
+        let named = |length: usize| schema.replace("\"f\"", &format!("{:?}", "f".repeat(length)));
+        let longest = (3_900..4_096).rev().find(|length| Definition::parse("record", &[("schema", named(*length))]).is_ok());
+        let longest = spelled("record", &[("schema", &named(longest.expect("one of these fits")))]);
+        assert!(matches!(longest.with_removal("this session closes"), Err(DefinitionError::TooLong(_))), "what is said later counts, too");
         let long = schema.replace("\"f\"", &format!("\"{}\"", "f".repeat(5_000)));
         assert!(message("record", &[("schema", &long)]).contains("at most 4096 bytes"));
     }

@@ -27,6 +27,12 @@ const COST_MAX: u64 = 4_096;
 /// How often a part of a schema may be held against a part of a value: the product of how many there are of both.
 const WORK_MAX: u64 = 20_000_000;
 
+/// Up to which of these products it is said what is wrong, and where.
+const SAID_WORK_MAX: u64 = 200_000;
+
+/// How many patterns a schema may have, with everything written out that it refers to.
+const PATTERNS_MAX: u64 = 64;
+
 /// How much memory one pattern may take, in bytes.
 const PATTERN_BYTES_MAX: usize = 64 << 10;
 
@@ -80,17 +86,21 @@ impl JsonSchema {
     /// What is wrong, and where in it; or that it would take too long to find out.
     pub(crate) fn check(&self, value: &Value) -> Result<(), ValueError> {
         let misfit = |at: String, why: String| Err(ValueError::Misfit { at, why });
-        let values = count(value);
-        if self.cost.saturating_mul(values) > WORK_MAX {
-            let why = format!("{values} values are too many for a schema of {}: at most {WORK_MAX} together", self.cost);
-            return misfit(String::new(), why);
+        let work = self.cost.saturating_mul(weight(value));
+        if work > WORK_MAX {
+            return misfit(String::new(), format!("it is too large for a schema of {} values", self.cost));
         }
         let Some(validator) = self.validator.get_or_init(|| compile(&self.to_json()).ok()) else {
             return misfit(String::new(), "its topic's schema is none".into());
         };
+        // What is wrong, and where, is told with copies of much that is: not of what is large.
+        let judge = || match work <= SAID_WORK_MAX {
+            true => validator.validate(value).map_err(|error| (error.instance_path().to_string(), said(&error))),
+            false if validator.is_valid(value) => Ok(()),
+            false => Err((String::new(), "it is not as its topic's schema says".into())),
+        };
         // Written for sound schemas; what it does to one that was crafted is only another refusal.
-        let judged =
-            catch_unwind(AssertUnwindSafe(|| validator.validate(value).map_err(|error| (error.instance_path().to_string(), said(&error)))));
+        let judged = catch_unwind(AssertUnwindSafe(judge));
         match judged {
             Ok(Ok(())) => Ok(()),
             Ok(Err((at, why))) => misfit(at, why),
@@ -120,11 +130,13 @@ fn compile(schema: &Value) -> Result<Validator, BadSchema> {
     catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| Err("it cannot be applied".into()))
 }
 
-/// How many values there are in one, itself included.
-fn count(value: &Value) -> u64 {
+/// How many values there are in one, itself included; a long text counts as several.
+fn weight(value: &Value) -> u64 {
+    let of_text = |text: &str| text.len() as u64 / 16;
     1 + match value {
-        Value::Array(items) => items.iter().map(count).sum(),
-        Value::Object(map) => map.values().map(count).sum(),
+        Value::Array(items) => items.iter().map(weight).sum(),
+        Value::Object(map) => map.iter().map(|(key, value)| of_text(key) + weight(value)).sum(),
+        Value::String(text) => of_text(text),
         _ => 0,
     }
 }
@@ -133,13 +145,22 @@ fn cost(schema: &Value) -> Result<u64, BadSchema> {
     if !schema.is_object() && !schema.is_boolean() {
         return Err("a schema is an object, true or false".into());
     }
-    Costs { root: schema, known: BTreeMap::new() }.of(schema, true)
+    let old = schema.get("$schema").and_then(Value::as_str).is_some_and(|draft| draft.contains("draft-04"));
+    let mut costs = Costs { root: schema, known: BTreeMap::new(), patterns: 0, id: if old { "id" } else { "$id" } };
+    let cost = costs.of(schema, true)?;
+    match costs.patterns {
+        0..=PATTERNS_MAX => Ok(cost),
+        patterns => Err(format!("it has {patterns} patterns, and may have {PATTERNS_MAX}")),
+    }
 }
 
 struct Costs<'a> {
     root: &'a Value,
     /// Of what is referred to, by the reference; `None` while it is being found out.
     known: BTreeMap<&'a str, Option<u64>>,
+    patterns: u64,
+    /// The key that gives a part of the schema a name of its own, by which others mean it.
+    id: &'static str,
 }
 
 impl<'a> Costs<'a> {
@@ -154,12 +175,19 @@ impl<'a> Costs<'a> {
             }
             Value::Object(map) => {
                 for (key, value) in map {
+                    self.patterns += match (key.as_str(), value) {
+                        ("pattern", _) => 1,
+                        ("patternProperties", Value::Object(patterns)) => patterns.len() as u64,
+                        _ => 0,
+                    };
                     sum = sum.saturating_add(match (key.as_str(), value) {
                         ("$ref", Value::String(to)) => self.of_reference(to)?,
                         ("$dynamicRef" | "$recursiveRef" | "unevaluatedItems" | "unevaluatedProperties", _) => {
                             return Err(format!("{key} is left out here"));
                         }
-                        ("$id" | "id", Value::String(_)) if !at_root => return Err(format!("{key} is left out here, but at the root")),
+                        (key, Value::String(_)) if key == self.id && !at_root => {
+                            return Err(format!("{key} is left out here, but at the root"));
+                        }
                         (_, value) => self.of(value, false)?,
                     });
                 }
@@ -245,6 +273,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::value::VALUE_MAX;
 
     fn schema(json: &Value) -> JsonSchema {
         JsonSchema::new(json).unwrap_or_else(|error| panic!("{json}: {error}"))
@@ -298,6 +327,8 @@ mod tests {
             (json!({"allOf": [{"$dynamicRef": "#x"}]}), "$dynamicRef is left out"),
             (json!({"unevaluatedProperties": false}), "unevaluatedProperties is left out"),
             (json!({"properties": {"a": {"$id": "other"}}}), "$id is left out"),
+            (json!({"$schema": "http://json-schema.org/draft-04/schema#", "not": {"id": "other"}}), "id is left out"),
+            (json!({"allOf": (0..65).map(|at| json!({"pattern": format!("{at}")})).collect::<Vec<_>>()}), "65 patterns"),
         ] {
             let error = JsonSchema::new(&wrong).expect_err("no schema");
             assert!(error.contains(why), "{wrong}: {error}");
@@ -317,6 +348,13 @@ mod tests {
         assert!(JsonSchema::new(&json!({"pattern": "(a{1000}){1000}"})).is_err(), "a pattern that takes all memory");
         let long = json!({ "const": "x".repeat(DEFINITION_BYTES_MAX) });
         assert!(JsonSchema::new(&long).is_err_and(|error| error.contains("bytes")));
+        // Each branch would keep a copy of what it refuses, and look through all of it.
+        let copies = schema(&json!({"$defs": {"n": {"not": {"pattern": "b"}}}, "anyOf": vec![json!({"$ref": "#/$defs/n"}); 60]}));
+        let large = copies.check(&json!("b".repeat(1 << 20)));
+        assert!(matches!(large, Err(ValueError::Misfit { why, .. }) if why == "it is not as its topic's schema says"));
+        let larger = copies.check(&json!("b".repeat(VALUE_MAX)));
+        assert!(matches!(larger, Err(ValueError::Misfit { why, .. }) if why.contains("too large")));
+        assert!(schema(&json!({"const": {"id": "x"}})).check(&json!({"id": "x"})).is_ok(), "no keyword");
         // As deep as its length permits, on as small a stack as any thread here has.
         let nots = |inner: Value| (0..58).fold(inner, |inner, _| json!({ "not": inner }));
         let defs = (0..10)
@@ -332,7 +370,7 @@ mod tests {
         // What is judged in earnest is not refused, and what would take a minute is.
         let wide = schema(&json!({"items": {"anyOf": (0..400).map(|number| json!({"const": number})).collect::<Vec<_>>()}}));
         assert_eq!(wide.check(&json!((0..400).collect::<Vec<_>>())), Ok(()));
-        assert!(matches!(wide.check(&json!(vec![399; 100_000])), Err(ValueError::Misfit { why, .. }) if why.contains("too many")));
+        assert!(matches!(wide.check(&json!(vec![399; 100_000])), Err(ValueError::Misfit { why, .. }) if why.contains("too large")));
         let long = schema(&json!({"pattern": "(a+)+$", "maxLength": 10}));
         assert!(
             matches!(long.check(&json!("a".repeat(1_000_000))), Err(ValueError::Misfit { why, .. }) if why.len() <= SAID_BYTES_MAX + 3)

@@ -29,6 +29,9 @@ use crate::{
 /// How many records a schema may have, and how many fields each of them.
 pub const NAMES_MAX: usize = 256;
 
+/// How many fields there may be in all records of a value, if each had one of all that it may have.
+const WORK_MAX: u64 = 20_000_000;
+
 /// What a topic of records takes. Two are equal if they say the same, whatever the order of their keys.
 #[derive(Clone, Debug)]
 pub struct Schema {
@@ -147,14 +150,18 @@ impl Schema {
     /// # Errors
     /// What is wrong, and where in it.
     pub(crate) fn check(&self, value: &Value) -> Result<(), ValueError> {
-        parts(&self.records, value, "", &|fields, record, at| {
-            parts(fields, record, at, &|kind, field, at| {
-                let known = |error| ValueError::Misfit { at: at.into(), why: said(&error) };
-                let right = value::from_json(kind, field).map_err(known)?;
+        let records = value.as_object().into_iter().flat_map(Map::values).map(|record| record.as_array().map_or(1, Vec::len) as u64);
+        let (records, fields) = (records.sum::<u64>(), self.records.iter().map(|record| record.kind.len() as u64).max().unwrap_or(0));
+        if records.saturating_mul(fields) > WORK_MAX {
+            return Err(misfit(format!("{records} records of up to {fields} fields are too many")));
+        }
+        parts(&self.records, value, &|fields, record| {
+            parts(fields, record, &|kind, field| {
+                let right = value::from_json(kind, field).map_err(|error| misfit(said(&error)))?;
                 // What one type takes in several forms, it gives back in one.
-                let given = value::to_json(kind, &right).map_err(known)?;
+                let given = value::to_json(kind, &right).map_err(|error| misfit(said(&error)))?;
                 let fits = !field.is_null() && given == *field;
-                fits.then_some(()).ok_or_else(|| ValueError::Misfit { at: at.into(), why: format!("expected {}", expected(kind)) })
+                fits.then_some(()).ok_or_else(|| misfit(format!("expected {}", expected(kind))))
             })
         })
     }
@@ -195,44 +202,47 @@ fn check<K>(whose: &str, parts: &[Part<K>]) -> Result<(), BadSchema> {
 }
 
 /// Judges the parts of an object, each of which may occur as often as it says.
-fn parts<K>(
-    parts: &[Part<K>],
-    value: &Value,
-    at: &str,
-    judge: &dyn Fn(&K, &Value, &str) -> Result<(), ValueError>,
-) -> Result<(), ValueError> {
-    let misfit = |at: &str, why: String| Err(ValueError::Misfit { at: at.into(), why });
-    let Some(object) = value.as_object() else { return misfit(at, "expected an object".into()) };
+fn parts<K>(parts: &[Part<K>], value: &Value, judge: &dyn Fn(&K, &Value) -> Result<(), ValueError>) -> Result<(), ValueError> {
+    let object = value.as_object().ok_or_else(|| misfit("expected an object".into()))?;
     if let Some(odd) = stranger(parts, object) {
-        return misfit(&step(at, odd), "there is nothing of that name in the schema".into());
+        return Err(within(odd, misfit("there is nothing of that name in the schema".into())));
     }
     for part in parts {
-        let at = step(at, &part.name);
-        match (object.get(&*part.name), part.max) {
-            (None, _) if part.min == 0 => {}
-            (None, _) => return misfit(&at, "it is missing".into()),
-            (Some(one), Some(1)) => judge(&part.kind, one, &at)?,
+        let judged = match (object.get(&*part.name), part.max) {
+            (None, _) if part.min == 0 => Ok(()),
+            (None, _) => Err(misfit("it is missing".into())),
+            (Some(one), Some(1)) => judge(&part.kind, one),
             (Some(Value::Array(items)), max) => {
                 let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
                 if count < part.min || max.is_some_and(|max| count > max) {
                     let most = max.map_or_else(|| "without end".into(), |max| format!("to {max}"));
-                    return misfit(&at, format!("it occurs {count} times, and may from {} {most}", part.min));
+                    Err(misfit(format!("it occurs {count} times, and may from {} {most}", part.min)))
+                } else {
+                    let each = |(place, item): (usize, &Value)| judge(&part.kind, item).map_err(|error| within(&place.to_string(), error));
+                    items.iter().enumerate().try_for_each(each)
                 }
-                items.iter().enumerate().try_for_each(|(place, item)| judge(&part.kind, item, &format!("{at}/{place}")))?;
             }
-            (Some(_), _) => return misfit(&at, "expected an array, since it may occur more than once".into()),
-        }
+            (Some(_), _) => Err(misfit("expected an array, since it may occur more than once".into())),
+        };
+        judged.map_err(|error| within(&part.name, error))?;
     }
     Ok(())
 }
 
-fn stranger<'a, K>(parts: &[Part<K>], object: &'a Map<String, Value>) -> Option<&'a str> {
-    object.keys().map(String::as_str).find(|key| parts.iter().all(|part| *part.name != **key))
+fn misfit(why: String) -> ValueError {
+    ValueError::Misfit { at: String::new(), why }
 }
 
-/// A JSON pointer one step further (RFC 6901).
-fn step(at: &str, name: &str) -> String {
-    format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"))
+/// The same of something that is at a name or place in something else (RFC 6901).
+fn within(name: &str, error: ValueError) -> ValueError {
+    match error {
+        ValueError::Misfit { at, why } => ValueError::Misfit { at: format!("/{}{at}", name.replace('~', "~0").replace('/', "~1")), why },
+        other => other,
+    }
+}
+
+fn stranger<'a, K>(parts: &[Part<K>], object: &'a Map<String, Value>) -> Option<&'a str> {
+    object.keys().map(String::as_str).find(|key| parts.iter().all(|part| *part.name != **key))
 }
 
 impl PartialEq for Schema {

@@ -161,6 +161,8 @@ pub struct Tree {
     /// The documents that are decoded.
     live: BTreeSet<u16>,
     definitions: FxHashMap<DefinitionHash, Arc<Definition>>,
+    /// How many there may be before those are let go that no topic has any more.
+    definitions_max: usize,
     feeds: BTreeMap<OriginIx, TreeFeed>,
     frontier: Frontier,
     /// Documents that hold changes beyond the frontier: they came as a whole, in an adoption that is not complete, or in a repair.
@@ -170,6 +172,9 @@ pub struct Tree {
     dirty_records: BTreeSet<DotIx>,
     dirty_feeds: BTreeSet<OriginIx>,
 }
+
+/// How many definitions may be there, in use or not.
+const DEFINITIONS_SPARED_MIN: usize = 64;
 
 /// For how many rounds of [`Tree::cool`] a document stays decoded that nobody touches. Decoding one costs ten times what a change costs, so
 /// documents that are in use should stay.
@@ -193,6 +198,7 @@ impl Tree {
             topics: Catalogue::default(),
             live: BTreeSet::new(),
             definitions: FxHashMap::default(),
+            definitions_max: DEFINITIONS_SPARED_MIN,
             feeds: BTreeMap::new(),
             frontier: Frontier::default(),
             beyond: BTreeSet::new(),
@@ -248,7 +254,7 @@ impl Tree {
         self.topics.len() == 0
     }
 
-    /// The definitions that topics have, or have had in this run.
+    /// The definitions that topics have, and some that they have had in this run.
     pub fn definitions(&self) -> impl Iterator<Item = &Definition> {
         #[allow(clippy::disallowed_methods, reason = "for those that ask whether there is any")]
         self.definitions.values().map(Arc::as_ref)
@@ -448,6 +454,7 @@ impl Tree {
         let SavedBucket { heads, topics, definitions } = read;
         let held = Held { state: State::Saved(saved), dots, heads, touched: self.round, unsaved: 0, topics: Vec::new() };
         self.slot(document).replace(Box::new(held));
+        self.spare_definitions();
         for (hash, definition) in definitions {
             self.definitions.entry(hash).or_insert_with(|| Arc::new(definition));
         }
@@ -724,8 +731,17 @@ impl Tree {
         }
     }
 
+    /// Lets definitions go that no topic has any more, each time when there are twice as many as were in use. To be called before one is looked up.
+    fn spare_definitions(&mut self) {
+        if self.definitions.len() >= self.definitions_max {
+            self.definitions.retain(|_, definition| Arc::strong_count(definition) > 1);
+            self.definitions_max = DEFINITIONS_SPARED_MIN.max(2 * self.definitions.len());
+        }
+    }
+
     /// Brings the index of one path up to its document, which is decoded.
     fn refresh(&mut self, origins: &mut Origins, path: &Path) -> Option<TopicChange> {
+        self.spare_definitions();
         let bucket = path.bucket();
         let held = self.documents.get_mut(bucket as usize)?.as_mut()?;
         let State::Live(Content::Topics(document)) = &mut held.state else { return None };

@@ -158,7 +158,18 @@ pub fn from_json(topic_type: &TopicType, json: &Value) -> Result<Vec<u8>, ValueE
         (TopicType::Unknown(code), _) => return Err(ValueError::UnknownType(*code)),
         (TopicType::String | TopicType::Int64 | TopicType::Double | TopicType::Decimal(_), Value::Null) => bytes.push(NULL),
         (TopicType::Decimal(scale), Value::String(text)) => write_text(&mut bytes, &decimal(*scale, text)?),
-        (TopicType::Decimal(scale), Value::Number(number)) => write_text(&mut bytes, &decimal(*scale, &number.to_string())?),
+        (TopicType::Decimal(scale), Value::Number(number)) => {
+            let text = number.to_string();
+            let digits = text.split(['e', 'E']).next().unwrap_or_default().bytes().filter(u8::is_ascii_digit);
+            // Of so many digits each is one that was written; more have been rounded before this is reached.
+            if number.is_f64() && digits.count() > 15 {
+                return Err(bad_text(
+                    "a decimal number",
+                    "as a JSON number it has more digits than such numbers keep: give it as a string",
+                ));
+            }
+            write_text(&mut bytes, &decimal(*scale, &text)?);
+        }
         (TopicType::String, Value::String(text)) => write_text(&mut bytes, text),
         (TopicType::Int64, Value::Number(number)) => {
             write_int(&mut bytes, number.as_i64().ok_or_else(|| wrong_type(topic_type))?);
@@ -752,6 +763,10 @@ mod tests {
         ] {
             assert_eq!(shown(said.clone()), Ok(json!(is)), "{said}");
         }
+        assert!(
+            matches!(shown(json!(12_345_678_901_234_567.89)), Err(ValueError::BadText { reason, .. }) if reason.contains("as a string"))
+        );
+        assert_eq!(shown(json!(1_234_567_890_123.45)), Ok(json!("1234567890123.45")));
         for wrong in ["", ".", "-", "1.2.3", "0.001", "1e-3", "1,5", "0x1", "1e101", "1e", "ten", &"9".repeat(99)] {
             assert!(matches!(shown(json!(wrong)), Err(ValueError::BadText { .. })), "{wrong}");
         }

@@ -3,7 +3,10 @@
 //! Whoever sees a value knows which operation it is of, and whether it is whole.
 
 use mangrove::protocol::TopicSpec;
-use mangrove_crdt::{definition::TopicType, value};
+use mangrove_crdt::{
+    definition::{Definition, TopicType},
+    value,
+};
 use serde_json::{Value, json};
 
 /// The types of topics that clients make.
@@ -52,6 +55,19 @@ impl Kind {
             Kind::Decimal => "decimal",
             Kind::Record => "record",
         }
+    }
+
+    /// The one whose type has this name.
+    pub fn of_name(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Whether its topics take a value.
+    pub fn takes(self, value: &[u8]) -> bool {
+        let spec = self.spec();
+        let properties: Vec<(&String, &String)> = spec.properties.iter().collect();
+        let definition = Definition::parse(&spec.topic_type, &properties).expect("a definition");
+        value::validate(definition.topic_type(), value).is_ok()
     }
 
     /// The definition of its topics.
@@ -115,19 +131,14 @@ impl Payload {
 
 #[cfg(test)]
 mod tests {
-    use mangrove_crdt::definition::Definition;
-
     use super::*;
 
     #[test]
     fn a_value_names_its_operation_and_is_one_of_its_type() {
         for kind in Kind::ALL {
-            let spec = kind.spec();
-            let properties: Vec<(&String, &String)> = spec.properties.iter().collect();
-            let definition = Definition::parse(&spec.topic_type, &properties).expect("a definition");
             for (op, len) in [(0, 0), (7, 4), (7, 100), (u32::MAX, 5)] {
                 let value = Payload { kind, len }.of(op);
-                assert_eq!((kind.op(&value), value::validate(definition.topic_type(), &value)), (Some(op), Ok(())), "{kind:?}");
+                assert_eq!((kind.op(&value), kind.takes(&value), Kind::of_name(kind.name())), (Some(op), true, Some(kind)));
             }
             assert_ne!(Payload { kind, len: 64 }.of(1), Payload { kind, len: 64 }.of(2));
         }

@@ -280,36 +280,45 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
     let client = context.connect().await?;
     let progress = super::progress(None, "exporting");
     // What must be said with a type for a topic to be made with it. Few have any.
-    let mut parameters: HashMap<String, BTreeMap<String, String>> = HashMap::new();
-    // What these show is their masters'.
-    let mut slaves: HashSet<String> = HashSet::new();
+    let mut parameters: HashMap<String, Arc<BTreeMap<String, String>>> = HashMap::new();
+    let mut last = Arc::default();
+    // What slaves show is their masters', and what is in the others nobody here knows.
+    let (mut left_out, mut unknown): (HashSet<String>, u64) = Default::default();
     let (mut after, mut more) = (None, true);
     while more {
         let (rows, next) = client.topics(selector, Page { after, limit: PAGE_MAX }).await?;
         for TopicRow { path, topic: TopicSpec { topic_type, mut properties }, .. } in rows {
-            if topic_type == "slave" {
-                slaves.insert(path);
+            if topic_type == "slave" || topic_type.starts_with("unknown(") {
+                unknown += u64::from(topic_type != "slave");
+                left_out.insert(path);
                 continue;
             }
             properties.retain(|key, _| ["scale", "schema"].contains(&key.as_str()));
             if !properties.is_empty() {
-                parameters.insert(path, properties);
+                // Most are those of the one before.
+                if *last != properties {
+                    last = Arc::new(properties);
+                }
+                parameters.insert(path, Arc::clone(&last));
             }
         }
         (more, after) = (next.is_some(), next);
     }
     let mut pages = Pages::new(&client, selector);
     while let Some(rows) = pages.next().await? {
-        for row in rows.iter().filter(|row| row.value.is_some() && !slaves.contains(&row.path)) {
+        for row in rows.iter().filter(|row| row.value.is_some() && !left_out.contains(&row.path)) {
             let mut line = value_json(row);
             if let Some(parameters) = parameters.get(&row.path) {
-                line["properties"] = json!(parameters);
+                line["properties"] = json!(**parameters);
             }
             context.output.json_line(&line)?;
         }
         progress.inc(rows.len() as u64);
     }
     progress.finish_and_clear();
+    if unknown > 0 {
+        eprintln!("note: {} of a type that the node does not know left out", plural(unknown, "topic"));
+    }
     Ok(())
 }
 

@@ -7,7 +7,6 @@ use mangrove_crdt::{
     definition::{Definition, Durability, TopicType},
     id::SectionId,
     path::Path,
-    policy::Arbitration,
     replica::SetError,
     stamp::Under,
     value,
@@ -53,8 +52,7 @@ impl Node {
         };
         let (created, needs) =
             self.write_one(now, session, &path, under, New { value, add: add.as_ref(), durability: change.durability })?;
-        let quorum = self.replica.policy(section).is_some_and(|policy| policy.arbitration == Arbitration::Quorum);
-        Ok((Response::Changed { created, exact: quorum || section == SectionId::LOCAL }, needs))
+        Ok((Response::Changed { created, exact: section == SectionId::LOCAL }, needs))
     }
 
     fn found_at(&self, path: &Path) -> Found {

@@ -109,6 +109,8 @@ struct Known {
     waiting: bool,
     /// Whether the client knows a value of it.
     valued: bool,
+    /// The section of its master, if it is a slave.
+    of: Option<SectionId>,
     /// Whether it has been told to forget what was there before.
     cleared: bool,
 }
@@ -324,6 +326,7 @@ impl Connection {
             subscription.look(replica);
             while subscription.credit > 0 && bytes < FRAME_AIM {
                 let Some(path) = subscription.changed.pop_front() else { break };
+                let before = subscription.topics.get(&path).and_then(|known| known.of);
                 let (told, more) = subscription.step(replica, &path, may_read(replica, rights, owner, &path));
                 if more {
                     subscription.changed.push_front(path.clone());
@@ -341,6 +344,11 @@ impl Connection {
                     seen.extend(self.marks.policy(replica));
                     if matches!(event, Event::Removed { .. }) {
                         seen.extend(self.marks.tree(replica, section));
+                    }
+                    // That a slave is there, or is not any more, is so by its master.
+                    let of = subscription.topics.get(&path).and_then(|known| known.of).or(before);
+                    if let (Some(of), Event::Removed { .. } | Event::Added { .. }) = (of, &event) {
+                        seen.extend(self.marks.tree(replica, of));
                     }
                 }
                 if let Event::Value { value, .. } = &event {
@@ -503,14 +511,17 @@ impl Subscription {
                 let value = write.and_then(|write| Some((write, write.value.as_ref()?)));
                 let resumes = told.is_none() && !known.cleared;
                 let over = told.is_some() && value.is_none() && std::mem::take(&mut known.valued);
-                // Of a slave it is not known what its client has heard of it: there may have been another master.
-                let anew = resumes && self.base.is_some() && (shown.is_slave() || value.is_none());
+                // Of a slave it is not known what its client has heard of it: there may have been another master. Nor what of a topic without a value that may
+                // have had one.
+                let doubtful = shown.is_slave()
+                    || self.base.as_ref().is_some_and(|base| value.is_none() && base.may_know_more(replica, section, topic));
+                let anew = resumes && self.base.is_some() && (doubtful || value.is_none());
                 if over {
                     // It goes on, and what its client knows of it does not: its value was that of a creation that is gone, or another came that is none.
                     known.told = None;
                     known.cleared = true;
                     (Some((Event::Removed { reason: Gone::Removed }, section, None)), true)
-                } else if resumes && !shown.is_slave() && self.base.as_mut().is_some_and(|base| base.knows(section, path, topic)) {
+                } else if resumes && !doubtful && self.base.as_mut().is_some_and(|base| base.knows(section, path, topic)) {
                     known.told = definition.cloned();
                     known.valued = value.is_some();
                     let heard =
@@ -523,7 +534,13 @@ impl Subscription {
                 } else if told.is_none() {
                     known.told = definition.cloned();
                     let made = topic.ids.first().map(|id| (Plane::Tree, *id));
-                    (definition.map(|definition| (Event::Added { topic: topic_spec(definition) }, section, made)), value.is_some())
+                    known.of = shown.is_slave().then_some(shown.of.0);
+                    let mut spec = topic_spec(&shown.of.1.definition);
+                    if shown.is_slave() {
+                        // What its values are, and not what else is said of its master.
+                        spec.properties.retain(|key, _| ["scale", "schema"].contains(&key.as_str()));
+                    }
+                    (Some((Event::Added { topic: spec }, section, made)), value.is_some())
                 } else {
                     known.valued |= value.is_some();
                     let told = |(write, value): (&Write, &Arc<[u8]>)| {

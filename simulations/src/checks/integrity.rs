@@ -12,6 +12,7 @@ use super::{Invariant, Violation, lattice::Moment};
 use crate::{
     history::{History, Outcome},
     oracle::{Mark, Oracle, Record, hash},
+    values::Kind,
 };
 
 /// A node holds a value: it must be the one written under this dot, to this topic.
@@ -38,7 +39,7 @@ pub fn held(
     Err(Violation::new(Invariant::S9, what))
 }
 
-/// A value is delivered to a subscriber: it must be one that was written to this path, for topics of the type that the subscriber was told, and did not fail.
+/// A value is delivered to a subscriber: it must be one that was written to this path, of the type that the subscriber was told, and did not fail.
 ///
 /// # Errors
 /// It is not.
@@ -48,7 +49,9 @@ pub fn delivered(history: &History, home: &str, (path, topic_type): (&str, Optio
     if written.path != path || written.value().as_deref() != Some(value) {
         return Err(wrong("is another operation's, or has other bytes"));
     }
-    if topic_type.is_some_and(|told| told != written.payload.kind.name()) {
+    let kind = topic_type.and_then(Kind::of_name).unwrap_or(written.payload.kind);
+    // Some values are good for other types, too.
+    if kind != written.payload.kind && !kind.takes(value) {
         return Err(wrong("is none of its topic's type"));
     }
     if written.outcome == Outcome::Failed {

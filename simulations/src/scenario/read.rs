@@ -383,11 +383,10 @@ fn workload(mut keys: Keys, sections: &[SectionSpec], count: usize, find: &dyn F
         return Err(keys.bad("value", format!("{value:?} is not supported yet; there is traceable")));
     }
     let payload = keys.amount("payload", Unit::Size)?.unwrap_or(Amount::Uniform { min: 16.0, max: 128.0 });
-    let kind = |name: &String| Kind::ALL.into_iter().find(|kind| kind.name() == name);
     let mut kinds = Vec::new();
     for name in keys.texts("types")?.unwrap_or_else(|| vec![Kind::default().name().into()]) {
         let known = Kind::ALL.map(Kind::name).join(", ");
-        kinds.push(kind(&name).ok_or_else(|| keys.bad("types", format!("{name:?} is none of {known}")))?);
+        kinds.push(Kind::of_name(&name).ok_or_else(|| keys.bad("types", format!("{name:?} is none of {known}")))?);
     }
     if kinds.is_empty() {
         return Err(keys.bad("types", "at least one is needed"));

@@ -56,29 +56,30 @@ pub fn patched(mut document: Value, patch: &[u8]) -> Result<Value, BadPatch> {
             let why = format!("{} operations on a document of {} values are too much at once", operations.len(), size.values);
             return Err(BadPatch::TooMuch(why));
         }
-        let from = match operation {
-            PatchOperation::Move(of) => Some(&*of.from),
-            PatchOperation::Copy(of) => Some(&*of.from),
-            _ => None,
-        };
-        // Nothing of a value is deeper: no step of this, nor what comes of it, need go down further.
-        if let Some(deep) = from.into_iter().chain([operation.path()]).find(|pointer| pointer.count() > VALUE_DEPTH_MAX) {
-            return failed(format!("a value nests at most {VALUE_DEPTH_MAX} deep, and {:?} is deeper", deep.as_str()));
-        }
-        match operation {
+        let brings = match operation {
             PatchOperation::Test(test) => {
-                let found = document.pointer(test.path.as_str());
-                match found {
+                match document.pointer(test.path.as_str()) {
                     Some(found) if same(found, &test.value) => {}
                     Some(_) => return failed(format!("what is at {:?} is another value than the tested one", test.path.as_str())),
                     None => return failed(format!("there is nothing at {:?} to be tested", test.path.as_str())),
                 }
                 continue;
             }
-            PatchOperation::Add(add) => size.add(Size::of(&add.value)),
-            PatchOperation::Replace(replace) => size.add(Size::of(&replace.value)),
-            PatchOperation::Copy(copy) => size.add(document.pointer(copy.from.as_str()).map(Size::of).unwrap_or_default()),
-            PatchOperation::Move(_) | PatchOperation::Remove(_) => {}
+            PatchOperation::Add(add) => Size::of(&add.value),
+            PatchOperation::Replace(replace) => Size::of(&replace.value),
+            PatchOperation::Copy(copy) => document.pointer(copy.from.as_str()).map(Size::of).unwrap_or_default(),
+            PatchOperation::Move(of) => document.pointer(of.from.as_str()).map(Size::of).unwrap_or_default(),
+            PatchOperation::Remove(_) => Size::default(),
+        };
+        // At every step, and not only in the end: whatever goes through a document goes as deep as it is.
+        if operation.path().count() + brings.depth > VALUE_DEPTH_MAX + 1 {
+            return failed(format!(
+                "a value nests at most {VALUE_DEPTH_MAX} deep, and with that {:?} would be deeper",
+                operation.path().as_str()
+            ));
+        }
+        if !matches!(operation, PatchOperation::Move(_)) {
+            size.add(brings);
         }
         // What is made and removed again counts, too: it is an upper bound.
         if size.bytes > VALUE_MAX {
@@ -96,22 +97,29 @@ pub fn patched(mut document: Value, patch: &[u8]) -> Result<Value, BadPatch> {
 struct Size {
     values: usize,
     bytes: usize,
+    /// How many values are within each other, itself included.
+    depth: usize,
 }
 
 impl Size {
     fn of(value: &Value) -> Size {
-        let mut size = Size { values: 1, bytes: 1 };
+        let mut size = Size { values: 1, bytes: 1, depth: 1 };
         match value {
             Value::String(text) => size.bytes += text.len() + 4,
             Value::Number(_) => size.bytes += 8,
-            Value::Array(items) => items.iter().for_each(|item| size.add(Size::of(item))),
+            Value::Array(items) => items.iter().for_each(|item| size.hold(Size::of(item))),
             Value::Object(map) => map.iter().for_each(|(key, value)| {
                 size.bytes += key.len() + 5;
-                size.add(Size::of(value));
+                size.hold(Size::of(value));
             }),
             Value::Null | Value::Bool(_) => {}
         }
         size
+    }
+
+    fn hold(&mut self, part: Size) {
+        self.add(part);
+        self.depth = self.depth.max(part.depth + 1);
     }
 
     fn add(&mut self, more: Size) {
@@ -175,6 +183,15 @@ mod tests {
         assert!(matches!(apply(json!({"a": "x"}), json!(doubling)), Err(BadPatch::TooMuch(why)) if why.contains("bytes")));
         let shifting: Vec<Value> = (0..1_000).map(|_| json!({"op": "add", "path": "/0", "value": 0})).collect();
         assert!(matches!(apply(json!(vec![0; 100_000]), json!(shifting)), Err(BadPatch::TooMuch(why)) if why.contains("operations")));
+        // Deeper with each move, by pointers that are short enough.
+        let chain = (0..60).fold(json!({}), |chain, _| json!({ "x": chain }));
+        let mut moves = Vec::new();
+        for at in 0..200 {
+            let (into, from) = if at % 2 == 0 { ("b", "a") } else { ("a", "b") };
+            moves.push(json!({"op": "add", "path": format!("/{into}"), "value": chain}));
+            moves.push(json!({"op": "move", "from": format!("/{from}"), "path": format!("/{into}{}/y", "/x".repeat(60))}));
+        }
+        assert!(matches!(apply(json!({"a": 0}), json!(moves)), Err(BadPatch::Failed(4, why)) if why.contains("deep")));
         let deep = json!([{"op": "add", "path": "/a".repeat(VALUE_DEPTH_MAX + 1), "value": 0}]);
         assert!(matches!(apply(json!({}), deep), Err(BadPatch::Failed(1, why)) if why.contains("deep")));
         assert!(matches!(patched(json!({}), &vec![b' '; PATCH_BYTES_MAX + 1]), Err(BadPatch::TooMuch(_))));

@@ -180,6 +180,14 @@ impl Base {
         self.covers(section, Plane::Values, value) && changes.iter().all(|dot| self.covers(section, Plane::Tree, *dot))
     }
 
+    /// Whether it may have heard a value of a topic that has none now: the tree has changed since, so that another creation may have gone, or there is one that is not
+    /// shown, since it is none of the topic's type.
+    pub fn may_know_more(&self, replica: &Replica, section: SectionId, topic: &Topic) -> bool {
+        let Some(held) = replica.section(section) else { return false };
+        let changes = held.tree.dots(topic.path.bucket());
+        topic.ids.iter().any(|id| held.values.get(id).is_some()) || !changes.iter().all(|dot| self.covers(section, Plane::Tree, *dot))
+    }
+
     /// The slots that hold something else here than there, each with its topics among some.
     pub fn differing<'a>(&self, topics: impl Iterator<Item = &'a Path>) -> BTreeMap<u32, Vec<String>> {
         let (theirs, ours) = &self.sums;
