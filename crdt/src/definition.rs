@@ -16,7 +16,7 @@ pub const DEFINITION_BYTES_MAX: usize = 4096;
 pub const MESH_COPIES_MAX: u8 = 64;
 
 /// What values a topic takes.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum TopicType {
     /// Any JSON value; null is a value like others.

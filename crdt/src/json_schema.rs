@@ -6,7 +6,6 @@
 //! `unevaluatedProperties`, which judge everything again that others have judged. A `format` is no more than a remark.
 
 use std::{
-    cmp::Ordering,
     collections::BTreeMap,
     hash::{Hash, Hasher},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -249,18 +248,6 @@ impl PartialEq for JsonSchema {
 }
 
 impl Eq for JsonSchema {}
-
-impl PartialOrd for JsonSchema {
-    fn partial_cmp(&self, other: &JsonSchema) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for JsonSchema {
-    fn cmp(&self, other: &JsonSchema) -> Ordering {
-        self.source.cmp(&other.source)
-    }
-}
 
 impl Hash for JsonSchema {
     fn hash<H: Hasher>(&self, state: &mut H) {

@@ -13,10 +13,7 @@
 //! nothing at all if it need not be there: `{"flight": {"number": "UA1545"}, "leg": [{"to": "IAH", "fee": "12.50"}]}`. Nothing else may be in it. A field
 //! is of type `string`, `int64`, `double` or `decimal`, and is never without a value.
 
-use std::{
-    cmp::Ordering,
-    hash::{Hash, Hasher},
-};
+use std::hash::{Hash, Hasher};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -252,18 +249,6 @@ impl PartialEq for Schema {
 }
 
 impl Eq for Schema {}
-
-impl PartialOrd for Schema {
-    fn partial_cmp(&self, other: &Schema) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Schema {
-    fn cmp(&self, other: &Schema) -> Ordering {
-        self.source.cmp(&other.source)
-    }
-}
 
 impl Hash for Schema {
     fn hash<H: Hasher>(&self, state: &mut H) {

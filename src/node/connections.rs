@@ -98,6 +98,8 @@ struct Subscription {
     changed: VecDeque<Path>,
     /// Topics that the client knows to be there, and those that have changed.
     topics: HashMap<Path, Known>,
+    /// Of slaves among them, which are few, the section of the master.
+    masters: HashMap<Path, SectionId>,
 }
 
 /// A topic, as one subscription knows it.
@@ -109,8 +111,6 @@ struct Known {
     waiting: bool,
     /// Whether the client knows a value of it.
     valued: bool,
-    /// The section of its master, if it is a slave.
-    of: Option<SectionId>,
     /// Whether it has been told to forget what was there before.
     cleared: bool,
 }
@@ -184,6 +184,7 @@ impl Connection {
             synced_told: false,
             changed: VecDeque::new(),
             topics: HashMap::new(),
+            masters: HashMap::new(),
         };
         subscription.scan = Some(subscription.first());
         self.subscriptions.insert(self.next_subscription, subscription);
@@ -326,7 +327,7 @@ impl Connection {
             subscription.look(replica);
             while subscription.credit > 0 && bytes < FRAME_AIM {
                 let Some(path) = subscription.changed.pop_front() else { break };
-                let before = subscription.topics.get(&path).and_then(|known| known.of);
+                let before = subscription.masters.get(&path).copied();
                 let (told, more) = subscription.step(replica, &path, may_read(replica, rights, owner, &path));
                 if more {
                     subscription.changed.push_front(path.clone());
@@ -346,7 +347,7 @@ impl Connection {
                         seen.extend(self.marks.tree(replica, section));
                     }
                     // That a slave is there, or is not any more, is so by its master.
-                    let of = subscription.topics.get(&path).and_then(|known| known.of).or(before);
+                    let of = subscription.masters.get(&path).copied().or(before);
                     if let (Some(of), Event::Removed { .. } | Event::Added { .. }) = (of, &event) {
                         seen.extend(self.marks.tree(replica, of));
                     }
@@ -534,9 +535,9 @@ impl Subscription {
                 } else if told.is_none() {
                     known.told = definition.cloned();
                     let made = topic.ids.first().map(|id| (Plane::Tree, *id));
-                    known.of = shown.is_slave().then_some(shown.of.0);
                     let mut spec = topic_spec(&shown.of.1.definition);
                     if shown.is_slave() {
+                        self.masters.insert(path.clone(), shown.of.0);
                         // What its values are, and not what else is said of its master.
                         spec.properties.retain(|key, _| ["scale", "schema"].contains(&key.as_str()));
                     }
@@ -554,6 +555,7 @@ impl Subscription {
         known.waiting = more;
         if known.told.is_none() && !more {
             self.topics.remove(path);
+            self.masters.remove(path);
         }
         (told, more)
     }
