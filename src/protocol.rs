@@ -32,7 +32,7 @@
 
 use std::collections::BTreeMap;
 
-use mangrove_crdt::definition::Durability;
+use mangrove_crdt::definition::{Definition, DefinitionError, Durability};
 use mangrove_crdt::id::{MeshId, NodeId, SessionId};
 use minicbor::data::Type;
 use minicbor::{Decode, Decoder, Encode, Encoder};
@@ -1139,6 +1139,15 @@ pub struct TopicSpec {
 }
 
 impl TopicSpec {
+    /// The definition that it spells.
+    ///
+    /// # Errors
+    /// It spells none.
+    pub fn definition(&self) -> Result<Definition, DefinitionError> {
+        let properties: Vec<(&String, &String)> = self.properties.iter().collect();
+        Definition::parse(&self.topic_type, &properties)
+    }
+
     /// A type with all properties at their defaults.
     pub fn of(topic_type: impl Into<String>) -> Self {
         TopicSpec { topic_type: topic_type.into(), properties: BTreeMap::new() }

@@ -363,7 +363,7 @@ impl Section {
 
     /// The same of a topic at hand.
     pub fn value_of(&self, origins: &Origins, topic: &Topic) -> Option<&Write> {
-        self.newest(origins, topic.ids.iter().filter(|id| self.unfit.is_empty() || !self.unfit.contains(id)))
+        self.newest(origins, topic.ids.iter().filter(|id| !self.unfit.contains(id)))
     }
 
     /// The newest write of a topic, even if it is no value of its type.
@@ -964,15 +964,15 @@ impl Section {
         }
         self.displaced_slots = self.standing.iter().filter_map(|(key, write)| Some((slot_of(key)?, displaced::head_of(write)?))).collect();
         self.durable = self.frontiers();
-        let valued: Vec<DotIx> = self.values.iter().map(|(id, _)| *id).collect();
-        valued.into_iter().for_each(|id| self.judge(id));
         let stamps = self.values.iter().map(|(_, write)| &write.stamp).chain(self.standing.iter().map(|(_, write)| &write.stamp));
         let (clock, epoch) = stamps.fold((0, 0), |(clock, epoch), stamp| (clock.max(stamp.seq), epoch.max(stamp.epoch)));
         (self.clock, self.epoch) = (self.clock.max(clock), self.epoch.max(epoch));
         self.twins = self.tree.topics_from("").filter(|topic| topic.ids.len() > 1).flat_map(|topic| topic.ids.iter().copied()).collect();
-        let orphans: Vec<DotIx> = self.values.iter().map(|(id, _)| *id).filter(|id| self.tree.path_of(*id).is_none()).collect();
-        for id in orphans {
-            if self.is_removed(id) {
+        let valued: Vec<DotIx> = self.values.iter().map(|(id, _)| *id).collect();
+        for id in valued {
+            if self.tree.topic_of(id).is_some() {
+                self.judge(id);
+            } else if self.is_removed(id) {
                 self.values.drop_key(&id);
             } else {
                 self.orphans.insert(id);

@@ -86,7 +86,7 @@ pub enum ValueError {
     },
 }
 
-/// Whether `bytes` are a value of a topic of the given type. Allocates nothing, but for records.
+/// Whether `bytes` are a value of a topic of the given type. Allocates nothing, but for records and where there is a schema.
 pub fn validate(topic_type: &TopicType, bytes: &[u8]) -> Result<(), ValueError> {
     if bytes.len() > VALUE_MAX {
         return Err(ValueError::TooLong(bytes.len()));

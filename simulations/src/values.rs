@@ -3,10 +3,7 @@
 //! Whoever sees a value knows which operation it is of, and whether it is whole.
 
 use mangrove::protocol::TopicSpec;
-use mangrove_crdt::{
-    definition::{Definition, TopicType},
-    value,
-};
+use mangrove_crdt::{definition::TopicType, value};
 use serde_json::{Value, json};
 
 /// The types of topics that clients make.
@@ -64,9 +61,7 @@ impl Kind {
 
     /// Whether its topics take a value.
     pub fn takes(self, value: &[u8]) -> bool {
-        let spec = self.spec();
-        let properties: Vec<(&String, &String)> = spec.properties.iter().collect();
-        let definition = Definition::parse(&spec.topic_type, &properties).expect("a definition");
+        let definition = self.spec().definition().expect("a definition");
         value::validate(definition.topic_type(), value).is_ok()
     }
 

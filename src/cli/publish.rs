@@ -223,9 +223,9 @@ impl Replay<'_> {
         let name = line.topic_type.as_deref().unwrap_or(&self.publish.topic_type);
         let made = (name.to_owned(), line.properties);
         if !self.publishers.contains_key(&made) {
-            let properties: Vec<(&String, &String)> = made.1.iter().collect();
-            let definition = Definition::parse(name, &properties).map_err(|error| wrong(error.to_string()))?;
-            let add = Some(TopicSpec { topic_type: name.into(), properties: made.1.clone() });
+            let spec = TopicSpec { topic_type: made.0.clone(), properties: made.1.clone() };
+            let definition = spec.definition().map_err(|error| wrong(error.to_string()))?;
+            let add = Some(spec);
             let publisher = self.source.map_or_else(|| self.client.publisher(add.clone()), |source| source.publisher(add.clone()));
             let publisher = publisher.durability(self.publish.durability);
             self.publishers.insert(made.clone(), (definition, publisher));

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 use std::sync::Arc;
 
-use mangrove_crdt::definition::Definition;
 use mangrove_crdt::value;
 use serde_json::{Value, json};
 
@@ -145,8 +144,7 @@ pub(super) async fn set(context: &mut Context, set: Set) -> Result<(), Failure> 
         }
         (Err(error), _) => return Err(error.into()),
     };
-    let properties: Vec<(&String, &String)> = topic.properties.iter().collect();
-    let definition = Definition::parse(&topic.topic_type, &properties).map_err(Failure::usage)?;
+    let definition = topic.definition().map_err(Failure::usage)?;
     let value = value::from_text(definition.topic_type(), &text)
         .map_err(|error| Failure::usage(format!("not a value of {}, which is of type {}: {error}", set.path, topic.topic_type)))?;
     let wish = Change { constraint: set.constraint, add, ..Change::new(&set.path, Wish::Value(value)) };

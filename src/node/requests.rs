@@ -682,9 +682,7 @@ fn parse_selector(text: &str) -> Result<Selector, Refusal> {
 }
 
 pub(super) fn parse_definition(spec: &TopicSpec) -> Result<Definition, Refusal> {
-    let properties: Vec<(&String, &String)> = spec.properties.iter().collect();
-    Definition::parse(&spec.topic_type, &properties)
-        .map_err(|error| Refusal::new(Code::InvalidDefinition, &spec.topic_type, error.to_string()))
+    spec.definition().map_err(|error| Refusal::new(Code::InvalidDefinition, &spec.topic_type, error.to_string()))
 }
 
 fn check_name(name: &str) -> Result<(), Refusal> {
