@@ -45,6 +45,7 @@ mod credential;
 mod followed;
 mod handler;
 mod listener;
+mod messages;
 mod publisher;
 mod recovery;
 mod session;
@@ -59,6 +60,7 @@ mod wire;
 pub use credential::{Credential, CredentialError, Proof, Token};
 pub use handler::{AskedLogin, LoginHandler, MissingTopics};
 pub use listener::{SessionEvent, SessionListener};
+pub use messages::Messages;
 pub use publisher::{PublishReport, Publisher};
 pub use source::{ClaimOptions, GivenSubscriptions, Source};
 pub use subscription::{Heard, Subscription};
@@ -89,6 +91,8 @@ pub struct ClientOptions {
     pub subscription_window: u32,
     /// How many topics of all subscriptions the node may name by a number instead of its path.
     pub aliases_max: u32,
+    /// How many bytes of values to keep of what comes, so that longer ones need not come whole; 0 for none, in either direction.
+    pub bases_bytes: u64,
     /// How long an answer may take before [`ClientError::TimedOut`]; `None`: as long as it takes.
     pub request_timeout: Option<Duration>,
     /// If given, the client's session outlives its connection, and its node.
@@ -141,6 +145,7 @@ impl ClientOptions {
             connect_timeout: Duration::from_secs(5),
             subscription_window: 8_192,
             aliases_max: 65_536,
+            bases_bytes: crate::protocol::BASES_BYTES,
             request_timeout: None,
             session: None,
         }
@@ -489,7 +494,7 @@ impl Client {
 
     /// Writes one value: bytes of the topic's type. With `add`, makes the topic if it is missing.
     pub async fn set(&self, path: &str, value: Vec<u8>, add: Option<TopicSpec>) -> Result<(), ClientError> {
-        let items = vec![SetItem { target: Target::Path(path.into()), value }];
+        let items = vec![SetItem::new(Target::Path(path.into()), value)];
         self.set_all(SetBatch { items, add, durability: None, under: None }).await?.all()
     }
 

@@ -153,6 +153,7 @@ impl Memory {
                 told.value = change;
                 if known { News::None } else { News::Some }
             }
+            Event::Message(_) => News::Some,
             Event::Removed { reason } => {
                 if *reason != Gone::Removed {
                     // It is there yet, for others: to have heard of it once is not to know it.

@@ -28,9 +28,13 @@
 //! **Paths are named once.** [`Target::Named`] gives a path a number for the rest of the session, and [`Target::Alias`] is that
 //! number. Numbers count from 0 without gaps and may be given again. Each direction has its own.
 //!
+//! **Long values are told once.** What changes of them then goes as a delta from the last value that went over the connection under the same name, if both sides keep
+//! that ([`Shrink`], [`Restore`]; [`Hello::bases_bytes`] and [`Welcome::bases_bytes`] say how much).
+//!
 //! **Values are opaque here**: the bytes are those of the topic's type (`mangrove_crdt::value`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mangrove_crdt::definition::{Definition, DefinitionError, Durability};
 use mangrove_crdt::id::{MeshId, NodeId, SessionId};
@@ -40,6 +44,8 @@ use serde::Serialize;
 
 mod access;
 mod aliases;
+mod deltas;
+mod messages;
 mod places;
 mod refusal;
 mod rows;
@@ -52,6 +58,8 @@ mod writes;
 
 pub use access::{ChangeRow, ConflictRow, MissingTopic, PrincipalRow, Question, RoleRow, Verdict, WhyReport};
 pub use aliases::{AliasError, Aliases};
+pub use deltas::{BASES_BYTES, Form, Restore, Shrink};
+pub use messages::{MESSAGE_MAX, Message, Recipient, Send};
 pub use places::{Feed, Heard, Mark, Place, Through, path_hash, slot_of, slots_of};
 pub use refusal::{Code, ItemRefusal, Refusal};
 pub use rows::{
@@ -324,6 +332,16 @@ pub enum FromNode {
         #[n(2)]
         wish: u64,
     },
+    /// A message for this session alone.
+    #[n(18)]
+    Message {
+        /// The path of what it is about.
+        #[n(0)]
+        path: String,
+        /// What has come.
+        #[n(1)]
+        message: Box<Message>,
+    },
     /// A login is to be judged: to be answered by [`Request::Judged`].
     #[n(15)]
     Judge {
@@ -367,6 +385,9 @@ pub struct Hello {
     /// What it says of its session, for those who judge whether it may come in: its user properties.
     #[cbor(n(6), decode_with = "bounded::map", default)]
     pub properties: BTreeMap<String, String>,
+    /// How many bytes of values it keeps of what comes, for deltas to build on.
+    #[cbor(n(7), default)]
+    pub bases_bytes: u64,
 }
 
 /// Who a client says that it is, and what proves it.
@@ -425,6 +446,9 @@ pub struct Welcome {
     /// How many aliases it keeps for this session: the client gives numbers below this.
     #[n(6)]
     pub aliases_max: u32,
+    /// How many bytes of values it keeps of what comes, for deltas to build on.
+    #[cbor(n(7), default)]
+    pub bases_bytes: u64,
 }
 
 /// What a client asks. Each says which [`Response`] answers it, if it is not refused.
@@ -886,6 +910,9 @@ pub enum Request {
     /// Change one topic's value if something is so: [`Response::Changed`], once that is as durable as asked. Needs the permission to read the topic as well.
     #[n(58)]
     Change(#[n(0)] Box<Change>),
+    /// Send a message: [`Response::Sent`].
+    #[n(59)]
+    Send(#[n(0)] Box<Send>),
     /// End sessions for good, wherever their clients are: [`Response::Affected`]. Nothing brings them back; their nodes obey once they hear of it.
     #[n(39)]
     SessionEnd {
@@ -975,6 +1002,13 @@ pub enum Response {
         /// elsewhere at the same time, or, where only sources write, before this one, and it has not come here yet.
         #[n(1)]
         exact: bool,
+    },
+    /// To [`Request::Send`]: it is on its way. It is not known whether it arrives.
+    #[n(35)]
+    Sent {
+        /// How many of this node's clients it was handed to.
+        #[n(0)]
+        sessions: u64,
     },
     /// To [`Request::Values`].
     #[n(12)]
@@ -1223,15 +1257,24 @@ pub enum Event {
     #[n(1)]
     Value {
         /// Bytes of the topic's type.
-        #[cbor(n(0), with = "minicbor::bytes")]
-        value: Vec<u8>,
+        #[cbor(n(0), with = "deltas::shared_bytes")]
+        value: Arc<[u8]>,
         /// When it was written, in milliseconds since 1970 by its writer's clock; for people only. Only where asked for.
         #[n(1)]
         unix_ms: Option<u64>,
         /// Its stamp. Only where asked for.
         #[n(2)]
         stamp: Option<String>,
+        /// What the bytes are while they are on the way; `None` for the value itself, as everybody but [`Shrink`] and [`Restore`] sees it.
+        #[n(3)]
+        form: Option<Form>,
+        /// How many values before it were skipped that should not have been (`conflate=off`), since the client was too slow for them.
+        #[n(4)]
+        missed: Option<u64>,
     },
+    /// Somebody has sent a message to whoever listens to it.
+    #[n(3)]
+    Message(#[n(0)] Box<Message>),
     /// It is there no more, or not to be seen any more.
     #[n(2)]
     Removed {

@@ -55,7 +55,7 @@ fn origin(name: &[u8]) -> Origin {
 fn contents() -> Vec<Content> {
     let packed = vec![1, 2, 3];
     let images = message::Images { covered: packed.clone(), images: packed.clone(), done: 4_096 };
-    let of = |plane| Content::Lane(message::LaneOf { section: SectionId(9), plane, holding: 3 });
+    let of = |plane| Content::Lane(message::LaneOf { section: SectionId(9), plane, holding: 3, messages: false });
     vec![
         of(Some(Plane::Tree)),
         of(None),
@@ -81,7 +81,7 @@ fn controls() -> Vec<Control> {
     let of_section = message::OfSection { section };
     let packed = vec![1, 2, 3];
     vec![
-        Control::Hello(message::Hello { version: 1, version_min: 1, origin: origin(b"a"), metered: true }),
+        Control::Hello(message::Hello { version: 1, version_min: 1, origin: origin(b"a"), metered: true, bases_bytes: 0 }),
         Control::Holds(message::Holds {
             section,
             frontiers: packed.clone(),
@@ -220,7 +220,7 @@ impl Bare {
 
     fn set(&mut self, path: &str, value: i64) {
         let value = mangrove_crdt::value::from_json(&mangrove_crdt::definition::TopicType::Int64, &value.into()).expect("a value");
-        let items = vec![SetItem { target: Target::Path(path.into()), value }];
+        let items = vec![SetItem::new(Target::Path(path.into()), value)];
         self.ask(Request::Set(SetBatch { items, add: Some(TopicSpec::of("int64")), durability: None, under: None }));
     }
 
@@ -328,7 +328,7 @@ fn a_bucket_too_large_for_one_frame_comes_in_pieces() {
         // Nothing that compression could make small.
         let mut value = vec![0; 1 << 20];
         blake3::Hasher::new().update(&[number as u8]).finalize_xof().fill(&mut value);
-        let items = vec![SetItem { target: Target::Path(path), value }];
+        let items = vec![SetItem::new(Target::Path(path), value)];
         a.ask(Request::Set(SetBatch { items, add: Some(TopicSpec::of("binary")), durability: None, under: None }));
     }
     a.pass(Duration::from_secs(2));

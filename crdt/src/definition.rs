@@ -38,13 +38,16 @@ pub enum TopicType {
     /// Another name for the topic at this path: it shows that one's type and value to its readers, and takes none itself. It is not there for them on a node without
     /// that topic, nor if that is such a name, too.
     Slave(Path),
+    /// No values: messages, for whoever is there to hear them.
+    Stateless,
     /// One that a newer version has made up, by its number. Such topics are carried and stored as they are; what their values mean is not known here.
     Unknown(u64),
 }
 
 impl TopicType {
     /// The types that need no parameters.
-    pub const PLAIN: [TopicType; 5] = [TopicType::Json, TopicType::Binary, TopicType::String, TopicType::Int64, TopicType::Double];
+    pub const PLAIN: [TopicType; 6] =
+        [TopicType::Json, TopicType::Binary, TopicType::String, TopicType::Int64, TopicType::Double, TopicType::Stateless];
 
     /// The type's name on a command line and in JSON.
     pub fn name(&self) -> &'static str {
@@ -57,6 +60,7 @@ impl TopicType {
             TopicType::Decimal(_) => DECIMAL,
             TopicType::Record(_) => RECORD,
             TopicType::Slave(_) => SLAVE,
+            TopicType::Stateless => "stateless",
             TopicType::Unknown(_) => "unknown",
         }
     }
@@ -106,6 +110,7 @@ impl TopicType {
             TopicType::Decimal(_) => 5,
             TopicType::Record(_) => 6,
             TopicType::Slave(_) => 7,
+            TopicType::Stateless => 8,
             TopicType::Unknown(code) => *code,
         }
     }

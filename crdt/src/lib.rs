@@ -97,6 +97,7 @@ pub mod bucket;
 mod catalogue;
 pub mod chunk;
 pub mod definition;
+pub mod delta;
 pub mod displaced;
 pub mod document;
 pub mod feed;

@@ -338,6 +338,11 @@ impl Replica {
         Some(Shown { section, topic, of })
     }
 
+    /// The value that a topic shows to those who come now: none, if it keeps none for them.
+    pub fn kept_value(&self, shown: &Shown<'_>) -> Option<&Write> {
+        self.shown_value(shown).filter(|_| shown.of.1.definition.properties().retain)
+    }
+
     /// The value that a topic shows.
     pub fn shown_value(&self, shown: &Shown<'_>) -> Option<&Write> {
         let (section, topic) = shown.of;

@@ -94,6 +94,8 @@ pub enum Event {
         section: SectionId,
         /// Which.
         topic: DotIx,
+        /// The value, where the topic is to be told of value by value.
+        passed: Option<Box<Write>>,
     },
     /// A standing record changed.
     Standing {
@@ -1010,7 +1012,7 @@ impl Section {
             }
             for id in &change.born {
                 if self.orphans.remove(id) {
-                    cx.events.push(Event::Value { section: self.id, topic: *id });
+                    cx.events.push(Event::Value { section: self.id, topic: *id, passed: None });
                 }
             }
             if let Some(id) = change.born.first().filter(|_| change.lived.0 || change.born.len() > 1) {
@@ -1103,7 +1105,9 @@ impl Section {
     }
 
     fn value_changed(&mut self, cx: &mut Context<'_>, id: DotIx) {
-        cx.events.push(Event::Value { section: self.id, topic: id });
+        let passes = self.tree.wants_all(id) && !self.unfit.contains(&id);
+        let passed = self.values.get(&id).filter(|_| passes).cloned().map(Box::new);
+        cx.events.push(Event::Value { section: self.id, topic: id, passed });
         if self.digests.is_some() {
             self.stale_values.push(id);
             if self.stale_values.len() > 1 << 20 {

@@ -23,7 +23,7 @@ use crate::{
     access::{self, Access, AccessError},
     bucket::{Bucket, SavedBucket, TOPICS_PER_CHANGE_MAX},
     catalogue::{Catalogue, Place},
-    definition::{Definition, DefinitionHash},
+    definition::{Conflate, Definition, DefinitionHash},
     document::DocumentError,
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins, raise},
     id::{Dot, Origin},
@@ -163,6 +163,8 @@ pub struct Tree {
     definitions: FxHashMap<DefinitionHash, Arc<Definition>>,
     /// How many there may be before those are let go that no topic has any more.
     definitions_max: usize,
+    /// Whether any of them has wanted that no value is skipped.
+    wants_all: bool,
     feeds: BTreeMap<OriginIx, TreeFeed>,
     frontier: Frontier,
     /// Documents that hold changes beyond the frontier: they came as a whole, in an adoption that is not complete, or in a repair.
@@ -199,6 +201,7 @@ impl Tree {
             live: BTreeSet::new(),
             definitions: FxHashMap::default(),
             definitions_max: DEFINITIONS_SPARED_MIN,
+            wants_all: false,
             feeds: BTreeMap::new(),
             frontier: Frontier::default(),
             beyond: BTreeSet::new(),
@@ -252,6 +255,12 @@ impl Tree {
     /// Whether no topic lives.
     pub fn is_empty(&self) -> bool {
         self.topics.len() == 0
+    }
+
+    /// Whether a topic is to be told of value by value.
+    pub(crate) fn wants_all(&self, id: DotIx) -> bool {
+        // Most sections have no such topics, and values are many.
+        self.wants_all && self.topic_of(id).is_some_and(|topic| topic.definition.properties().conflate == Conflate::Off)
     }
 
     /// The definitions that topics have, and some that they have had in this run.
@@ -456,6 +465,7 @@ impl Tree {
         self.slot(document).replace(Box::new(held));
         self.spare_definitions();
         for (hash, definition) in definitions {
+            self.wants_all |= definition.properties().conflate == Conflate::Off;
             self.definitions.entry(hash).or_insert_with(|| Arc::new(definition));
         }
         self.topics.reserve(topics.len());
@@ -750,6 +760,7 @@ impl Tree {
             && !self.definitions.contains_key(winner)
             && let Some(definition) = document.definition(winner)
         {
+            self.wants_all |= definition.properties().conflate == Conflate::Off;
             self.definitions.insert(*winner, Arc::new(definition));
         }
         self.index(origins, bucket, path, &creations)

@@ -111,7 +111,7 @@ pub fn validate(topic_type: &TopicType, bytes: &[u8]) -> Result<(), ValueError> 
             return (from_json(&TopicType::Json, &json)? == bytes).then_some(()).ok_or(ValueError::NotCanonical(0));
         }
         TopicType::Unknown(code) => return Err(ValueError::UnknownType(*code)),
-        TopicType::Slave(_) => return Err(wrong_type(topic_type)),
+        TopicType::Slave(_) | TopicType::Stateless => return Err(wrong_type(topic_type)),
         TopicType::String | TopicType::Int64 | TopicType::Double | TopicType::Decimal(_) => {}
     }
     let mut scan = Scan { bytes, at: 0 };
@@ -284,7 +284,7 @@ pub fn from_text(topic_type: &TopicType, text: &[u8]) -> Result<Vec<u8>, ValueEr
             Value::Number(Number::from_f64(number).ok_or_else(|| wrong_type(topic_type))?)
         }
         TopicType::Decimal(_) => Value::String(text.into()),
-        TopicType::Slave(_) => return Err(wrong_type(topic_type)),
+        TopicType::Slave(_) | TopicType::Stateless => return Err(wrong_type(topic_type)),
         TopicType::Unknown(code) => return Err(ValueError::UnknownType(*code)),
         TopicType::Json | TopicType::JsonAs(_) | TopicType::Record(_) | TopicType::Binary => {
             serde_json::from_str(text).map_err(|error| bad_text("JSON", error))?
@@ -303,6 +303,7 @@ fn wrong_type(topic_type: &TopicType) -> ValueError {
         TopicType::Decimal(_) => "a decimal number with the topic's number of digits after the point, or null for no value",
         TopicType::Record(_) => "an object as its schema says",
         TopicType::Slave(_) => "no value of its own: write its master",
+        TopicType::Stateless => "no value: send it messages",
         TopicType::Unknown(_) => "what a newer version knows",
     };
     ValueError::WrongType { topic_type: topic_type.name(), expected }

@@ -1,8 +1,9 @@
 //! Batches: a part of a run of one feed.
 
-use std::sync::Arc;
+use std::{hash::Hash, sync::Arc};
 
 use mangrove_crdt::{
+    delta::{Bases, Form},
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins},
     registers::Write,
     section::StandingKey,
@@ -41,7 +42,7 @@ pub struct Batch {
 }
 
 /// How a plane's keys are packed.
-pub trait PackKey: Sized {
+pub trait PackKey: Clone + Eq + Hash {
     /// What the key of the next record is told against.
     type Last: Default;
     /// Writes a key.
@@ -83,6 +84,8 @@ const RANKED: u8 = 2;
 const SEEN: u8 = 4;
 const GONE: u8 = 8;
 const SAME_RANK: u8 = 16;
+const KEPT: u8 = 32;
+const DELTA: u8 = 64;
 
 /// Packs records of a register plane, each against the one before.
 #[derive(Debug)]
@@ -104,6 +107,11 @@ impl<K: PackKey> Packer<K> {
 
     /// Adds a record: its position, key and write.
     pub fn push(&mut self, names: &mut NamesOut, origins: &Origins, number: u64, key: &K, write: &Write) {
+        self.push_as(names, origins, number, key, write, Form::Whole);
+    }
+
+    /// The same, its value in a form that its receiver can make out.
+    pub fn push_as(&mut self, names: &mut NamesOut, origins: &Origins, number: u64, key: &K, write: &Write, form: Form) {
         let own = self.feed.is_some_and(|origin| write.dot == DotIx { origin, number });
         let told = (names.under.epoch, &names.under.rank) == (write.stamp.epoch, &write.stamp.rank);
         let (same, ranked) = (told && !is_plain(&write.stamp), !told && !is_plain(&write.stamp));
@@ -112,7 +120,9 @@ impl<K: PackKey> Packer<K> {
             | flag(ranked, RANKED)
             | flag(!write.seen.is_empty(), SEEN)
             | flag(write.value.is_none(), GONE)
-            | flag(same, SAME_RANK);
+            | flag(same, SAME_RANK)
+            | flag(form == Form::Kept, KEPT)
+            | flag(matches!(form, Form::Delta(_)), DELTA);
         self.w.out.push(flags);
         self.w.u64(number.wrapping_sub(self.number));
         self.number = number;
@@ -135,8 +145,10 @@ impl<K: PackKey> Packer<K> {
         if !write.seen.is_empty() {
             self.w.dots(names, origins, &write.seen);
         }
-        if let Some(value) = &write.value {
-            self.w.bytes(value);
+        match (&write.value, form) {
+            (Some(_), Form::Delta(delta)) => self.w.bytes(&delta),
+            (Some(value), _) => self.w.bytes(value),
+            (None, _) => {}
         }
     }
 }
@@ -159,10 +171,17 @@ impl<'a, K: PackKey> Unpacker<'a, K> {
         Unpacker { r: Reader::new("records", bytes), feed, number: from, seq: 0, time_ms: 0, key: K::Last::default() }
     }
 
-    /// The next record: its position, key and write.
-    pub fn next(&mut self, names: &mut NamesIn, intern: &mut Intern<'_>) -> Result<(u64, K, Write), Malformed> {
+    /// The next record: its position, key and write. Values that are to be kept, and what builds on them, are for those who keep them.
+    pub fn next(
+        &mut self,
+        names: &mut NamesIn,
+        intern: &mut Intern<'_>,
+        bases: Option<&mut Bases<K>>,
+    ) -> Result<(u64, K, Write), Malformed> {
         let flags = self.r.byte()?;
-        if flags & !(OTHER_DOT | RANKED | SEEN | GONE | SAME_RANK) != 0 || flags & (RANKED | SAME_RANK) == RANKED | SAME_RANK {
+        let strange = flags & !(OTHER_DOT | RANKED | SEEN | GONE | SAME_RANK | KEPT | DELTA) != 0;
+        let kept = (flags & (KEPT | DELTA | GONE)).count_ones();
+        if strange || flags & (RANKED | SAME_RANK) == RANKED | SAME_RANK || kept > 1 {
             return Err(self.r.bad(format!("flags {flags:#x}")));
         }
         self.number = self.number.checked_add(self.r.number()?).ok_or_else(|| self.r.bad("a position beyond 64 bits"))?;
@@ -186,6 +205,17 @@ impl<'a, K: PackKey> Unpacker<'a, K> {
         self.time_ms = self.r.delta(self.time_ms)?;
         let seen = if flags & SEEN != 0 { self.r.dots(names, intern)? } else { Dots::new() };
         let value = if flags & GONE != 0 { None } else { Some(self.r.value()?) };
+        let value = match (value, bases) {
+            (Some(delta), Some(bases)) if flags & DELTA != 0 => {
+                Some(bases.receive(&key, &delta).map_err(|error| self.r.bad(error.to_string()))?)
+            }
+            (Some(value), Some(bases)) if flags & KEPT != 0 => {
+                bases.keep(&key, value.clone());
+                Some(value)
+            }
+            (_, None) if flags & (DELTA | KEPT) != 0 => return Err(self.r.bad("a value to be kept, where none are")),
+            (value, _) => value,
+        };
         Ok((self.number, key, Write { dot, stamp, seen, time_ms: self.time_ms, value }))
     }
 }
@@ -288,7 +318,7 @@ mod tests {
         let mut names = NamesIn::default();
         let mut records = Vec::new();
         while !unpacker.r.is_done() {
-            records.push(unpacker.next(&mut names, &mut |origin| Some(origins.intern(origin)))?);
+            records.push(unpacker.next(&mut names, &mut |origin| Some(origins.intern(origin)), None)?);
         }
         Ok(records)
     }
@@ -306,7 +336,7 @@ mod tests {
     }
 
     /// Whether records survive the wire, and are refused if cut short anywhere but between two.
-    fn check_records<K: PackKey + PartialEq + Debug>(from: u64, drawn: Vec<(K, Drawn)>) -> Result<(), TestCaseError> {
+    fn check_records<K: PackKey + Debug>(from: u64, drawn: Vec<(K, Drawn)>) -> Result<(), TestCaseError> {
         let mut number = from;
         let records = drawn.into_iter().map(|(key, drawn)| {
             number += drawn.gap;
@@ -386,9 +416,13 @@ mod tests {
         let (mut bytes, _) = pack::<StandingKey>(7, &[(8, Arc::from([5]), write)]);
         assert!(unpack::<StandingKey>(&bytes, 7, &mut origins()).is_ok());
         assert!(unpack::<StandingKey>(&bytes, u64::MAX, &mut origins()).is_err());
-        for flags in [32, 64, 128, RANKED | SAME_RANK] {
+        for flags in [128, RANKED | SAME_RANK, KEPT | DELTA, KEPT | GONE, GONE | DELTA] {
             bytes[0] = flags;
             assert!(unpack::<StandingKey>(&bytes, 7, &mut origins()).unwrap_err().why.contains("flags"));
+        }
+        for flags in [KEPT, DELTA] {
+            bytes[0] = flags;
+            assert!(unpack::<StandingKey>(&bytes, 7, &mut origins()).unwrap_err().why.contains("kept"));
         }
         let mut long = vec![0, 1];
         let mut w = Writer::default();

@@ -4,7 +4,7 @@
 //!                    Mesh: all links, heartbeats, who adopts from whom
 //!   replica ◀──────▶ ├── Link ◀─▶ neighbour      lane 0: control
 //!                    ├── Link ◀─▶ neighbour      one lane for each plane of each common section
-//!                    └── Link ◀─▶ neighbour      one lane for each section's bulk
+//!                    └── Link ◀─▶ neighbour      one lane for each section's messages, one for its bulk
 //! ```
 //!
 //! **Pull, not push.** A link has no queue. Whenever it can take a frame, [`mesh::Mesh::poll_transmit`] makes the next one from the replica's
@@ -27,6 +27,8 @@
 //! **Letters** ([`message::Letter`]) are for one node, which need not be a neighbour: they go the way by which its newest heartbeat came first, hop by hop. They may be lost,
 //! so whoever needs an answer asks again.
 //!
+//! **Messages to topics** ([`flood`]) are for whoever listens at the moment: passed on to all who hold the section, in order, and kept by nobody.
+//!
 //! **Trust but verify.** Neighbours compare digests all the time ([`message::Control::Check`]), say "proved equal so long ago", and repair a bucket
 //! that differs although each covers what the other holds.
 //!
@@ -42,6 +44,7 @@ mod adopt;
 pub mod batch;
 pub mod codec;
 pub mod dialer;
+pub mod flood;
 pub mod gossip;
 mod graft;
 mod lag;

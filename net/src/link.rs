@@ -6,6 +6,7 @@ use std::{
 };
 
 use mangrove_crdt::{
+    delta::Bases,
     frontier::{DotIx, Frontier, OriginIx},
     id::{NodeId, Origin, Plane, SectionId},
     section::{Frontiers, Positions, StandingKey, ValueRun},
@@ -14,6 +15,7 @@ use mangrove_crdt::{
 
 use crate::{
     codec::{NamesIn, NamesOut},
+    flood::Message,
     gossip::Told,
     mesh::Limits,
     message::{LaneOf, Letter},
@@ -54,6 +56,12 @@ pub struct LinkStats {
     pub records_out: u64,
     /// Records received.
     pub records_in: u64,
+    /// Values sent as what has changed since the one before.
+    pub deltas_out: u64,
+    /// How many bytes that has saved.
+    pub deltas_saved_bytes: u64,
+    /// Messages to topics that were lost since the link was too slow for them.
+    pub messages_lost: u64,
     /// Runs begun.
     pub runs_out: u64,
     /// Adoptions served.
@@ -95,6 +103,8 @@ pub(crate) enum Intent {
 pub(crate) struct LaneOut {
     pub number: u32,
     pub names: NamesOut,
+    /// The values that its other end keeps.
+    pub bases: Bases<DotIx>,
     pub opened: bool,
     /// The tree frontier as last told on this lane (R9).
     pub tree_told: Frontier,
@@ -107,6 +117,8 @@ pub(crate) struct LaneOut {
 pub(crate) struct LaneIn {
     pub of: Option<LaneOf>,
     pub names: NamesIn,
+    /// The values that are kept for others to build on.
+    pub bases: Bases<DotIx>,
     /// Parts of images whose rest is still to come.
     pub pieces: Vec<u8>,
     /// The peer's tree frontier as last told on this lane (R9). It belongs to the lane, on which it is told by differences, and outlives
@@ -206,6 +218,9 @@ pub(crate) struct Shared {
     pub checked_frontiers: u64,
     /// Digests, ours and the peer's, of buckets that differed by what neither end's frontier covers when they were compared last.
     pub suspects: BTreeMap<u16, (u64, u64)>,
+    /// Messages to topics that are to be passed on, and their bytes.
+    pub messages: VecDeque<Message>,
+    pub message_bytes: usize,
     /// Since when tree changes have waited for others, or values for their topics.
     pub waiting_since: Option<Instant>,
     /// The documents that the peer was asked for since, once each.
@@ -235,6 +250,8 @@ pub struct Link {
     pub(crate) options: LinkOptions,
     pub(crate) limits: Limits,
     pub(crate) peer_metered: bool,
+    /// How many bytes of values the peer keeps for each lane.
+    pub(crate) peer_bases_bytes: usize,
     pub(crate) origin: Option<Origin>,
     pub(crate) up_since: Instant,
     pub(crate) intents: VecDeque<Intent>,
@@ -285,6 +302,7 @@ impl Link {
             options,
             limits,
             peer_metered: false,
+            peer_bases_bytes: 0,
             origin: None,
             up_since: now,
             intents: VecDeque::from([Intent::Hello]),

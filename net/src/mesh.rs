@@ -21,6 +21,7 @@ use mangrove_crdt::{
 
 use crate::{
     codec::Malformed,
+    flood::Flood,
     gossip::{Gossip, Pulse},
     lag::History,
     link::{Intent, Link, LinkId, LinkOptions},
@@ -54,11 +55,13 @@ pub struct Limits {
     /// How many of each node's runs, the newest, are told by number; older ones are retired. What is over moves no more, but the last run before the
     /// present one may be known here and not yet there.
     pub runs_told: usize,
+    /// How many bytes of values are kept at each end of a lane, for deltas to build on.
+    pub bases_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { batch_bytes: 64 * 1024, batch_records: 4096, bulk_bytes: 256 * 1024, runs_told: 2 }
+        Limits { batch_bytes: 64 * 1024, batch_records: 4096, bulk_bytes: 256 * 1024, runs_told: 2, bases_bytes: 4 * 1024 * 1024 }
     }
 }
 
@@ -178,6 +181,7 @@ pub struct Mesh {
     pub(crate) pace: Pace,
     pub(crate) links: BTreeMap<LinkId, Link>,
     pub(crate) gossip: Gossip,
+    pub(crate) flood: Flood,
     pulses_sent: u64,
     pulse_due: Instant,
     report_due: Instant,
@@ -216,6 +220,7 @@ impl Mesh {
             pace,
             links: BTreeMap::new(),
             gossip: Gossip::default(),
+            flood: Flood::default(),
             pulses_sent: 0,
             pulse_due: now,
             report_due: now.after(pace.report),
@@ -335,7 +340,8 @@ impl Mesh {
     ) -> Result<Option<Notice>, Violation> {
         let Some(link) = self.links.get_mut(&id) else { return Ok(None) };
         let peer = link.peer;
-        let effects = link.handle_frame(now, replica, &mut self.gossip, lane, frame)?;
+        let mut effects = link.handle_frame(now, replica, &mut self.gossip, lane, frame)?;
+        self.take_messages(now, replica, id, std::mem::take(&mut effects.messages));
         if let Some(section) = effects.adopt {
             self.adopt(replica, section, id);
         }
@@ -448,6 +454,7 @@ impl Mesh {
             self.lag_due = now.after(self.pace.graft_after / 2);
             self.graft_lagging(now, replica);
             self.hurry_adoptions(now, replica);
+            self.messages_due(now, replica);
         }
     }
 

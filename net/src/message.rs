@@ -134,6 +134,8 @@ messages! {
         6 Repair(Repair),
         /// A part of the next `AdoptBuckets`' or `Repair`'s images, which are too long for one frame. *Duty*: put the parts in front of it.
         7 Piece(Piece),
+        /// Messages to topics. *Duty*: see [`flood`](crate::flood).
+        8 Messages(Packed),
     }
 }
 
@@ -162,6 +164,10 @@ pub struct Hello {
     /// Whether the sender pays by the byte for this link.
     #[n(3)]
     pub metered: bool,
+    /// How many bytes of values the sender keeps for each lane of values that comes in, for deltas to build on
+    /// ([`Bases`](mangrove_crdt::delta::Bases)).
+    #[cbor(n(4), default)]
+    pub bases_bytes: u64,
 }
 
 /// See [`Control::Letter`]. It goes the way by which the newest heartbeat of its receiver has come, and may be lost on it, come twice, or be overtaken.
@@ -391,12 +397,15 @@ pub struct LaneOf {
     /// The section.
     #[n(0)]
     pub section: SectionId,
-    /// The plane; none for the section's bulk: adoptions and repairs.
+    /// The plane; none for the section's bulk: adoptions and repairs; and for its messages.
     #[n(1)]
     pub plane: Option<Plane>,
     /// Which of the sender's holdings of the section it is: see [`Holds`].
     #[n(2)]
     pub holding: u64,
+    /// Whether it is for the messages to its topics instead.
+    #[cbor(n(3), default)]
+    pub messages: bool,
 }
 
 /// See [`Content::AdoptBegin`].
@@ -552,7 +561,7 @@ fn unpack_entries<K: PackKey>(r: &mut Reader<'_>, names: &mut NamesIn, intern: &
     let told = r.count()?;
     let mut unpacker = Unpacker::<K>::new(r.rest(), None, 0);
     for _ in 0..told {
-        let (_, key, write) = unpacker.next(names, intern)?;
+        let (_, key, write) = unpacker.next(names, intern, None)?;
         let dots = unpacker.r.dots(names, intern)?;
         entries.push(ImageEntry { key, write: Some(write), entries: dots });
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mangrove_crdt::{
+    delta::Bases,
     frontier::{DotIx, OriginIx, Origins},
     id::{Plane, SectionId},
     path::BUCKETS,
@@ -17,6 +18,7 @@ use crate::{
     GROUP_BUCKETS, Violation,
     batch::{Batch, Unpacker, unpack_tree},
     codec::{Malformed, NamesIn, Reader},
+    flood::{self, Message},
     gossip::{Gossip, Pulse, RELAY_PAUSE},
     link::{Arriving, HeldEnd, Intent, LaneIn, Link, Said, Serving, Shared},
     message::{Content, Control, LaneOf, Letter, Report, WIRE, WIRE_MIN, unpack_frontiers},
@@ -24,7 +26,7 @@ use crate::{
     send::{buckets_of, frontiers_hash, short},
 };
 
-/// How many lanes a peer may open: three planes and the bulk of each of a thousand sections.
+/// How many lanes a peer may open: three planes, messages and the bulk of each of eight hundred sections.
 const LANES_MAX: usize = 4_096;
 
 /// How much may wait for the `Hello` or `Holds` that it has overtaken.
@@ -41,6 +43,8 @@ pub(crate) struct Effects {
     pub adopt: Option<SectionId>,
     /// An adoption of this section is complete.
     pub adopted: Option<SectionId>,
+    /// Messages to topics came.
+    pub messages: Vec<Message>,
     /// A letter came.
     pub letter: Option<Letter>,
 }
@@ -51,6 +55,7 @@ impl Effects {
         self.mismatch = self.mismatch.or(other.mismatch);
         self.adopt = self.adopt.or(other.adopt);
         self.adopted = self.adopted.or(other.adopted);
+        self.messages.extend(other.messages);
         self.letter = self.letter.take().or(other.letter);
     }
 }
@@ -123,6 +128,7 @@ impl Link {
                 }
                 self.origin = Some(hello.origin);
                 self.peer_metered = hello.metered;
+                self.peer_bases_bytes = usize::try_from(hello.bases_bytes).unwrap_or(usize::MAX);
             }
             Control::Holds(holds) => {
                 let frontiers = unpack_frontiers(&holds.frontiers, names, &mut |origin| intern(replica, origin))?;
@@ -398,6 +404,7 @@ impl Link {
         let of = match (entry.of, &content) {
             (None, Content::Lane(of)) => {
                 entry.of = Some(*of);
+                entry.bases = Bases::new(if of.plane == Some(Plane::Values) { self.limits.bases_bytes } else { 0 });
                 return Ok(Effects::default());
             }
             (Some(of), _) => of,
@@ -431,6 +438,17 @@ impl Link {
                 Ok(Effects::default())
             }
             Content::AdoptEnd(end) => self.adopt_end(replica, of.section, &end, names),
+            Content::Messages(packed) => {
+                let mut r = Reader::new("messages", &packed.packed);
+                let mut effects = Effects::default();
+                for _ in 0..r.count()? {
+                    effects.messages.push(flood::unpack(of.section, &mut r, names, &mut |origin| intern(replica, origin))?);
+                }
+                if !self.shared.contains_key(&of.section) {
+                    effects.messages.clear();
+                }
+                Ok(effects)
+            }
             Content::Repair(repair) => self.repair(replica, of.section, repair, std::mem::take(&mut lane.pieces), names),
         }
     }
@@ -465,7 +483,7 @@ impl Link {
         id: SectionId,
         plane: Plane,
         batch: &Batch,
-        LaneIn { names, tree_heard, told, .. }: &mut LaneIn,
+        LaneIn { names, bases, tree_heard, told, .. }: &mut LaneIn,
     ) -> Result<Effects, Violation> {
         let origin = Reader::new("origin", &batch.origin).origin(names, &mut |origin| intern(replica, origin))?;
         if batch.upto < batch.from {
@@ -477,13 +495,13 @@ impl Link {
             Plane::Values => {
                 let mut unpacker = Unpacker::<DotIx>::new(&batch.records, Some(origin), batch.from);
                 for _ in 0..unpacker.r.count()? {
-                    values.push(unpacker.next(names, &mut |origin| intern(replica, origin))?);
+                    values.push(unpacker.next(names, &mut |origin| intern(replica, origin), Some(&mut *bases))?);
                 }
             }
             _ => {
                 let mut unpacker = Unpacker::<StandingKey>::new(&batch.records, Some(origin), batch.from);
                 for _ in 0..unpacker.r.count()? {
-                    standing.push(unpacker.next(names, &mut |origin| intern(replica, origin))?);
+                    standing.push(unpacker.next(names, &mut |origin| intern(replica, origin), None)?);
                 }
             }
         }

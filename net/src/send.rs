@@ -5,18 +5,20 @@
 
 use std::{
     collections::{VecDeque, btree_map::Entry},
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
 use mangrove_crdt::{
+    delta::{Bases, Form},
     frontier::{DotIx, Frontier, OriginIx, Origins},
     id::{Plane, SectionId},
     path::BUCKETS,
     registers::Registers,
     replica::Replica,
     sabotage::{Sabotage, is},
-    section::{Frontiers, Section},
+    section::{Frontiers, Section, StandingKey},
     time::Instant,
 };
 use smallvec::SmallVec;
@@ -25,6 +27,7 @@ use crate::{
     Frame, GROUP_BUCKETS,
     batch::{Batch, PackKey, Packer, frontier_delta, pack_tree},
     codec::{NamesOut, Writer},
+    flood,
     gossip::Gossip,
     link::{Adopting, Intent, LaneOut, Link, METERED_GAP, RunOut, Said, Serving, Shared},
     mesh::Limits,
@@ -98,7 +101,10 @@ impl Link {
         for (id, shared) in &mut self.shared {
             let Some(section) = replica.section(*id) else { continue };
             let holding = shared.holding;
-            let of = |plane| LaneOf { section: *id, plane, holding };
+            let of = |plane| LaneOf { section: *id, plane, holding, messages: false };
+            if !shared.messages.is_empty() {
+                due.push(LaneOf { messages: true, ..of(None) });
+            }
             for plane in Plane::ALL {
                 if has_work(shared, section, plane) || (plane == Plane::Values && shared.values_round.is_some()) {
                     due.push(of(Some(plane)));
@@ -109,7 +115,14 @@ impl Link {
                 due.push(of(None));
             }
         }
-        due.sort_by_key(|of| of.plane.map_or(Plane::ALL.len(), |plane| plane as usize));
+        // Messages after the tree, which may have to bring their topics.
+        due.sort_by_key(|of| match of.plane {
+            Some(Plane::Standing) => 0,
+            Some(Plane::Tree) => 1,
+            None if of.messages => 2,
+            Some(Plane::Values) => 3,
+            None => 4,
+        });
         due
     }
 
@@ -132,6 +145,7 @@ impl Link {
         let priority = match of.plane {
             Some(Plane::Standing) => 80,
             Some(Plane::Tree) => 60,
+            None if of.messages => 50,
             Some(Plane::Values) => 40,
             None => 20,
         };
@@ -148,6 +162,7 @@ impl Link {
         let shared = self.shared.get_mut(&of.section)?;
         let (section, cx) = replica.parts(of.section)?;
         let pending = match of.plane {
+            None if of.messages => !shared.messages.is_empty(),
             None => !shared.repairs.is_empty() || shared.serving.is_some(),
             Some(Plane::Values) => shared.serving.is_none() && values_may_go(shared, section, metered, now),
             Some(plane) => shared.serving.is_none() && has_work(shared, section, plane),
@@ -182,6 +197,7 @@ impl Link {
                 free.insert(LaneOut {
                     number,
                     names: NamesOut::default(),
+                    bases: Bases::new(limits.bases_bytes.min(self.peer_bases_bytes)),
                     opened: false,
                     rest: VecDeque::new(),
                     tree_told: said.frontiers[Plane::Tree].clone(),
@@ -191,22 +207,39 @@ impl Link {
         if !std::mem::replace(&mut lane.opened, true) {
             return Some(Content::Lane(of).encode());
         }
-        let (names, tree_told) = (&mut lane.names, &mut lane.tree_told);
+        let LaneOut { names, bases, tree_told, rest, .. } = lane;
         match of.plane {
-            None => bulk(shared, said, section, cx.origins, names, &mut lane.rest, limits, &mut self.stats),
+            None if of.messages => {
+                let (mut w, mut packed, mut count) = (Writer::default(), Writer::default(), 0);
+                while packed.out.len() < limits.batch_bytes.max(1)
+                    && let Some(message) = shared.take_message()
+                {
+                    flood::pack(&mut packed, names, cx.origins, &message);
+                    count += 1;
+                }
+                w.u64(count);
+                w.out.extend(packed.out);
+                Some(Content::Messages(Packed { packed: w.out }).encode())
+            }
+            None => bulk(shared, said, section, cx.origins, names, rest, limits, &mut self.stats),
             Some(plane) => {
                 let origin = next_feed(shared, section, plane)?;
                 let batch = match plane {
                     Plane::Tree => tree_batch(shared, section, cx.origins, names, origin, limits),
                     Plane::Standing => {
                         let (registers, peer) = (&mut section.standing, &mut shared.peer[plane]);
-                        register_batch(&mut shared.runs, peer, registers, plane, cx.origins, names, origin, limits, &mut self.stats)
+                        let form = |_: &StandingKey, _: &Arc<[u8]>| Form::Whole;
+                        register_batch(&mut shared.runs, peer, registers, form, plane, cx.origins, names, origin, limits, &mut self.stats)
                     }
                     Plane::Values => {
                         let (registers, peer) = (&mut section.values, &mut shared.peer[plane]);
                         let began = shared.runs.get(&(plane, origin)).map_or(peer.get(origin), |run| run.above);
+                        let tree = &section.tree;
+                        let deltas = |topic: &DotIx| tree.topic_of(*topic).is_some_and(|topic| topic.definition.properties().deltas);
+                        let form = |topic: &DotIx, value: &Arc<[u8]>| bases.send(topic, value, || deltas(topic));
+                        let stats = &mut self.stats;
                         let batch =
-                            register_batch(&mut shared.runs, peer, registers, plane, cx.origins, names, origin, limits, &mut self.stats);
+                            register_batch(&mut shared.runs, peer, registers, form, plane, cx.origins, names, origin, limits, stats);
                         batch.map(|mut batch| {
                             let tell = if is(Sabotage::TreeAtStart) { batch.from == began } else { batch.last };
                             if tell {
@@ -230,7 +263,8 @@ impl Link {
         if let Some(Intent::Hello) = self.intents.front() {
             self.intents.pop_front();
             let (version, version_min, metered) = (WIRE, WIRE_MIN, self.options.metered);
-            return Some(Control::Hello(Hello { version, version_min, origin: replica.own(), metered }));
+            let bases_bytes = self.limits.bases_bytes as u64;
+            return Some(Control::Hello(Hello { version, version_min, origin: replica.own(), metered, bases_bytes }));
         }
         if self.announced_turnover != replica.turnover() {
             let ended = self.announced.iter().find(|(section, holding)| replica.holding(**section) != Some(**holding));
@@ -519,10 +553,11 @@ fn tree_batch(
 }
 
 #[allow(clippy::too_many_arguments, reason = "the two register planes share this; their parts are borrowed apart")]
-fn register_batch<K: PackKey + Clone + Eq + std::hash::Hash + Ord>(
+fn register_batch<K: PackKey + Ord>(
     runs: &mut std::collections::BTreeMap<(Plane, OriginIx), RunOut>,
     peer: &mut Frontier,
     registers: &mut Registers<K>,
+    mut form: impl FnMut(&K, &Arc<[u8]>) -> Form,
     plane: Plane,
     origins: &Origins,
     names: &mut NamesOut,
@@ -546,7 +581,12 @@ fn register_batch<K: PackKey + Clone + Eq + std::hash::Hash + Ord>(
     let mut packer = Packer::new(Some(origin), from);
     packer.w.u64(read.writes.len() as u64);
     for (number, key, write) in &read.writes {
-        packer.push(names, origins, *number, key, write);
+        let form = write.value.as_ref().map_or(Form::Whole, |value| form(key, value));
+        if let (Form::Delta(delta), Some(value)) = (&form, &write.value) {
+            stats.deltas_out += 1;
+            stats.deltas_saved_bytes += (value.len() - delta.len()) as u64;
+        }
+        packer.push_as(names, origins, *number, key, write, form);
     }
     stats.records_out += read.writes.len() as u64;
     if read.last {

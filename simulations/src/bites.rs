@@ -52,7 +52,7 @@ const fn around(name: &'static str, breaks: &'static str, with: Tamper, scenario
 /// All of them.
 pub const ALL: &[Bite] = &[
     rule("open-run", "the frontier moves inside a run", Sabotage::OpenRun, "hot", Some(0)),
-    rule("moved-skip", "keys that have moved past a run's target are not sent", Sabotage::MovedSkip, "hot", Some(23)),
+    rule("moved-skip", "keys that have moved past a run's target are not sent", Sabotage::MovedSkip, "hot", Some(45)),
     rule("no-pointer", "an overtaken entry sends nothing", Sabotage::NoPointer, "hot", Some(1)),
     rule("early", "positions are taken over before the end of a run", Sabotage::Early, "hot", Some(90)),
     rule("no-floor", "forgetting raises no floor", Sabotage::NoFloor, "hot", Some(5)),
@@ -64,9 +64,11 @@ pub const ALL: &[Bite] = &[
     rule("no-repair", "buckets that differ are left so", Sabotage::NoRepair, "sender-gone", Some(0)),
     rule("key-clock", "a stamp comes from the key's own past", Sabotage::KeyClock, "hot", Some(3)),
     rule("no-tree", "value runs end without regard to the tree", Sabotage::NoTree, "hot", Some(0)),
-    rule("no-topics", "value runs end without regard to the topics that they are of", Sabotage::NoTopics, "hot", Some(62)),
-    rule("tree-at-start", "value runs wait for the tree as it was when they began", Sabotage::TreeAtStart, "hot", Some(157)),
+    rule("no-topics", "value runs end without regard to the topics that they are of", Sabotage::NoTopics, "hot", Some(60)),
+    rule("tree-at-start", "value runs wait for the tree as it was when they began", Sabotage::TreeAtStart, "hot", Some(118)),
     rule("takes-any", "a value is taken whatever its topic's type", Sabotage::TakesAny, "all-types", Some(0)),
+    rule("stale-base", "what a delta gave is not what the next one builds on", Sabotage::StaleBase, "all-types", Some(0)),
+    rule("hears-twice", "a message is heard as often as it comes", Sabotage::HearsTwice, "messages", Some(0)),
     rule("blind-digest", "digests leave out which write is held", Sabotage::BlindDigest, "hot", Some(1)),
     rule("blind-retired", "retired runs are taken to be what they are here", Sabotage::BlindRetired, "amnesia-and-return", Some(0)),
     rule("latecomers", "what was removed and forgotten is taken in again when it comes late", Sabotage::Latecomers, "late-records", None),

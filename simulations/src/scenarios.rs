@@ -26,6 +26,7 @@ scenarios![
     "late-records",
     "lossy-links",
     "majorities-ring",
+    "messages",
     "overlapping-sources",
     "quorum-drift",
     "quorum-sources",

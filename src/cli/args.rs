@@ -86,9 +86,12 @@ pub(crate) enum Command {
     Set(Set),
     /// Change a json topic's value by a JSON Patch (RFC 6902), all of it or nothing
     Patch(Patch),
+    /// Send a message to whoever listens: to a topic's subscribers, or to sessions of this node
+    #[command(subcommand)]
+    Send(SendCommand),
     /// Read values
     Get(Get),
-    /// Print changes of topics as they happen
+    /// Print changes of topics as they happen, and messages
     Watch(Watch),
     /// Write values from a file or pipe, one JSON object {path, value, time?} a line; makes topics that are missing
     Publish(Publish),
@@ -572,6 +575,37 @@ pub(crate) struct Patch {
     pub(crate) constraint: Option<String>,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum SendCommand {
+    /// To whoever subscribes to a topic, on every node that holds its section
+    Topic {
+        /// The topic's path
+        path: String,
+        #[arg(help = MESSAGE)]
+        message: String,
+    },
+    /// To one session of this node, which need not subscribe to anything
+    Session {
+        /// Its id, or enough first digits of it
+        session: String,
+        /// The path of what it is about
+        path: String,
+        #[arg(help = MESSAGE)]
+        message: String,
+    },
+    /// To whoever subscribes to a topic at this node, but for one session
+    Except {
+        /// Its id, or enough first digits of it
+        session: String,
+        /// The topic's path
+        path: String,
+        #[arg(help = MESSAGE)]
+        message: String,
+    },
+}
+
+const MESSAGE: &str = "What is said; `-` reads it from stdin, `@FILE` from a file";
+
 #[derive(Debug, Args)]
 pub(crate) struct Get {
     /// A path, or a selector such as `?flights//`
@@ -589,7 +623,7 @@ pub(crate) struct Watch {
     /// Show each value's stamp and the time when it was written
     #[arg(long)]
     pub(crate) stamps: bool,
-    /// Stop after so many values
+    /// Stop after so many values and messages
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,
 }

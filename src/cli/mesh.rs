@@ -273,6 +273,8 @@ mod tests {
             sections: Vec::new(),
             error: None,
             requests: 0,
+            deltas: 0,
+            saved_bytes: 0,
         }
     }
 

@@ -23,6 +23,7 @@ mod publish;
 mod session;
 mod source;
 mod topics;
+mod watch;
 
 pub(crate) use args::{
     Bench, BenchBaseline, BenchCatchUp, BenchIdle, BenchJoin, BenchLatency, BenchMemory, BenchPublish, BenchReplicate, BenchSessions,
@@ -108,8 +109,9 @@ async fn command(context: &mut Context, command: Command) -> Result<(), Failure>
         Command::Logout => access::logout(context),
         Command::Set(set) => topics::set(context, set).await,
         Command::Patch(patch) => topics::patch(context, patch).await,
+        Command::Send(command) => watch::send(context, command).await,
         Command::Get(get) => topics::get(context, &get).await,
-        Command::Watch(watch) => topics::watch(context, &watch).await,
+        Command::Watch(watch) => watch::watch(context, &watch).await,
         Command::Export(export) => topics::export(context, &export.selector).await,
         Command::Displaced(command) => topics::displaced(context, command).await,
         Command::Publish(publish) => publish::publish(context, &publish).await,

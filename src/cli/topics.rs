@@ -7,13 +7,11 @@ use std::sync::Arc;
 use mangrove_crdt::value;
 use serde_json::{Value, json};
 
-use super::args::{DisplacedCommand, Get, Patch, Set, TopicCommand, Watch};
+use super::args::{DisplacedCommand, Get, Patch, Set, TopicCommand};
 use super::output::{JsonArray, bytes_text, json_of, plural, raw_of, time_text};
 use super::{Context, Failure, all_pages, refusal_text};
-use crate::client::{Changed, Client, ClientError, Heard};
-use crate::protocol::{
-    Change, Code, DisplacedRow, Event, ITEMS_MAX, PAGE_MAX, Page, TopicDetail, TopicRow, TopicSpec, VALUE_MAX, ValueRow, Wish,
-};
+use crate::client::{Changed, Client, ClientError};
+use crate::protocol::{Change, Code, DisplacedRow, ITEMS_MAX, PAGE_MAX, Page, TopicDetail, TopicRow, TopicSpec, VALUE_MAX, ValueRow, Wish};
 
 fn spec(topic_type: String, properties: Vec<(String, String)>) -> Result<TopicSpec, Failure> {
     let mut map = BTreeMap::new();
@@ -100,7 +98,7 @@ async fn list(context: &mut Context, client: &Client, selector: &str, pending: b
 }
 
 /// `json`, `string durability=disk`.
-fn spec_text(spec: &TopicSpec) -> String {
+pub(super) fn spec_text(spec: &TopicSpec) -> String {
     let mut text = spec.topic_type.clone();
     for (key, value) in &spec.properties {
         text += &format!(" {key}={value}");
@@ -172,7 +170,7 @@ async fn change(context: &mut Context, client: &Client, change: Change) -> Resul
 }
 
 /// The value that an argument stands for: `-` and `@FILE` are read.
-async fn read_value(argument: &str) -> Result<Vec<u8>, Failure> {
+pub(super) async fn read_value(argument: &str) -> Result<Vec<u8>, Failure> {
     // One more than allowed, so that what is too long is refused and not cut.
     const LIMIT: u64 = VALUE_MAX as u64 * 6 + 1;
     let read = |source: Box<dyn Read + Send>| {
@@ -318,89 +316,6 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
         eprintln!("note: {} of a type that the node does not know left out", plural(unknown, "topic"));
     }
     Ok(())
-}
-
-pub(super) async fn watch(context: &mut Context, watch: &Watch) -> Result<(), Failure> {
-    let client = context.connect_to_stay(None).await?;
-    let mut subscription = match watch.stamps {
-        true => client.subscribe_with_stamps(&watch.selector).await?,
-        false => client.subscribe(&watch.selector).await?,
-    };
-    let mut types: HashMap<Arc<str>, String> = HashMap::new();
-    let mut left = watch.count.unwrap_or(u64::MAX);
-    // Listened for from the start: whoever interrupts a long listing need not wait for its end.
-    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
-    while left > 0 {
-        let waiting = tokio::select! {
-            biased;
-            _ = &mut interrupted => break,
-            heard = subscription.next() => Some(heard?),
-            () = std::future::ready(()) => None,
-        };
-        let heard = match waiting {
-            Some(heard) => heard,
-            // Show what there is before waiting for more.
-            None => {
-                context.output.flush()?;
-                tokio::select! {
-                    _ = &mut interrupted => break,
-                    heard = subscription.next() => heard?,
-                }
-            }
-        };
-        if let Heard::Topic { event: Event::Value { .. }, .. } = heard {
-            left -= 1;
-        }
-        show_heard(context, &mut types, heard)?;
-    }
-    Ok(())
-}
-
-fn show_heard(context: &mut Context, types: &mut HashMap<Arc<str>, String>, heard: Heard) -> Result<(), Failure> {
-    let json = context.output.json;
-    match heard {
-        Heard::Synced if json => context.output.json_line(&json!({ "event": "synced" })),
-        Heard::Synced => Ok(()),
-        Heard::Rewound if json => context.output.json_line(&json!({ "event": "rewound" })),
-        Heard::Rewound => {
-            eprintln!("this node lacks some of what was shown before: what follows may be older, until that comes");
-            Ok(())
-        }
-        Heard::Topic { path, event: Event::Added { topic } } => {
-            let result = match json {
-                true => {
-                    let (topic_type, properties) = (&topic.topic_type, &topic.properties);
-                    context.output.json_line(&json!({ "path": &*path, "event": "added", "type": topic_type, "properties": properties }))
-                }
-                false => context.output.line(format!("+ {path}\t{}", spec_text(&topic))),
-            };
-            types.insert(path, topic.topic_type);
-            result
-        }
-        Heard::Topic { path, event: Event::Removed { reason } } => {
-            types.remove(&path);
-            match json {
-                true => context.output.json_line(&json!({ "path": &*path, "event": "removed", "reason": reason })),
-                false => context.output.line(format!("- {path}")),
-            }
-        }
-        Heard::Topic { path, event: Event::Value { value, unix_ms, stamp } } => {
-            let value = json_of(types.get(&path).map_or("", String::as_str), &value);
-            if json {
-                let mut object = json!({ "path": &*path, "event": "value", "value": value });
-                if let (Some(object), Some(stamp)) = (object.as_object_mut(), stamp) {
-                    object.insert("stamp".into(), stamp.into());
-                    object.insert("time".into(), unix_ms.map(time_text).into());
-                }
-                return context.output.json_line(&object);
-            }
-            let mut line = format!("= {path}\t{value}");
-            if let Some(stamp) = stamp {
-                line += &format!("\t{}\t{stamp}", unix_ms.map(time_text).unwrap_or_default());
-            }
-            context.output.line(line)
-        }
-    }
 }
 
 /// `write by EWR`, `removal by JFK`; or just `removal`, if it is not known whose.

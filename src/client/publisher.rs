@@ -145,7 +145,7 @@ impl Publisher {
             match target {
                 Ok(target) => {
                     lengths.push(value.len() as u32);
-                    items.push(SetItem { target, value });
+                    items.push(SetItem::new(target, value));
                 }
                 Err(error) => self.refuse(Refusal::new(Code::InvalidPath, format!("{path:?}"), error.to_string())),
             }

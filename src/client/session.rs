@@ -118,7 +118,8 @@ impl Session {
         };
         let (client, aliases_max) = (self.options.name.clone(), self.options.aliases_max);
         let properties = self.options.session.as_ref().map(|session| session.properties.clone()).unwrap_or_default();
-        let hello = Hello { version: protocol::VERSION, token, client, aliases_max, session, login, properties };
+        let bases_bytes = self.options.bases_bytes;
+        let hello = Hello { version: protocol::VERSION, token, client, aliases_max, session, login, properties, bases_bytes };
         let number = self.wires.fetch_add(1, Ordering::Relaxed) + 1;
         let losses = (number, self.losses.clone());
         let wire = Wire::open(streams, hello, address, self.table.clone(), losses, connection).await?;
@@ -238,7 +239,7 @@ impl Session {
         // Whoever goes on elsewhere asks again there: for what writes, so that it is done once.
         let writes = self.recovery.is_some() && request.writes();
         let again = writes || (self.recovery.is_some() && repeats(&request));
-        let frame = {
+        let (message, frame) = {
             let mut table = self.table.lock();
             if let Some(failure) = &table.failure {
                 return Err(failure.clone());
@@ -249,7 +250,8 @@ impl Session {
                 None => request,
             };
             let once = once.map(|(number, _)| number);
-            let frame = match encode(&FromClient::Request { id, request }) {
+            let message = FromClient::Request { id, request };
+            let frame = match encode(&message) {
                 Ok(frame) => frame,
                 Err(error) => {
                     table.forget_once(once);
@@ -260,10 +262,11 @@ impl Session {
                 table.sources.asked(id);
             }
             table.waiting.insert(id, Waiting { waiter, again: again.then(|| frame.clone()), once, asked_again: false });
-            frame
+            (message, frame)
         };
         let spare = again.then(|| frame.clone());
-        if !wire.send(frame).await {
+        // What is asked again may be asked elsewhere, so that is kept whole.
+        if !wire.send_short(message, frame).await {
             let Some(frame) = spare else {
                 self.table.lock().take_waiting(id);
                 return Err(self.failure());

@@ -314,7 +314,7 @@ impl Source {
 
     /// Writes one value under the present epoch: bytes of the topic's type. With `add`, makes the topic if it is missing.
     pub async fn set(&self, path: &str, value: Vec<u8>, add: Option<TopicSpec>) -> Result<(), ClientError> {
-        let items = vec![SetItem { target: Target::Path(path.into()), value }];
+        let items = vec![SetItem::new(Target::Path(path.into()), value)];
         self.set_all(SetBatch { items, add, durability: None, under: None }).await?.all()
     }
 

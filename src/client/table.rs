@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::followed::{Delivery, Followed, TopicEvent};
 use super::listener::Listening;
+use super::messages::Taker;
 use super::states::{self, SourceTable};
 use super::{ClientError, Refusal, Response};
 use crate::memory::{Change, FeedIx, Feeds, Memory};
@@ -65,6 +66,7 @@ pub(super) struct Table {
     numbers: HashMap<u32, u64>,
     pub(super) listeners: BTreeMap<u64, Listening>,
     given: Given,
+    pub(super) messages: Taker,
     /// Who judges logins, by the handlers' names.
     pub(super) handlers: BTreeMap<String, mpsc::UnboundedSender<Asked>>,
     /// Who makes missing topics, by the paths that they have registered.
@@ -123,6 +125,7 @@ impl Table {
         self.handlers.clear();
         self.makers.clear();
         self.given.to = None;
+        self.messages.end();
         self.sources.clear();
     }
 

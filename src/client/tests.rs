@@ -53,6 +53,7 @@ fn welcome() -> Welcome {
         mesh: MeshId([1; 32]),
         program: "0.1.0".into(),
         aliases_max: 2,
+        bases_bytes: 0,
     }
 }
 
@@ -130,11 +131,16 @@ async fn an_answer_to_another_question_is_a_fault() {
 }
 
 fn value(subscription: u32, topic: Target, byte: u8) -> Update {
-    Update { subscription, topic, event: Event::Value { value: vec![byte], unix_ms: None, stamp: None }, mark: None }
+    Update {
+        subscription,
+        topic,
+        event: Event::Value { value: [byte].into(), unix_ms: None, stamp: None, form: None, missed: None },
+        mark: None,
+    }
 }
 
 fn heard(path: &str, byte: u8) -> Heard {
-    Heard::Topic { path: path.into(), event: Event::Value { value: vec![byte], unix_ms: None, stamp: None } }
+    Heard::Topic { path: path.into(), event: Event::Value { value: [byte].into(), unix_ms: None, stamp: None, form: None, missed: None } }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mangrove_crdt::id::MeshId;
@@ -19,7 +19,7 @@ use super::followed::TopicEvent;
 use super::table::{Delivered, SharedTable, Table};
 use super::{ClientError, FRAME_MAX, HELLO_MAX, Hello, PORT, Refusal, Welcome};
 use crate::memory::{Change, FeedIx};
-use crate::protocol::{self, Aliases, FromClient, FromNode, Target, Update};
+use crate::protocol::{self, Aliases, FromClient, FromNode, Restore, Shrink, Target, Update};
 
 /// How many frames wait for the network before those who write have to wait too.
 const FRAMES_QUEUED_MAX: usize = 64;
@@ -109,6 +109,8 @@ pub(super) struct Wire {
     frames: mpsc::Sender<Vec<u8>>,
     /// Held while a frame with numbers is queued, so that numbers reach the node in turn.
     pub(super) numbers: tokio::sync::Mutex<Numbers>,
+    /// Held from when a message with values is made short until it is queued: they must reach the node in turn, too.
+    shrink: Mutex<Shrink>,
     reader: JoinHandle<()>,
     ended: watch::Receiver<bool>,
     connection: Option<Connection>,
@@ -140,7 +142,7 @@ impl Wire {
         let address = address.to_owned();
         let lost = |error: io::Error| ClientError::Lost { address: address.clone(), cause: error.to_string() };
         let mut receive = BufReader::with_capacity(64 << 10, receive);
-        let aliases_max = hello.aliases_max;
+        let (aliases_max, bases_bytes) = (hello.aliases_max, hello.bases_bytes);
         let hello = Zeroizing::new(protocol::frame(&FromClient::Hello(hello)).map_err(|error| ClientError::Protocol(error.to_string()))?);
         send.write_all(&hello).await.map_err(lost)?;
         send.flush().await.map_err(lost)?;
@@ -164,7 +166,7 @@ impl Wire {
             }
         });
         table.lock().listens_to = number;
-        let incoming = Incoming::new(number, aliases_max, frames.downgrade());
+        let incoming = Incoming::new(number, (aliases_max, bases_bytes), frames.downgrade());
         let address_of_reader = address.clone();
         let reader = tokio::spawn(async move {
             let error = read_task(receive, buffer, incoming, table, &address_of_reader).await;
@@ -172,12 +174,23 @@ impl Wire {
             end.send_replace(true);
         });
         let numbers = tokio::sync::Mutex::new(Numbers { given: HashMap::new(), count_max: welcome.aliases_max });
-        Ok(Wire { address, welcome, frames, numbers, reader, ended, connection })
+        let shrink = Mutex::new(Shrink::new(welcome.bases_bytes.min(bases_bytes)));
+        Ok(Wire { address, welcome, frames, numbers, shrink, reader, ended, connection })
     }
 
     /// Queues a frame. `false` if the connection is lost.
     pub(super) async fn send(&self, frame: Vec<u8>) -> bool {
         self.frames.send(frame).await.is_ok()
+    }
+
+    /// Queues a message, given besides as the frame that says all of it, in as few bytes as the node can make out. `false` if the connection is lost.
+    pub(super) async fn send_short(&self, mut message: FromClient, whole: Vec<u8>) -> bool {
+        // Whoever gives up waiting must not have changed what the node will build on.
+        let Ok(room) = self.frames.reserve().await else { return false };
+        let mut shrink = self.shrink.lock().unwrap_or_else(PoisonError::into_inner);
+        let frame = if shrink.from_client(&mut message) { protocol::frame(&message).unwrap_or(whole) } else { whole };
+        room.send(frame);
+        true
     }
 
     /// Ends the stream after what is queued, and waits a moment for the node to end its side.
@@ -199,6 +212,7 @@ pub(super) struct Incoming {
     /// The connection's.
     number: u64,
     aliases: Aliases<Arc<str>>,
+    restore: Restore,
     /// Which of the client's feeds each number of this connection is.
     feeds: Vec<FeedIx>,
     /// For credit that nobody else gives back.
@@ -244,12 +258,13 @@ async fn read_task<R: AsyncRead + Unpin>(
 }
 
 impl Incoming {
-    pub(super) fn new(number: u64, aliases_max: u32, frames: mpsc::WeakSender<Vec<u8>>) -> Self {
-        Incoming { number, aliases: Aliases::new(aliases_max), feeds: Vec::new(), frames }
+    pub(super) fn new(number: u64, (aliases_max, bases_bytes): (u32, u64), frames: mpsc::WeakSender<Vec<u8>>) -> Self {
+        Incoming { number, aliases: Aliases::new(aliases_max), restore: Restore::new(bases_bytes), feeds: Vec::new(), frames }
     }
 
     /// Gives a message to whoever waits for it.
-    pub(super) fn take(&mut self, message: FromNode, table: &SharedTable) -> Result<(), ClientError> {
+    pub(super) fn take(&mut self, mut message: FromNode, table: &SharedTable) -> Result<(), ClientError> {
+        self.restore.from_node(&mut message).map_err(|error| ClientError::Protocol(error.to_string()))?;
         let mut table = table.lock();
         if table.listens_to != self.number {
             // Another connection has taken its place.
@@ -285,6 +300,7 @@ impl Incoming {
             FromNode::Unlistened { listener, refusal } => table.unlistened(listener, refusal),
             FromNode::Select { selector, selected, wish } => table.select(selector, selected, wish),
             FromNode::Missing(missing) => table.missing(*missing),
+            FromNode::Message { path, message } => table.messages.take(path, *message),
             FromNode::Judge { number, question } => table.judge(number, *question),
             FromNode::Source { source, state } => {
                 let told = table.sources.tell(source, state);

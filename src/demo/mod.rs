@@ -384,7 +384,7 @@ async fn take_over(
     let mut sources = back.resume_session(session.id, &session.secret).await?;
     // The library would not even send it.
     let late = SetBatch {
-        items: vec![SetItem { target: Target::Path(path.clone()), value: other.clone() }],
+        items: vec![SetItem::new(Target::Path(path.clone()), other.clone())],
         add: None,
         durability: None,
         under: Some(Authority { source: old.number(), epoch: epoch_before }),

@@ -61,7 +61,7 @@ impl Node {
             return if self.replica.topic(path).is_some() { Found::Topic(None) } else { Found::Nothing };
         };
         let topic_type = shown.of.1.definition.topic_type();
-        let bytes = self.replica.shown_value(&shown).and_then(|write| write.value.as_deref());
+        let bytes = self.replica.kept_value(&shown).and_then(|write| write.value.as_deref());
         let bytes = bytes.filter(|bytes| !value::is_no_value(topic_type, bytes));
         Found::Topic(bytes.and_then(|bytes| value::to_json(topic_type, bytes).ok()))
     }

@@ -1,16 +1,19 @@
 //! Clients connected to this node, and what they have subscribed to.
 //!
 //! **Subscribers pull.** A subscription holds a set of changed topics, each at most once, and never a queue of values: whoever is slow
-//! gets the newest state when it comes round, and costs no more for it.
+//! gets the newest state when it comes round, and costs no more for it. Only where a topic says `conflate=off` do values wait, so many at most.
 
 mod places;
+#[cfg(test)]
+mod tests;
+mod waiting;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use mangrove_crdt::{
     access::{Permission, Rights, Rules},
-    definition::Definition,
+    definition::{Definition, Priority},
     frontier::DotIx,
     id::{Plane, SectionId, SessionId},
     path::Path,
@@ -24,10 +27,13 @@ use mangrove_crdt::{
 
 use zeroize::Zeroizing;
 
-use self::places::{Awaited, Base, Marks, Position, Wait};
+use self::{
+    places::{Awaited, Base, Marks, Position, Wait},
+    waiting::{Passing, Waiting},
+};
 use super::{input::ConnectionId, sessions::listeners::Listeners};
 use crate::protocol::{
-    Aliases, Code, Event, FRAME_AIM, FromNode, Gone, Heard, Mark, MissingTopic, Refusal, Target, Through, TopicSpec, Update,
+    Aliases, Code, Event, FRAME_AIM, FromNode, Gone, Heard, Mark, Message, MissingTopic, Refusal, Target, Through, TopicSpec, Update,
 };
 
 /// How many subscriptions one session may have.
@@ -42,6 +48,10 @@ const SCAN_MAX: usize = 10_000;
 /// How many messages may wait for a client beside its updates, before it is told of nothing that others can be told of.
 const OUTGOING_MAX: usize = 1_024;
 
+/// How many messages, and how many bytes of them, may wait for a subscription's client.
+pub(super) const MESSAGES_MAX: usize = 1_024;
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
 /// How many paths one [`FromNode::Present`] has.
 const PRESENT_MAX: usize = 1_000;
 
@@ -52,8 +62,7 @@ pub struct Connection {
     pub aliases: Aliases<Option<Path>>,
     subscriptions: BTreeMap<u32, Subscription>,
     next_subscription: u32,
-    named: HashMap<Path, u32>,
-    named_max: u32,
+    named: Named,
     /// What the client says that it is.
     pub client: String,
     /// How it has come.
@@ -94,12 +103,42 @@ struct Subscription {
     /// How far the first look has come: everything before this path was seen.
     scan: Option<String>,
     synced_told: bool,
-    /// Topics that have changed since they were last told, oldest first, each once.
-    changed: VecDeque<Path>,
+    /// Topics that have changed since they were last told, each once.
+    changed: Waiting,
+    /// Values of those that are told value by value.
+    passing: HashMap<Path, Passing>,
     /// Topics that the client knows to be there, and those that have changed.
     topics: HashMap<Path, Known>,
     /// Of slaves among them, which are few, the section of the master.
     masters: HashMap<Path, SectionId>,
+    messages: Messages,
+}
+
+/// Messages that wait for a subscription's client.
+#[derive(Debug, Default)]
+struct Messages {
+    waiting: VecDeque<(Path, Message)>,
+    bytes: usize,
+    /// How many were lost since the last that was told.
+    lost: u64,
+}
+
+impl Messages {
+    /// One more; the oldest are lost where there are too many.
+    fn push(&mut self, path: &Path, message: &Message) {
+        self.bytes += message.content.len();
+        self.waiting.push_back((path.clone(), message.clone()));
+        while self.waiting.len() > 1 && (self.waiting.len() > MESSAGES_MAX || self.bytes > MESSAGE_BYTES_MAX) {
+            self.pop();
+            self.lost += 1;
+        }
+    }
+
+    fn pop(&mut self) -> Option<(Path, Message)> {
+        let (path, message) = self.waiting.pop_front()?;
+        self.bytes -= message.content.len();
+        Some((path, message))
+    }
 }
 
 /// A topic, as one subscription knows it.
@@ -113,6 +152,8 @@ struct Known {
     valued: bool,
     /// Whether it has been told to forget what was there before.
     cleared: bool,
+    /// Whether a value has come since it was told one.
+    news: bool,
 }
 
 impl Connection {
@@ -122,8 +163,7 @@ impl Connection {
             aliases: Aliases::new(ALIASES_MAX),
             subscriptions: BTreeMap::new(),
             next_subscription: 0,
-            named: HashMap::new(),
-            named_max: aliases_max,
+            named: Named { numbers: HashMap::new(), count_max: aliases_max },
             client,
             via,
             entropy: entropy.into(),
@@ -182,9 +222,11 @@ impl Connection {
             credit: credit.into(),
             scan: None,
             synced_told: false,
-            changed: VecDeque::new(),
+            changed: Waiting::default(),
+            passing: HashMap::new(),
             topics: HashMap::new(),
             masters: HashMap::new(),
+            messages: Messages::default(),
         };
         subscription.scan = Some(subscription.first());
         self.subscriptions.insert(self.next_subscription, subscription);
@@ -298,15 +340,47 @@ impl Connection {
         }
     }
 
-    /// A topic has another value.
-    pub fn value_changed(&mut self, path: &Path) {
+    /// A topic has another value; the value itself, if it is told value by value.
+    pub fn value_changed(&mut self, path: &Path, passed: Option<&Write>) {
         for subscription in self.subscriptions.values_mut() {
-            if let Some(topic) = subscription.topics.get_mut(path).filter(|topic| topic.told.is_some())
-                && !std::mem::replace(&mut topic.waiting, true)
-            {
-                subscription.changed.push_back(path.clone());
+            let Some(topic) = subscription.topics.get_mut(path) else { continue };
+            topic.news = true;
+            let Some(told) = &topic.told else { continue };
+            if let Some(write) = passed {
+                subscription.passing.entry(path.clone()).or_default().push(write);
+            }
+            if !std::mem::replace(&mut topic.waiting, true) {
+                subscription.changed.push(told.properties().priority, path.clone());
             }
         }
+    }
+
+    /// Somebody has sent a message to whoever listens to a topic. Says whether its client does.
+    pub fn tell_message(&mut self, replica: &Replica, path: &Path, message: &Message) -> bool {
+        // What it has not looked at yet it is going to be told of.
+        let listens = |subscription: &&mut Subscription| {
+            subscription.topics.contains_key(path) || (!subscription.is_seen(path) && subscription.selector.matches(path))
+        };
+        let mut listening = self.subscriptions.values_mut().filter(listens).peekable();
+        if listening.peek().is_none() || !may_read(replica, &self.rights, owner(self.identity.as_ref()), path) {
+            return false;
+        }
+        for subscription in listening {
+            if !subscription.topics.contains_key(path) {
+                subscription.mark(path);
+            }
+            subscription.messages.push(path, message);
+        }
+        true
+    }
+
+    /// A message for its session alone. Says whether it is told.
+    pub fn give_message(&mut self, path: &Path, message: Message) -> bool {
+        let takes = self.outgoing.len() < OUTGOING_MAX;
+        if takes {
+            self.outgoing.push_back(FromNode::Message { path: path.to_string(), message: Box::new(message) });
+        }
+        takes
     }
 
     /// What can be told now: up to about one frame of updates, or that a first look is complete.
@@ -326,16 +400,14 @@ impl Connection {
             }
             subscription.look(replica);
             while subscription.credit > 0 && bytes < FRAME_AIM {
-                let Some(path) = subscription.changed.pop_front() else { break };
+                let Some((turn, path)) = subscription.changed.pop() else { break };
                 let before = subscription.masters.get(&path).copied();
                 let (told, more) = subscription.step(replica, &path, may_read(replica, rights, owner, &path));
                 if more {
-                    subscription.changed.push_front(path.clone());
+                    subscription.changed.put_back(turn, path.clone());
                 }
-                if let Some(position) = &mut subscription.position
-                    && !more
-                {
-                    position.told(u32::from(told.is_some()));
+                if let Some(position) = &mut subscription.position {
+                    position.told(u32::from(told.is_some() && !more));
                 }
                 let Some((event, section, change)) = told else { continue };
                 let marked = subscription.position.is_some();
@@ -357,16 +429,14 @@ impl Connection {
                 }
                 bytes += 32;
                 subscription.credit -= 1;
-                let next = self.named.len() as u32;
-                let topic = match self.named.get(&path) {
-                    Some(alias) => Target::Alias(*alias),
-                    None if next < self.named_max => {
-                        self.named.insert(path.clone(), next);
-                        Target::Named { alias: next, path: path.to_string() }
-                    }
-                    None => Target::Path(path.to_string()),
-                };
-                updates.push(Update { subscription: *id, topic, event, mark });
+                updates.push(Update { subscription: *id, topic: self.named.target(&path), event, mark });
+            }
+            while subscription.credit > 0 && bytes < FRAME_AIM {
+                let Some((path, message)) = subscription.next_message() else { break };
+                bytes += message.content.len() + 64;
+                subscription.credit -= 1;
+                let event = Event::Message(Box::new(message));
+                updates.push(Update { subscription: *id, topic: self.named.target(&path), event, mark: None });
             }
             if subscription.scan.is_some() {
                 // What its client knows already takes time and makes no update: this brings the next turn.
@@ -393,7 +463,7 @@ impl Connection {
                 self.outgoing.push_back(FromNode::Synced { subscription: *id });
             }
             if let Some(position) = subscription.position.as_mut().filter(|_| subscription.synced_told)
-                && let Some(marks) = position.look(replica, &subscription.selector, subscription.changed.len(), &mut self.marks)
+                && let Some(marks) = position.look(replica, &subscription.selector, &subscription.changed, &mut self.marks)
             {
                 positions.push(FromNode::Position { subscription: *id, marks, rights: self.basis });
             }
@@ -411,6 +481,28 @@ impl Connection {
         // What they say is true only after the updates before them.
         self.outgoing.extend(positions);
         self.outgoing.pop_front()
+    }
+}
+
+/// The numbers that stand for paths on a connection.
+#[derive(Debug)]
+struct Named {
+    numbers: HashMap<Path, u32>,
+    count_max: u32,
+}
+
+impl Named {
+    /// How to name a path.
+    fn target(&mut self, path: &Path) -> Target {
+        let next = self.numbers.len() as u32;
+        match self.numbers.get(path) {
+            Some(alias) => Target::Alias(*alias),
+            None if next < self.count_max => {
+                self.numbers.insert(path.clone(), next);
+                Target::Named { alias: next, path: path.to_string() }
+            }
+            None => Target::Path(path.to_string()),
+        }
     }
 }
 
@@ -459,10 +551,27 @@ impl Subscription {
         self.topics.get(path).is_some_and(|topic| topic.told.is_some())
     }
 
+    /// The next message whose topic its client knows. Of a topic that it is yet to be told of, it waits; of one that is gone, nobody wants it.
+    fn next_message(&mut self) -> Option<(Path, Message)> {
+        while let Some((path, _)) = self.messages.waiting.front() {
+            let topic = self.topics.get(path);
+            if topic.is_some_and(|topic| topic.told.is_none()) {
+                return None;
+            }
+            let there = topic.is_some();
+            let (path, message) = self.messages.pop()?;
+            if there {
+                return Some((path, Message { lost: std::mem::take(&mut self.messages.lost), ..message }));
+            }
+        }
+        None
+    }
+
     fn mark(&mut self, path: &Path) {
         let topic = self.topics.entry(path.clone()).or_default();
         if !std::mem::replace(&mut topic.waiting, true) {
-            self.changed.push_back(path.clone());
+            let priority = topic.told.as_ref().map_or(Priority::Normal, |told| told.properties().priority);
+            self.changed.push(priority, path.clone());
         }
     }
 
@@ -503,6 +612,7 @@ impl Subscription {
                     None => Gone::Dropped,
                 };
                 (known.told, known.valued) = (None, false);
+                self.passing.remove(path);
                 (Some((Event::Removed { reason }, section, None)), now.is_some())
             }
             (_, None) => (None, false),
@@ -510,6 +620,7 @@ impl Subscription {
                 let (section, topic) = (shown.section, shown.topic);
                 let write = replica.shown_value(&shown);
                 let value = write.and_then(|write| Some((write, write.value.as_ref()?)));
+                let kept = shown.of.1.definition.properties().retain;
                 let resumes = told.is_none() && !known.cleared;
                 let over = told.is_some() && value.is_none() && std::mem::take(&mut known.valued);
                 // Of a slave it is not known what its client has heard of it: there may have been another master. Nor what of a topic without a value that may
@@ -527,7 +638,8 @@ impl Subscription {
                     known.valued = value.is_some();
                     let heard =
                         |(write, _): &(&Write, _)| self.base.as_ref().is_some_and(|base| base.has_heard(replica, section, path, write.dot));
-                    (None, value.filter(|value| !heard(value)).is_some())
+                    known.news |= value.filter(|value| !heard(value)).is_some();
+                    (None, known.news)
                 } else if anew {
                     // Of one that was there before, its client has heard values, of which it would not know that they are over.
                     known.cleared = true;
@@ -538,17 +650,27 @@ impl Subscription {
                     let mut spec = topic_spec(&shown.of.1.definition);
                     if shown.is_slave() {
                         self.masters.insert(path.clone(), shown.of.0);
-                        // What its values are, and not what else is said of its master.
-                        spec.properties.retain(|key, _| ["scale", "schema"].contains(&key.as_str()));
+                        // What its values are and how they go, and not what else is said of its master.
+                        spec.properties.retain(|key, _| ["scale", "schema", "deltas"].contains(&key.as_str()));
                     }
-                    (Some((Event::Added { topic: spec }, section, made)), value.is_some())
+                    // One that keeps no value has none for those who come later.
+                    (Some((Event::Added { topic: spec }, section, made)), value.is_some() && (kept || known.news))
                 } else {
                     known.valued |= value.is_some();
-                    let told = |(write, value): (&Write, &Arc<[u8]>)| {
+                    let news = std::mem::take(&mut known.news);
+                    let passed = self.passing.get_mut(path).and_then(Passing::pop);
+                    let more = self.passing.get(path).is_some_and(|passing| !passing.is_empty());
+                    if !more {
+                        self.passing.remove(path);
+                    }
+                    let newest = || write.filter(|_| kept || news).map(|write| (write, 0));
+                    let next = passed.as_ref().map(|(write, missed)| (write, *missed)).or_else(newest);
+                    let told = |(write, missed): (&Write, u64)| {
                         let (unix_ms, stamp) = (self.stamps.then_some(write.time_ms), self.stamps.then(|| stamp_text(replica, write)));
-                        (Event::Value { value: value.to_vec(), unix_ms, stamp }, shown.of.0, Some((Plane::Values, write.dot)))
+                        let (value, missed) = (write.value.clone()?, (missed > 0).then_some(missed));
+                        Some((Event::Value { value, unix_ms, stamp, form: None, missed }, shown.of.0, Some((Plane::Values, write.dot))))
                     };
-                    (value.map(told), false)
+                    (next.and_then(told), more)
                 }
             }
         };
@@ -556,6 +678,7 @@ impl Subscription {
         if known.told.is_none() && !more {
             self.topics.remove(path);
             self.masters.remove(path);
+            self.passing.remove(path);
         }
         (told, more)
     }

@@ -90,7 +90,7 @@ mod tests {
 
     fn set(meshed: &mut Meshed, at: usize, path: &str, value: &str) {
         let client = meshed.client(at);
-        let items = vec![SetItem { target: Target::Path(path.into()), value: value.into() }];
+        let items = vec![SetItem::new(Target::Path(path.into()), value.as_bytes())];
         let written = meshed.ask(at, client, Request::Set(SetBatch { items, add: None, durability: None, under: None }));
         assert!(matches!(&written, Response::Written { refused, .. } if refused.is_empty()), "{written:?}");
     }

@@ -40,6 +40,7 @@ mod input;
 mod letters;
 mod logins;
 mod membership;
+mod messages;
 mod missing;
 mod neighbours;
 mod output;
@@ -416,7 +417,7 @@ impl Node {
 
     fn frame(&mut self, now: Now, link: LinkId, lane: u32, bytes: &[u8]) {
         match self.mesh.handle_frame(now.at, link, lane, bytes, &mut self.replica) {
-            Ok(None) => {}
+            Ok(None) => self.hear_messages(now),
             Ok(Some(Notice::Mismatch { section, bucket, peer })) => {
                 *self.mismatches.entry(peer).or_default() += 1;
                 tracing::warn!(%section, bucket, peer = %peer.short(), "a bucket differs from the neighbour's though each covers the other; repairing");
@@ -462,6 +463,7 @@ impl Node {
         self.sources_due(now);
         self.quorums_due(now);
         self.mesh.handle_timeout(now.at, &mut self.replica);
+        self.hear_messages(now);
     }
 
     /// After every input: what happened is published, answers that are due go out, and what changed is stored.
@@ -496,12 +498,12 @@ impl Node {
         let mut claims = Vec::new();
         for event in events {
             match event {
-                Event::Value { section, topic } => {
+                Event::Value { section, topic, passed } => {
                     self.updates += 1;
                     self.removal_written(now, section, topic);
                     if listening && let Some(path) = self.replica.path_of(section, topic) {
                         for path in std::iter::once(path).chain(self.slaves.of(path)) {
-                            self.connections.values_mut().for_each(|session| session.value_changed(path));
+                            self.connections.values_mut().for_each(|session| session.value_changed(path, passed.as_deref()));
                         }
                     }
                 }

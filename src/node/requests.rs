@@ -1,7 +1,6 @@
 //! Clients' requests: admitted, committed, answered.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use mangrove_crdt::{
     access::Permission,
@@ -110,6 +109,7 @@ impl Node {
             }
             Request::Set(batch) => self.set(now, session, batch),
             Request::Change(change) => self.change(now, session, *change),
+            Request::Send(send) => self.send_message(now, session, *send).map(|sent| (sent, Needs::default())),
             Request::Values { selector, page } => {
                 if let Some(path) = Selector::parse(&selector).ok().as_ref().and_then(Selector::as_path) {
                     self.permitted(session, Permission::Read, path)?;
@@ -568,7 +568,7 @@ impl Node {
         }
         let (mut written, mut outranked) = (0, Vec::new());
         for (item, path, under, value) in writes {
-            match self.replica.set_under(&path, under, now.unix_ms, Arc::from(value)) {
+            match self.replica.set_under(&path, under, now.unix_ms, value) {
                 Ok((write, own)) => {
                     written += 1;
                     let durability = batch.durability.or(own).unwrap_or_else(|| self.durability_of(write.section));

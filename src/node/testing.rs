@@ -286,7 +286,7 @@ impl Meshed {
         at(self.ms)
     }
 
-    fn input(&mut self, at: usize, input: Input<'_>) {
+    pub fn input(&mut self, at: usize, input: Input<'_>) {
         let now = self.now();
         let mut outputs: VecDeque<Output> = self.nodes[at].handle_input(now, input).collect();
         while let Some(output) = outputs.pop_front() {

@@ -192,6 +192,8 @@ impl Node {
                     sections: self.roots(link.sections()),
                     error: None,
                     requests: stats.requests_out,
+                    deltas: stats.deltas_out,
+                    saved_bytes: stats.deltas_saved_bytes,
                 }
             })
             .collect();
@@ -213,6 +215,8 @@ impl Node {
             sections: Vec::new(),
             error: None,
             requests: 0,
+            deltas: 0,
+            saved_bytes: 0,
         };
         rows.extend(self.blocked.iter().map(|node| down(*node, String::new(), LinkState::Blocked)));
         for target in self.dialled.iter().flatten() {
@@ -271,7 +275,7 @@ impl Node {
     pub(super) fn topic_detail(&self, path: &Path) -> Option<TopicDetail> {
         let (section, topic) = self.replica.topic(path)?;
         let shown = self.replica.shown(path);
-        let write = shown.as_ref().and_then(|shown| self.replica.shown_value(shown));
+        let write = shown.as_ref().and_then(|shown| self.replica.kept_value(shown));
         let writer = write.map(|write| self.name_of(self.replica.dot(write.dot).origin.node));
         Some(TopicDetail {
             path: path.to_string(),
@@ -308,7 +312,7 @@ impl Node {
                 let last = rows.last().map(|row| row.path.clone());
                 return (rows, last);
             }
-            let write = self.replica.shown_value(&shown);
+            let write = self.replica.kept_value(&shown);
             let value = write.and_then(|write| write.value.as_ref()).map(|value| value.to_vec());
             bytes += value.as_ref().map_or(0, Vec::len) + 64;
             rows.push(ValueRow {

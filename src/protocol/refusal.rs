@@ -183,6 +183,8 @@ codes! {
     PatchFailed = 46 "patch-failed",
     /// The topic is of a type that this node's version does not know: it carries the topic, and takes no values for it.
     UnknownType = 47 "unknown-type",
+    /// The session is at another node; `who` is that.
+    SessionElsewhere = 48 "session-elsewhere",
 }
 
 impl fmt::Display for Code {

@@ -218,6 +218,12 @@ pub struct LinkRow {
     /// section, a bucket that differed). Without any at either end, catching up took one round trip.
     #[cbor(n(16), default)]
     pub requests: u64,
+    /// How many of the records were sent as what had changed since the value before.
+    #[cbor(n(17), default)]
+    pub deltas: u64,
+    /// How many bytes that has saved.
+    #[cbor(n(18), default)]
+    pub saved_bytes: u64,
 }
 
 /// How a link is.

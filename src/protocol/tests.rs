@@ -62,7 +62,7 @@ fn item_refusals() -> impl Strategy<Value = Vec<ItemRefusal>> {
 }
 
 fn set_batch() -> impl Strategy<Value = SetBatch> {
-    let items = vec((target(), bytes()).prop_map(|(target, value)| SetItem { target, value }), 0..5);
+    let items = vec((target(), bytes()).prop_map(|(target, value)| SetItem::new(target, value)), 0..5);
     let under = option::of((any::<u32>(), any::<u64>()).prop_map(|(source, epoch)| Authority { source, epoch }));
     (items, option::of(spec()), durability(), under).prop_map(|(items, add, durability, under)| SetBatch { items, add, durability, under })
 }
@@ -82,6 +82,7 @@ fn request() -> impl Strategy<Value = Request> {
         text().prop_map(|path| Request::TopicShow { path }),
         set_batch().prop_map(Request::Set),
         change().prop_map(|change| Request::Change(Box::new(change))),
+        (recipient(), text(), bytes()).prop_map(|(to, path, content)| Request::Send(Box::new(Send { to, path, content }))),
         (text(), page()).prop_map(|(selector, page)| Request::Values { selector, page }),
         (text(), any::<u32>(), any::<bool>(), option::of(heard())).prop_map(|(selector, credit, stamps, heard)| Request::Subscribe {
             selector,
@@ -190,6 +191,8 @@ fn link_row() -> impl Strategy<Value = LinkRow> {
             sections,
             error,
             requests: count[6],
+            deltas: count[5],
+            saved_bytes: count[4],
         },
     )
 }
@@ -258,6 +261,7 @@ fn response() -> impl Strategy<Value = Response> {
             refused
         }),
         any::<[bool; 2]>().prop_map(|[created, exact]| Response::Changed { created, exact }),
+        any::<u64>().prop_map(|sessions| Response::Sent { sessions }),
         any::<u32>().prop_map(|subscription| Response::Subscribed { subscription }),
         (text(), any::<u64>()).prop_map(|(ticket, expires_unix_ms)| Response::Ticket { ticket, expires_unix_ms }),
         any::<u64>().prop_map(|expires_unix_ms| Response::Renewed { expires_unix_ms }),
@@ -283,7 +287,14 @@ fn response() -> impl Strategy<Value = Response> {
 fn update() -> impl Strategy<Value = Update> {
     let event = prop_oneof![
         spec().prop_map(|topic| Event::Added { topic }),
-        (bytes(), option::of(any::<u64>()), option::of(text())).prop_map(|(value, unix_ms, stamp)| Event::Value { value, unix_ms, stamp }),
+        (bytes(), option::of(any::<u64>()), option::of(text())).prop_map(|(value, unix_ms, stamp)| Event::Value {
+            value: value.into(),
+            unix_ms,
+            stamp,
+            form: None,
+            missed: None
+        }),
+        message().prop_map(|message| Event::Message(Box::new(message))),
         prop::sample::select(vec![Gone::Removed, Gone::Dropped, Gone::NotPermitted]).prop_map(|reason| Event::Removed { reason }),
     ];
     let mark = option::of(mark());
@@ -456,6 +467,7 @@ fn from_client() -> impl Strategy<Value = FromClient> {
                 token: Secret::new(token),
                 client,
                 aliases_max,
+                bases_bytes: 0,
                 session: session.map(|(id, secret)| SessionProof { id: SessionId(id), secret: Secret::new(secret) }),
                 login,
                 properties,
@@ -477,6 +489,7 @@ fn from_node() -> impl Strategy<Value = FromNode> {
             mesh: MeshId(id),
             program,
             aliases_max,
+            bases_bytes: 0,
         },
     );
     prop_oneof![
@@ -603,7 +616,7 @@ fn lists_are_limited_before_they_take_memory() {
 
 #[test]
 fn frames_over_the_limit_are_refused_at_both_ends() {
-    let item = SetItem { target: Target::Alias(0), value: vec![0; FRAME_MAX] };
+    let item = SetItem::new(Target::Alias(0), vec![0; FRAME_MAX]);
     let batch = SetBatch { items: vec![item], add: None, durability: None, under: None };
     let message = FromClient::Request { id: 1, request: Request::Set(batch) };
     let mut buffer = vec![1, 2, 3];
@@ -615,7 +628,7 @@ fn frames_over_the_limit_are_refused_at_both_ends() {
 
 #[test]
 fn a_value_of_the_greatest_length_fits_with_the_longest_path() {
-    let item = SetItem { target: Target::Named { alias: u32::MAX, path: "p".repeat(1024) }, value: vec![0; VALUE_MAX] };
+    let item = SetItem::new(Target::Named { alias: u32::MAX, path: "p".repeat(1024) }, vec![0; VALUE_MAX]);
     let batch = SetBatch { items: vec![item], add: Some(TopicSpec::of("binary")), durability: Some(Durability::Mesh(3)), under: None };
     assert!(frame(&FromClient::Request { id: u64::MAX, request: Request::Set(batch) }).is_ok());
 }
@@ -625,7 +638,7 @@ fn an_update_by_number_costs_few_bytes_beyond_its_value() {
     let update = |alias| Update {
         subscription: 1,
         topic: Target::Alias(alias),
-        event: Event::Value { value: vec![7; 64], unix_ms: None, stamp: None },
+        event: Event::Value { value: [7; 64].into(), unix_ms: None, stamp: None, form: None, missed: None },
         mark: None,
     };
     let length = frame(&FromNode::Updates((60_000..60_100).map(update).collect())).unwrap().len();
@@ -652,6 +665,7 @@ fn what_proves_something_is_never_shown() {
         token: secret(),
         client: "test".into(),
         aliases_max: 0,
+        bases_bytes: 0,
         session: Some(SessionProof { id: SessionId::default(), secret: secret() }),
         login: Some(Login::Password { principal: "ann".into(), password: secret() }),
         properties: BTreeMap::new(),
@@ -659,4 +673,21 @@ fn what_proves_something_is_never_shown() {
     let resume = Request::SessionResume { id: SessionId::default(), secret: secret(), epoch: 0 };
     let shown = format!("{hello:?} {resume:?} {:?}", Login::Token(secret()));
     assert!(shown.contains("test") && !shown.contains("115, 101") && !shown.contains("secret-token"), "{shown}");
+}
+
+fn recipient() -> impl Strategy<Value = Recipient> {
+    prop_oneof![Just(Recipient::Subscribers), text().prop_map(Recipient::Session), text().prop_map(Recipient::AllBut)]
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    (text(), option::of(any::<[u8; 16]>()), text(), any::<[u64; 2]>(), bytes()).prop_map(
+        |(author, session, node, [unix_ms, lost], content)| Message {
+            author,
+            session: session.map(SessionId),
+            node,
+            unix_ms,
+            content,
+            lost,
+        },
+    )
 }

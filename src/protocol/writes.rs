@@ -1,11 +1,11 @@
 //! What clients want to be written.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use mangrove_crdt::definition::Durability;
 use minicbor::{Decode, Encode};
 
-use super::{TopicSpec, bounded, disks};
+use super::{Form, TopicSpec, bounded, disks};
 
 /// A topic's path, or the number that stands for it in this session and direction.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -63,8 +63,18 @@ pub struct SetItem {
     #[n(0)]
     pub target: Target,
     /// What: bytes of the topic's type.
-    #[cbor(n(1), with = "minicbor::bytes")]
-    pub value: Vec<u8>,
+    #[cbor(n(1), with = "super::deltas::shared_bytes")]
+    pub value: Arc<[u8]>,
+    /// What the bytes are while they are on the way; `None` for the value itself.
+    #[n(2)]
+    pub form: Option<Form>,
+}
+
+impl SetItem {
+    /// A value for a topic.
+    pub fn new(target: Target, value: impl Into<Arc<[u8]>>) -> Self {
+        SetItem { target, value: value.into(), form: None }
+    }
 }
 
 /// One topic's value, and what must be so for it to change.

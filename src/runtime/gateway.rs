@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::drive::Command;
 use crate::node::ConnectionId;
-use crate::protocol::{self, Code, FRAME_MAX, FromClient, FromNode, HELLO_MAX, Refusal, Request, Welcome};
+use crate::protocol::{self, BASES_BYTES, Code, FRAME_MAX, FromClient, FromNode, HELLO_MAX, Refusal, Request, Restore, Shrink, Welcome};
 
 /// How many requests of one session may be unanswered at once.
 const REQUESTS_MAX: usize = 64;
@@ -75,6 +75,7 @@ where
     let Ok(FromClient::Hello(hello)) = protocol::decode_from_client(&bytes) else {
         return refuse(&mut write, Refusal::new(Code::InvalidRequest, "hello", "the first message must be a hello")).await;
     };
+    let shrink = Shrink::new(hello.bases_bytes);
     let (outgoing, messages) = mpsc::unbounded_channel();
     let queued = Arc::new(AtomicUsize::new(0));
     let outbox = Outbox { messages: outgoing, queued: queued.clone() };
@@ -95,7 +96,7 @@ where
         let _ = commands.send(Command::SessionClosed { session });
         return Err(error);
     }
-    let writer = tokio::spawn(write_all(write, messages, queued, commands.clone()));
+    let writer = tokio::spawn(write_all(write, shrink, messages, queued, commands.clone()));
     let ended = read_all(&mut read, &commands, session).await;
     if let Err(error) = &ended {
         tracing::debug!(session = session.0, %error, "a client's stream ended");
@@ -107,17 +108,23 @@ where
 
 async fn read_all<R: AsyncRead + Unpin>(read: &mut R, commands: &mpsc::UnboundedSender<Command>, session: ConnectionId) -> io::Result<()> {
     let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
+    let mut restore = Restore::new(BASES_BYTES);
+    let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
     while let Some(bytes) = read_frame(read, FRAME_MAX).await? {
-        let command = match protocol::decode_from_client(&bytes) {
+        let mut message = protocol::decode_from_client(&bytes);
+        if let Ok(message) = &mut message {
+            restore.from_client(message).map_err(|error| wrong(error.to_string()))?;
+        }
+        let command = match message {
             Ok(FromClient::Request { id, request }) => request_command(&requests, session, id, Ok(request)).await,
             Ok(FromClient::Credit { subscription, updates }) => Command::Credit { session, subscription, updates },
-            Ok(FromClient::Hello(_)) => return Err(io::Error::new(io::ErrorKind::InvalidData, "a second hello")),
+            Ok(FromClient::Hello(_)) => return Err(wrong("a second hello".into())),
             Err(malformed) => match malformed.request {
                 Some(id) => {
                     let refusal = Refusal::new(Code::Unsupported, "request", malformed.to_string());
                     request_command(&requests, session, id, Err(refusal.hint("use a node and a client of the same version"))).await
                 }
-                None => return Err(io::Error::new(io::ErrorKind::InvalidData, malformed.to_string())),
+                None => return Err(wrong(malformed.to_string())),
             },
         };
         if commands.send(command).is_err() {
@@ -135,6 +142,7 @@ async fn request_command(requests: &Arc<Semaphore>, session: ConnectionId, id: u
 
 async fn write_all<W: AsyncWrite + Unpin>(
     mut write: W,
+    mut shrink: Shrink,
     mut messages: mpsc::UnboundedReceiver<(FromNode, Option<OwnedSemaphorePermit>)>,
     queued: Arc<AtomicUsize>,
     commands: mpsc::UnboundedSender<Command>,
@@ -143,12 +151,12 @@ async fn write_all<W: AsyncWrite + Unpin>(
     while let Some((message, permit)) = messages.recv().await {
         let mut taken = 1;
         buffer.clear();
-        put(&message, &mut buffer);
+        put(message, &mut shrink, &mut buffer);
         drop(permit);
         while buffer.len() < protocol::FRAME_AIM {
             let Ok((message, permit)) = messages.try_recv() else { break };
             taken += 1;
-            put(&message, &mut buffer);
+            put(message, &mut shrink, &mut buffer);
             drop(permit);
         }
         write.write_all(&buffer).await?;
@@ -164,9 +172,10 @@ async fn write_all<W: AsyncWrite + Unpin>(
     write.shutdown().await
 }
 
-fn put(message: &FromNode, buffer: &mut Vec<u8>) {
-    let put = protocol::put_frame(message, buffer);
-    if let (Err(_), FromNode::Response { id, .. }) = (put, message) {
+fn put(mut message: FromNode, shrink: &mut Shrink, buffer: &mut Vec<u8>) {
+    shrink.from_node(&mut message);
+    let put = protocol::put_frame(&message, buffer);
+    if let (Err(_), FromNode::Response { id, .. }) = (put, &message) {
         let refusal = Refusal::new(Code::TooLarge, "answer", "the answer is longer than a frame may be").hint("ask for smaller pages");
         let refused = FromNode::Response { id: *id, response: protocol::Response::Refused(refusal) };
         protocol::put_frame(&refused, buffer).expect("a refusal is short");

@@ -13,6 +13,7 @@ use std::{
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mangrove_crdt::{
     definition::Definition,
+    delta,
     id::{Incarnation, NodeId, Origin, SectionId},
     path::Path,
     policy::SectionPolicy,
@@ -259,5 +260,35 @@ fn whole(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, values, topics, whole);
+/// What a try at a delta costs, found or not: bytes of the new value a second.
+fn deltas(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("a delta");
+    let noise = |seed: u8, length: usize| {
+        let mut bytes = vec![0; length];
+        blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof().fill(&mut bytes);
+        bytes
+    };
+    let changed = |base: &[u8], at: usize| {
+        let mut to = base.to_vec();
+        to.splice(at..at + 4, *b"1234567");
+        to
+    };
+    let cases = [
+        ("1 kB, one field changed", noise(1, 1_000), changed(&noise(1, 1_000), 500)),
+        ("64 kB, one field changed", noise(1, 65_536), changed(&noise(1, 65_536), 30_000)),
+        ("64 kB, two fields far apart", noise(1, 65_536), changed(&changed(&noise(1, 65_536), 100), 60_000)),
+        ("64 kB, nothing in common", noise(1, 65_536), noise(2, 65_536)),
+        ("64 kB of zeros, but the ends", [vec![1], vec![0; 65_535]].concat(), [vec![0; 65_535], vec![1]].concat()),
+    ];
+    for (name, base, to) in &cases {
+        group.throughput(Throughput::Bytes(to.len() as u64));
+        group.bench_function(*name, |bencher| bencher.iter(|| delta::diff(black_box(base), black_box(to))));
+        if let Some(delta) = delta::diff(base, to) {
+            group.bench_function(format!("{name}, applied"), |bencher| bencher.iter(|| delta::apply(black_box(base), &delta, to.len())));
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, values, topics, whole, deltas);
 criterion_main!(benches);

@@ -45,7 +45,7 @@ pub async fn write_as(source: &Source, path: &str, value: &Value) {
 
 /// Writes under an epoch whatever the library knows of it, and gives the node's judgement.
 pub async fn write_under(client: &Client, source: u32, epoch: u64, path: &str, value: &Value) -> Result<(), ClientError> {
-    let items = vec![SetItem { target: Target::Path(path.into()), value: bytes_of(value) }];
+    let items = vec![SetItem::new(Target::Path(path.into()), bytes_of(value))];
     let under = Some(Authority { source, epoch });
     let report = client.set_all(SetBatch { items, add: None, durability: None, under }).await?;
     report.refused.into_iter().next().map_or(Ok(()), |item| Err(item.refusal.into()))

@@ -96,7 +96,7 @@ fn what_is_asked_for_in_vain_is_made_by_who_said_so() {
         }
     });
     let (asked, _maker) = block(made).expect("it ends");
-    assert_eq!((heard, asked.node.as_str(), asked.prefix.as_str()), (vec![7], "A", "plant/on-demand"));
+    assert_eq!((heard, asked.node.as_str(), asked.prefix.as_str()), ([7].into(), "A", "plant/on-demand"));
 }
 
 #[test]

@@ -36,6 +36,8 @@ mod disks_that_recover_are_used_again;
 mod every_type_is_the_same_on_every_node;
 mod everybody_may_do_what_the_rules_say;
 mod full_and_read_only_disks_refuse;
+mod long_values_travel_as_what_has_changed;
+mod messages_reach_who_listens;
 mod nodes_come_and_go_under_load;
 mod plain_writes_after_a_source_win_everywhere;
 mod sections_change_live;

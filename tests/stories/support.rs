@@ -530,7 +530,7 @@ pub fn value_of(bytes: &[u8]) -> Value {
 
 /// Writes one value to a topic of type json, made if it is missing; returns when that is acknowledged at the durability.
 pub async fn write(client: &Client, path: &str, value: &Value, durability: Option<Durability>) -> Result<(), ClientError> {
-    let items = vec![SetItem { target: Target::Path(path.into()), value: bytes_of(value) }];
+    let items = vec![SetItem::new(Target::Path(path.into()), bytes_of(value))];
     let report = client.set_all(SetBatch { items, add: Some(TopicSpec::of("json")), durability, under: None }).await?;
     match report.refused.into_iter().next() {
         Some(item) => Err(item.refusal.into()),

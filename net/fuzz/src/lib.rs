@@ -57,7 +57,7 @@ impl Node {
             assert!(node.hear(0, &Control::Holds(holds).encode()), "a section may be announced");
         }
         for (at, (section, plane)) in LANES.into_iter().enumerate() {
-            let lane = LaneOf { section, plane, holding: 1 };
+            let lane = LaneOf { section, plane, holding: 1, messages: false };
             assert!(node.hear(at as u32 + 1, &Content::Lane(lane).encode()), "a lane may be opened");
         }
         node

@@ -189,7 +189,7 @@ pub fn rows_of(disk: &Disk) -> Vec<Row> {
 }
 
 /// One record a frame.
-const ONE_BY_ONE: Limits = Limits { batch_bytes: 1, batch_records: 1, bulk_bytes: 1, runs_told: 1 };
+const ONE_BY_ONE: Limits = Limits { batch_bytes: 1, batch_records: 1, bulk_bytes: 1, runs_told: 1, bases_bytes: 10_000 };
 
 impl World {
     pub fn new(seed: u64, plan: Plan) -> Self {
@@ -198,7 +198,8 @@ impl World {
         let limits =
             dice.pick(&[ONE_BY_ONE, Limits { batch_bytes: 256, batch_records: 2, bulk_bytes: 200, ..ONE_BY_ONE }, Limits::default()]);
         // From the oldest to the present one, all of a node's runs may count as retired.
-        let limits = Limits { runs_told: [2, 0, 1, 2][seed as usize % 4], ..limits };
+        // Some keep no values for deltas, some two or three.
+        let limits = Limits { runs_told: [2, 0, 1, 2][seed as usize % 4], bases_bytes: [10_000, 0, 600][seed as usize % 3], ..limits };
         let pace = Pace { limits, ..Pace::default() };
         let retention = if plan.absences { dice.pick(&[20 * SECOND, 60 * SECOND, FOREVER]) } else { FOREVER };
         let paths = (0..1 + dice.below(6)).map(|at| path(&format!("s/{at}"))).collect();
@@ -405,9 +406,14 @@ impl World {
 
     pub fn set(&mut self, at: usize, path: &Path) {
         self.writes += 1;
-        let value: Arc<[u8]> = minicbor::to_vec(self.writes).expect("encoding to memory").into();
         let replica = &mut self.hosts[at].replica;
         let Some((_, topic)) = replica.topic(path) else { return };
+        let value = match topic.definition.topic_type() {
+            // Most are long enough to be told as what has changed.
+            TopicType::Json => minicbor::to_vec((self.writes, "long".repeat(self.writes as usize % 4 * 25))),
+            _ => minicbor::to_vec(self.writes),
+        };
+        let value: Arc<[u8]> = value.expect("encoding to memory").into();
         let ids = topic.ids.clone();
         let written = match replica.set(path, self.now / 1000, value) {
             Ok(written) => written,

@@ -14,6 +14,7 @@ pub mod leases;
 pub mod livelock;
 pub mod liveness;
 pub mod membership;
+pub mod messages;
 pub mod numbering;
 pub mod reads;
 pub mod resurrection;
@@ -184,7 +185,7 @@ impl Violation {
 }
 
 /// The states that a scenario can demand to be reached by some seed.
-pub const SOMETIMES: [&str; 34] = [
+pub const SOMETIMES: [&str; 38] = [
     "write.acknowledged",
     "write.refused",
     "write.unknown",
@@ -219,4 +220,8 @@ pub const SOMETIMES: [&str; 34] = [
     "rights.in-conflict",
     "write.asked-again",
     "session.twin",
+    "link.delta",
+    "subscriber.delta",
+    "message.heard",
+    "message.lost",
 ];

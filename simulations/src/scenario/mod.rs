@@ -255,8 +255,8 @@ pub struct SourceSpec {
     pub branch: Option<String>,
     /// Between two requests, in microseconds.
     pub gap: Amount,
-    /// How often it sets, adds, removes: weights.
-    pub mix: [f64; 3],
+    /// How often it sets, adds, removes, sends: weights.
+    pub mix: [f64; 4],
     /// What it asks for beside what the section says.
     pub durability: Option<Durability>,
     /// When it begins and ends, in time after the warm-up.

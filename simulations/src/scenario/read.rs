@@ -197,6 +197,7 @@ fn settings(mut keys: Keys) -> Result<NodeSettings, BadScenario> {
             batch_records: keys.count("batch_records")?.map_or(limits.batch_records, |records| records.max(1) as usize),
             runs_told: keys.count("runs_told")?.map_or(limits.runs_told, |runs| runs as usize),
             bulk_bytes: keys.count("bulk_bytes")?.map_or(limits.bulk_bytes, |bytes| bytes as usize),
+            bases_bytes: keys.count("bases_bytes")?.map_or(limits.bases_bytes, |bytes| bytes as usize),
         },
         idle_timeout,
     };
@@ -459,10 +460,10 @@ fn source(
         return Err(keys.bad("branch", format!("{branch:?} is not in the section {section:?}")));
     }
     let gap = gap(&mut keys)?;
-    let mut mix = [1.0, 0.0, 0.0];
+    let mut mix = [1.0, 0.0, 0.0, 0.0];
     if let Some(mut table) = keys.table("mix", &[])? {
         let mut weight = |key| Ok(table.number(key)?.unwrap_or(0.0).max(0.0));
-        mix = [weight("set")?, weight("add")?, weight("remove")?];
+        mix = [weight("set")?, weight("add")?, weight("remove")?, weight("send")?];
         table.end()?;
         if mix.iter().sum::<f64>() <= 0.0 {
             return Err(keys.bad("mix", "something must be done"));

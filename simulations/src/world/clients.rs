@@ -6,8 +6,8 @@ use mangrove::{
     memory::{Change, FeedIx, Feeds, Memory, News},
     node::ConnectionId,
     protocol::{
-        Authority, Closed, Code, Event as Told, FromNode, Gone, Login, Mark, Request, Response, Secret, SetBatch, SetItem, SourceState,
-        Target, TopicSpec,
+        Authority, BASES_BYTES, Closed, Code, Event as Told, Form, FromNode, Gone, Login, Mark, Recipient, Request, Response, Restore,
+        Secret, Send, SetBatch, SetItem, Shrink, SourceState, Target, TopicSpec, Update,
     },
 };
 use mangrove_crdt::{
@@ -20,7 +20,9 @@ use mangrove_crdt::{
 use super::{Phase, World};
 use crate::{
     checks::{
-        fences, integrity, reads,
+        fences, integrity,
+        messages::Heard,
+        reads,
         rights::{Barred, PRINCIPAL, may_read},
         sessions,
     },
@@ -51,7 +53,14 @@ enum Role {
     /// Writes; by its place in the workload.
     Source(usize),
     /// Listens; by its place in the workload.
-    Subscriber { spec: usize, told: BTreeMap<u32, reads::Told>, subscription: Option<u32>, hearing: Option<Box<Hearing>>, barred: Barred },
+    Subscriber {
+        spec: usize,
+        told: BTreeMap<u32, reads::Told>,
+        subscription: Option<u32>,
+        hearing: Option<Box<Hearing>>,
+        barred: Barred,
+        messages: Heard,
+    },
     /// Changes who may do what; by its place in the workload.
     Administrator(usize),
 }
@@ -94,7 +103,9 @@ pub struct Client {
     /// Those that it has asked for again.
     doubtful: BTreeSet<u32>,
     /// Updates that are told in the wrong order, where that is wanted.
-    held_back: Vec<mangrove::protocol::Update>,
+    held_back: Vec<Update>,
+    /// Both ends of its connection, where long values go as what has changed.
+    wire: (Shrink, Restore),
     /// Its wish to be a branch's update source.
     claim: Claim,
 }
@@ -153,6 +164,7 @@ pub fn all(scenario: &Scenario) -> Vec<Client> {
         once: BTreeMap::new(),
         doubtful: BTreeSet::new(),
         held_back: Vec::new(),
+        wire: wire(),
         claim: Claim::default(),
     };
     let sources = scenario.workload.sources.iter().enumerate().map(|(at, spec)| client(Role::Source(at), spec.homes.clone()));
@@ -160,7 +172,10 @@ pub fn all(scenario: &Scenario) -> Vec<Client> {
     let subscribers = subscribers.map(|(spec, of)| {
         let hearing = (of.homes.len() > 1).then(Default::default);
         let barred = Barred::default();
-        client(Role::Subscriber { spec, told: BTreeMap::new(), subscription: None, hearing, barred }, of.homes.clone())
+        client(
+            Role::Subscriber { spec, told: BTreeMap::new(), subscription: None, hearing, barred, messages: Heard::default() },
+            of.homes.clone(),
+        )
     });
     let administrators = scenario.workload.administrators.iter().enumerate();
     let administrators = administrators.map(|(at, spec)| client(Role::Administrator(at), spec.homes.clone()));
@@ -231,7 +246,9 @@ impl World<'_> {
         let session = ConnectionId(process.next_id());
         self.clients[at].session = Some((host, self.hosts[host].process_no, session));
         self.clients[at].sessions += 1;
-        if let Role::Subscriber { told, subscription, hearing, barred, .. } = &mut self.clients[at].role {
+        self.clients[at].wire = wire();
+        if let Role::Subscriber { told, subscription, hearing, barred, messages, .. } = &mut self.clients[at].role {
+            *messages = Heard::default();
             match hearing {
                 Some(hearing) => {
                     hearing.memory.lost();
@@ -363,8 +380,8 @@ impl World<'_> {
         if let Some(branch) = &source.branch {
             return self.write_as_source(at, session, spec, branch.clone());
         }
-        let [set, add, remove] = source.mix;
-        let drawn = dice.unit() * (set + add + remove);
+        let [set, add, remove, send] = source.mix;
+        let drawn = dice.unit() * (set + add + remove + send);
         let root = source.section.clone();
         let path = topic_path(&root, dice.below(self.scenario.workload.topics));
         let section = self.scenario.sections.iter().find(|section| section.root == root);
@@ -374,12 +391,17 @@ impl World<'_> {
             let (durability, asked) = (source.durability.unwrap_or(usual), source.durability);
             let payload = Payload { kind: self.kind_for(&path), len };
             self.ask(at, session, Doing::Set, path.clone(), payload, durability, |op| {
-                let items = vec![SetItem { target: Target::Path(path), value: payload.of(op) }];
+                let items = vec![SetItem::new(Target::Path(path), payload.of(op))];
                 Request::Set(SetBatch { items, add: None, durability: asked, under: None })
             });
         } else if drawn < set + add {
             let topic = self.kind_for(&path).spec();
             self.ask(at, session, Doing::Add, path.clone(), NO_VALUE, usual, |_| Request::TopicsAdd { topic, paths: vec![path] });
+        } else if drawn >= set + add + remove && send > 0.0 {
+            let payload = Payload { kind: Kind::Binary, len: self.scenario.workload.payload.draw_u64(&mut self.dice.work) as usize };
+            self.ask(at, session, Doing::Send, path.clone(), payload, Durability::Memory, |op| {
+                Request::Send(Box::new(Send { to: Recipient::Subscribers, path, content: payload.of(op) }))
+            });
         } else {
             self.ask(at, session, Doing::Remove, path.clone(), NO_VALUE, usual, |_| Request::TopicsRemove { selector: path, force: false });
         }
@@ -422,7 +444,7 @@ impl World<'_> {
         let mut kept = None;
         let payload = Payload { kind: self.scenario.workload.kind_of(&path), len };
         self.ask(at, session, Doing::Set, path.clone(), payload, durability, |op| {
-            let items = vec![SetItem { target: Target::Path(path), value: payload.of(op) }];
+            let items = vec![SetItem::new(Target::Path(path), payload.of(op))];
             let request =
                 Box::new(Request::Set(SetBatch { items, add: None, durability: asked, under: Some(Authority { source, epoch }) }));
             let request = Request::Once { number: op.into(), floor: floor.unwrap_or(op).into(), request };
@@ -647,7 +669,7 @@ impl World<'_> {
                     }
                 }
             }
-            Doing::Other => {}
+            Doing::Send | Doing::Other => {}
         }
         // What was written before, and asked for again, was judged then.
         let written = op.value.is_some() && op.value != before;
@@ -685,7 +707,13 @@ impl World<'_> {
                 }
                 self.client_lost(client);
             }
-            FromNode::Updates(mut updates) => {
+            message @ FromNode::Updates(_) => {
+                let Some((FromNode::Updates(mut updates), deltas)) = over(&mut self.clients[client].wire, message) else {
+                    return self.client_lost(client);
+                };
+                if deltas {
+                    self.reach("subscriber.delta");
+                }
                 if is(Tamper::SwappedUpdates) {
                     self.clients[client].held_back.append(&mut updates);
                     if self.clients[client].held_back.len() > 20 {
@@ -796,7 +824,16 @@ impl World<'_> {
     ) -> Result<(), crate::checks::Violation> {
         let home = self.hosts[host].name.clone();
         let is_principal = self.is_principal(client);
-        let Role::Subscriber { told, hearing, barred, .. } = &mut self.clients[client].role else { return Ok(()) };
+        let Role::Subscriber { told, hearing, barred, messages, .. } = &mut self.clients[client].role else { return Ok(()) };
+        if let Told::Message(message) = &event {
+            messages.message(&self.history, &home, path, &message.content)?;
+            let missed = message.lost > 0;
+            self.reach("message.heard");
+            if missed {
+                self.reach("message.lost");
+            }
+            return Ok(());
+        }
         let mut reached = None;
         if let (true, Some(process), Ok(path)) = (is_principal, &self.hosts[host].process, Path::parse(path)) {
             let replica = process.node.replica();
@@ -805,7 +842,7 @@ impl World<'_> {
                     barred.taken_back(&path, replica);
                     reached = Some(if replica.rules().conflicts().is_empty() { "rights.lost" } else { "rights.in-conflict" });
                 }
-                Told::Removed { .. } => {}
+                Told::Removed { .. } | Told::Message(_) => {}
                 Told::Added { .. } | Told::Value { .. } => reached = barred.told(&home, &path, replica)?.then_some("rights.regained"),
             }
         }
@@ -823,6 +860,7 @@ impl World<'_> {
         match event {
             Told::Added { topic } => told.added(path, &topic.topic_type),
             Told::Removed { .. } => told.removed(path),
+            Told::Message(_) => {}
             Told::Value { value, .. } => {
                 let op = integrity::delivered(&self.history, &home, (path, told.topic_type(path)), &value)?;
                 told.value(&self.oracle, &self.history, &home, path, op)?;
@@ -1027,4 +1065,19 @@ impl World<'_> {
     pub(super) fn is_hostile(&self) -> bool {
         self.phase == Phase::Hostile
     }
+}
+
+/// Both ends of a new connection.
+fn wire() -> (Shrink, Restore) {
+    (Shrink::new(BASES_BYTES), Restore::new(BASES_BYTES))
+}
+
+/// What comes of a message at the other end of a connection, and whether there are deltas in it on the way; `None` if that does not make it out, and goes.
+fn over((shrink, restore): &mut (Shrink, Restore), mut message: FromNode) -> Option<(FromNode, bool)> {
+    shrink.from_node(&mut message);
+    let is_delta = |update: &Update| matches!(update.event, Told::Value { form: Some(Form::Delta), .. });
+    let deltas = matches!(&message, FromNode::Updates(updates) if updates.iter().any(is_delta));
+    let frame = mangrove::protocol::frame(&message).expect("a node sends what fits");
+    let mut message = mangrove::protocol::decode_from_node(&frame[4..]).expect("it is understood");
+    restore.from_node(&mut message).ok().map(|()| (message, deltas))
 }

@@ -66,10 +66,13 @@ impl World<'_> {
         self.network.kill(conn, end);
         self.audible_changed = true;
         if was_up && current {
-            if let Some(process) = self.hosts[host].process.as_ref()
-                && process.node.mesh().link(link).is_some_and(|link| link.is_sending())
-            {
-                self.reach("run.cut");
+            let link_there = self.hosts[host].process.as_ref().and_then(|process| process.node.mesh().link(link));
+            let [cut, shrunk] =
+                [link_there.is_some_and(|link| link.is_sending()), link_there.is_some_and(|link| link.stats().deltas_out > 0)];
+            for (state, reached) in [("run.cut", cut), ("link.delta", shrunk)] {
+                if reached {
+                    self.reach(state);
+                }
             }
             self.offer(host, Item::LinkDown { link, reason });
         }

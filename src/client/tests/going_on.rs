@@ -10,13 +10,15 @@ use crate::client::table::{SharedTable, Waiter, Waiting};
 use crate::client::wire::Incoming;
 use crate::node::ConnectionId;
 use crate::node::testing::Meshed;
-use crate::protocol::{Event, FromNode, Request, Response, SetBatch, SetItem, Target, TopicSpec};
+use crate::protocol::{BASES_BYTES, Event, FromNode, Request, Response, SetBatch, SetItem, Shrink, Target, TopicSpec};
 
 /// A client with one subscription, that goes from node to node.
 struct Roamer {
     table: SharedTable,
     deliveries: mpsc::UnboundedReceiver<Delivery>,
     present: Option<(usize, ConnectionId, Incoming)>,
+    /// That node's end of the connection.
+    shrink: Shrink,
     moves: u64,
     /// How many updates the present node has sent.
     sent: usize,
@@ -33,7 +35,7 @@ impl Roamer {
         let table = SharedTable::default();
         let (sender, deliveries) = mpsc::unbounded_channel();
         table.lock().subscriptions.insert(ONE, Followed::new("?s//", false, 1_000_000, sender, true));
-        Roamer { table, deliveries, present: None, moves: 0, sent: 0, topics: BTreeMap::new(), log: Vec::new() }
+        Roamer { table, deliveries, present: None, shrink: Shrink::default(), moves: 0, sent: 0, topics: BTreeMap::new(), log: Vec::new() }
     }
 
     fn goes_to(&mut self, meshed: &mut Meshed, at: usize) {
@@ -54,7 +56,8 @@ impl Roamer {
         table.waiting.insert(0, Waiting { waiter: Waiter::Subscription(ONE), again: None, once: None, asked_again: false });
         table.answered(0, response);
         drop(table);
-        self.present = Some((at, connection, Incoming::new(self.moves, 0, frames.downgrade())));
+        self.present = Some((at, connection, Incoming::new(self.moves, (0, BASES_BYTES), frames.downgrade())));
+        self.shrink = Shrink::new(BASES_BYTES);
         self.hears(meshed);
     }
 
@@ -62,10 +65,11 @@ impl Roamer {
     fn hears(&mut self, meshed: &mut Meshed) {
         let Some((at, connection, incoming)) = &mut self.present else { return };
         let now = meshed.now();
-        while let Some(message) = meshed.nodes[*at].poll_updates(now, *connection) {
+        while let Some(mut message) = meshed.nodes[*at].poll_updates(now, *connection) {
             if let FromNode::Updates(updates) = &message {
                 self.sent += updates.len();
             }
+            self.shrink.from_node(&mut message);
             incoming.take(message, &self.table).expect("it makes sense");
         }
         while let Ok(delivery) = self.deliveries.try_recv() {
@@ -86,8 +90,9 @@ impl Roamer {
                     Event::Value { value, .. } => {
                         self.log.push(format!("{path}={value:?}"));
                         let known = self.topics.get_mut(&path).expect("it was added");
-                        assert_ne!(known.replace(value.clone()), Some(value), "told twice: {:?}", self.log);
+                        assert_ne!(known.replace(value.to_vec()), Some(value.to_vec()), "told twice: {:?}", self.log);
                     }
+                    Event::Message(message) => self.log.push(format!(">{path} {:?}", message.content)),
                     Event::Removed { .. } => {
                         self.log.push(format!("-{path}"));
                         assert!(self.topics.remove(&path).is_some(), "it was there: {:?}", self.log);
@@ -104,7 +109,7 @@ impl Roamer {
 
 fn set(meshed: &mut Meshed, at: usize, path: &str, value: &[u8]) {
     let client = meshed.client(at);
-    let items = vec![SetItem { target: Target::Path(path.into()), value: value.to_vec() }];
+    let items = vec![SetItem::new(Target::Path(path.into()), value.to_vec())];
     let add = Some(TopicSpec::of("binary"));
     meshed.ask(at, client, Request::Set(SetBatch { items, add, durability: None, under: None }));
     meshed.gone(at, client);

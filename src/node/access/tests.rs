@@ -37,7 +37,7 @@ fn run(meshed: &mut Meshed, at: usize, script: &str) {
 }
 
 fn set(path: &str, add: bool) -> Request {
-    let items = vec![SetItem { target: Target::Path(path.into()), value: vec![1] }];
+    let items = vec![SetItem::new(Target::Path(path.into()), vec![1])];
     Request::Set(SetBatch { items, add: add.then(|| TopicSpec::of("binary")), durability: None, under: None })
 }
 
@@ -69,6 +69,7 @@ fn told(meshed: &mut Meshed, at: usize, client: ConnectionId) -> Vec<String> {
                     told.push(match update.event {
                         Event::Added { .. } => format!("+{path}"),
                         Event::Value { .. } => format!("={path}"),
+                        Event::Message(_) => format!(">{path}"),
                         Event::Removed { reason: Gone::NotPermitted } => format!("!{path}"),
                         Event::Removed { .. } => format!("-{path}"),
                     });

@@ -13,6 +13,7 @@ use mangrove_crdt::{
     tree::Topic,
 };
 
+use super::waiting::Waiting;
 use crate::protocol::{Feed, Mark, Place, Through, path_hash, slot_of};
 
 /// Frontiers of what subscribers hear of: trees and values.
@@ -209,8 +210,8 @@ impl Base {
 #[derive(Debug, Default)]
 pub struct Position {
     told: Frontiers,
-    /// What it will have come to when so many more topics have been told.
-    next: Option<(Frontiers, usize)>,
+    /// What it will have come to when all topics have been told of those that had changed when there were so many.
+    next: Option<(Frontiers, u64)>,
     /// How many updates have been told since.
     updates: u32,
     begun: bool,
@@ -220,18 +221,15 @@ impl Position {
     /// One of the topics that had changed has been told.
     pub fn told(&mut self, events: u32) {
         self.updates += events;
-        if let Some((_, left)) = &mut self.next {
-            *left = left.saturating_sub(1);
-        }
     }
 
-    /// What its client has come to, if that is to be told now: everything up to here has been marked, and so many topics are yet to be told.
-    pub fn look(&mut self, replica: &Replica, selector: &Selector, left: usize, marks: &mut Marks) -> Option<Vec<Mark>> {
+    /// What its client has come to, if that is to be told now: everything up to here has been marked, and these topics are yet to be told.
+    pub fn look(&mut self, replica: &Replica, selector: &Selector, waiting: &Waiting, marks: &mut Marks) -> Option<Vec<Mark>> {
         if self.next.is_none() && (!self.begun || self.updates >= POSITION_EVERY) {
-            self.next = Some((frontiers(replica, selector), left));
+            self.next = Some((frontiers(replica, selector), waiting.count()));
             (self.begun, self.updates) = (true, 0);
         }
-        let (now, _) = self.next.take_if(|(_, left)| *left == 0)?;
+        let (now, _) = self.next.take_if(|(_, count)| waiting.is_through(*count))?;
         if now.values().map(|frontier| frontier.iter().count()).sum::<usize>() > FEEDS_MAX {
             return None;
         }

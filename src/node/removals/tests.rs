@@ -135,7 +135,7 @@ fn a_topic_goes_when_nobody_is_there_for_it_or_writes_it_or_its_time_has_come() 
     let properties = BTreeMap::from([("desk".to_owned(), "7".to_owned())]);
     meshed.ask(1, clerk, Request::SessionOpen { reconnect_timeout_ms: Some(5_000), properties });
     let write = |meshed: &mut Meshed| {
-        let items = vec![SetItem { target: Target::Path("s/news".into()), value: vec![1] }];
+        let items = vec![SetItem::new(Target::Path("s/news".into()), vec![1])];
         meshed.ask(0, operator, Request::Set(SetBatch { items, add: None, durability: None, under: None }))
     };
     for _ in 0..3 {

@@ -156,7 +156,7 @@ fn row_of(meshed: &mut Meshed, at: usize, session: &OpenSession) -> Option<(Stri
 }
 
 fn set(meshed: &mut Meshed, at: usize, client: ConnectionId) -> bool {
-    let items = vec![SetItem { target: Target::Path("s/a".into()), value: vec![at as u8] }];
+    let items = vec![SetItem::new(Target::Path("s/a".into()), vec![at as u8])];
     let request = Request::Set(SetBatch { items, add: None, durability: None, under: None });
     matches!(meshed.ask(at, client, request), Response::Written { written: 1, .. })
 }
@@ -438,7 +438,7 @@ fn sessions_are_told_from_anywhere_what_to_subscribe_to_and_again_wherever_they_
     assert_eq!(select(&mut meshed, &session.id.to_string(), "?s//", true), ONE);
     assert_eq!(select(&mut meshed, &session.id.to_string(), "?s//", false), ONE);
     let operator = meshed.client(0);
-    let items = vec![SetItem { target: Target::Path("s/a".into()), value: vec![1] }];
+    let items = vec![SetItem::new(Target::Path("s/a".into()), vec![1])];
     meshed.ask(0, operator, Request::Set(SetBatch { items, add: None, durability: None, under: None }));
     meshed.pass(500);
     let now = meshed.now();

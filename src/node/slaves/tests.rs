@@ -24,7 +24,7 @@ fn add(meshed: &mut Meshed, at: usize, client: ConnectionId, path: &str, topic: 
 
 fn set(meshed: &mut Meshed, at: usize, path: &str, value: u8) -> Result<(), Code> {
     let client = meshed.client(at);
-    let items = vec![SetItem { target: Target::Path(path.into()), value: vec![value] }];
+    let items = vec![SetItem::new(Target::Path(path.into()), vec![value])];
     let answer = meshed.ask(at, client, Request::Set(SetBatch { items, add: None, durability: None, under: None }));
     meshed.gone(at, client);
     match answer {
@@ -55,6 +55,7 @@ fn told(meshed: &mut Meshed, at: usize, client: ConnectionId) -> Vec<String> {
         told.extend(updates.into_iter().map(|update| match update.event {
             Event::Added { topic } => format!("+{}", topic.topic_type),
             Event::Value { value, .. } => format!("={}", value[0]),
+            Event::Message(_) => ">".into(),
             Event::Removed { .. } => "-".into(),
         }));
     }

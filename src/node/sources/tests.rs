@@ -28,7 +28,7 @@ pub fn claim(meshed: &mut Meshed, at: usize, client: ConnectionId, branch: &str)
 }
 
 pub fn set_under(meshed: &mut Meshed, at: usize, client: ConnectionId, value: &str, under: Option<Authority>) -> Result<(), Code> {
-    let items = vec![SetItem { target: Target::Path(PATH.into()), value: value.into() }];
+    let items = vec![SetItem::new(Target::Path(PATH.into()), value.as_bytes())];
     match meshed.ask(at, client, Request::Set(SetBatch { items, add: None, durability: None, under })) {
         Response::Written { refused, .. } if refused.is_empty() => Ok(()),
         Response::Written { refused, .. } => Err(refused[0].refusal.code),

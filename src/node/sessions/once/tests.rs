@@ -25,7 +25,7 @@ fn resume(meshed: &mut Meshed, at: usize, session: &OpenSession) -> ConnectionId
 }
 
 fn set(value: u8) -> Request {
-    let items = vec![SetItem { target: Target::Path(PATH.into()), value: vec![value] }];
+    let items = vec![SetItem::new(Target::Path(PATH.into()), vec![value])];
     Request::Set(SetBatch { items, add: None, durability: None, under: None })
 }
 
