@@ -7,7 +7,14 @@ use std::{fmt, sync::Arc};
 
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
-use crate::{json_schema::JsonSchema, path::Path, record::Schema, value::SCALE_MAX};
+use crate::{
+    json_schema::JsonSchema,
+    path::Path,
+    record::Schema,
+    series::{self, SeriesType},
+    time::{duration_text, parse_duration_ms},
+    value::SCALE_MAX,
+};
 
 /// How long an encoded definition is at most, in bytes: each topic has its own.
 pub const DEFINITION_BYTES_MAX: usize = 4096;
@@ -40,6 +47,8 @@ pub enum TopicType {
     Slave(Path),
     /// No values: messages, for whoever is there to hear them.
     Stateless,
+    /// Events, each a value of some type, in an order that is the same everywhere.
+    TimeSeries(Arc<SeriesType>),
     /// One that a newer version has made up, by its number. Such topics are carried and stored as they are; what their values mean is not known here.
     Unknown(u64),
 }
@@ -61,12 +70,17 @@ impl TopicType {
             TopicType::Record(_) => RECORD,
             TopicType::Slave(_) => SLAVE,
             TopicType::Stateless => "stateless",
+            TopicType::TimeSeries(_) => TIME_SERIES,
             TopicType::Unknown(_) => "unknown",
         }
     }
 
     /// The type with the given name, letters in any case, and parameters.
-    fn named(name: &str, Parameters { scale, schema, master }: Parameters<serde_json::Value>) -> Result<TopicType, DefinitionError> {
+    fn named(name: &str, parameters: Parameters<serde_json::Value, String>) -> Result<TopicType, DefinitionError> {
+        if name.eq_ignore_ascii_case(TIME_SERIES) {
+            return TopicType::series_named(parameters);
+        }
+        let Parameters { scale, schema, master, of, keep, keep_for_ms } = parameters;
         let plain = TopicType::PLAIN.into_iter().find(|topic_type| topic_type.name().eq_ignore_ascii_case(name));
         let topic_type = if name.eq_ignore_ascii_case(DECIMAL) {
             TopicType::Decimal(scale.ok_or(DefinitionError::Missing { topic_type: DECIMAL, key: "scale" })?)
@@ -77,7 +91,7 @@ impl TopicType {
         } else if name.eq_ignore_ascii_case(SLAVE) {
             TopicType::Slave(master.clone().ok_or(DefinitionError::Missing { topic_type: SLAVE, key: "master" })?)
         } else {
-            let known = TopicType::PLAIN.iter().map(TopicType::name).chain([DECIMAL, RECORD, SLAVE]);
+            let known = TopicType::PLAIN.iter().map(TopicType::name).chain([DECIMAL, RECORD, SLAVE, TIME_SERIES]);
             match (plain.ok_or_else(|| unknown("topic type", name, known))?, &schema) {
                 (TopicType::Json, Some(schema)) => {
                     TopicType::JsonAs(JsonSchema::new(schema).map(Arc::new).map_err(DefinitionError::BadSchema)?)
@@ -92,7 +106,51 @@ impl TopicType {
         strange("scale", scale.is_some(), matches!(topic_type, TopicType::Decimal(_)))?;
         strange("schema", schema.is_some(), matches!(topic_type, TopicType::Record(_) | TopicType::JsonAs(_)))?;
         strange("master", master.is_some(), matches!(topic_type, TopicType::Slave(_)))?;
+        strange("of", of.is_some(), false)?;
+        strange("keep", keep.is_some(), false)?;
+        strange("keep_for", keep_for_ms.is_some(), false)?;
         Ok(topic_type)
+    }
+
+    /// A series of events that are values of a type, to which the other parameters belong.
+    fn series_named(parameters: Parameters<serde_json::Value, String>) -> Result<TopicType, DefinitionError> {
+        let Parameters { scale, schema, master, of, keep, keep_for_ms } = parameters;
+        let name = of.as_deref().unwrap_or("json");
+        let of = TopicType::named(name, Parameters { scale, schema, master, ..Parameters::NONE })?;
+        if !of.has_values() {
+            let expected = "a type of values: json, binary, string, int64, double, decimal or record";
+            return Err(DefinitionError::BadProperty { key: "of", value: name.into(), expected });
+        }
+        Ok(TopicType::TimeSeries(Arc::new(SeriesType { of, keep: keep.unwrap_or(series::KEEP_DEFAULT), keep_for_ms })))
+    }
+
+    /// Whether topics of this type hold one value each, whose type it says.
+    fn has_values(&self) -> bool {
+        !matches!(self, TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) | TopicType::Unknown(_))
+    }
+
+    /// What the values are that a topic of this type takes and shows, one at a time.
+    pub fn value_type(&self) -> &TopicType {
+        match self {
+            TopicType::TimeSeries(series) => &series.of,
+            other => other,
+        }
+    }
+
+    /// What a series is of and keeps, if it is one.
+    pub fn series(&self) -> Option<&SeriesType> {
+        match self {
+            TopicType::TimeSeries(series) => Some(series),
+            _ => None,
+        }
+    }
+
+    /// The value within the bytes of a register of a topic of this type: all of them, but for events.
+    pub fn value_in<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        match self {
+            TopicType::TimeSeries(_) => series::Content::value_of(bytes),
+            _ => Some(bytes),
+        }
     }
 
     /// Whether a topic of this type may be without a value even after a write.
@@ -111,12 +169,20 @@ impl TopicType {
             TopicType::Record(_) => 6,
             TopicType::Slave(_) => 7,
             TopicType::Stateless => 8,
+            TopicType::TimeSeries(_) => 9,
             TopicType::Unknown(code) => *code,
         }
     }
 
     /// The type with this number and these parameters; `None` if there is none.
-    fn from_code(code: u64, Parameters { scale, schema, master }: Parameters<Box<[u8]>>) -> Option<TopicType> {
+    fn from_code(code: u64, Parameters { scale, schema, master, of, keep, keep_for_ms }: Parameters<Box<[u8]>, u64>) -> Option<TopicType> {
+        if let (9, Some(of), Some(keep)) = (code, of, keep) {
+            let of = TopicType::from_code(of, Parameters { scale, schema, master, ..Parameters::NONE }).filter(TopicType::has_values)?;
+            return Some(TopicType::TimeSeries(Arc::new(SeriesType { of, keep, keep_for_ms })));
+        }
+        if of.is_some() || keep.is_some() || keep_for_ms.is_some() {
+            return None;
+        }
         match (code, scale, schema, master) {
             (5, Some(scale), None, None) => Some(TopicType::Decimal(scale)),
             (0, None, Some(schema), None) => JsonSchema::from_bytes(&schema).map(|schema| TopicType::JsonAs(Arc::new(schema))),
@@ -131,16 +197,20 @@ impl TopicType {
 const DECIMAL: &str = "decimal";
 const RECORD: &str = "record";
 const SLAVE: &str = "slave";
+const TIME_SERIES: &str = "timeseries";
 
-/// What types may need besides their names; schemas as they are written.
-struct Parameters<S> {
+/// What types may need besides their names; schemas and types as they are written.
+struct Parameters<S, T> {
     scale: Option<u8>,
     schema: Option<S>,
     master: Option<Path>,
+    of: Option<T>,
+    keep: Option<u32>,
+    keep_for_ms: Option<u64>,
 }
 
-impl<S> Parameters<S> {
-    const NONE: Self = Parameters { scale: None, schema: None, master: None };
+impl<S, T> Parameters<S, T> {
+    const NONE: Self = Parameters { scale: None, schema: None, master: None, of: None, keep: None, keep_for_ms: None };
 }
 
 impl fmt::Display for TopicType {
@@ -267,8 +337,10 @@ impl Default for Properties {
 }
 
 /// The names of all properties, in the order of their documentation.
-const PROPERTY_NAMES: [&str; 11] =
-    ["retain", "conflate", "compress", "priority", "deltas", "durability", "owner", "removal", "scale", "schema", "master"];
+const PROPERTY_NAMES: [&str; 14] = [
+    "retain", "conflate", "compress", "priority", "deltas", "durability", "owner", "removal", "scale", "schema", "master", "of", "keep",
+    "keep_for",
+];
 
 /// What a topic is: its type and properties. Immutable.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -404,6 +476,9 @@ impl Definition {
                     parameters.schema = Some(schema);
                 }
                 "master" => parameters.master = Some(master_of(value.as_ref())?),
+                "of" => parameters.of = Some(value.as_ref().to_owned()),
+                "keep" => parameters.keep = Some(keep_of(value.as_ref())?),
+                "keep_for" => parameters.keep_for_ms = Some(keep_for_of(value.as_ref())?),
                 key => parsed.set(key, value.as_ref())?,
             }
         }
@@ -445,12 +520,16 @@ impl Definition {
         listed.extend(these.durability.map(|durability| ("durability", durability.to_string())));
         listed.extend(self.owner().map(|owner| ("owner", owner.to_owned())));
         listed.extend(self.removal().map(|removal| ("removal", removal.to_owned())));
-        match &self.topic_type {
+        match self.topic_type.value_type() {
             TopicType::Decimal(scale) => listed.push(("scale", scale.to_string())),
             TopicType::JsonAs(schema) => listed.push(("schema", schema.to_json().to_string())),
             TopicType::Record(schema) => listed.push(("schema", schema.to_json().to_string())),
             TopicType::Slave(master) => listed.push(("master", master.to_string())),
             _ => {}
+        }
+        if let Some(SeriesType { of, keep, keep_for_ms }) = self.topic_type.series() {
+            listed.extend([("of", of.to_string()), ("keep", keep.to_string())]);
+            listed.extend(keep_for_ms.map(|ms| ("keep_for", duration_text(ms))));
         }
         listed
     }
@@ -508,12 +587,16 @@ impl Definition {
         fields.extend(these.durability.map(|durability| (6, Field::Number(durability.disks().into()))));
         fields.extend(self.owner().map(|owner| (7, Field::Text(owner))));
         fields.extend(self.removal().map(|removal| (8, Field::Text(removal))));
-        match &self.topic_type {
+        match self.topic_type.value_type() {
             TopicType::Decimal(scale) => fields.push((9, Field::Number((*scale).into()))),
             TopicType::JsonAs(schema) => fields.push((10, Field::Bytes(schema.to_bytes()))),
             TopicType::Record(schema) => fields.push((10, Field::Bytes(schema.to_bytes()))),
             TopicType::Slave(master) => fields.push((11, Field::Text(master.as_str()))),
             _ => {}
+        }
+        if let Some(SeriesType { of, keep, keep_for_ms }) = self.topic_type.series() {
+            fields.extend([(13, Field::Number(of.code())), (14, Field::Number((*keep).into()))]);
+            fields.extend(keep_for_ms.map(|ms| (15, Field::Number(ms))));
         }
         fields
     }
@@ -561,6 +644,16 @@ fn master_of(value: &str) -> Result<Path, DefinitionError> {
     path.ok_or_else(|| DefinitionError::BadProperty { key: "master", value: value.into(), expected: "the path of another topic" })
 }
 
+fn keep_of(value: &str) -> Result<u32, DefinitionError> {
+    let keep = value.parse().ok().filter(|keep| (1..=series::KEEP_MAX).contains(keep));
+    keep.ok_or_else(|| DefinitionError::BadProperty { key: "keep", value: value.into(), expected: "a number of events, 1 to 1000000" })
+}
+
+fn keep_for_of(value: &str) -> Result<u64, DefinitionError> {
+    let ms = parse_duration_ms(value).filter(|ms| *ms > 0);
+    ms.ok_or_else(|| DefinitionError::BadProperty { key: "keep_for", value: value.into(), expected: "a time such as 90s, 12h or 7d" })
+}
+
 fn text(key: &'static str, value: &str) -> Result<Box<str>, DefinitionError> {
     let fits = (1..=PROPERTY_TEXT_BYTES_MAX).contains(&value.len()) && !value.chars().any(char::is_control);
     let expected = "a text of 1 to 1024 bytes, without control characters";
@@ -598,7 +691,7 @@ fn decode(bytes: &[u8]) -> Result<Definition, DefinitionError> {
 }
 
 /// Reads one field; `None` if this version does not know it, or not what it says.
-fn read_field(d: &mut Decoder<'_>, field: u64, definition: &mut Definition, parameters: &mut Parameters<Box<[u8]>>) -> Option<()> {
+fn read_field(d: &mut Decoder<'_>, field: u64, definition: &mut Definition, parameters: &mut Parameters<Box<[u8]>, u64>) -> Option<()> {
     let these = &mut definition.properties;
     match field {
         1 => these.retain = d.bool().ok()?,
@@ -612,6 +705,9 @@ fn read_field(d: &mut Decoder<'_>, field: u64, definition: &mut Definition, para
         9 => parameters.scale = Some(d.u8().ok().filter(|scale| *scale <= SCALE_MAX)?),
         10 => parameters.schema = Some(d.bytes().ok()?.into()),
         11 => parameters.master = Some(master_of(d.str().ok()?).ok()?),
+        13 => parameters.of = Some(d.u64().ok()?),
+        14 => parameters.keep = Some(d.u32().ok().filter(|keep| (1..=series::KEEP_MAX).contains(keep))?),
+        15 => parameters.keep_for_ms = Some(d.u64().ok().filter(|ms| *ms > 0)?),
         _ => return None,
     }
     Some(())

@@ -23,11 +23,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use minicbor::{Decode, Decoder, Encode, data::Type};
 
 use crate::{
-    frontier::{DotIx, OriginIx, Origins},
-    id::{DisplacedId, Dot, NodeId, SectionId},
+    frontier::{OriginIx, Origins},
+    id::{DisplacedId, Dot, NodeId, Origin, SectionId},
     path::Path,
     registers::Write,
     section::{Context, Section},
+    series::{EventIx, ValueKey},
     stamp::{Under, newer},
     standing::Standing,
     value::VALUE_MAX,
@@ -129,6 +130,10 @@ pub struct Displaced {
     /// What is known of the value if it is longer than [`KEPT_MAX`].
     #[n(9)]
     pub too_long: Option<TooLong>,
+    /// Which event of the topic it was, if it was one: its sequence, and who appended it. The value is the register's then
+    /// ([`Content`](crate::series::Content)).
+    #[n(10)]
+    pub event: Option<(u64, Origin)>,
 }
 
 impl Displaced {
@@ -137,7 +142,7 @@ impl Displaced {
         section: SectionId,
         path: Path,
         definition: Option<Vec<u8>>,
-        topic: DotIx,
+        key: ValueKey,
         write: &Write,
         beaten: Beaten,
     ) -> Self {
@@ -145,13 +150,14 @@ impl Displaced {
             section,
             path,
             definition,
-            topic: origins.dot(topic),
+            topic: origins.dot(key.topic()),
             dot: origins.dot(write.dot),
             epoch: write.stamp.epoch,
             time_ms: write.time_ms,
             value: write.value.as_deref().unwrap_or_default().to_vec(),
             beaten,
             too_long: None,
+            event: key.as_event().map(|EventIx { sequence, origin }| (sequence, origins.get(origin))),
         }
     }
 

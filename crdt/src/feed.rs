@@ -76,6 +76,25 @@ impl Feed {
         }
     }
 
+    /// The key at this index has gone, and another stands for it: it stands here instead, or, if it stands further on, a pointer to it where a run has yet to
+    /// pass and a hole elsewhere.
+    pub fn hand_over(&mut self, index: u32, to: Slot, stands: bool) {
+        let entry = &mut self.entries[index as usize];
+        if entry.slot != HOLE {
+            entry.slot = to;
+        }
+        if !stands {
+            self.vacate(index);
+        }
+    }
+
+    /// A key that had moved on here has gone: pointers to it that runs have still to pass point to another.
+    pub fn point_on(&mut self, from: Slot, to: Slot) {
+        if !self.runs.is_empty() {
+            self.entries.iter_mut().filter(|entry| entry.slot == from).for_each(|entry| entry.slot = to);
+        }
+    }
+
     /// Whether so much has moved on that [`Feed::compact`] is due. What it must leave, for runs that still await it, does not count
     /// again, so that a feed with many pointers is not gone over again and again.
     pub fn is_sparse(&self) -> bool {

@@ -117,6 +117,7 @@ pub mod sabotage;
 mod saved;
 pub mod section;
 pub mod selector;
+pub mod series;
 pub mod stability;
 pub mod stamp;
 pub mod standing;

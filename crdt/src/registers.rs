@@ -83,6 +83,8 @@ struct Register<K> {
     /// Where the key stands, in each origin's feed that still remembers it; or the one place that is foretold.
     entries: SmallVec<[Entry; 1]>,
     dirty: bool,
+    /// Whether it has left a place in a feed, where a pointer to it may be.
+    moved: bool,
 }
 
 /// What a run has read so far, and whether that was all.
@@ -378,6 +380,43 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
         Some(register.write)
     }
 
+    /// Removes a key of which another one's write says that it is gone: that one takes over its places in feeds, so that whoever has not heard of the key is sent it instead (R3).
+    pub fn absorb(&mut self, key: &K, into: &K) {
+        let Some(to) = self.index.get(into).copied() else { return };
+        let Some(slot) = self.index.remove(key) else { return };
+        self.count(key);
+        let Some(gone) = self.slots[slot as usize].take() else { return };
+        for entry in gone.placed() {
+            self.passing.remove(&(entry.origin, entry.number, slot));
+            let feed = &mut self.feeds[entry.origin.0 as usize];
+            let Some(register) = self.slots[to as usize].as_mut() else { continue };
+            if gone.moved {
+                feed.point_on(slot, to);
+            }
+            // What is foretold is the only entry, and only spares a row.
+            register.entries.retain(|entry| entry.index != FORETOLD);
+            let before = register.entries.iter().position(|standing| standing.origin == entry.origin);
+            let further = before.is_some_and(|at| register.entries[at].number >= entry.number);
+            feed.hand_over(entry.index, to, !further);
+            if further {
+                continue;
+            }
+            if let Some(at) = before {
+                let old = register.entries.swap_remove(at);
+                self.passing.remove(&(old.origin, old.number, to));
+                register.moved = true;
+                feed.vacate(old.index);
+            }
+            register.entries.push(*entry);
+            if register.write.dot != entry.dot() {
+                self.passing.insert((entry.origin, entry.number, to));
+            }
+        }
+        self.free.push(slot);
+        self.deleted.push(gone.key);
+        self.touch(to);
+    }
+
     /// Forgets removals and overtaken entries that are stable (R5), and raises floors accordingly. Returns the keys whose removal is
     /// forgotten altogether. `stable` is what every member heard from is known to hold durably, this node included.
     pub fn forget(&mut self, stable: &Frontier) -> Vec<K> {
@@ -508,7 +547,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
             }
             slot
         } else {
-            let register = Some(Register { key: key.clone(), write, entries: SmallVec::new(), dirty: false });
+            let register = Some(Register { key: key.clone(), write, entries: SmallVec::new(), dirty: false, moved: false });
             let slot = self.free.pop().unwrap_or(self.slots.len() as Slot);
             if slot as usize == self.slots.len() {
                 self.slots.push(register);
@@ -548,6 +587,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
             let feed = &mut self.feeds[origin.0 as usize];
             if let Some(at) = before {
                 let old = register.entries.swap_remove(at);
+                register.moved = true;
                 self.passing.remove(&(origin, old.number, slot));
                 if old.index != u32::MAX {
                     feed.vacate(old.index);

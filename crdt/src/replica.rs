@@ -21,7 +21,8 @@ use crate::{
     registers::Write,
     rows::{self, BadRow},
     sabotage::{Sabotage, is},
-    section::{Context, Event, Frontiers, Section, StandingKey},
+    section::{Context, Event, Frontiers, Section, StandingKey, Told},
+    series::{self, Content, EventIx, EventName, ValueKey},
     stability::Members,
     stamp::{Stamp, Under},
     standing::{NodeRecord, Revocation, Standing},
@@ -79,6 +80,58 @@ pub enum SetError {
         /// That epoch.
         epoch: u64,
     },
+    /// It is not a topic of events.
+    #[error("a topic of type {0} has no events")]
+    NoSeries(&'static str),
+    /// There is no such event, or none any more.
+    #[error("there is no event {0}")]
+    NoEvent(EventName),
+    /// Both sides of a split have appended one of this sequence.
+    #[error("more than one event has the sequence {}", .0.sequence)]
+    AmbiguousEvent(EventName, Vec<EventName>),
+}
+
+/// Who writes, and when.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Writer<'a> {
+    /// By which authority.
+    pub under: Under,
+    /// The node's wall clock, in milliseconds since 1970, for people to read.
+    pub time_ms: u64,
+    /// The name by which events are signed.
+    pub author: &'a str,
+}
+
+/// A value that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// Where the write stands.
+    pub written: Written,
+    /// Which durability the topic itself asks for.
+    pub durability: Option<Durability>,
+    /// Which event it is, if the topic is one of events.
+    pub event: Option<EventIx>,
+}
+
+/// Which events of a topic are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventRange {
+    /// Of which sequences.
+    pub sequences: std::ops::RangeInclusive<u64>,
+    /// Written when, by their writers' clocks, in milliseconds since 1970.
+    pub times_ms: std::ops::RangeInclusive<u64>,
+    /// Only so many, the newest.
+    pub last: Option<usize>,
+    /// Only those that come after this one.
+    pub after: Option<EventName>,
+    /// No more than so many.
+    pub limit: usize,
+}
+
+impl Default for EventRange {
+    fn default() -> Self {
+        EventRange { sequences: 0..=u64::MAX, times_ms: 0..=u64::MAX, last: None, after: None, limit: usize::MAX }
+    }
 }
 
 /// Where a write stands.
@@ -124,8 +177,8 @@ const META_RELEASED: u8 = b'r';
 /// A holding of a section, and its frontiers when a batch was taken.
 type Held = (SectionId, u64, Frontiers);
 
-/// A topic that moves from one section to another: path, definition, and the time and bytes of its value.
-type Moved = (Path, Definition, Option<(u64, Arc<[u8]>)>);
+/// A topic that moves from one section to another: path, definition, and the time and bytes of its value, or of its events with their sequences.
+type Moved = (Path, Definition, Vec<(Option<u64>, u64, Arc<[u8]>)>);
 
 type Topics<'a> = Box<dyn Iterator<Item = &'a Topic> + 'a>;
 
@@ -144,6 +197,30 @@ impl Shown<'_> {
     /// Whether it shows another topic.
     pub fn is_slave(&self) -> bool {
         !std::ptr::eq(self.topic, self.of.1)
+    }
+}
+
+/// When an event was appended, by its author's clock: an edit does not make it any younger.
+pub fn appended_ms(told: &Told<'_>) -> u64 {
+    let original = told.write.value.as_deref().and_then(Content::from_bytes).and_then(|content| content.original);
+    original.map_or(told.write.time_ms, |(_, time_ms)| time_ms)
+}
+
+/// Refuses what would not stand against what is there.
+fn not_outranked(section: &Section, origins: &Origins, topic: &Topic, under: &Under) -> Result<(), SetError> {
+    let held = if section.epoch() > 0 { section.newest_of(origins, topic).map(|held| &held.stamp) } else { None };
+    match held {
+        Some(Stamp { epoch, rank, .. }) if (*epoch, rank) > (under.epoch, &under.rank) => Err(SetError::Outranked { epoch: *epoch }),
+        _ => Ok(()),
+    }
+}
+
+/// What an event's register is to hold.
+fn content_of(author: &str, value: &[u8], original: Option<(&str, u64)>) -> Result<Arc<[u8]>, SetError> {
+    let bytes = Content { author: series::author(author), value, original }.to_bytes();
+    match bytes.len() {
+        length if length > value::VALUE_MAX => Err(ValueError::TooLong(length).into()),
+        _ => Ok(bytes.into()),
     }
 }
 
@@ -548,42 +625,105 @@ impl Replica {
         }
     }
 
-    /// Writes a topic's value, as a plain write of the first epoch.
+    /// Writes a topic's value, as a plain write of the first epoch that nobody signs.
     pub fn set(&mut self, path: &Path, time_ms: u64, value: Arc<[u8]>) -> Result<Written, SetError> {
-        self.set_under(path, Under::default(), time_ms, value).map(|(written, _)| written)
+        self.set_by(path, Writer { time_ms, ..Writer::default() }, value).map(|taken| taken.written)
     }
 
-    /// Writes a topic's value, and tells which durability the topic itself asks for.
-    pub fn set_under(
-        &mut self,
-        path: &Path,
-        under: Under,
-        time_ms: u64,
-        value: Arc<[u8]>,
-    ) -> Result<(Written, Option<Durability>), SetError> {
+    /// Writes a topic's value; to a topic of events it is appended.
+    pub fn set_by(&mut self, path: &Path, writer: Writer<'_>, value: Arc<[u8]>) -> Result<Taken, SetError> {
         let id = self.section_of(path);
         let own = self.writers.get(&id).copied();
         let (Some(own), Some((section, mut cx))) = (own, self.parts(id)) else { return Err(NotHeld { section: id }.into()) };
         let topic = section.tree.topic(path.as_str()).ok_or(SetError::NoTopic)?;
         value::validate(topic.definition.topic_type(), &value).or_else(|error| if is(Sabotage::TakesAny) { Ok(()) } else { Err(error) })?;
+        let Writer { under, time_ms, author } = writer;
         let durability = topic.definition.properties().durability;
-        if section.epoch() > 0
-            && let Some(Stamp { epoch, rank, .. }) = section.newest_of(cx.origins, topic).map(|held| &held.stamp)
-            && (*epoch, rank) > (under.epoch, &under.rank)
-        {
-            return Err(SetError::Outranked { epoch: *epoch });
-        }
-        let place = section.place_of(topic).ok_or(SetError::NoTopic)?;
-        let dot = section.set_at(&mut cx, own, place, under, time_ms, value);
-        Ok((Written { section: id, plane: Plane::Values, dot }, durability))
+        not_outranked(section, cx.origins, topic, &under)?;
+        let (event, dot) = if topic.definition.topic_type().series().is_some() {
+            let content = content_of(author, &value, None)?;
+            let (event, dot) = section.append(&mut cx, own, path.as_str(), under, time_ms, content).ok_or(SetError::NoTopic)?;
+            (Some(event), dot)
+        } else {
+            let place = section.place_of(topic).ok_or(SetError::NoTopic)?;
+            (None, section.set_at(&mut cx, own, place, under, time_ms, value))
+        };
+        Ok(Taken { written: Written { section: id, plane: Plane::Values, dot }, durability, event })
     }
 
-    fn set_in(&mut self, id: SectionId, path: &Path, time_ms: u64, value: Arc<[u8]>) -> Option<Written> {
+    /// Writes an event anew, in its place.
+    pub fn edit_event(&mut self, path: &Path, name: EventName, writer: Writer<'_>, value: &[u8]) -> Result<Taken, SetError> {
+        let id = self.section_of(path);
+        let own = self.writers.get(&id).copied();
+        let (Some(own), Some((section, mut cx))) = (own, self.parts(id)) else { return Err(NotHeld { section: id }.into()) };
+        let topic = section.tree.topic(path.as_str()).ok_or(SetError::NoTopic)?;
+        let topic_type = topic.definition.topic_type();
+        topic_type.series().ok_or(SetError::NoSeries(topic_type.name()))?;
+        value::validate(topic_type, value)?;
+        let Writer { under, time_ms, author } = writer;
+        let durability = topic.definition.properties().durability;
+        not_outranked(section, cx.origins, topic, &under)?;
+        let meant = section.events(cx.origins, topic, name.sequence..=name.sequence).filter(|told| name.means(told.event, cx.origins));
+        let meant: Vec<Told<'_>> = meant.collect();
+        let told = match meant.as_slice() {
+            [] => return Err(SetError::NoEvent(name)),
+            [only] => *only,
+            several => return Err(SetError::AmbiguousEvent(name, several.iter().map(|told| told.event.name(cx.origins)).collect())),
+        };
+        let before = told.write.value.as_deref().and_then(Content::from_bytes);
+        let original = before.map(|before| before.original.unwrap_or((before.author, told.write.time_ms)));
+        let content = content_of(author, value, original)?;
+        let (key, event) = (told.key, told.event);
+        let dot = section.put_event(&mut cx, own, key, under, time_ms, content);
+        Ok(Taken { written: Written { section: id, plane: Plane::Values, dot }, durability, event: Some(event) })
+    }
+
+    /// The events of a topic that are wanted of it, in order: those that it keeps, and at this wall clock still shows.
+    pub fn events(&self, section: SectionId, topic: &Topic, now_ms: u64, range: &EventRange) -> Vec<Told<'_>> {
+        let Some(held) = self.sections.get(&section).filter(|_| range.limit > 0) else { return Vec::new() };
+        let Some(topic) = held.tree.topic(topic.path.as_str()) else { return Vec::new() };
+        let kept_ms = topic.definition.topic_type().series().and_then(|series| series.keep_for_ms);
+        let oldest_ms = kept_ms.map_or(0, |ms| now_ms.saturating_sub(ms)).max(*range.times_ms.start());
+        let from = range.after.map_or(0, |after| after.sequence).max(*range.sequences.start());
+        let fits = |told: &Told<'_>| (oldest_ms..=*range.times_ms.end()).contains(&appended_ms(told));
+        let all = held.events(&self.origins, topic, *range.sequences.start()..=*range.sequences.end());
+        // What came before the page began counts for the newest so many, and not for the page.
+        let first = match range.last {
+            Some(last) => match all.rev().filter(fits).take(last).last() {
+                Some(first) => first.event.rank(&self.origins),
+                None => return Vec::new(),
+            },
+            None => Default::default(),
+        };
+        let after = range.after.map(|after| {
+            let same = held.events(&self.origins, topic, after.sequence..=after.sequence);
+            let found = same.filter(|told| after.means(told.event, &self.origins)).map(|told| told.event.rank(&self.origins)).last();
+            found.unwrap_or((after.sequence, Origin::default()))
+        });
+        let page = held.events(&self.origins, topic, from.max(first.0)..=*range.sequences.end());
+        page.filter(fits)
+            .filter(|told| {
+                let rank = told.event.rank(&self.origins);
+                rank >= first && after.is_none_or(|after| rank > after)
+            })
+            .take(range.limit)
+            .collect()
+    }
+
+    /// Writes what was another section's value or event of a topic. An event keeps its sequence.
+    fn set_in(&mut self, id: SectionId, path: &Path, sequence: Option<u64>, time_ms: u64, value: Arc<[u8]>) -> Option<()> {
         let own = self.writer(id);
         let (section, mut cx) = self.parts(id)?;
         let under = Under::default();
-        let dot = section.set(&mut cx, own, path.as_str(), under, time_ms, value)?;
-        Some(Written { section: id, plane: Plane::Values, dot })
+        match sequence {
+            Some(sequence) => {
+                let topic = section.tree.topic(path.as_str())?.ids.first().copied()?;
+                let key = ValueKey::event(topic, EventIx { sequence, origin: own });
+                section.put_event(&mut cx, own, key, under, time_ms, value);
+            }
+            None => _ = section.set(&mut cx, own, path.as_str(), under, time_ms, value)?,
+        }
+        Some(())
     }
 
     /// Where this node's latest change to a section's tree stands.
@@ -801,9 +941,20 @@ impl Replica {
         let topics = section.tree.topics_from("").filter(|topic| pick(&topic.path));
         topics
             .map(|topic| {
-                let value = section.value(&self.origins, topic.path.as_str());
-                let value = value.and_then(|write| Some((write.time_ms, write.value.clone()?)));
-                (topic.path.clone(), (*topic.definition).clone(), value)
+                let values: Vec<(Option<u64>, &Write)> = match topic.definition.topic_type().series() {
+                    Some(_) => {
+                        let mut last = 0;
+                        let events = section.events(&self.origins, topic, 0..=u64::MAX).map(|told| {
+                            // Of two of one sequence only one could keep it: they all get one writer.
+                            last = told.event.sequence.max(last + 1);
+                            (Some(last), told.write)
+                        });
+                        events.collect()
+                    }
+                    None => section.value_of(&self.origins, topic).map(|write| (None, write)).into_iter().collect(),
+                };
+                let moved = |(sequence, write): (Option<u64>, &Write)| Some((sequence, write.time_ms, write.value.clone()?));
+                (topic.path.clone(), (*topic.definition).clone(), values.into_iter().filter_map(moved).collect())
             })
             .collect()
     }
@@ -821,9 +972,9 @@ impl Replica {
         for (target, topics) in targets {
             let created: Vec<(Path, Definition)> = topics.iter().map(|(path, definition, _)| (path.clone(), definition.clone())).collect();
             self.create_in(target, &created);
-            for (path, _, value) in topics {
-                if let Some((time_ms, value)) = value {
-                    self.set_in(target, &path, time_ms, value);
+            for (path, _, values) in topics {
+                for (sequence, time_ms, value) in values {
+                    self.set_in(target, &path, sequence, time_ms, value);
                 }
             }
         }
@@ -863,12 +1014,12 @@ impl Replica {
         let mut delete = |table, key| self.deleted_rows.push(Row { table, key, value: None });
         // What is gone already, though the store was not told yet.
         let mut gone = Vec::new();
-        section.values.take_dirty(|topic, _| gone.push(rows::register_key(id, Plane::Values, &rows::topic_key(*topic))), |_, _, _| {});
+        section.values.take_dirty(|key, _| gone.push(rows::register_key(id, Plane::Values, &rows::value_key(*key))), |_, _, _| {});
         section.standing.take_dirty(|key, _| gone.push(rows::register_key(id, Plane::Standing, key)), |_, _, _| {});
         gone.into_iter().for_each(|key| delete(Table::Registers, key));
         section.tree.take_dirty(|_, _, _| {}, |dot, _| delete(Table::Changes, rows::record_key(id, dot)), |_, _, _| {});
-        for (topic, _) in section.values.iter() {
-            delete(Table::Registers, rows::register_key(id, Plane::Values, &rows::topic_key(*topic)));
+        for (key, _) in section.values.iter() {
+            delete(Table::Registers, rows::register_key(id, Plane::Values, &rows::value_key(*key)));
         }
         for (key, _) in section.standing.iter() {
             delete(Table::Registers, rows::register_key(id, Plane::Standing, key));
@@ -994,7 +1145,7 @@ impl Replica {
                 sink.borrow_mut().push(Row { table: Table::Registers, key, value });
             };
             section.values.take_dirty(
-                |topic, stored| register(rows::register_key(id, Plane::Values, &rows::topic_key(*topic)), stored),
+                |key, stored| register(rows::register_key(id, Plane::Values, &rows::value_key(*key)), stored),
                 feed(Plane::Values),
             );
             section
@@ -1168,9 +1319,10 @@ fn restore_row(section: &mut Section, origins: &mut Origins, table: Table, key: 
             match plane {
                 Plane::Standing => section.standing.restore(StandingKey::from(key), stored),
                 Plane::Values => {
-                    let topic = rows::parse_topic(key).ok_or("not a topic")?;
-                    known(topic.origin)?;
-                    section.values.restore(topic, stored);
+                    let key = rows::parse_value_key(key).ok_or("not a value")?;
+                    known(key.topic().origin)?;
+                    known(key.as_event().map_or(key.topic().origin, |event| event.origin))?;
+                    section.values.restore(key, stored);
                 }
                 Plane::Tree => return Err("the tree plane has no registers".into()),
             }

@@ -14,6 +14,7 @@ use crate::{
     persist::{Row, Table},
     registers::{Stored, Write},
     section::Graves,
+    series::{EventIx, ValueKey},
     stamp::{Rank, Stamp},
     tree::{Removal, TreeRecord},
 };
@@ -53,6 +54,16 @@ pub fn topic_key(topic: DotIx) -> [u8; 12] {
     key
 }
 
+/// A value's part of a register's key: its topic, and for an event its sequence and origin.
+pub fn value_key(key: ValueKey) -> Vec<u8> {
+    let mut bytes = topic_key(key.topic()).to_vec();
+    if let Some(EventIx { sequence, origin }) = key.as_event() {
+        bytes.extend(sequence.to_be_bytes());
+        bytes.extend(origin.0.to_be_bytes());
+    }
+    bytes
+}
+
 /// The key of a document's row.
 pub fn document_key(section: SectionId, document: u16) -> Vec<u8> {
     [&section.0.to_be_bytes()[..], &document.to_be_bytes()].concat()
@@ -80,6 +91,18 @@ pub fn parse_topic(key: &[u8]) -> Option<DotIx> {
     let (origin, number) = key.split_first_chunk::<4>()?;
     let number: [u8; 8] = number.try_into().ok()?;
     Some(DotIx { origin: OriginIx(u32::from_be_bytes(*origin)), number: u64::from_be_bytes(number) })
+}
+
+/// Reads what [`value_key`] wrote.
+pub fn parse_value_key(key: &[u8]) -> Option<ValueKey> {
+    let (topic, event) = key.split_at_checked(12)?;
+    let topic = parse_topic(topic)?;
+    if event.is_empty() {
+        return Some(topic.into());
+    }
+    let (sequence, origin) = event.split_first_chunk::<8>()?;
+    let event = EventIx { sequence: u64::from_be_bytes(*sequence), origin: OriginIx(u32::from_be_bytes(origin.try_into().ok()?)) };
+    (event.sequence > 0).then(|| ValueKey::event(topic, event))
 }
 
 /// A row that puts a value.

@@ -22,11 +22,16 @@ use crate::{
     registers::{Merged, Registers, Write},
     rows::Buried,
     sabotage::{Sabotage, is},
+    series::{Content, Series, ValueKey},
     stamp::{Stamp, Under, newer},
     standing::Standing,
     tree::{Kind, Removal, Topic, TopicChange, Tree, TreeError, TreeRecord},
     value::{self, ValueError},
 };
+
+mod events;
+
+pub use events::Told;
 
 /// The key of a standing record: a kind byte, then what names it within its kind. Shared by all that file the record.
 pub type StandingKey = Arc<[u8]>;
@@ -92,8 +97,8 @@ pub enum Event {
     Value {
         /// Where.
         section: SectionId,
-        /// Which.
-        topic: DotIx,
+        /// Which, or which of its events.
+        key: ValueKey,
         /// The value, where the topic is to be told of value by value.
         passed: Option<Box<Write>>,
     },
@@ -156,8 +161,8 @@ pub struct BucketImage {
     pub value_dots: Dots,
     /// The same of the standing records.
     pub standing_dots: Dots,
-    /// Values of its topics.
-    pub values: Vec<ImageEntry<DotIx>>,
+    /// Values and events of its topics.
+    pub values: Vec<ImageEntry<ValueKey>>,
     /// Standing records, removals included.
     pub standing: Vec<ImageEntry<StandingKey>>,
 }
@@ -165,7 +170,7 @@ pub struct BucketImage {
 /// Positions to be taken over when an adoption is complete.
 #[derive(Debug, Default)]
 pub struct Positions {
-    values: BTreeMap<OriginIx, Vec<(u64, DotIx)>>,
+    values: BTreeMap<OriginIx, Vec<(u64, ValueKey)>>,
     standing: BTreeMap<OriginIx, Vec<(u64, StandingKey)>>,
 }
 
@@ -177,7 +182,7 @@ pub struct ValueRun {
     /// Up to where everything has come.
     pub upto: u64,
     /// Where the keys stand.
-    pub positions: Vec<(u64, DotIx)>,
+    pub positions: Vec<(u64, ValueKey)>,
     /// The feed's floor.
     pub floor: u64,
 }
@@ -191,8 +196,8 @@ pub struct Section {
     id: SectionId,
     /// Topics and definitions, or the policy.
     pub tree: Tree,
-    /// Values by topic.
-    pub values: Registers<DotIx>,
+    /// Values by topic, and events.
+    pub values: Registers<ValueKey>,
     /// Standing records.
     pub standing: Registers<StandingKey>,
     clock: u64,
@@ -200,10 +205,12 @@ pub struct Section {
     epoch: u64,
     clock_dirty: bool,
     durable: Frontiers,
-    /// Keys of values whose topic does not live here (yet).
+    /// Which events there are, by topic.
+    series: BTreeMap<DotIx, Series>,
+    /// Topics that do not live here (yet), of which there are values.
     orphans: BTreeSet<DotIx>,
-    /// Topics of whose type their value is none: somebody took it who should not have. It is carried like any other, and shown to nobody.
-    unfit: BTreeSet<DotIx>,
+    /// Values that are none of their topic's type: somebody took them who should not have. They are carried like any other, and shown to nobody.
+    unfit: BTreeSet<ValueKey>,
     /// Topics removed, with what their removers knew of their values, until that is stable.
     graves: Graves,
     /// Creations of topics that were created more than once: rare, and to be compared with each other.
@@ -249,6 +256,7 @@ impl Section {
             epoch: 0,
             clock_dirty: false,
             durable: Frontiers::default(),
+            series: BTreeMap::new(),
             orphans: BTreeSet::new(),
             unfit: BTreeSet::new(),
             graves: BTreeMap::new(),
@@ -363,18 +371,24 @@ impl Section {
         self.value_of(origins, self.tree.topic(path)?)
     }
 
-    /// The same of a topic at hand.
+    /// The same of a topic at hand; of a series its newest event.
     pub fn value_of(&self, origins: &Origins, topic: &Topic) -> Option<&Write> {
-        self.newest(origins, topic.ids.iter().filter(|id| !self.unfit.contains(id)))
+        if topic.definition.topic_type().series().is_some() {
+            return self.last_event(origins, topic).map(|told| told.write);
+        }
+        self.newest(origins, topic.ids.iter().map(|id| ValueKey::from(*id)).filter(|key| !self.unfit.contains(key)))
     }
 
     /// The newest write of a topic, even if it is no value of its type.
     pub(crate) fn newest_of(&self, origins: &Origins, topic: &Topic) -> Option<&Write> {
-        self.newest(origins, topic.ids.iter())
+        if topic.definition.topic_type().series().is_some() {
+            return self.last_event(origins, topic).map(|told| told.write);
+        }
+        self.newest(origins, topic.ids.iter().map(|id| ValueKey::from(*id)))
     }
 
-    fn newest<'a>(&self, origins: &Origins, ids: impl Iterator<Item = &'a DotIx>) -> Option<&Write> {
-        let writes = ids.filter_map(|id| self.values.get(id));
+    fn newest(&self, origins: &Origins, keys: impl Iterator<Item = ValueKey>) -> Option<&Write> {
+        let writes = keys.filter_map(|key| self.values.get(&key));
         writes.max_by(|a, b| newer(origins, (&a.stamp, a.dot), (&b.stamp, b.dot)))
     }
 
@@ -396,7 +410,7 @@ impl Section {
         let known = |path: &Path| {
             let topic = self.tree.topic(path.as_str())?;
             let ids = topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0));
-            let removals = ids.map(|id| Removal { topic: *id, seen: self.values.known(id) }).collect();
+            let removals = ids.map(|id| self.removal_of(*id)).collect();
             Some((path.clone(), removals))
         };
         let topics: Vec<(Path, Vec<Removal>)> = paths.iter().filter_map(known).collect();
@@ -423,8 +437,8 @@ impl Section {
         match topic.ids.as_slice() {
             [only] => Some((*only, Dots::new())),
             ids => {
-                let id = *ids.iter().find(|id| self.values.get(id).is_some()).or(ids.first())?;
-                Some((id, ids.iter().filter(|other| **other != id).flat_map(|other| self.values.known(other)).collect()))
+                let id = *ids.iter().find(|id| self.values.get(&(**id).into()).is_some()).or(ids.first())?;
+                Some((id, ids.iter().filter(|other| **other != id).flat_map(|other| self.values.known(&(*other).into())).collect()))
             }
         }
     }
@@ -442,11 +456,11 @@ impl Section {
         let (id, others) = place;
         let mut stamp = self.stamp(under);
         if is(Sabotage::KeyClock) {
-            stamp.seq = self.values.get(&id).map_or(1, |write| write.stamp.seq + 1);
+            stamp.seq = self.values.get(&id.into()).map_or(1, |write| write.stamp.seq + 1);
         }
-        let dot = self.values.write_over(own, id, &others, stamp, time_ms, Some(value));
-        self.unfit.remove(&id);
-        self.value_changed(cx, id);
+        let dot = self.values.write_over(own, id.into(), &others, stamp, time_ms, Some(value));
+        self.unfit.remove(&id.into());
+        self.value_changed(cx, id.into());
         dot
     }
 
@@ -542,9 +556,9 @@ impl Section {
         Ok(())
     }
 
-    /// Takes in a value. Says whether the topic can still be alive, so that its position is worth noting.
-    pub fn merge_value(&mut self, cx: &mut Context<'_>, id: DotIx, write: Write) -> bool {
-        self.merge_value_of(cx, id, write, None, None)
+    /// Takes in a value or an event. Says what stands at its position: itself, or for an event that is forgotten the register that says so; nothing if the topic is gone.
+    pub fn merge_value(&mut self, cx: &mut Context<'_>, key: impl Into<ValueKey>, write: Write) -> Option<ValueKey> {
+        self.merge_value_of(cx, key.into(), write, None, None)
     }
 
     /// `judged`: what a peer had seen whose whole bucket this comes from. Of two writes that it had, it has logged the loser if they were concurrent;
@@ -552,40 +566,52 @@ impl Section {
     fn merge_value_of(
         &mut self,
         cx: &mut Context<'_>,
-        id: DotIx,
+        key: ValueKey,
         write: Write,
         judged: Option<&Frontier>,
         foretold: Option<DotIx>,
-    ) -> bool {
-        self.heard(&write.stamp);
+    ) -> Option<ValueKey> {
+        let id = key.topic();
+        let horizon = key.as_event().is_none() && events::is_horizon(&write);
+        // The stamp of a horizon is none of the clock's.
+        if !horizon {
+            self.heard(&write.stamp);
+        }
         let fresh = !self.values.frontier().covers(write.dot);
-        if self.values.get(&id).is_none() && self.tree.path_of(id).is_none() {
-            if self.is_removed(id) {
-                self.bury(cx, id, None, &write, None);
-                return false;
+        if key.as_event().is_some_and(|event| event.sequence <= self.horizon(id)) {
+            return Some(id.into());
+        }
+        if self.tree.path_of(id).is_none() {
+            if self.is_removed(id) && self.values.get(&key).is_none() {
+                self.bury(cx, key, None, &write, None);
+                return None;
             }
             self.orphans.insert(id);
         }
-        match self.values.merge(cx.origins, &id, write, foretold) {
+        match self.values.merge(cx.origins, &key, write, foretold) {
             Merged::Nothing => {}
             Merged::Won { displaced } => {
                 let displaced = displaced.filter(|loser| !judged.is_some_and(|judged| judged.covers(loser.dot)));
-                if let (Some(loser), Some(winner)) = (displaced, self.values.get(&id)) {
+                if let (Some(loser), Some(winner)) = (displaced, self.values.get(&key)) {
                     let beaten = Beaten::by_write(cx.origins, winner);
-                    self.displaced_value(cx, id, &loser, beaten);
+                    self.displaced_value(cx, key, &loser, beaten);
                 }
-                self.judge(id);
-                self.value_changed(cx, id);
+                self.note_event(cx.origins, key);
+                if horizon {
+                    self.horizon_moved(id);
+                }
+                self.judge(key);
+                self.value_changed(cx, key);
             }
             Merged::Displaced { loser } => {
-                if let Some(winner) = self.values.get(&id).filter(|_| fresh) {
+                if let Some(winner) = self.values.get(&key).filter(|_| fresh) {
                     let beaten = Beaten::by_write(cx.origins, winner);
-                    self.displaced_value(cx, id, &loser, beaten);
+                    self.displaced_value(cx, key, &loser, beaten);
                 }
             }
         }
         self.join_creations(cx, id, judged);
-        true
+        Some(key)
     }
 
     /// Concurrent creations of one path with equal definitions are one topic: of their values, which stand under different ids, the newest counts, and
@@ -595,13 +621,15 @@ impl Section {
             return;
         }
         let topic = self.tree.path_of(id).and_then(|path| self.tree.topic(path.as_str()));
-        let writes = topic.into_iter().flat_map(|topic| &topic.ids).filter_map(|id| Some((*id, self.values.get(id)?)));
+        // Events stand beside each other, and the greatest horizon of each creation counts.
+        let topic = topic.filter(|topic| topic.definition.topic_type().series().is_none());
+        let writes = topic.into_iter().flat_map(|topic| &topic.ids).filter_map(|id| Some((*id, self.values.get(&(*id).into())?)));
         let mut writes: Vec<(DotIx, Write)> = writes.map(|(id, write)| (id, write.clone())).collect();
         writes.sort_by(|(_, a), (_, b)| newer(cx.origins, (&a.stamp, a.dot), (&b.stamp, b.dot)));
         let Some((_, winner)) = writes.pop() else { return };
         let unknown = |loser: &Write| !winner.knew(loser.dot) && !judged.is_some_and(|judged| judged.covers(loser.dot));
         for (id, loser) in writes.into_iter().filter(|(_, loser)| unknown(loser)) {
-            self.displaced_value(cx, id, &loser, Beaten::by_write(cx.origins, &winner));
+            self.displaced_value(cx, id.into(), &loser, Beaten::by_write(cx.origins, &winner));
         }
     }
 
@@ -712,9 +740,9 @@ impl Section {
             image.document = self.tree.saved(bucket);
         }
         for topic in self.tree.bucket_topics(bucket) {
-            for id in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)) {
-                image.values.extend(image_entry(&self.values, id, same));
-                if let Some(write) = self.values.get(id).filter(|_| same) {
+            for key in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)).flat_map(|id| self.keys_of(*id)) {
+                image.values.extend(image_entry(&self.values, &key, same));
+                if let Some(write) = self.values.get(&key).filter(|_| same) {
                     raise(&mut image.value_dots, write.dot);
                 }
             }
@@ -722,7 +750,8 @@ impl Section {
         if bucket == BUCKETS - 1 {
             // Values that wait for a removal which the frontier does not cover yet have no path any more, but are claimed by it. Whoever began to
             // wait, did so before the last bucket.
-            image.values.extend(self.orphans.iter().filter_map(|id| image_entry(&self.values, id, false)));
+            let orphans = self.orphans.iter().flat_map(|id| self.keys_of(*id));
+            image.values.extend(orphans.filter_map(|key| image_entry(&self.values, &key, false)));
         }
         if same {
             for (_, write) in self.standing_of(bucket) {
@@ -754,11 +783,12 @@ impl Section {
             self.topics_changed(cx, changes, Some(&covered[Plane::Values]));
         }
         for ImageEntry { key, write, entries } in std::mem::take(&mut image.values) {
-            if let Some(write) = write {
-                self.merge_value_of(cx, key, write, Some(&covered[Plane::Values]), entries.first().copied());
-            }
+            let place = match write {
+                Some(write) => self.merge_value_of(cx, key, write, Some(&covered[Plane::Values]), entries.first().copied()).unwrap_or(key),
+                None => key,
+            };
             for dot in entries {
-                positions.values.entry(dot.origin).or_default().push((dot.number, key));
+                positions.values.entry(dot.origin).or_default().push((dot.number, place));
             }
         }
         let empty = self.standing_index.get(&image.bucket).is_none_or(BTreeSet::is_empty);
@@ -799,9 +829,9 @@ impl Section {
     /// Where a bucket's content is the same on both sides, each key's position is that of its newest write, unless told otherwise.
     fn own_positions(&self, bucket: u16, positions: &mut Positions) {
         for topic in self.tree.bucket_topics(bucket) {
-            for id in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)) {
-                if let Some(write) = self.values.get(id) {
-                    positions.values.entry(write.dot.origin).or_default().push((write.dot.number, *id));
+            for key in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)).flat_map(|id| self.keys_of(*id)) {
+                if let Some(write) = self.values.get(&key) {
+                    positions.values.entry(write.dot.origin).or_default().push((write.dot.number, key));
                 }
             }
         }
@@ -814,9 +844,9 @@ impl Section {
     /// peer's greatest number of each origin. A pointer too many costs a record, one too few would lose one (R3).
     fn any_positions(&self, image: &BucketImage, positions: &mut Positions) {
         for topic in self.tree.bucket_topics(image.bucket) {
-            for id in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)) {
+            for key in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)).flat_map(|id| self.keys_of(*id)) {
                 for dot in &image.value_dots {
-                    positions.values.entry(dot.origin).or_default().push((dot.number, *id));
+                    positions.values.entry(dot.origin).or_default().push((dot.number, key));
                 }
             }
         }
@@ -970,14 +1000,16 @@ impl Section {
         let (clock, epoch) = stamps.fold((0, 0), |(clock, epoch), stamp| (clock.max(stamp.seq), epoch.max(stamp.epoch)));
         (self.clock, self.epoch) = (self.clock.max(clock), self.epoch.max(epoch));
         self.twins = self.tree.topics_from("").filter(|topic| topic.ids.len() > 1).flat_map(|topic| topic.ids.iter().copied()).collect();
-        let valued: Vec<DotIx> = self.values.iter().map(|(id, _)| *id).collect();
-        for id in valued {
-            if self.tree.topic_of(id).is_some() {
-                self.judge(id);
-            } else if self.is_removed(id) {
-                self.values.drop_key(&id);
+        let valued: Vec<ValueKey> = self.values.iter().map(|(key, _)| *key).collect();
+        for key in valued {
+            if self.tree.topic_of(key.topic()).is_some() {
+                self.note_event(origins, key);
+                self.judge(key);
+            } else if self.is_removed(key.topic()) {
+                self.values.drop_key(&key);
             } else {
-                self.orphans.insert(id);
+                self.note_event(origins, key);
+                self.orphans.insert(key.topic());
             }
         }
         Ok(())
@@ -997,22 +1029,22 @@ impl Section {
             self.stale_document(change.path.bucket());
             for id in &change.gone {
                 self.twins.remove(id);
-                self.unfit.remove(id);
                 // Within what the frontier covers; otherwise it waits for that.
                 let dropped = if self.tree.is_settled() || covered.is_none() {
-                    self.values.drop_key(id)
+                    self.drop_values(*id)
                 } else {
-                    let waits = self.values.get(id).cloned();
-                    waits.is_some().then(|| self.orphans.insert(*id));
+                    let waits: Vec<_> = self.keys_of(*id).filter_map(|key| Some((key, self.values.get(&key)?.clone()))).collect();
+                    waits.iter().for_each(|(key, _)| _ = self.unfit.remove(key));
+                    (!waits.is_empty()).then(|| self.orphans.insert(*id));
                     waits
                 };
-                if let Some(write) = dropped {
-                    self.bury(cx, *id, Some((&change.path, change.before.as_ref())), &write, covered);
+                for (key, write) in dropped {
+                    self.bury(cx, key, Some((&change.path, change.before.as_ref())), &write, covered);
                 }
             }
             for id in &change.born {
                 if self.orphans.remove(id) {
-                    cx.events.push(Event::Value { section: self.id, topic: *id, passed: None });
+                    cx.events.push(Event::Value { section: self.id, key: (*id).into(), passed: None });
                 }
             }
             if let Some(id) = change.born.first().filter(|_| change.lived.0 || change.born.len() > 1) {
@@ -1022,7 +1054,9 @@ impl Section {
             }
             let (lived, lives) = change.lived;
             let ids = self.tree.topic(change.path.as_str()).map(|topic| topic.ids.clone());
-            ids.into_iter().flatten().for_each(|id| self.judge(id));
+            for id in ids.into_iter().flatten() {
+                self.keys_of(id).collect::<Vec<_>>().into_iter().for_each(|key| self.judge(key));
+            }
             cx.events.push(Event::Topic { section: self.id, path: change.path, lived, lives });
         }
     }
@@ -1031,12 +1065,15 @@ impl Section {
     fn bury(
         &mut self,
         cx: &mut Context<'_>,
-        id: DotIx,
+        key: ValueKey,
         topic: Option<(&Path, Option<&Arc<Definition>>)>,
         write: &Write,
         covered: Option<&Frontier>,
     ) {
-        let grave = self.graves.get(&id);
+        if events::is_horizon(write) {
+            return;
+        }
+        let grave = self.graves.get(&key.topic());
         let knew = match grave {
             Some(grave) => grave.seen.iter().any(|seen| seen.origin == write.dot.origin && seen.number >= write.dot.number),
             None => covered.is_none_or(|covered| covered.covers(write.dot)),
@@ -1046,15 +1083,15 @@ impl Section {
             let definition = topic.and_then(|(_, definition)| definition).or(grave.and_then(|grave| grave.definition.as_ref()));
             let definition = definition.map(|definition| definition.to_bytes());
             let beaten = Beaten::ByRemoval { removal: grave.map(|grave| cx.origins.dot(grave.by)) };
-            let displaced = Displaced::new(cx.origins, self.id, path.clone(), definition, id, write, beaten);
+            let displaced = Displaced::new(cx.origins, self.id, path.clone(), definition, key, write, beaten);
             cx.events.push(Event::Displaced(Box::new(displaced)));
         }
     }
 
-    fn displaced_value(&mut self, cx: &mut Context<'_>, id: DotIx, loser: &Write, beaten: Beaten) {
-        if let Some(path) = self.tree.path_of(id) {
+    fn displaced_value(&mut self, cx: &mut Context<'_>, key: ValueKey, loser: &Write, beaten: Beaten) {
+        if let Some(path) = self.tree.path_of(key.topic()).filter(|_| !events::is_horizon(loser)) {
             let definition = self.tree.topic(path.as_str()).map(|topic| topic.definition.to_bytes());
-            let displaced = Displaced::new(cx.origins, self.id, path.clone(), definition, id, loser, beaten);
+            let displaced = Displaced::new(cx.origins, self.id, path.clone(), definition, key, loser, beaten);
             cx.events.push(Event::Displaced(Box::new(displaced)));
         }
     }
@@ -1080,36 +1117,52 @@ impl Section {
         for id in due {
             self.orphans.remove(&id);
             let gone = self.tree.path_of(id).is_none();
-            if let Some(write) = gone.then(|| self.values.drop_key(&id)).flatten() {
-                self.bury(cx, id, None, &write, None);
+            for (key, write) in if gone { self.drop_values(id) } else { Vec::new() } {
+                self.bury(cx, key, None, &write, None);
             }
         }
     }
 
-    /// Finds out whether a topic's value is one of its type. What a type that is not known here takes is not known either.
-    fn judge(&mut self, id: DotIx) {
-        let value = self.values.get(&id).and_then(|write| write.value.as_ref());
-        let topic = value.and_then(|_| self.tree.topic_of(id));
+    /// Finds out whether a value is one of its topic's type. What a type that is not known here takes is not known either.
+    fn judge(&mut self, key: ValueKey) {
+        let value = self.values.get(&key).and_then(|write| Some((write, write.value.as_ref()?)));
+        let topic = value.and_then(|_| self.tree.topic_of(key.topic()));
         // One that has lost to another definition is shown to nobody anyway.
-        let wrong = topic.filter(|topic| topic.ids.contains(&id)).zip(value).and_then(|(topic, value)| {
-            let wrong = value::validate(topic.definition.topic_type(), value).err()?;
+        let wrong = topic.filter(|topic| topic.ids.contains(&key.topic())).zip(value).and_then(|(topic, (write, value))| {
+            let topic_type = topic.definition.topic_type();
+            if topic_type.series().is_some() && events::is_horizon(write) && key.as_event().is_none() {
+                return None;
+            }
+            let value = match key.as_event() {
+                Some(_) => Content::from_bytes(value).map(|content| content.value),
+                None => Some(&value[..]),
+            };
+            let wrong = match value.filter(|_| events::belongs(topic_type, &key)) {
+                Some(value) => value::validate(topic_type, value).err()?,
+                None => ValueError::NotOneItem,
+            };
             (!matches!(wrong, ValueError::UnknownType(_))).then_some((topic, wrong))
         });
         match wrong {
             Some((topic, wrong)) => {
                 tracing::warn!(path = %topic.path, why = %wrong, "a value that another node has taken is none of its topic, and is not shown");
-                self.unfit.insert(id);
+                self.unfit.insert(key);
             }
-            None => _ = self.unfit.remove(&id),
+            None => _ = self.unfit.remove(&key),
         }
     }
 
-    fn value_changed(&mut self, cx: &mut Context<'_>, id: DotIx) {
-        let passes = self.tree.wants_all(id) && !self.unfit.contains(&id);
-        let passed = self.values.get(&id).filter(|_| passes).cloned().map(Box::new);
-        cx.events.push(Event::Value { section: self.id, topic: id, passed });
+    fn value_changed(&mut self, cx: &mut Context<'_>, key: ValueKey) {
+        let id = key.topic();
+        let passes = (key.as_event().is_some() || self.tree.wants_all(id)) && !self.unfit.contains(&key);
+        let passed = self.values.get(&key).filter(|_| passes).cloned().map(Box::new);
+        cx.events.push(Event::Value { section: self.id, key, passed });
+        self.digest_changed(id);
+    }
+
+    fn digest_changed(&mut self, topic: DotIx) {
         if self.digests.is_some() {
-            self.stale_values.push(id);
+            self.stale_values.push(topic);
             if self.stale_values.len() > 1 << 20 {
                 self.digests = None;
                 self.stale_values.clear();
@@ -1170,12 +1223,16 @@ impl Section {
             sum.add(hasher);
         }
         for topic in self.tree.bucket_topics(bucket) {
-            for id in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)) {
-                if let Some(write) = self.values.get(id) {
+            for key in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)).flat_map(|id| self.keys_of(*id)) {
+                if let Some(write) = self.values.get(&key) {
                     let mut hasher = blake3::Hasher::new();
                     hasher.update(b"value");
-                    hasher.update(&origins.get(id.origin).to_bytes());
-                    hasher.update(&id.number.to_be_bytes());
+                    hasher.update(&origins.get(key.topic().origin).to_bytes());
+                    hasher.update(&key.topic().number.to_be_bytes());
+                    if let Some(event) = key.as_event() {
+                        hasher.update(&event.sequence.to_be_bytes());
+                        hasher.update(&origins.get(event.origin).to_bytes());
+                    }
                     hash_write(origins, &mut hasher, write);
                     sum.add(hasher);
                     raise(&mut dots[Plane::Values as usize], write.dot);

@@ -8,6 +8,7 @@
 //! | double | a CBOR float, finite, or null | a number, or null | decimal, or `null` |
 //! | decimal | a CBOR text such as `-12.50`, with as many digits after the point as the topic says, or null | that text, or null; numbers are taken, too | decimal, or `null` |
 //! | record | one CBOR item, as the topic's schema says ([`record`](crate::record)) | itself | JSON |
+//! | timeseries | each event as the type that it is of | | |
 //! | slave | none of its own | | |
 //! | binary | as they are | a base64 string (RFC 4648 §4, padded) | as they are |
 //!
@@ -88,6 +89,7 @@ pub enum ValueError {
 
 /// Whether `bytes` are a value of a topic of the given type. Allocates nothing, but for records and where there is a schema.
 pub fn validate(topic_type: &TopicType, bytes: &[u8]) -> Result<(), ValueError> {
+    let topic_type = topic_type.value_type();
     if bytes.len() > VALUE_MAX {
         return Err(ValueError::TooLong(bytes.len()));
     }
@@ -111,7 +113,7 @@ pub fn validate(topic_type: &TopicType, bytes: &[u8]) -> Result<(), ValueError> 
             return (from_json(&TopicType::Json, &json)? == bytes).then_some(()).ok_or(ValueError::NotCanonical(0));
         }
         TopicType::Unknown(code) => return Err(ValueError::UnknownType(*code)),
-        TopicType::Slave(_) | TopicType::Stateless => return Err(wrong_type(topic_type)),
+        TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) => return Err(wrong_type(topic_type)),
         TopicType::String | TopicType::Int64 | TopicType::Double | TopicType::Decimal(_) => {}
     }
     let mut scan = Scan { bytes, at: 0 };
@@ -143,6 +145,7 @@ pub fn is_no_value(topic_type: &TopicType, bytes: &[u8]) -> bool {
 
 /// The bytes of a JSON value on a topic of the given type. An integer on a `double` topic becomes a float.
 pub fn from_json(topic_type: &TopicType, json: &Value) -> Result<Vec<u8>, ValueError> {
+    let topic_type = topic_type.value_type();
     let mut bytes = Vec::new();
     match (topic_type, json) {
         (TopicType::Binary, Value::String(text)) => bytes = from_base64(text)?,
@@ -187,6 +190,7 @@ pub fn from_json(topic_type: &TopicType, json: &Value) -> Result<Vec<u8>, ValueE
 
 /// The JSON of a value's bytes; fails exactly where [`validate`] does.
 pub fn to_json(topic_type: &TopicType, bytes: &[u8]) -> Result<Value, ValueError> {
+    let topic_type = topic_type.value_type();
     validate(topic_type, bytes)?;
     if *topic_type == TopicType::Binary {
         return Ok(Value::String(to_base64(bytes)));
@@ -268,6 +272,7 @@ fn decimal(scale: u8, text: &str) -> Result<String, ValueError> {
 /// On an `int64` or `double` topic, `null` says *no value*; on a `string` topic it is a text like others. White space around
 /// numbers and JSON is skipped.
 pub fn from_text(topic_type: &TopicType, text: &[u8]) -> Result<Vec<u8>, ValueError> {
+    let topic_type = topic_type.value_type();
     if text.len() > VALUE_MAX {
         return Err(ValueError::TooLong(text.len()));
     }
@@ -284,7 +289,7 @@ pub fn from_text(topic_type: &TopicType, text: &[u8]) -> Result<Vec<u8>, ValueEr
             Value::Number(Number::from_f64(number).ok_or_else(|| wrong_type(topic_type))?)
         }
         TopicType::Decimal(_) => Value::String(text.into()),
-        TopicType::Slave(_) | TopicType::Stateless => return Err(wrong_type(topic_type)),
+        TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) => return Err(wrong_type(topic_type)),
         TopicType::Unknown(code) => return Err(ValueError::UnknownType(*code)),
         TopicType::Json | TopicType::JsonAs(_) | TopicType::Record(_) | TopicType::Binary => {
             serde_json::from_str(text).map_err(|error| bad_text("JSON", error))?
@@ -304,6 +309,7 @@ fn wrong_type(topic_type: &TopicType) -> ValueError {
         TopicType::Record(_) => "an object as its schema says",
         TopicType::Slave(_) => "no value of its own: write its master",
         TopicType::Stateless => "no value: send it messages",
+        TopicType::TimeSeries(_) => "values of the type that it is of",
         TopicType::Unknown(_) => "what a newer version knows",
     };
     ValueError::WrongType { topic_type: topic_type.name(), expected }

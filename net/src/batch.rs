@@ -7,6 +7,7 @@ use mangrove_crdt::{
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins},
     registers::Write,
     section::StandingKey,
+    series::{EventIx, ValueKey},
     stamp::{Stamp, Under},
     standing::STANDING_KEY_BYTES_MAX,
     tree::{Removal, TreeRecord},
@@ -51,19 +52,45 @@ pub trait PackKey: Clone + Eq + Hash {
     fn unpack(last: &mut Self::Last, r: &mut Reader<'_>, names: &mut NamesIn, intern: &mut Intern<'_>) -> Result<Self, Malformed>;
 }
 
-impl PackKey for DotIx {
-    type Last = u64;
+/// What the key of a value is told against.
+#[derive(Debug, Default)]
+pub struct LastValue {
+    number: u64,
+    sequence: u64,
+}
 
-    fn pack(&self, last: &mut u64, w: &mut Writer, names: &mut NamesOut, origins: &Origins) {
-        w.origin(names, origins, self.origin);
-        w.delta(*last, self.number);
-        *last = self.number;
+impl PackKey for ValueKey {
+    type Last = LastValue;
+
+    fn pack(&self, last: &mut LastValue, w: &mut Writer, names: &mut NamesOut, origins: &Origins) {
+        let topic = self.topic();
+        w.origin(names, origins, topic.origin);
+        if let Some(event) = self.as_event() {
+            // No topic has the number 0: what follows is an event.
+            w.delta(last.number, 0);
+            w.origin(names, origins, event.origin);
+            w.delta(last.sequence, event.sequence);
+            last.sequence = event.sequence;
+        }
+        w.delta(last.number, topic.number);
+        last.number = topic.number;
     }
 
-    fn unpack(last: &mut u64, r: &mut Reader<'_>, names: &mut NamesIn, intern: &mut Intern<'_>) -> Result<Self, Malformed> {
+    fn unpack(last: &mut LastValue, r: &mut Reader<'_>, names: &mut NamesIn, intern: &mut Intern<'_>) -> Result<Self, Malformed> {
         let origin = r.origin(names, intern)?;
-        *last = r.delta(*last)?;
-        Ok(DotIx { origin, number: *last })
+        let number = r.delta(last.number)?;
+        if number != 0 {
+            last.number = number;
+            return Ok(DotIx { origin, number }.into());
+        }
+        let event_origin = r.origin(names, intern)?;
+        last.sequence = r.seq(last.sequence)?;
+        last.number = r.delta(last.number)?;
+        let event = EventIx { sequence: last.sequence, origin: event_origin };
+        if event.sequence == 0 || last.number == 0 {
+            return Err(r.bad("an event of nothing"));
+        }
+        Ok(ValueKey::event(DotIx { origin, number: last.number }, event))
     }
 }
 
@@ -283,6 +310,11 @@ mod tests {
         (0..5u32, 1..=COUNT_MAX).prop_map(|(origin, number)| DotIx { origin: OriginIx(origin), number })
     }
 
+    fn value_key() -> impl Strategy<Value = ValueKey> {
+        let event = (1..=COUNT_MAX, 0..5u32).prop_map(|(sequence, origin)| EventIx { sequence, origin: OriginIx(origin) });
+        (dot(), prop::option::of(event)).prop_map(|(topic, event)| event.map_or(topic.into(), |event| ValueKey::event(topic, event)))
+    }
+
     fn few_dots() -> impl Strategy<Value = Dots> {
         prop::collection::vec(dot(), 0..4).prop_map(Dots::from_vec)
     }
@@ -362,7 +394,7 @@ mod tests {
     fn a_steady_update_costs_at_most_twelve_bytes_beside_its_value() {
         // A thousand topics of one creator, written in turn at a thousand a second, in a feed that is two years old.
         let from = 50_000_000_000;
-        let records: Vec<(u64, DotIx, Write)> = (0..1000u64)
+        let records: Vec<(u64, ValueKey, Write)> = (0..1000u64)
             .map(|at| {
                 let number = from + 1 + at;
                 let write = Write {
@@ -373,11 +405,11 @@ mod tests {
                     value: Some(Arc::from([7; 64])),
                 };
                 // In no order, as topics are written.
-                (number, DotIx { origin: OriginIx(1), number: 1 + at * 617 % 1000 }, write)
+                (number, DotIx { origin: OriginIx(1), number: 1 + at * 617 % 1000 }.into(), write)
             })
             .collect();
         let (bytes, _) = pack(from, &records);
-        assert_eq!(unpack::<DotIx>(&bytes, from, &mut origins()).unwrap(), records);
+        assert_eq!(unpack::<ValueKey>(&bytes, from, &mut origins()).unwrap(), records);
         let beside = bytes.len() - 64 * 1000;
         assert!(beside <= 12 * 1000, "{beside} bytes for 1,000 updates");
         // A lane that is new names the origin once.
@@ -386,11 +418,11 @@ mod tests {
 
     #[test]
     fn what_a_source_writes_costs_no_more_once_its_rank_is_told() {
-        let record = |number: u64, source: Option<u8>| {
+        let record = |number: u64, source: Option<u8>| -> (u64, ValueKey, Write) {
             let rank = source.map(|source| Arc::new(Rank { priority: 0, session: SessionId([source; 16]) }));
             let stamp = Stamp { epoch: source.map_or(0, u64::from), rank, seq: number };
             let dot = DotIx { origin: OriginIx(0), number };
-            (number, dot, Write { dot, stamp, seen: Dots::new(), time_ms: number, value: Some(Arc::from([1])) })
+            (number, dot.into(), Write { dot, stamp, seen: Dots::new(), time_ms: number, value: Some(Arc::from([1])) })
         };
         let steady = |source| (1..=100).map(|number| record(number, source)).collect::<Vec<_>>();
         let [plain, ranked] = [None, Some(7)].map(|source| pack(0, &steady(source)).0.len());
@@ -401,7 +433,7 @@ mod tests {
             .zip(1..)
             .map(|(source, number)| record(number, source))
             .collect();
-        assert_eq!(unpack::<DotIx>(&pack(0, &mixed).0, 0, &mut origins()).unwrap(), mixed);
+        assert_eq!(unpack::<ValueKey>(&pack(0, &mixed).0, 0, &mut origins()).unwrap(), mixed);
     }
 
     #[test]
@@ -457,7 +489,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn values_survive_the_wire(from in 0..COUNT_MAX, records in prop::collection::vec((dot(), drawn()), 0..6)) {
+        fn values_survive_the_wire(from in 0..COUNT_MAX, records in prop::collection::vec((value_key(), drawn()), 0..6)) {
             check_records(from, records)?;
         }
 
@@ -495,7 +527,7 @@ mod tests {
             // Each record takes some bytes, so reading ends, and makes no more of them than there are bytes.
             let mut origins = origins();
             for read in [
-                unpack::<DotIx>(&bytes, from, &mut origins).map(|records| records.len()),
+                unpack::<ValueKey>(&bytes, from, &mut origins).map(|records| records.len()),
                 unpack::<StandingKey>(&bytes, from, &mut origins).map(|records| records.len()),
             ] {
                 prop_assert!(read.is_err() || read.is_ok_and(|count| count <= bytes.len()));

@@ -10,6 +10,7 @@ use mangrove_crdt::{
     frontier::{DotIx, Frontier, OriginIx},
     id::{NodeId, Origin, Plane, SectionId},
     section::{Frontiers, Positions, StandingKey, ValueRun},
+    series::ValueKey,
     time::Instant,
 };
 
@@ -104,7 +105,7 @@ pub(crate) struct LaneOut {
     pub number: u32,
     pub names: NamesOut,
     /// The values that its other end keeps.
-    pub bases: Bases<DotIx>,
+    pub bases: Bases<ValueKey>,
     pub opened: bool,
     /// The tree frontier as last told on this lane (R9).
     pub tree_told: Frontier,
@@ -118,7 +119,7 @@ pub(crate) struct LaneIn {
     pub of: Option<LaneOf>,
     pub names: NamesIn,
     /// The values that are kept for others to build on.
-    pub bases: Bases<DotIx>,
+    pub bases: Bases<ValueKey>,
     /// Parts of images whose rest is still to come.
     pub pieces: Vec<u8>,
     /// The peer's tree frontier as last told on this lane (R9). It belongs to the lane, on which it is told by differences, and outlives
@@ -140,7 +141,7 @@ pub(crate) struct RunOut {
 pub(crate) struct Arriving {
     pub upto: u64,
     pub news: bool,
-    pub values: Vec<(u64, DotIx)>,
+    pub values: Vec<(u64, ValueKey)>,
     pub standing: Vec<(u64, StandingKey)>,
     /// Topics of its values that were not known here when these came.
     pub unknown: Vec<DotIx>,

@@ -10,6 +10,7 @@ use mangrove_crdt::{
     replica::Replica,
     sabotage::{Sabotage, is},
     section::{Frontiers, StandingKey, ValueRun},
+    series::ValueKey,
     time::Instant,
     tree::TreeError,
 };
@@ -493,7 +494,7 @@ impl Link {
         let mut standing = Vec::new();
         match plane {
             Plane::Values => {
-                let mut unpacker = Unpacker::<DotIx>::new(&batch.records, Some(origin), batch.from);
+                let mut unpacker = Unpacker::<ValueKey>::new(&batch.records, Some(origin), batch.from);
                 for _ in 0..unpacker.r.count()? {
                     values.push(unpacker.next(names, &mut |origin| intern(replica, origin), Some(&mut *bases))?);
                 }
@@ -543,11 +544,12 @@ impl Link {
         arriving.upto = batch.upto;
         arriving.news |= batch.upto > frontier;
         for (number, key, write) in values {
-            if !is_known(section, key) {
-                arriving.unknown.push(key);
+            let topic = key.topic();
+            if !is_known(section, topic) && arriving.unknown.last() != Some(&topic) {
+                arriving.unknown.push(topic);
             }
-            if section.merge_value(&mut cx, key, write) {
-                arriving.values.push((number, key));
+            if let Some(stands) = section.merge_value(&mut cx, key, write) {
+                arriving.values.push((number, stands));
             }
         }
         for (number, key, write) in standing {

@@ -19,6 +19,7 @@ use mangrove_crdt::{
     replica::Replica,
     sabotage::{Sabotage, is},
     section::{Frontiers, Section, StandingKey},
+    series::ValueKey,
     time::Instant,
 };
 use smallvec::SmallVec;
@@ -235,8 +236,11 @@ impl Link {
                         let (registers, peer) = (&mut section.values, &mut shared.peer[plane]);
                         let began = shared.runs.get(&(plane, origin)).map_or(peer.get(origin), |run| run.above);
                         let tree = &section.tree;
-                        let deltas = |topic: &DotIx| tree.topic_of(*topic).is_some_and(|topic| topic.definition.properties().deltas);
-                        let form = |topic: &DotIx, value: &Arc<[u8]>| bases.send(topic, value, || deltas(topic));
+                        // An event comes once, and what comes after it is another.
+                        let deltas = |key: &ValueKey| {
+                            key.as_event().is_none() && tree.topic_of(key.topic()).is_some_and(|topic| topic.definition.properties().deltas)
+                        };
+                        let form = |key: &ValueKey, value: &Arc<[u8]>| bases.send(key, value, || deltas(key));
                         let stats = &mut self.stats;
                         let batch =
                             register_batch(&mut shared.runs, peer, registers, form, plane, cx.origins, names, origin, limits, stats);

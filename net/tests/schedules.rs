@@ -24,12 +24,24 @@ fn sections_are_given_up_and_taken_again() {
 }
 
 #[test]
+fn events_of_both_sides_survive_in_one_order_and_the_oldest_are_forgotten() {
+    play_all("events_of_both_sides_survive_in_one_order_and_the_oldest_are_forgotten", 60, |seed| Plan {
+        series: true,
+        holds: seed % 3 == 0,
+        crashes: seed % 4 != 0,
+        absences: seed % 2 != 0,
+        ..Plan::default()
+    });
+}
+
+#[test]
 #[ignore = "long: give it a range, as MANGROVE_SEEDS=0-10000"]
 fn many_more_seeds() {
     play_all("many_more_seeds", 2_000, |seed| Plan {
         holds: seed % 3 == 0,
         absences: seed % 4 != 0,
         crashes: seed % 5 != 0,
+        series: seed % 2 != 0,
         ..Plan::default()
     });
 }

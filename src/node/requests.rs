@@ -710,18 +710,3 @@ fn lease_ms(root: &str, text: &str) -> Result<u64, Refusal> {
 /// The shortest lease of a quorum section: its voters must have answered within a third of it.
 const LEASE_MS_MIN: u64 = 500;
 const LEASE_MS_MAX: u64 = 10 * 60 * 1000;
-
-/// A duration as people write it, in milliseconds: `500ms`, `30s`, `10m`, `2h`, `7d`.
-pub(crate) fn parse_duration_ms(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(factor)
-}

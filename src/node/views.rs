@@ -339,10 +339,3 @@ fn role(authority: bool) -> String {
 fn section_digest(replica: &mut Replica, id: SectionId) -> [u8; 32] {
     replica.parts(id).map_or([0; 32], |(section, cx)| section.digest_over(cx.origins, 0..BUCKETS))
 }
-
-/// A duration as people write it, in the largest unit that it is a whole number of.
-fn duration_text(ms: u64) -> String {
-    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-    let unit = units.into_iter().find(|(factor, _)| ms > 0 && ms.is_multiple_of(*factor));
-    unit.map_or_else(|| format!("{ms}ms"), |(factor, unit)| format!("{}{unit}", ms / factor))
-}

@@ -19,8 +19,9 @@ use mangrove_crdt::{
     persist::{Row, Table},
     policy::SectionPolicy,
     registers::Write,
-    replica::{Replica, Written},
-    section::{Event, Frontiers, StandingKey},
+    replica::{EventRange, Replica, Writer, Written},
+    section::{Event, Frontiers, Section, StandingKey},
+    series::{EventIx, SeriesType, ValueKey},
     standing::{NodeRecord, Standing},
     time::Instant,
 };
@@ -82,6 +83,8 @@ pub struct Plan {
     pub standing: bool,
     /// Topics are created and removed.
     pub topics: bool,
+    /// Topics may be series of events, appended and edited.
+    pub series: bool,
     /// Removals are forgotten.
     pub forgets: bool,
     /// Much is written, everything is on disk at once, and reports go round: what is rare otherwise is frequent.
@@ -90,8 +93,26 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Plan { steps: 600, absences: true, crashes: true, holds: false, standing: true, topics: true, forgets: true, hot: false }
+        Plan { steps: 600, absences: true, crashes: true, holds: false, standing: true, topics: true, series: false, forgets: true, hot: false }
     }
+}
+
+/// A value or an event, named as everybody names it.
+type Named = (Dot, Option<(u64, Origin)>);
+
+fn named(replica: &Replica, key: ValueKey) -> Named {
+    (replica.dot(key.topic()), key.as_event().map(|event| (event.sequence, replica.origins().get(event.origin))))
+}
+
+/// Up to where a topic's events are forgotten.
+fn horizon(section: &Section, topic: DotIx) -> u64 {
+    let write = section.values.get(&topic.into());
+    write.filter(|write| write.value.as_ref().is_some_and(|value| value.is_empty())).map_or(0, |write| write.stamp.seq)
+}
+
+/// A series that keeps so few events that they are forgotten all the time.
+pub fn series() -> TopicType {
+    TopicType::TimeSeries(Arc::new(SeriesType { of: TopicType::Json, keep: 3, keep_for_ms: None }))
 }
 
 pub type Disk = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
@@ -124,6 +145,7 @@ pub struct Wire {
 #[derive(Clone, Debug)]
 pub enum Record {
     Value { id: Dot, dot: Dot, seq: u64 },
+    Event { id: Dot, event: (u64, Origin), dot: Dot, seq: u64 },
     Standing { key: StandingKey, dot: Dot, seq: u64, removal: bool, knew: BTreeMap<Origin, u64> },
     Created { id: Dot },
     Removed { ids: Vec<Dot>, dot: Dot },
@@ -410,6 +432,7 @@ impl World {
         let Some((_, topic)) = replica.topic(path) else { return };
         let value = match topic.definition.topic_type() {
             // Most are long enough to be told as what has changed.
+            TopicType::TimeSeries(_) => return self.set_event(at, path),
             TopicType::Json => minicbor::to_vec((self.writes, "long".repeat(self.writes as usize % 4 * 25))),
             _ => minicbor::to_vec(self.writes),
         };
@@ -420,11 +443,36 @@ impl World {
             Err(error) => panic!("node {at} cannot set {path:?}: {error}"),
         };
         let section = replica.section(TOPICS).expect("held");
-        let id = ids.iter().find(|id| section.values.get(id).is_some_and(|write| write.dot == written.dot)).expect("the value is there");
+        let id = ids.iter().find(|id| section.values.get(&(**id).into()).is_some_and(|write| write.dot == written.dot));
+        let id = id.expect("the value is there");
         let (id, dot, seq) = (replica.dot(*id), replica.dot(written.dot), section.clock());
         self.note(written, at);
         self.say(|| format!("{at} sets {path:?} {id:?} as {dot:?} at {seq}"));
         self.history.push(Record::Value { id, dot, seq });
+    }
+
+    /// Appends an event, or edits one.
+    fn set_event(&mut self, at: usize, path: &Path) {
+        let edits = self.dice.chance(300);
+        let replica = &mut self.hosts[at].replica;
+        let (section, topic) = replica.topic(path).expect("just seen");
+        let names: Vec<_> = replica.events(section, topic, 0, &EventRange::default()).iter().map(|told| told.event.name(replica.origins())).collect();
+        let value = minicbor::to_vec(self.writes).expect("encoding to memory");
+        let writer = Writer { time_ms: self.now / 1000, author: "somebody", ..Writer::default() };
+        let taken = match names.is_empty() || !edits {
+            true => replica.set_by(path, writer, value.into()),
+            false => replica.edit_event(path, self.dice.pick(&names), writer, &value),
+        };
+        let taken = taken.unwrap_or_else(|error| panic!("node {at} cannot write an event of {path:?}: {error}"));
+        let section = replica.section(TOPICS).expect("held");
+        let event = taken.event.expect("a series");
+        let of = |key: &ValueKey| key.as_event() == Some(event) && section.values.get(key).is_some_and(|write| write.dot == taken.written.dot);
+        let key = section.values.iter().map(|(key, _)| *key).find(of).expect("the event is there");
+        let (id, dot, seq) = (replica.dot(key.topic()), replica.dot(taken.written.dot), section.clock());
+        let event = (event.sequence, replica.origins().get(event.origin));
+        self.note(taken.written, at);
+        self.say(|| format!("{at} writes the event {event:?} of {path:?} {id:?} as {dot:?} at {seq}"));
+        self.history.push(Record::Event { id, event, dot, seq });
     }
 
     /// Everything dirty goes to the queue of the store, as one batch.
@@ -723,13 +771,18 @@ impl World {
                 let count = self.dice.pick(&[1, 1, 3]);
                 let paths: Vec<Path> =
                     (0..count).map(|_| self.dice.pick(&self.paths.clone())).collect::<BTreeSet<_>>().into_iter().collect();
-                let topic_type = if self.dice.chance(150) { TopicType::Int64 } else { TopicType::Json };
+                let topic_type = match self.plan.series && self.dice.chance(800) {
+                    true => series(),
+                    false if self.dice.chance(150) => TopicType::Int64,
+                    false => TopicType::Json,
+                };
                 self.add_topics(at, &paths, topic_type);
             }
             45..57 if self.plan.topics => self.remove_topics(at, &[path]),
             _ => {
                 if self.hosts[at].replica.topic(&path).is_none() && self.dice.chance(300) {
-                    self.add_topics(at, std::slice::from_ref(&path), TopicType::Json);
+                    let topic_type = if self.plan.series { series() } else { TopicType::Json };
+                    self.add_topics(at, std::slice::from_ref(&path), topic_type);
                 }
                 self.set(at, &path);
             }
@@ -792,7 +845,7 @@ impl World {
                         assert!(held >= Some((*seq, *dot)), "node {at}: unsound for standing {:02x?} {dot:?}, holds {held:?}", key[1]);
                     }
                 }
-                Record::Value { id, dot, seq } => {
+                Record::Value { id, dot, seq } | Record::Event { id, dot, seq, .. } => {
                     let Some(section) = replica.section(TOPICS) else { continue };
                     let covered = find(dot).is_some_and(|dot| section.values.frontier().covers(dot));
                     if covered {
@@ -808,7 +861,17 @@ impl World {
                         let removed = !section.tree.is_settled() && self.removed_ids.contains(id);
                         let known = removed || section.tree.frontier().covers(topic) || section.tree.path_of(topic).is_some();
                         assert!(known, "node {at}: unsound for the value {dot:?} of {id:?}, a topic that it has not heard of");
-                        let held = section.values.get(&topic).map(rank);
+                        let key = match record {
+                            Record::Event { event: (sequence, origin), .. } => {
+                                if horizon(section, topic) >= *sequence {
+                                    continue;
+                                }
+                                let origin = replica.origins().find(origin).expect("an origin of a write that is covered");
+                                ValueKey::event(topic, EventIx { sequence: *sequence, origin })
+                            }
+                            _ => topic.into(),
+                        };
+                        let held = section.values.get(&key).map(rank);
                         assert!(
                             held >= Some((*seq, *dot)),
                             "node {at}: unsound for the value {dot:?} of {id:?}, holds {held:?}; topic covered {}, lives {}, settled {}",
@@ -851,9 +914,9 @@ impl World {
             |key: Vec<u8>, write: &Write| (key, write.stamp.seq, replica.dot(write.dot), write.value.as_ref().map(|value| value.to_vec()));
         if let Some(section) = replica.section(TOPICS) {
             for topic in section.tree.topics_from("") {
-                for id in topic.ids.iter().filter(|id| section.values.get(id).is_some()) {
-                    let key = format!("{} {:?}", topic.path.as_str(), replica.dot(*id)).into_bytes();
-                    state.extend(section.values.get(id).map(|write| row(key, write)));
+                for key in topic.ids.iter().flat_map(|id| section.keys_of(*id)) {
+                    let named = format!("{} {:?}", topic.path.as_str(), named(replica, key)).into_bytes();
+                    state.extend(section.values.get(&key).map(|write| row(named, write)));
                 }
             }
         }
@@ -938,14 +1001,14 @@ impl World {
             self.hold(*at);
             self.announce(*at);
         }
-        let mut best: BTreeMap<Dot, (u64, Dot)> = BTreeMap::new();
+        let mut best: BTreeMap<Named, (u64, Dot)> = BTreeMap::new();
         let mut standing: BTreeMap<StandingKey, (u64, Dot)> = BTreeMap::new();
         let mut born: BTreeSet<Dot> = BTreeSet::new();
         for at in &alive {
             let replica = &self.hosts[*at].replica;
             if let Some(section) = replica.section(TOPICS) {
-                for (id, write) in section.values.iter() {
-                    let newest = best.entry(replica.dot(*id)).or_insert((0, replica.dot(*id)));
+                for (key, write) in section.values.iter() {
+                    let newest = best.entry(named(replica, *key)).or_insert((0, replica.dot(key.topic())));
                     *newest = (*newest).max((write.stamp.seq, replica.dot(write.dot)));
                 }
                 for topic in section.tree.topics_from("") {
@@ -976,7 +1039,7 @@ impl World {
                 let replica = &self.hosts[*at].replica;
                 for id in [SectionId::MESH, TOPICS] {
                     let section = replica.section(id).expect("held");
-                    let values: Vec<_> = section.values.iter().map(|(id, w)| (replica.dot(*id), w.stamp.seq, replica.dot(w.dot))).collect();
+                    let values: Vec<_> = section.values.iter().map(|(key, w)| (named(replica, *key), w.stamp.seq, replica.dot(w.dot))).collect();
                     let standing: Vec<_> =
                         section.standing.iter().map(|(k, w)| (k[1], w.stamp.seq, replica.dot(w.dot), w.value.is_some())).collect();
                     let topics: Vec<_> = section.tree.topics_from("").map(|t| (t.path.clone(), t.ids.len(), t.conflicts.len())).collect();
@@ -996,7 +1059,7 @@ impl World {
         self.quiet(&alive);
     }
 
-    fn kept(&self, at: usize, best: &BTreeMap<Dot, (u64, Dot)>, standing: &BTreeMap<StandingKey, (u64, Dot)>, born: &BTreeSet<Dot>) {
+    fn kept(&self, at: usize, best: &BTreeMap<Named, (u64, Dot)>, standing: &BTreeMap<StandingKey, (u64, Dot)>, born: &BTreeSet<Dot>) {
         let replica = &self.hosts[at].replica;
         let section = replica.section(TOPICS).expect("held");
         let mesh = replica.section(SectionId::MESH).expect("held");
@@ -1006,10 +1069,18 @@ impl World {
             let lives = find(id).is_some_and(|topic| section.tree.path_of(topic).is_some());
             assert!(lives || self.removed_ids.contains(id), "topic {id:?} is lost");
         }
-        for (id, newest) in best {
+        for ((id, event), newest) in best {
             if let Some(topic) = find(id).filter(|topic| section.tree.path_of(*topic).is_some()) {
-                let held = section.values.get(&topic).map(rank);
-                assert!(held >= Some(*newest), "value {newest:?} of {id:?} is lost, there is {held:?}");
+                let key = match event {
+                    Some((sequence, _)) if horizon(section, topic) >= *sequence => continue,
+                    Some((sequence, origin)) => {
+                        let origin = replica.origins().find(origin).expect("everybody has heard of it");
+                        ValueKey::event(topic, EventIx { sequence: *sequence, origin })
+                    }
+                    None => topic.into(),
+                };
+                let held = section.values.get(&key).map(rank);
+                assert!(held >= Some(*newest), "value {newest:?} of {id:?} {event:?} is lost, there is {held:?}");
             }
         }
         for (key, newest) in standing {

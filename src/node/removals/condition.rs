@@ -14,7 +14,7 @@ use std::time::Duration;
 use mangrove_crdt::{definition::PROPERTY_TEXT_BYTES_MAX, id::SessionId};
 
 use crate::node::clauses::{Clause, Expression, Reader, Unread, quoted};
-use crate::node::requests::parse_duration_ms;
+use mangrove_crdt::time::parse_duration_ms;
 use crate::node::sessions::filter::Filter;
 
 /// What is known of the things that conditions ask for.
