@@ -91,6 +91,8 @@ pub enum Sabotage {
     TrustsLease,
     /// Types: a value is taken whatever its topic's type. (So does a node of a newer version, of types that this one does not know.)
     TakesAny,
+    /// Events: one that is forgotten leaves nothing behind that says so.
+    NoHorizon,
     /// Deltas: what a delta gave is not kept as the base of the next, nor is what comes of that looked at.
     StaleBase,
     /// Messages: one that comes again is heard again.

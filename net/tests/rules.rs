@@ -1,6 +1,6 @@
 //! Each rule of replication is needed: with it broken, some schedule goes wrong, and the checks of the schedules notice.
 //!
-//! Eight of the seventeen ways to break a rule are noticed by random schedules; what the other nine harm needs a rarer meeting of events, so
+//! Eight of the eighteen ways to break a rule are noticed by random schedules; what the other ten harm needs a rarer meeting of events, so
 //! each has a story of its own, told step by step, that ends well with the rule in force.
 //!
 //! The schedules of a rule begin at a seed after which one of the next few is known to notice. What changes the course of schedules (other
@@ -15,7 +15,7 @@ use mangrove_crdt::{
     sabotage::{Sabotage, sabotage},
     standing::Standing,
 };
-use support::{Plan, TOPICS, World, play_quietly, quietly, seeds};
+use support::{Plan, TOPICS, World, play_quietly, quietly, seeds, series};
 
 /// Rules, the first seed to play, and how many.
 const RULES: &[(Sabotage, u64, u64)] = &[
@@ -29,7 +29,7 @@ const RULES: &[(Sabotage, u64, u64)] = &[
     (Sabotage::BlindRetired, 1, 8),
 ];
 
-const ALL: [Sabotage; 17] = [
+const ALL: [Sabotage; 18] = [
     Sabotage::OpenRun,
     Sabotage::MovedSkip,
     Sabotage::NoPointer,
@@ -47,6 +47,7 @@ const ALL: [Sabotage; 17] = [
     Sabotage::TreeAtStart,
     Sabotage::BlindDigest,
     Sabotage::BlindRetired,
+    Sabotage::NoHorizon,
 ];
 
 fn plan(rule: Sabotage) -> Plan {
@@ -92,6 +93,7 @@ const STORIES: &[Story] = &[
     (Sabotage::KeyClock, what_is_made_again_is_newer_than_its_removal, "is lost"),
     (Sabotage::NoTopics, a_topic_written_while_its_tree_is_adopted_goes_with_its_value, "unsound for the value"),
     (Sabotage::TreeAtStart, a_topic_removed_during_a_run_holds_its_end_back, "unsound for the value"),
+    (Sabotage::NoHorizon, what_is_forgotten_of_a_series_is_told_as_that, "unsound for the value"),
 ];
 
 #[test]
@@ -224,6 +226,30 @@ fn who_was_away_brings_nothing_back() -> World {
     meet(&mut world, A, B);
     assert_eq!(world.hosts[B].adopted, 1, "B has adopted");
     assert!(world.says(B, one).is_none(), "what was removed came back with B");
+    world
+}
+
+/// A forgets events of B's, and says so in another feed than B's. C, who gets B's feed first, must not claim events that it has neither got nor knows to be forgotten.
+fn what_is_forgotten_of_a_series_is_told_as_that() -> World {
+    let mut world = World::story(3);
+    let path = world.paths[0].clone();
+    world.add_topics(A, std::slice::from_ref(&path), series());
+    meet(&mut world, A, C);
+    part(&mut world, A, C);
+    meet(&mut world, A, B);
+    (0..3).for_each(|_| world.write_event(B, &path, false));
+    world.run(5, |_| false);
+    part(&mut world, A, B);
+    // In its next run A's writes come after B's.
+    let disk = world.hosts[A].disk.clone();
+    world.restart(A, disk, 2);
+    (0..4).for_each(|_| world.write_event(A, &path, false));
+    world.connect(A, C);
+    world.cross(A, C, |world| {
+        greet(world, C, A);
+        world.check(C);
+        world.named_frontiers(C, TOPICS) == world.named_frontiers(A, TOPICS)
+    });
     world
 }
 

@@ -6,6 +6,7 @@ use crate::{
     definition::TopicType,
     frontier::{DotIx, OriginIx, Origins, raise},
     registers::Write,
+    sabotage::{Sabotage, is},
     section::{Context, Section},
     series::{EventIx, SEQUENCE_MAX, Series, SeriesType, ValueKey},
     stamp::{Stamp, Under},
@@ -162,7 +163,10 @@ impl Section {
         let Some(series) = self.series.get_mut(&topic) else { return };
         for event in series.take_upto(horizon) {
             let key = ValueKey::event(topic, event);
-            self.values.absorb(&key, &topic.into());
+            match is(Sabotage::NoHorizon) {
+                true => _ = self.values.drop_key(&key),
+                false => self.values.absorb(&key, &topic.into()),
+            }
             self.unfit.remove(&key);
         }
     }

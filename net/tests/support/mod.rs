@@ -454,6 +454,11 @@ impl World {
     /// Appends an event, or edits one.
     fn set_event(&mut self, at: usize, path: &Path) {
         let edits = self.dice.chance(300);
+        self.write_event(at, path, edits);
+    }
+
+    /// Appends an event, or edits one if there is any.
+    pub fn write_event(&mut self, at: usize, path: &Path, edits: bool) {
         let replica = &mut self.hosts[at].replica;
         let (section, topic) = replica.topic(path).expect("just seen");
         let names: Vec<_> = replica.events(section, topic, 0, &EventRange::default()).iter().map(|told| told.event.name(replica.origins())).collect();
