@@ -42,6 +42,7 @@ use crate::protocol::{
 
 mod access;
 mod credential;
+mod events;
 mod followed;
 mod handler;
 mod listener;
@@ -228,12 +229,14 @@ pub struct WriteReport {
 }
 
 /// What changing a value did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
     /// Whether the topic was made for it.
     pub created: bool,
     /// Whether what must have been so was so without any doubt, and not only as far as the node knew. See [`Response::Changed`].
     pub exact: bool,
+    /// The name of the event that it is now, if the topic is a time series.
+    pub event: Option<String>,
 }
 
 impl WriteReport {
@@ -513,7 +516,7 @@ impl Client {
     /// [`Code::ConstraintUnmet`] if it is not, [`Code::PatchFailed`] if a patch cannot be applied to what is there, and as any write.
     pub async fn change(&self, change: Change) -> Result<Changed, ClientError> {
         match self.request(Request::Change(Box::new(change))).await? {
-            Response::Changed { created, exact } => Ok(Changed { created, exact }),
+            Response::Changed { created, exact, event } => Ok(Changed { created, exact, event }),
             other => Err(unexpected(&other)),
         }
     }

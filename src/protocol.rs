@@ -45,6 +45,7 @@ use serde::Serialize;
 mod access;
 mod aliases;
 mod deltas;
+mod events;
 mod messages;
 mod places;
 mod refusal;
@@ -59,6 +60,7 @@ mod writes;
 pub use access::{ChangeRow, ConflictRow, MissingTopic, PrincipalRow, Question, RoleRow, Verdict, WhyReport};
 pub use aliases::{AliasError, Aliases};
 pub use deltas::{BASES_BYTES, Form, Restore, Shrink};
+pub use events::{Edited, EventMark, EventRow, EventsWanted};
 pub use messages::{MESSAGE_MAX, Message, Recipient, Send};
 pub use places::{Feed, Heard, Mark, Place, Through, path_hash, slot_of, slots_of};
 pub use refusal::{Code, ItemRefusal, Refusal};
@@ -628,6 +630,19 @@ pub enum Request {
         #[n(0)]
         subscription: u32,
     },
+    /// Events of a time series, in order: [`Response::Events`].
+    #[n(70)]
+    Events {
+        /// The topic's path.
+        #[n(0)]
+        path: String,
+        /// Which of its events.
+        #[n(1)]
+        wanted: EventsWanted,
+        /// Which part; its `after` is an earlier response's `next`.
+        #[n(2)]
+        page: Page,
+    },
     /// What lost to a concurrent write or removal, the first that was written first: [`Response::Displaced`].
     #[n(22)]
     Displaced {
@@ -1002,6 +1017,19 @@ pub enum Response {
         /// elsewhere at the same time, or, where only sources write, before this one, and it has not come here yet.
         #[n(1)]
         exact: bool,
+        /// The name of the event that it is now, if the topic is a time series.
+        #[n(2)]
+        event: Option<String>,
+    },
+    /// To [`Request::Events`].
+    #[n(40)]
+    Events {
+        /// A page of them.
+        #[cbor(n(0), decode_with = "bounded::list")]
+        rows: Vec<EventRow>,
+        /// Where the next page starts, if there is one: its [`Page::after`].
+        #[n(1)]
+        next: Option<String>,
     },
     /// To [`Request::Send`]: it is on its way. It is not known whether it arrives.
     #[n(35)]
@@ -1271,6 +1299,9 @@ pub enum Event {
         /// How many values before it were skipped that should not have been (`conflate=off`), since the client was too slow for them.
         #[n(4)]
         missed: Option<u64>,
+        /// Which event it is and of whom, if the topic is a time series: the value is that event's then, and each that the node sees is told.
+        #[n(5)]
+        event: Option<Box<EventMark>>,
     },
     /// Somebody has sent a message to whoever listens to it.
     #[n(3)]

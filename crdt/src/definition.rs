@@ -338,7 +338,19 @@ impl Default for Properties {
 
 /// The names of all properties, in the order of their documentation.
 const PROPERTY_NAMES: [&str; 14] = [
-    "retain", "conflate", "compress", "priority", "deltas", "durability", "owner", "removal", "scale", "schema", "master", "of", "keep",
+    "retain",
+    "conflate",
+    "compress",
+    "priority",
+    "deltas",
+    "durability",
+    "owner",
+    "removal",
+    "scale",
+    "schema",
+    "master",
+    "of",
+    "keep",
     "keep_for",
 ];
 

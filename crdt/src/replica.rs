@@ -426,6 +426,20 @@ impl Replica {
         self.sections.get(&section)?.value_of(&self.origins, topic)
     }
 
+    /// Which event the value is that a topic shows, if it is a series.
+    pub fn last_event(&self, shown: &Shown<'_>) -> Option<EventIx> {
+        let (section, topic) = shown.of;
+        topic.definition.topic_type().series()?;
+        self.sections.get(&section)?.last_event(&self.origins, topic).map(|told| told.event)
+    }
+
+    /// Whether a topic has an event.
+    pub fn has_event(&self, path: &Path, event: EventIx) -> bool {
+        let Some((section, topic)) = self.topic(path) else { return false };
+        let Some(held) = self.sections.get(&section) else { return false };
+        held.events(&self.origins, topic, event.sequence..=event.sequence).any(|told| told.event == event)
+    }
+
     /// A topic's newest value.
     pub fn value(&self, section: SectionId, path: &Path) -> Option<&Write> {
         self.sections.get(&section)?.value(&self.origins, path.as_str())

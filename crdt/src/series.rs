@@ -226,7 +226,8 @@ impl Series {
     pub fn take_upto(&mut self, horizon: u64) -> Vec<EventIx> {
         let rest = self.events.split_off(&(horizon + 1));
         let gone = std::mem::replace(&mut self.events, rest);
-        let gone: Vec<EventIx> = gone.into_iter().flat_map(|(sequence, same)| same.into_iter().map(move |origin| EventIx { sequence, origin })).collect();
+        let gone: Vec<EventIx> =
+            gone.into_iter().flat_map(|(sequence, same)| same.into_iter().map(move |origin| EventIx { sequence, origin })).collect();
         self.count -= gone.len();
         gone
     }

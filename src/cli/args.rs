@@ -86,6 +86,9 @@ pub(crate) enum Command {
     Set(Set),
     /// Change a json topic's value by a JSON Patch (RFC 6902), all of it or nothing
     Patch(Patch),
+    /// Events of time series; `set` and `publish` append them
+    #[command(subcommand)]
+    Event(EventCommand),
     /// Send a message to whoever listens: to a topic's subscribers, or to sessions of this node
     #[command(subcommand)]
     Send(SendCommand),
@@ -290,7 +293,7 @@ pub(crate) enum TopicCommand {
         /// Their paths
         #[arg(required = true)]
         paths: Vec<String>,
-        /// json (perhaps with `--prop schema=@FILE`, a JSON Schema), binary, string, int64, double, decimal (with `--prop scale=2`), record (`--prop schema=@FILE`) or slave (`--prop master=PATH`)
+        /// json (perhaps with `--prop schema=@FILE`, a JSON Schema), binary, string, int64, double, decimal (with `--prop scale=2`), record (`--prop schema=@FILE`), slave (`--prop master=PATH`), timeseries (`--prop of=TYPE`, `keep=N`, `keep_for=TIME`) or stateless
         #[arg(long = "type", value_name = "TYPE")]
         topic_type: String,
         /// A property such as `durability=disk`, or `schema=@FILE` to read it from a file; may be repeated
@@ -318,6 +321,40 @@ pub(crate) enum TopicCommand {
     Show {
         /// Its path
         path: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EventCommand {
+    /// List the events of a time series, in their order
+    Ls {
+        /// The topic's path
+        path: String,
+        /// From this sequence on
+        #[arg(long, value_name = "SEQUENCE")]
+        from: Option<u64>,
+        /// Up to this sequence
+        #[arg(long, value_name = "SEQUENCE")]
+        to: Option<u64>,
+        /// Appended no earlier than this, as in 2013-01-01T05:17:00Z
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        since: Option<u64>,
+        /// Appended no later than this
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        until: Option<u64>,
+        /// Only so many of these, the newest
+        #[arg(long, value_name = "N")]
+        last: Option<u64>,
+    },
+    /// Write an event anew, in its place
+    Edit {
+        /// The topic's path
+        path: String,
+        /// Which: its sequence, or all of its name, as `event ls` prints it
+        event: String,
+        /// What it is to be: text of the type that the topic's events are of; `-` reads it from stdin, `@FILE` from a file
+        #[arg(allow_hyphen_values = true)]
+        value: String,
     },
 }
 
@@ -924,6 +961,10 @@ pub(crate) struct BenchBaseline {
     /// The mesh that is there
     #[arg(long, requires = "to")]
     pub(crate) mesh: Option<mangrove_crdt::id::MeshId>,
+}
+
+fn time(text: &str) -> Result<u64, String> {
+    super::output::parse_time(text).ok_or_else(|| "expected a time such as 2013-01-01T05:17:00Z".into())
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -15,6 +15,7 @@ use crate::protocol::{Code, Page};
 
 mod access;
 mod args;
+mod events;
 mod failure;
 mod local;
 mod mesh;
@@ -109,6 +110,7 @@ async fn command(context: &mut Context, command: Command) -> Result<(), Failure>
         Command::Logout => access::logout(context),
         Command::Set(set) => topics::set(context, set).await,
         Command::Patch(patch) => topics::patch(context, patch).await,
+        Command::Event(command) => events::event(context, command).await,
         Command::Send(command) => watch::send(context, command).await,
         Command::Get(get) => topics::get(context, &get).await,
         Command::Watch(watch) => watch::watch(context, &watch).await,

@@ -8,7 +8,8 @@ use mangrove_crdt::value;
 use serde_json::{Value, json};
 
 use super::args::{DisplacedCommand, Get, Patch, Set, TopicCommand};
-use super::output::{JsonArray, bytes_text, json_of, plural, raw_of, time_text};
+use super::events::event_json;
+use super::output::{JsonArray, bytes_text, count_text, json_of, plural, raw_of, time_text};
 use super::{Context, Failure, all_pages, refusal_text};
 use crate::client::{Changed, Client, ClientError};
 use crate::protocol::{Change, Code, DisplacedRow, ITEMS_MAX, PAGE_MAX, Page, TopicDetail, TopicRow, TopicSpec, VALUE_MAX, ValueRow, Wish};
@@ -121,6 +122,9 @@ fn show(context: &mut Context, detail: &TopicDetail) -> Result<(), Failure> {
         ("writer", detail.writer.clone().unwrap_or_else(none)),
         ("stamp", detail.stamp.clone().unwrap_or_else(none)),
     ];
+    if let Some(events) = detail.events {
+        fields.push(("events", count_text(events)));
+    }
     if detail.pending {
         fields.push(("pending", "its master is not on this node, so readers do not see it".into()));
     }
@@ -158,10 +162,18 @@ pub(super) async fn patch(context: &mut Context, patch: Patch) -> Result<(), Fai
 
 async fn change(context: &mut Context, client: &Client, change: Change) -> Result<(), Failure> {
     let (path, judged) = (change.path.clone(), change.constraint.is_some());
-    let Changed { created, exact } = client.change(change).await?;
+    let Changed { created, exact, event } = client.change(change).await?;
     match (context.output.json, judged) {
-        (true, true) => context.output.json_line(&json!({ "path": path, "created": created, "exact": exact })),
-        (true, false) => context.output.json_line(&json!({ "path": path, "created": created })),
+        (true, _) => {
+            let mut object = json!({ "path": path, "created": created });
+            if judged {
+                object["exact"] = exact.into();
+            }
+            if let Some(event) = event {
+                object["event"] = event.into();
+            }
+            context.output.json_line(&object)
+        }
         (false, true) if !exact => {
             context.output.line("judged by what this node knew: somebody may have written at another at the same time")
         }
@@ -245,7 +257,11 @@ async fn get_one(context: &mut Context, client: &Client, get: &Get) -> Result<()
 /// A value as `export` prints it and `publish` takes it.
 fn value_json(row: &ValueRow) -> Value {
     let value = row.value.as_ref().map_or(Value::Null, |value| json_of(&row.topic_type, value));
-    json!({ "path": row.path, "type": row.topic_type, "value": value, "time": row.unix_ms.map(time_text) })
+    let mut object = json!({ "path": row.path, "type": row.topic_type, "value": value, "time": row.unix_ms.map(time_text) });
+    if let Some(mark) = &row.event {
+        object["event"] = event_json(mark);
+    }
+    object
 }
 
 /// The values that a selector matches, page by page.
@@ -399,7 +415,8 @@ mod tests {
     #[test]
     fn an_exported_value_is_one_that_publish_takes() {
         let bytes = value::from_json(&TopicType::Json, &json!({ "dest": "IAH" })).unwrap();
-        let row = ValueRow { path: "a/b".into(), topic_type: "json".into(), value: Some(bytes), unix_ms: Some(0), stamp: None };
+        let row =
+            ValueRow { path: "a/b".into(), topic_type: "json".into(), value: Some(bytes), unix_ms: Some(0), stamp: None, event: None };
         let line = value_json(&row).to_string();
         assert_eq!(line, r#"{"path":"a/b","time":"1970-01-01T00:00:00Z","type":"json","value":{"dest":"IAH"}}"#);
         super::super::publish::Line::parse(line.as_bytes()).unwrap();

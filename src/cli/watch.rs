@@ -6,11 +6,12 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::args::{SendCommand, Watch};
+use super::events::{by, event_json};
 use super::output::{json_of, plural, time_text};
 use super::topics::{read_value, spec_text};
 use super::{Context, Failure};
 use crate::client::Heard;
-use crate::protocol::{Event, Message};
+use crate::protocol::{Event, Message, TopicSpec};
 
 pub(super) async fn watch(context: &mut Context, watch: &Watch) -> Result<(), Failure> {
     let client = context.connect_to_stay(None).await?;
@@ -104,7 +105,8 @@ fn show_heard(context: &mut Context, types: &mut HashMap<Arc<str>, String>, hear
                 }
                 false => context.output.line(format!("+ {path}\t{}", spec_text(&topic))),
             };
-            types.insert(path, topic.topic_type);
+            let TopicSpec { topic_type, mut properties } = topic;
+            types.insert(path, properties.remove("of").unwrap_or(topic_type));
             result
         }
         Heard::Topic { path, event: Event::Message(message) } => show_message(context, &path, &message, false),
@@ -115,17 +117,29 @@ fn show_heard(context: &mut Context, types: &mut HashMap<Arc<str>, String>, hear
                 false => context.output.line(format!("- {path}")),
             }
         }
-        Heard::Topic { path, event: Event::Value { value, unix_ms, stamp, .. } } => {
+        Heard::Topic { path, event: Event::Value { value, unix_ms, stamp, missed, event, .. } } => {
             let value = json_of(types.get(&path).map_or("", String::as_str), &value);
             if json {
                 let mut object = json!({ "path": &*path, "event": "value", "value": value });
+                if let Some(mark) = &event {
+                    object["of"] = event_json(mark);
+                }
+                if let Some(missed) = missed {
+                    object["missed"] = missed.into();
+                }
                 if let (Some(object), Some(stamp)) = (object.as_object_mut(), stamp) {
                     object.insert("stamp".into(), stamp.into());
                     object.insert("time".into(), unix_ms.map(time_text).into());
                 }
                 return context.output.json_line(&object);
             }
+            if let Some(missed) = missed {
+                eprintln!("{} of {path} missed: this reader was too slow for them", plural(missed, "value"));
+            }
             let mut line = format!("= {path}\t{value}");
+            if let Some(mark) = &event {
+                line += &format!("\t{}\t{}", mark.event, by(mark));
+            }
             if let Some(stamp) = stamp {
                 line += &format!("\t{}\t{stamp}", unix_ms.map(time_text).unwrap_or_default());
             }

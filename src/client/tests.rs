@@ -134,13 +134,16 @@ fn value(subscription: u32, topic: Target, byte: u8) -> Update {
     Update {
         subscription,
         topic,
-        event: Event::Value { value: [byte].into(), unix_ms: None, stamp: None, form: None, missed: None },
+        event: Event::Value { value: [byte].into(), unix_ms: None, stamp: None, form: None, missed: None, event: None },
         mark: None,
     }
 }
 
 fn heard(path: &str, byte: u8) -> Heard {
-    Heard::Topic { path: path.into(), event: Event::Value { value: [byte].into(), unix_ms: None, stamp: None, form: None, missed: None } }
+    Heard::Topic {
+        path: path.into(),
+        event: Event::Value { value: [byte].into(), unix_ms: None, stamp: None, form: None, missed: None, event: None },
+    }
 }
 
 #[tokio::test]

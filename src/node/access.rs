@@ -82,6 +82,7 @@ fn asks(request: &Request) -> Asks<'_> {
         | Request::TopicsRemove { .. }
         | Request::Set(_)
         | Request::Change(_)
+        | Request::Events { .. }
         | Request::Send(_)
         | Request::DisplacedShow { .. }
         | Request::DisplacedRestore { .. } => Asks::Nothing,

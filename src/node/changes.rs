@@ -7,14 +7,15 @@ use mangrove_crdt::{
     definition::{Definition, Durability, TopicType},
     id::SectionId,
     path::Path,
-    replica::SetError,
+    replica::{SetError, Taken, Writer},
+    series::{EventIx, EventName},
     stamp::Under,
     value,
 };
 
 use self::constraint::{Constraint, Found};
 use self::patch::BadPatch;
-use super::{ConnectionId, Node, Now, acks::Needs, requests::no_such_topic, requests::parse_topic_path};
+use super::{ConnectionId, Node, Now, acks::Needs, events::parse_event, requests::no_such_topic, requests::parse_topic_path};
 use crate::protocol::{Change, Code, Refusal, Response, Wish};
 
 mod constraint;
@@ -27,6 +28,8 @@ pub(super) struct New<'a> {
     pub add: Option<&'a Definition>,
     /// Where it must be; `None` leaves it to the topic and its section.
     pub durability: Option<Durability>,
+    /// The event in whose place it is to be.
+    pub edited: Option<EventName>,
 }
 
 impl Node {
@@ -46,13 +49,15 @@ impl Node {
         if let Some(unmet) = constraint.as_ref().and_then(|constraint| constraint.unmet(&mut |clause| clause.is_met(&found))) {
             return Err(Refusal::new(Code::ConstraintUnmet, path.as_str(), format!("it is not so that {unmet}")));
         }
-        let value = match change.wish {
-            Wish::Value(value) => value,
-            Wish::Patch(patch) => self.patched(&path, found, &patch)?,
+        let (value, edited) = match change.wish {
+            Wish::Value(value) => (value, None),
+            Wish::Patch(patch) => (self.patched(&path, found, &patch)?, None),
+            Wish::Edit { event, value } => (value, Some(parse_event(path.as_str(), &event)?)),
         };
-        let (created, needs) =
-            self.write_one(now, session, &path, under, New { value, add: add.as_ref(), durability: change.durability })?;
-        Ok((Response::Changed { created, exact: section == SectionId::LOCAL }, needs))
+        let new = New { value, add: add.as_ref(), durability: change.durability, edited };
+        let (created, event, needs) = self.write_one(now, session, &path, under, new)?;
+        let event = event.map(|event| event.name(self.replica.origins()).to_string());
+        Ok((Response::Changed { created, exact: section == SectionId::LOCAL, event }, needs))
     }
 
     fn found_at(&self, path: &Path) -> Found {
@@ -61,7 +66,8 @@ impl Node {
             return if self.replica.topic(path).is_some() { Found::Topic(None) } else { Found::Nothing };
         };
         let topic_type = shown.of.1.definition.topic_type();
-        let bytes = self.replica.kept_value(&shown).and_then(|write| write.value.as_deref());
+        let bytes = self.replica.kept_value(&shown).and_then(|write| topic_type.value_in(write.value.as_deref()?));
+        let topic_type = topic_type.value_type();
         let bytes = bytes.filter(|bytes| !value::is_no_value(topic_type, bytes));
         Found::Topic(bytes.and_then(|bytes| value::to_json(topic_type, bytes).ok()))
     }
@@ -88,15 +94,15 @@ impl Node {
         value::from_json(topic_type, &document).map_err(|error| self.set_refusal(path, SetError::Invalid(error)))
     }
 
-    /// Writes one value. Whether the topic was made for it, and what the answer has to wait for.
+    /// Writes one value. Whether the topic was made for it, which event it is, and what the answer has to wait for.
     pub(super) fn write_one(
         &mut self,
         now: Now,
         session: ConnectionId,
         path: &Path,
         under: Under,
-        New { value, add, durability }: New<'_>,
-    ) -> Result<(bool, Needs), Refusal> {
+        New { value, add, durability, edited }: New<'_>,
+    ) -> Result<(bool, Option<EventIx>, Needs), Refusal> {
         let mut needs = Needs::default();
         let missing = add.filter(|_| self.replica.topic(path).is_none());
         if let Some(definition) = missing {
@@ -108,10 +114,16 @@ impl Node {
             }
             self.need_tree(&mut needs, std::iter::once(path), durability.or(definition.properties().durability));
         }
-        match self.replica.set_under(path, under, now.unix_ms, Arc::from(value)) {
-            Ok((write, own)) => {
-                needs.add(write, durability.or(own).unwrap_or_else(|| self.durability_of(write.section)));
-                Ok((missing.is_some(), needs))
+        let author = self.author(session);
+        let writer = Writer { under, time_ms: now.unix_ms, author: &author };
+        let taken = match edited {
+            Some(name) => self.replica.edit_event(path, name, writer, &value),
+            None => self.replica.set_by(path, writer, Arc::from(value)),
+        };
+        match taken {
+            Ok(Taken { written, durability: own, event }) => {
+                needs.add(written, durability.or(own).unwrap_or_else(|| self.durability_of(written.section)));
+                Ok((missing.is_some(), event, needs))
             }
             Err(error) => {
                 if matches!(error, SetError::Outranked { .. }) {

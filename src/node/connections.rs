@@ -18,7 +18,7 @@ use mangrove_crdt::{
     id::{Plane, SectionId, SessionId},
     path::Path,
     registers::Write,
-    replica::Replica,
+    replica::{EventRange, Replica},
     sabotage::{Sabotage, is},
     selector::Selector,
     standing::{Identity, Via, Who},
@@ -29,9 +29,9 @@ use zeroize::Zeroizing;
 
 use self::{
     places::{Awaited, Base, Marks, Position, Wait},
-    waiting::{Passing, Waiting},
+    waiting::{Passed, Passing, Waiting},
 };
-use super::{input::ConnectionId, sessions::listeners::Listeners};
+use super::{events, input::ConnectionId, sessions::listeners::Listeners};
 use crate::protocol::{
     Aliases, Code, Event, FRAME_AIM, FromNode, Gone, Heard, Mark, Message, MissingTopic, Refusal, Target, Through, TopicSpec, Update,
 };
@@ -341,13 +341,13 @@ impl Connection {
     }
 
     /// A topic has another value; the value itself, if it is told value by value.
-    pub fn value_changed(&mut self, path: &Path, passed: Option<&Write>) {
+    pub fn value_changed(&mut self, path: &Path, passed: Option<&Passed>) {
         for subscription in self.subscriptions.values_mut() {
             let Some(topic) = subscription.topics.get_mut(path) else { continue };
             topic.news = true;
             let Some(told) = &topic.told else { continue };
-            if let Some(write) = passed {
-                subscription.passing.entry(path.clone()).or_default().push(write);
+            if let Some(passed) = passed {
+                subscription.passing.entry(path.clone()).or_default().push(passed);
             }
             if !std::mem::replace(&mut topic.waiting, true) {
                 subscription.changed.push(told.properties().priority, path.clone());
@@ -639,6 +639,13 @@ impl Subscription {
                     let heard =
                         |(write, _): &(&Write, _)| self.base.as_ref().is_some_and(|base| base.has_heard(replica, section, path, write.dot));
                     known.news |= value.filter(|value| !heard(value)).is_some();
+                    // Of a series each event that it has not heard, not only the newest.
+                    let base = self.base.as_ref();
+                    let unheard = replica.events(shown.of.0, shown.of.1, 0, &EventRange::default()).into_iter();
+                    for told in unheard.filter(|told| base.is_some_and(|base| !base.covers(section, Plane::Values, told.write.dot))) {
+                        self.passing.entry(path.clone()).or_default().push(&(Some(told.event), told.write.clone()));
+                        known.news = true;
+                    }
                     (None, known.news)
                 } else if anew {
                     // Of one that was there before, its client has heard values, of which it would not know that they are over.
@@ -651,7 +658,7 @@ impl Subscription {
                     if shown.is_slave() {
                         self.masters.insert(path.clone(), shown.of.0);
                         // What its values are and how they go, and not what else is said of its master.
-                        spec.properties.retain(|key, _| ["scale", "schema", "deltas"].contains(&key.as_str()));
+                        spec.properties.retain(|key, _| ["scale", "schema", "deltas", "of", "keep", "keep_for"].contains(&key.as_str()));
                     }
                     // One that keeps no value has none for those who come later.
                     (Some((Event::Added { topic: spec }, section, made)), value.is_some() && (kept || known.news))
@@ -663,12 +670,20 @@ impl Subscription {
                     if !more {
                         self.passing.remove(path);
                     }
-                    let newest = || write.filter(|_| kept || news).map(|write| (write, 0));
-                    let next = passed.as_ref().map(|(write, missed)| (write, *missed)).or_else(newest);
-                    let told = |(write, missed): (&Write, u64)| {
-                        let (unix_ms, stamp) = (self.stamps.then_some(write.time_ms), self.stamps.then(|| stamp_text(replica, write)));
-                        let (value, missed) = (write.value.clone()?, (missed > 0).then_some(missed));
-                        Some((Event::Value { value, unix_ms, stamp, form: None, missed }, shown.of.0, Some((Plane::Values, write.dot))))
+                    let newest = || {
+                        let write = write.filter(|_| kept || news)?;
+                        Some(((replica.last_event(&shown), write.clone()), 0))
+                    };
+                    let next = passed.or_else(newest);
+                    let told = |((event, write), missed): (Passed, u64)| {
+                        let (unix_ms, stamp) = (self.stamps.then_some(write.time_ms), self.stamps.then(|| stamp_text(replica, &write)));
+                        let (value, event) = match event {
+                            Some(event) => (events::value_of(&write)?, Some(Box::new(events::mark_of(replica, event, &write)?))),
+                            None => (write.value.clone()?, None),
+                        };
+                        let missed = (missed > 0).then_some(missed);
+                        let change = Some((Plane::Values, write.dot));
+                        Some((Event::Value { value, unix_ms, stamp, form: None, missed, event }, shown.of.0, change))
                     };
                     (next.and_then(told), more)
                 }

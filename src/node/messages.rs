@@ -54,8 +54,8 @@ impl Node {
             return Err(Refusal::new(Code::TooLarge, path.as_str(), why));
         }
         let client = self.connections.get(&connection);
-        let author = client.and_then(|client| client.identity.as_ref()).map(|identity| identity.who.to_string()).unwrap_or_default();
-        let letter = Letter { author, session: client.and_then(|client| client.session), unix_ms: now.unix_ms, content };
+        let letter =
+            Letter { author: self.author(connection), session: client.and_then(|client| client.session), unix_ms: now.unix_ms, content };
         match to {
             Recipient::Subscribers => self.send_to_topic(now, connection, &path, letter),
             Recipient::Session(session) => {

@@ -36,6 +36,7 @@ mod changes;
 mod clauses;
 mod connections;
 mod displaced;
+mod events;
 mod input;
 mod letters;
 mod logins;
@@ -498,12 +499,13 @@ impl Node {
         let mut claims = Vec::new();
         for event in events {
             match event {
-                Event::Value { section, topic, passed } => {
+                Event::Value { section, key, passed } => {
                     self.updates += 1;
-                    self.removal_written(now, section, topic);
-                    if listening && let Some(path) = self.replica.path_of(section, topic) {
+                    self.removal_written(now, section, key.topic());
+                    if listening && let Some(path) = self.replica.path_of(section, key.topic()) {
+                        let passed = passed.map(|write| (key.as_event(), *write));
                         for path in std::iter::once(path).chain(self.slaves.of(path)) {
-                            self.connections.values_mut().for_each(|session| session.value_changed(path, passed.as_deref()));
+                            self.connections.values_mut().for_each(|session| session.value_changed(path, passed.as_ref()));
                         }
                     }
                 }

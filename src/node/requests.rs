@@ -8,9 +8,11 @@ use mangrove_crdt::{
     id::{NodeId, SectionId},
     path::Path,
     policy::{Arbitration, Founding, PolicyError, SectionEdit, SectionPolicy},
-    replica::{AddError, Added, NotHeld, SetError},
+    replica::{AddError, Added, NotHeld, SetError, Taken, Writer},
     selector::Selector,
+    series::{Content, EventIx},
     standing::{Revocation, Standing},
+    time::parse_duration_ms,
     value,
 };
 
@@ -104,7 +106,7 @@ impl Node {
             Request::TopicShow { path } => {
                 let path = parse_path(&path)?;
                 self.locate(&path)?;
-                let detail = self.topic_detail(&path).ok_or_else(|| no_such_topic(&path))?;
+                let detail = self.topic_detail(now, &path).ok_or_else(|| no_such_topic(&path))?;
                 done(Response::Topic(Box::new(detail)))
             }
             Request::Set(batch) => self.set(now, session, batch),
@@ -141,6 +143,7 @@ impl Node {
                     Err(Refusal::new(Code::UnknownSubscription, subscription.to_string(), "there is no such subscription"))
                 }
             }
+            Request::Events { path, wanted, page } => done(self.event_rows(now, session, &path, &wanted, &page)?),
             Request::Displaced { selector, page } => {
                 let selector = parse_selector(&selector)?;
                 let (rows, next) = self.displaced_rows(session, &selector, &page)?;
@@ -566,10 +569,11 @@ impl Node {
                 self.need_tree(&mut needs, missing.iter().map(|(path, _)| path), asked);
             }
         }
+        let author = self.author(session);
         let (mut written, mut outranked) = (0, Vec::new());
         for (item, path, under, value) in writes {
-            match self.replica.set_under(&path, under, now.unix_ms, value) {
-                Ok((write, own)) => {
+            match self.replica.set_by(&path, Writer { under, time_ms: now.unix_ms, author: &author }, value) {
+                Ok(Taken { written: write, durability: own, .. }) => {
                     written += 1;
                     let durability = batch.durability.or(own).unwrap_or_else(|| self.durability_of(write.section));
                     needs.add(write, durability);
@@ -598,6 +602,14 @@ impl Node {
                 Refusal::new(Code::Exclusive, path.as_str(), format!("a source that this node has yet to hear of holds it: {error}"))
                     .hint("try again in a moment")
             }
+            SetError::NoSeries(_) => Refusal::new(Code::InvalidRequest, path.as_str(), error.to_string()),
+            SetError::NoEvent(_) => {
+                Refusal::new(Code::NoSuchEvent, path.as_str(), error.to_string()).hint("see those that it keeps with: mangrove event ls")
+            }
+            SetError::AmbiguousEvent(_, ref names) => {
+                let refusal = Refusal::new(Code::AmbiguousEvent, path.as_str(), error.to_string());
+                refusal.hint("name it in full").who(names.iter().map(ToString::to_string))
+            }
             SetError::Invalid(error) => {
                 let code = match error {
                     value::ValueError::TooLong(_) => Code::TooLarge,
@@ -618,9 +630,25 @@ impl Node {
         }
         let under = self.authority(now, session, &entry.path, None)?;
         let definition = entry.definition.as_ref().and_then(|bytes| Definition::from_bytes(bytes).ok());
-        let (_, needs) =
-            self.write_one(now, session, &entry.path, under, New { value: entry.value, add: definition.as_ref(), durability: None })?;
+        // An event comes back in its place, if it is still there, and otherwise at the end.
+        let (edited, value) = match &entry.event {
+            Some((sequence, origin)) => {
+                let event = self.replica.origins().find(origin).map(|origin| EventIx { sequence: *sequence, origin });
+                let there = event.filter(|event| self.replica.has_event(&entry.path, *event));
+                let value = Content::value_of(&entry.value).unwrap_or_default().to_vec();
+                (there.map(|event| event.name(self.replica.origins())), value)
+            }
+            None => (None, entry.value),
+        };
+        let new = New { value, add: definition.as_ref(), durability: None, edited };
+        let (.., needs) = self.write_one(now, session, &entry.path, under, new)?;
         Ok((Response::Done, needs))
+    }
+
+    /// By which name a client signs.
+    pub(super) fn author(&self, session: ConnectionId) -> String {
+        let identity = self.connections.get(&session).and_then(|client| client.identity.as_ref());
+        identity.map(|identity| identity.who.to_string()).unwrap_or_default()
     }
 
     /// The paths of one page of what a selector matches, and where the next page begins.

@@ -3,14 +3,15 @@
 use mangrove_crdt::{
     id::{NodeId, Plane, SectionId},
     path::{BUCKETS, Path},
-    replica::Replica,
+    replica::{EventRange, Replica},
     section::Frontiers,
-    time::Instant,
+    time::{Instant, duration_text},
 };
 
 use super::{
     Node, Now,
     connections::{stamp_text, topic_spec},
+    events,
     membership::OUTCAST_HINT,
 };
 use crate::protocol::{
@@ -272,7 +273,7 @@ impl Node {
         Some(TopicRow { path: path.to_string(), topic: topic_spec(&topic.definition) })
     }
 
-    pub(super) fn topic_detail(&self, path: &Path) -> Option<TopicDetail> {
+    pub(super) fn topic_detail(&self, now: Now, path: &Path) -> Option<TopicDetail> {
         let (section, topic) = self.replica.topic(path)?;
         let shown = self.replica.shown(path);
         let write = shown.as_ref().and_then(|shown| self.replica.kept_value(shown));
@@ -288,7 +289,12 @@ impl Node {
                 .collect::<Vec<_>>()
                 .join(","),
             section: self.replica.policy(section).map(|policy| policy.root.to_string()),
-            value_bytes: write.and_then(|write| Some(write.value.as_ref()?.len() as u64)),
+            value_bytes: write.and_then(|write| Some(topic.definition.topic_type().value_in(write.value.as_ref()?)?.len() as u64)),
+            events: topic
+                .definition
+                .topic_type()
+                .series()
+                .map(|_| self.replica.events(section, topic, now.unix_ms, &EventRange::default()).len() as u64),
             stamp: write.map(|write| stamp_text(&self.replica, write)),
             unix_ms: write.map(|write| write.time_ms),
             writer,
@@ -313,11 +319,14 @@ impl Node {
                 return (rows, last);
             }
             let write = self.replica.kept_value(&shown);
-            let value = write.and_then(|write| write.value.as_ref()).map(|value| value.to_vec());
+            let topic_type = shown.of.1.definition.topic_type();
+            let value = write.and_then(|write| topic_type.value_in(write.value.as_ref()?)).map(<[u8]>::to_vec);
+            let event = self.replica.last_event(&shown).zip(write);
             bytes += value.as_ref().map_or(0, Vec::len) + 64;
             rows.push(ValueRow {
                 path: path.to_string(),
-                topic_type: shown.of.1.definition.topic_type().to_string(),
+                topic_type: topic_type.value_type().to_string(),
+                event: event.and_then(|(event, write)| events::mark_of(&self.replica, event, write)),
                 value,
                 unix_ms: write.map(|write| write.time_ms),
                 stamp: write.map(|write| stamp_text(&self.replica, write)),

@@ -191,7 +191,7 @@ mod tests {
     }
 
     fn value(bytes: &[u8]) -> Event {
-        Event::Value { value: bytes.into(), unix_ms: None, stamp: None, form: None, missed: None }
+        Event::Value { value: bytes.into(), unix_ms: None, stamp: None, form: None, missed: None, event: None }
     }
 
     fn length(message: &FromNode) -> usize {

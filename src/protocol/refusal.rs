@@ -185,6 +185,10 @@ codes! {
     UnknownType = 47 "unknown-type",
     /// The session is at another node; `who` is that.
     SessionElsewhere = 48 "session-elsewhere",
+    /// There is no such event, or none any more.
+    NoSuchEvent = 55 "no-such-event",
+    /// More than one event has this sequence; `who` are their names.
+    AmbiguousEvent = 56 "ambiguous-event",
 }
 
 impl fmt::Display for Code {

@@ -7,7 +7,7 @@ use mangrove_crdt::id::{MeshId, NodeId};
 use minicbor::{Decode, Encode};
 use serde::{Serialize, Serializer};
 
-use super::{TopicSpec, VoterRow, bounded};
+use super::{EventMark, TopicSpec, VoterRow, bounded};
 
 /// How a node is.
 #[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize)]
@@ -334,6 +334,10 @@ pub struct TopicDetail {
     /// Whether it is a slave whose master is not on the node, so that it is not there for readers.
     #[cbor(n(9), default)]
     pub pending: bool,
+    /// How many events it shows, if it is a time series.
+    #[n(12)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<u64>,
 }
 
 /// A topic's value.
@@ -354,6 +358,9 @@ pub struct ValueRow {
     /// Its stamp.
     #[n(4)]
     pub stamp: Option<String>,
+    /// Which event it is, if the topic is a time series: the newest one. The type is then that of its events.
+    #[n(5)]
+    pub event: Option<EventMark>,
 }
 
 /// A value that lost to a concurrent write or removal.

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use mangrove_crdt::{
     id::{Incarnation, Origin, Plane, SectionId},
+    series::EventName,
     standing::Via,
 };
 
@@ -69,7 +70,11 @@ fn set_batch() -> impl Strategy<Value = SetBatch> {
 
 fn change() -> impl Strategy<Value = Change> {
     let under = option::of((any::<u32>(), any::<u64>()).prop_map(|(source, epoch)| Authority { source, epoch }));
-    let wish = prop_oneof![bytes().prop_map(Wish::Value), text().prop_map(Wish::Patch)];
+    let wish = prop_oneof![
+        bytes().prop_map(Wish::Value),
+        text().prop_map(Wish::Patch),
+        (text(), bytes()).prop_map(|(event, value)| Wish::Edit { event, value })
+    ];
     (text(), wish, option::of(text()), option::of(spec()), durability(), under)
         .prop_map(|(path, wish, constraint, add, durability, under)| Change { path, wish, constraint, add, durability, under })
 }
@@ -84,6 +89,7 @@ fn request() -> impl Strategy<Value = Request> {
         change().prop_map(|change| Request::Change(Box::new(change))),
         (recipient(), text(), bytes()).prop_map(|(to, path, content)| Request::Send(Box::new(Send { to, path, content }))),
         (text(), page()).prop_map(|(selector, page)| Request::Values { selector, page }),
+        (text(), events_wanted(), page()).prop_map(|(path, wanted, page)| Request::Events { path, wanted, page }),
         (text(), any::<u32>(), any::<bool>(), option::of(heard())).prop_map(|(selector, credit, stamps, heard)| Request::Subscribe {
             selector,
             credit,
@@ -227,13 +233,38 @@ fn topic_detail() -> impl Strategy<Value = TopicDetail> {
             writer,
             conflicts,
             pending,
+            events: value_bytes,
         },
     )
 }
 
+fn event_mark() -> impl Strategy<Value = EventMark> {
+    let edited = option::of((text(), any::<u64>()).prop_map(|(author, unix_ms)| Edited { author, unix_ms }));
+    (any::<u64>(), option::of(any::<u32>()), text(), any::<u64>(), edited).prop_map(|(sequence, word, author, unix_ms, edited)| EventMark {
+        event: EventName { sequence, word },
+        author,
+        unix_ms,
+        edited,
+    })
+}
+
+fn event_row() -> impl Strategy<Value = EventRow> {
+    (event_mark(), bytes()).prop_map(|(mark, value)| EventRow { mark, value })
+}
+
+fn events_wanted() -> impl Strategy<Value = EventsWanted> {
+    [(); 5].map(|()| option::of(any::<u64>())).prop_map(|[from, to, since_unix_ms, until_unix_ms, last]| EventsWanted {
+        from,
+        to,
+        since_unix_ms,
+        until_unix_ms,
+        last,
+    })
+}
+
 fn value_row() -> impl Strategy<Value = ValueRow> {
-    (text(), text(), option::of(bytes()), option::of(any::<u64>()), option::of(text()))
-        .prop_map(|(path, topic_type, value, unix_ms, stamp)| ValueRow { path, topic_type, value, unix_ms, stamp })
+    (text(), text(), option::of(bytes()), option::of(any::<u64>()), option::of(text()), option::of(event_mark()))
+        .prop_map(|(path, topic_type, value, unix_ms, stamp, event)| ValueRow { path, topic_type, value, unix_ms, stamp, event })
 }
 
 fn displaced_row() -> impl Strategy<Value = DisplacedRow> {
@@ -260,7 +291,7 @@ fn response() -> impl Strategy<Value = Response> {
             created,
             refused
         }),
-        any::<[bool; 2]>().prop_map(|[created, exact]| Response::Changed { created, exact }),
+        (any::<[bool; 2]>(), option::of(text())).prop_map(|([created, exact], event)| Response::Changed { created, exact, event }),
         any::<u64>().prop_map(|sessions| Response::Sent { sessions }),
         any::<u32>().prop_map(|subscription| Response::Subscribed { subscription }),
         (text(), any::<u64>()).prop_map(|(ticket, expires_unix_ms)| Response::Ticket { ticket, expires_unix_ms }),
@@ -277,6 +308,7 @@ fn response() -> impl Strategy<Value = Response> {
             .prop_map(|(rows, next)| Response::Topics { rows, next }),
         topic_detail().prop_map(|detail| Response::Topic(Box::new(detail))),
         (vec(value_row(), 0..3), option::of(text())).prop_map(|(rows, next)| Response::Values { rows, next }),
+        (vec(event_row(), 0..3), option::of(text())).prop_map(|(rows, next)| Response::Events { rows, next }),
         (vec(displaced_row(), 0..3), option::of(text())).prop_map(|(rows, next)| Response::Displaced { rows, next }),
         (displaced_row(), bytes()).prop_map(|(row, value)| Response::DisplacedValue { row: Box::new(row), value }),
         vec(finding(), 0..3).prop_map(Response::Findings),
@@ -287,12 +319,8 @@ fn response() -> impl Strategy<Value = Response> {
 fn update() -> impl Strategy<Value = Update> {
     let event = prop_oneof![
         spec().prop_map(|topic| Event::Added { topic }),
-        (bytes(), option::of(any::<u64>()), option::of(text())).prop_map(|(value, unix_ms, stamp)| Event::Value {
-            value: value.into(),
-            unix_ms,
-            stamp,
-            form: None,
-            missed: None
+        (bytes(), option::of(any::<u64>()), option::of(text()), option::of(event_mark())).prop_map(|(value, unix_ms, stamp, event)| {
+            Event::Value { value: value.into(), unix_ms, stamp, form: None, missed: None, event: event.map(Box::new) }
         }),
         message().prop_map(|message| Event::Message(Box::new(message))),
         prop::sample::select(vec![Gone::Removed, Gone::Dropped, Gone::NotPermitted]).prop_map(|reason| Event::Removed { reason }),
@@ -638,7 +666,7 @@ fn an_update_by_number_costs_few_bytes_beyond_its_value() {
     let update = |alias| Update {
         subscription: 1,
         topic: Target::Alias(alias),
-        event: Event::Value { value: [7; 64].into(), unix_ms: None, stamp: None, form: None, missed: None },
+        event: Event::Value { value: [7; 64].into(), unix_ms: None, stamp: None, form: None, missed: None, event: None },
         mark: None,
     };
     let length = frame(&FromNode::Updates((60_000..60_100).map(update).collect())).unwrap().len();

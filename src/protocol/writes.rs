@@ -117,12 +117,22 @@ impl Change {
 /// What a topic's value is to be.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Wish {
-    /// This: bytes of the topic's type.
+    /// This: bytes of the topic's type. To a time series it is appended.
     #[n(0)]
     Value(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
     /// What it is, changed by a JSON Patch (RFC 6902), all of it or nothing. Only for `json` topics that have a value.
     #[n(1)]
     Patch(#[n(0)] String),
+    /// An event of a time series, written anew in its place.
+    #[n(2)]
+    Edit {
+        /// Which: its sequence, or that and the word that tells it from another of the same.
+        #[n(0)]
+        event: String,
+        /// What it is to be: bytes of the type that the topic's events are of.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        value: Vec<u8>,
+    },
 }
 
 impl fmt::Debug for Wish {
@@ -130,6 +140,7 @@ impl fmt::Debug for Wish {
         match self {
             Wish::Value(value) => write!(f, "Value({} bytes)", value.len()),
             Wish::Patch(patch) => write!(f, "Patch({} bytes)", patch.len()),
+            Wish::Edit { event, value } => write!(f, "Edit({event}, {} bytes)", value.len()),
         }
     }
 }

@@ -93,7 +93,17 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Plan { steps: 600, absences: true, crashes: true, holds: false, standing: true, topics: true, series: false, forgets: true, hot: false }
+        Plan {
+            steps: 600,
+            absences: true,
+            crashes: true,
+            holds: false,
+            standing: true,
+            topics: true,
+            series: false,
+            forgets: true,
+            hot: false,
+        }
     }
 }
 
@@ -461,7 +471,8 @@ impl World {
     pub fn write_event(&mut self, at: usize, path: &Path, edits: bool) {
         let replica = &mut self.hosts[at].replica;
         let (section, topic) = replica.topic(path).expect("just seen");
-        let names: Vec<_> = replica.events(section, topic, 0, &EventRange::default()).iter().map(|told| told.event.name(replica.origins())).collect();
+        let names: Vec<_> =
+            replica.events(section, topic, 0, &EventRange::default()).iter().map(|told| told.event.name(replica.origins())).collect();
         let value = minicbor::to_vec(self.writes).expect("encoding to memory");
         let writer = Writer { time_ms: self.now / 1000, author: "somebody", ..Writer::default() };
         let taken = match names.is_empty() || !edits {
@@ -471,7 +482,8 @@ impl World {
         let taken = taken.unwrap_or_else(|error| panic!("node {at} cannot write an event of {path:?}: {error}"));
         let section = replica.section(TOPICS).expect("held");
         let event = taken.event.expect("a series");
-        let of = |key: &ValueKey| key.as_event() == Some(event) && section.values.get(key).is_some_and(|write| write.dot == taken.written.dot);
+        let of =
+            |key: &ValueKey| key.as_event() == Some(event) && section.values.get(key).is_some_and(|write| write.dot == taken.written.dot);
         let key = section.values.iter().map(|(key, _)| *key).find(of).expect("the event is there");
         let (id, dot, seq) = (replica.dot(key.topic()), replica.dot(taken.written.dot), section.clock());
         let event = (event.sequence, replica.origins().get(event.origin));
@@ -1044,7 +1056,8 @@ impl World {
                 let replica = &self.hosts[*at].replica;
                 for id in [SectionId::MESH, TOPICS] {
                     let section = replica.section(id).expect("held");
-                    let values: Vec<_> = section.values.iter().map(|(key, w)| (named(replica, *key), w.stamp.seq, replica.dot(w.dot))).collect();
+                    let values: Vec<_> =
+                        section.values.iter().map(|(key, w)| (named(replica, *key), w.stamp.seq, replica.dot(w.dot))).collect();
                     let standing: Vec<_> =
                         section.standing.iter().map(|(k, w)| (k[1], w.stamp.seq, replica.dot(w.dot), w.value.is_some())).collect();
                     let topics: Vec<_> = section.tree.topics_from("").map(|t| (t.path.clone(), t.ids.len(), t.conflicts.len())).collect();

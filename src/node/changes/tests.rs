@@ -31,7 +31,7 @@ fn patch(path: &str, patch: &Value) -> Change {
 /// Whether the topic was made and the judgement exact; or why not, and what is said.
 fn ask(meshed: &mut Meshed, at: usize, client: ConnectionId, change: Change) -> Result<(bool, bool), (Code, String)> {
     match meshed.ask(at, client, Request::Change(Box::new(change))) {
-        Response::Changed { created, exact } => Ok((created, exact)),
+        Response::Changed { created, exact, .. } => Ok((created, exact)),
         Response::Refused(refusal) => Err((refusal.code, refusal.why)),
         other => panic!("{other:?}"),
     }

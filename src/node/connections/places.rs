@@ -158,7 +158,8 @@ impl Base {
         self.sums.1.fill(0);
     }
 
-    fn covers(&self, section: SectionId, plane: Plane, dot: DotIx) -> bool {
+    /// Whether it has heard of a change.
+    pub fn covers(&self, section: SectionId, plane: Plane, dot: DotIx) -> bool {
         self.frontiers.get(&(section, plane)).is_some_and(|frontier| frontier.covers(dot))
     }
 
@@ -186,7 +187,8 @@ impl Base {
     pub fn may_know_more(&self, replica: &Replica, section: SectionId, topic: &Topic) -> bool {
         let Some(held) = replica.section(section) else { return false };
         let changes = held.tree.dots(topic.path.bucket());
-        topic.ids.iter().any(|id| held.values.get(id).is_some()) || !changes.iter().all(|dot| self.covers(section, Plane::Tree, *dot))
+        topic.ids.iter().any(|id| held.values.get(&(*id).into()).is_some())
+            || !changes.iter().all(|dot| self.covers(section, Plane::Tree, *dot))
     }
 
     /// The slots that hold something else here than there, each with its topics among some.

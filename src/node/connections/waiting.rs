@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use mangrove_crdt::{definition::Priority, path::Path, registers::Write};
+use mangrove_crdt::{definition::Priority, path::Path, registers::Write, series::EventIx};
 
 /// How many values of one topic may wait of which none is to be skipped, and how many bytes.
 const PASSED_MAX: usize = 256;
@@ -59,19 +59,22 @@ impl Waiting {
     }
 }
 
+/// A value that is to be told, and which event it is, if it is one.
+pub type Passed = (Option<EventIx>, Write);
+
 /// The values of a topic that are to be told one by one.
 #[derive(Debug, Default)]
 pub struct Passing {
-    values: VecDeque<Write>,
+    values: VecDeque<Passed>,
     bytes: usize,
     missed: u64,
 }
 
 impl Passing {
     /// One more; the oldest are missed where there are too many.
-    pub fn push(&mut self, write: &Write) {
-        self.bytes += bytes_of(write);
-        self.values.push_back(write.clone());
+    pub fn push(&mut self, passed: &Passed) {
+        self.bytes += bytes_of(passed);
+        self.values.push_back(passed.clone());
         while self.values.len() > 1 && (self.values.len() > PASSED_MAX || self.bytes > PASSED_BYTES_MAX) {
             let dropped = self.values.pop_front();
             self.bytes -= dropped.as_ref().map_or(0, bytes_of);
@@ -80,10 +83,10 @@ impl Passing {
     }
 
     /// The next one, and how many were missed before it.
-    pub fn pop(&mut self) -> Option<(Write, u64)> {
-        let write = self.values.pop_front()?;
-        self.bytes -= bytes_of(&write);
-        Some((write, std::mem::take(&mut self.missed)))
+    pub fn pop(&mut self) -> Option<(Passed, u64)> {
+        let passed = self.values.pop_front()?;
+        self.bytes -= bytes_of(&passed);
+        Some((passed, std::mem::take(&mut self.missed)))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -91,7 +94,7 @@ impl Passing {
     }
 }
 
-fn bytes_of(write: &Write) -> usize {
+fn bytes_of((_, write): &Passed) -> usize {
     write.value.as_ref().map_or(0, |value| value.len())
 }
 

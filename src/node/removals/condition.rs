@@ -14,8 +14,8 @@ use std::time::Duration;
 use mangrove_crdt::{definition::PROPERTY_TEXT_BYTES_MAX, id::SessionId};
 
 use crate::node::clauses::{Clause, Expression, Reader, Unread, quoted};
-use mangrove_crdt::time::parse_duration_ms;
 use crate::node::sessions::filter::Filter;
+use mangrove_crdt::time::parse_duration_ms;
 
 /// What is known of the things that conditions ask for.
 pub trait Facts {

@@ -373,7 +373,11 @@ fn who_finds_something_above_its_epoch_gets_one_above_that() {
     meshed.pass(1_000);
     assert_eq!(states(&mut meshed, one), [active(1)]);
     // As the source of a branch across this one has left it, on the other side of a split.
-    let left = meshed.nodes[0].replica.set_under(&Path::parse(PATH).unwrap(), Under { epoch: 7, rank: None }, 0, Arc::from(*b"left"));
+    let left = meshed.nodes[0].replica.set_by(
+        &Path::parse(PATH).unwrap(),
+        mangrove_crdt::replica::Writer { under: Under { epoch: 7, rank: None }, ..Default::default() },
+        Arc::from(*b"left"),
+    );
     assert!(left.is_ok());
     assert_eq!(set(&mut meshed, 0, one, "refused"), Err(Code::Exclusive));
     meshed.pass(1);
