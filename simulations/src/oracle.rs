@@ -11,7 +11,8 @@ use mangrove_crdt::{
     path::Path,
     registers::Write,
     replica::Replica,
-    section::StandingKey,
+    section::{Section, StandingKey},
+    series::{EventIx, ValueKey},
     stamp::Stamp,
     tree::TreeRecord,
 };
@@ -39,6 +40,8 @@ pub enum Record {
     Value {
         /// The topic.
         topic: Mark,
+        /// Which of its events, if it is one.
+        event: Option<EventMark>,
         /// Its stamp.
         stamp: Stamp,
         /// The operation that wrote it; none for one that moved with its section.
@@ -97,8 +100,16 @@ pub struct TopicFacts {
     /// The tree changes that removed it.
     pub removals: Vec<Mark>,
     /// Its values: for each origin the numbers, with the stamps, in order.
-    pub writes: BTreeMap<u32, Vec<(u64, Stamp)>>,
+    pub writes: Writes,
+    /// The same of its events.
+    pub events: BTreeMap<EventMark, Writes>,
 }
+
+/// For each origin the numbers of writes, with the stamps, in order.
+pub type Writes = BTreeMap<u32, Vec<(u64, Stamp)>>;
+
+/// An event of a topic: its sequence, and the number of its origin.
+pub type EventMark = (u64, u32);
 
 /// What a client's operation is about, for finding its writes.
 #[derive(Clone, Debug, Default)]
@@ -163,6 +174,23 @@ impl Oracle {
         Some(DotIx { origin, number: mark.number })
     }
 
+    /// A value or event by a node's own name, if it knows the origins.
+    pub fn local_key(&self, replica: &Replica, topic: Mark, event: Option<EventMark>) -> Option<ValueKey> {
+        let topic = self.local(replica, topic)?;
+        match event {
+            Some((sequence, origin)) => {
+                let origin = replica.origins().find(&self.origin(origin))?;
+                Some(ValueKey::event(topic, EventIx { sequence, origin }))
+            }
+            None => Some(topic.into()),
+        }
+    }
+
+    /// A node's event, named for all.
+    pub fn event_mark(&mut self, replica: &Replica, event: EventIx) -> EventMark {
+        (event.sequence, self.intern(replica.origins().get(event.origin)))
+    }
+
     /// A node's dot as a mark.
     pub fn mark(&mut self, replica: &Replica, dot: DotIx) -> Mark {
         Mark { origin: self.intern(replica.origins().get(dot.origin)), number: dot.number }
@@ -225,9 +253,13 @@ impl Oracle {
                         }
                     }
                 }
-                Record::Value { topic, stamp, .. } => {
+                Record::Value { topic, event, stamp, .. } => {
                     if let Some(facts) = self.topics.get_mut(&(section, *topic)) {
-                        facts.writes.entry(no).or_default().push((number, stamp.clone()));
+                        let writes = match event {
+                            Some(event) => facts.events.entry(*event).or_default(),
+                            None => &mut facts.writes,
+                        };
+                        writes.entry(no).or_default().push((number, stamp.clone()));
                     }
                 }
                 Record::Standing { key, stamp, removal: true } => {
@@ -251,7 +283,7 @@ impl Oracle {
         let Some(section) = replica.section(id) else { return Record::Other };
         if let Some(path) = section.tree.path_of(dot).cloned() {
             let mark = self.mark(replica, dot);
-            self.topics.insert((id, mark), TopicFacts { path, removals: Vec::new(), writes: BTreeMap::new() });
+            self.topics.insert((id, mark), TopicFacts { path, removals: Vec::new(), writes: BTreeMap::new(), events: BTreeMap::new() });
             return Record::Created;
         }
         // What it removes the record says, also if the node removes it of its own accord.
@@ -264,15 +296,18 @@ impl Oracle {
     fn find_value(&mut self, replica: &Replica, id: SectionId, dot: DotIx, about: Option<&About>) -> Record {
         let Some(section) = replica.section(id) else { return Record::Other };
         let asked = about.into_iter().flat_map(|about| &about.paths).filter_map(|path| section.tree.topic(path.as_str()));
-        let asked = asked.flat_map(|topic| topic.ids.iter().copied());
-        let found = asked.filter_map(|topic| Some((topic, section.values.get(&topic)?))).find(|(_, write)| write.dot == dot);
-        let op = about.filter(|_| found.is_some()).map(|about| about.op);
+        let asked = asked.flat_map(|topic| topic.ids.iter().copied()).flat_map(|topic| section.keys_of(topic));
+        let found = asked.filter_map(|key| Some((key, section.values.get(&key)?))).find(|(_, write)| write.dot == dot);
+        // That old events are forgotten, nobody asks for.
+        let asked =
+            |(key, write): &(ValueKey, &Write)| !(key.as_event().is_none() && write.value.as_ref().is_some_and(|value| value.is_empty()));
+        let op = about.filter(|_| found.as_ref().is_some_and(asked)).map(|about| about.op);
         // One that nobody asked for moved with its section.
-        let found = found.or_else(|| section.values.iter().find(|(_, write)| write.dot == dot).map(|(topic, write)| (*topic, write)));
-        let Some((topic, write)) = found else { return Record::Other };
+        let found = found.or_else(|| section.values.iter().find(|(_, write)| write.dot == dot).map(|(key, write)| (*key, write)));
+        let Some((key, write)) = found else { return Record::Other };
         let seen = write.seen.iter().map(|dot| self.mark(replica, *dot)).collect();
-        let topic = self.mark(replica, topic);
-        Record::Value { topic, stamp: write.stamp.clone(), op, hash: hash(write.value.as_deref().unwrap_or_default()), seen }
+        let (topic, event) = (self.mark(replica, key.topic()), key.as_event().map(|event| self.event_mark(replica, event)));
+        Record::Value { topic, event, stamp: write.stamp.clone(), op, hash: hash(write.value.as_deref().unwrap_or_default()), seen }
     }
 
     /// The topics that live at some paths of a node, concurrent ones included.
@@ -294,7 +329,7 @@ impl Oracle {
     pub fn values(&self) -> impl Iterator<Item = (SectionId, Mark, &Written)> {
         let topics = self.topics.iter();
         topics.flat_map(move |((section, _), facts)| {
-            facts.writes.iter().flat_map(move |(origin, writes)| {
+            [&facts.writes].into_iter().chain(facts.events.values()).flatten().flat_map(move |(origin, writes)| {
                 writes.iter().filter_map(move |(number, _)| {
                     let mark = Mark { origin: *origin, number: *number };
                     Some((*section, mark, self.get(*section, Plane::Values, mark)?))
@@ -317,6 +352,12 @@ fn find_standing(replica: &Replica, id: SectionId, dot: DotIx) -> Record {
         stamp: write.stamp.clone(),
         removal: write.value.is_none(),
     })
+}
+
+/// Whether a node knows that an event has been forgotten.
+pub fn is_forgotten(section: &Section, key: ValueKey) -> bool {
+    let horizon = || section.values.get(&key.topic().into()).filter(|write| write.value.as_ref().is_some_and(|value| value.is_empty()));
+    key.as_event().is_some_and(|event| horizon().is_some_and(|horizon| event.sequence <= horizon.stamp.seq))
 }
 
 /// A short hash of some bytes (FNV-1a): against mistakes, not against forgers.

@@ -90,7 +90,11 @@ pub fn digests(replica: &Replica, id: SectionId, known: &mut Known) -> Vec<Bucke
             for id in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)) {
                 let mut mix = Mix(3);
                 dot(&mut mix, *id);
-                if let Some(write) = section.values.get(id) {
+                for key in section.keys_of(*id) {
+                    let write = section.values.get(&key).expect("its keys are those that it has");
+                    if let Some(event) = key.as_event() {
+                        dot(&mut mix, DotIx { origin: event.origin, number: event.sequence });
+                    }
                     mix.write_u64(write.stamp.seq);
                     dot(&mut mix, write.dot);
                     mix.write(write.value.as_deref().unwrap_or_default());
@@ -143,7 +147,7 @@ fn dots(replica: &Replica, id: SectionId, bucket: u16) -> [Vec<DotIx>; 3] {
     dots[Plane::Tree as usize] = section.tree.dots(bucket).to_vec();
     let ids =
         section.tree.bucket_topics(bucket).flat_map(|topic| topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)));
-    for write in ids.filter_map(|id| section.values.get(id)) {
+    for write in ids.flat_map(|id| section.keys_of(*id)).filter_map(|key| section.values.get(&key)) {
         raise(&mut dots[Plane::Values as usize], write.dot);
     }
     for (_, write) in section.standing_of(bucket) {

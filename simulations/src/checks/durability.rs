@@ -17,7 +17,7 @@ use mangrove_crdt::{
 use super::{Invariant, Violation};
 use crate::{
     history::{Doing, History, Op, Outcome},
-    oracle::{Mark, Oracle, Record},
+    oracle::{self, EventMark, Mark, Oracle, Record},
     scenario::Time,
 };
 
@@ -108,13 +108,17 @@ fn lost_topic(oracle: &Oracle, replica: &Replica, op: &Op) -> Option<String> {
 
 fn lost_value(oracle: &Oracle, replica: &Replica, op: &Op) -> Option<String> {
     let (id, mark) = op.value?;
-    let Record::Value { topic, stamp, .. } = &oracle.get(id, Plane::Values, mark)?.record else { return None };
+    let Record::Value { topic, event, stamp, .. } = &oracle.get(id, Plane::Values, mark)?.record else { return None };
     let facts = oracle.topics.get(&(id, *topic))?;
     if !facts.removals.is_empty() {
         return None;
     }
     let section = replica.section(id)?;
-    let held = oracle.local(replica, *topic).and_then(|topic| section.values.get(&topic)).map(|write| oracle.rank_of(replica, write));
+    let key = oracle.local_key(replica, *topic, *event);
+    if key.is_some_and(|key| oracle::is_forgotten(section, key)) {
+        return None;
+    }
+    let held = key.and_then(|key| section.values.get(&key)).map(|write| oracle.rank_of(replica, write));
     let rank = Some(oracle.rank(stamp, mark));
     (held < rank).then(|| format!("it had the stamp {rank:?}, there is {held:?}"))
 }
@@ -145,13 +149,13 @@ pub fn same_logs(replicas: &[(&str, &Replica)]) -> Result<(), Violation> {
 pub fn displaced(oracle: &Oracle, history: &History, replicas: &[(&str, &Replica)]) -> Result<(), Violation> {
     let Some((_, any)) = replicas.first() else { return Ok(()) };
     // The greatest number of each origin that some writer of the topic knew of.
-    let mut known: std::collections::BTreeMap<(mangrove_crdt::id::SectionId, Mark, u32), u64> = Default::default();
+    let mut known: std::collections::BTreeMap<(mangrove_crdt::id::SectionId, Mark, Option<EventMark>, u32), u64> = Default::default();
     for (id, mark, written) in oracle.values() {
-        let Record::Value { topic, seen, .. } = &written.record else { continue };
+        let Record::Value { topic, event, seen, .. } = &written.record else { continue };
         // A writer knows its own earlier writes.
         let own = Mark { origin: mark.origin, number: mark.number - 1 };
         for seen in seen.iter().copied().chain([own]) {
-            let upto = known.entry((id, *topic, seen.origin)).or_default();
+            let upto = known.entry((id, *topic, *event, seen.origin)).or_default();
             *upto = (*upto).max(seen.number);
         }
     }
@@ -163,11 +167,15 @@ pub fn displaced(oracle: &Oracle, history: &History, replicas: &[(&str, &Replica
     let is_full = |id: SectionId| logged.iter().filter(|(section, _)| *section == id).count() >= ENTRIES_MAX;
     for op in history.iter().filter(|op| op.outcome == Outcome::Ok && op.doing == Doing::Set) {
         let Some((id, mark)) = op.value else { continue };
-        let Some(Record::Value { topic, .. }) = oracle.get(id, Plane::Values, mark).map(|written| &written.record) else { continue };
-        if known.get(&(id, *topic, mark.origin)).is_some_and(|upto| *upto >= mark.number) {
+        let Some(Record::Value { topic, event, .. }) = oracle.get(id, Plane::Values, mark).map(|written| &written.record) else { continue };
+        if known.get(&(id, *topic, *event, mark.origin)).is_some_and(|upto| *upto >= mark.number) {
             continue;
         }
-        let stands = oracle.local(any, *topic).zip(any.section(id)).and_then(|(topic, section)| section.values.get(&topic));
+        let place = oracle.local_key(any, *topic, *event).zip(any.section(id));
+        if place.is_some_and(|(key, section)| oracle::is_forgotten(section, key)) {
+            continue;
+        }
+        let stands = place.and_then(|(key, section)| section.values.get(&key));
         let stands = stands.is_some_and(|write| any.dot(write.dot) == oracle.dot(mark));
         let dot = oracle.dot(mark);
         if stands || logged.contains(&(id, dot)) {

@@ -13,11 +13,12 @@ use mangrove_crdt::{
     replica::Replica,
     rows,
     section::Section,
+    series::ValueKey,
 };
 
 use super::{Invariant, Violation, fences, integrity, numbering};
 use crate::{
-    oracle::{About, Mark, Oracle, Rank, Record},
+    oracle::{self, About, Mark, Oracle, Rank, Record},
     scenario::Time,
 };
 
@@ -43,7 +44,7 @@ struct Seen {
     /// The highest epoch.
     epoch: u64,
     /// The greatest rank that each topic's value had.
-    ranks: BTreeMap<DotIx, Rank>,
+    ranks: BTreeMap<ValueKey, Rank>,
 }
 
 /// Who is looked at, and when.
@@ -157,8 +158,8 @@ impl View {
         for row in rows.iter().filter(|row| row.table == Table::Registers) {
             let Some((id, rest)) = rows::split_section(&row.key) else { continue };
             let (Some((Plane::Values, key)), Some(section)) = (rows::split_plane(rest), replica.section(id)) else { continue };
-            let (Some(topic), true) = (rows::parse_topic(key), id != SectionId::LOCAL) else { continue };
-            self.key(oracle, moment, replica, section, id, topic)?;
+            let (Some(key), true) = (rows::parse_value_key(key), id != SectionId::LOCAL) else { continue };
+            self.key(oracle, moment, replica, section, id, key)?;
         }
         Ok(())
     }
@@ -173,7 +174,10 @@ impl View {
             let topics: Vec<DotIx> =
                 oracle.topics.keys().filter(|(section, _)| *section == id).filter_map(|(_, mark)| oracle.local(replica, *mark)).collect();
             for topic in topics {
-                self.key(oracle, moment, replica, section, id, topic)?;
+                self.key(oracle, moment, replica, section, id, topic.into())?;
+                for key in section.keys_of(topic).filter(|key| key.as_event().is_some()) {
+                    self.key(oracle, moment, replica, section, id, key)?;
+                }
             }
         }
         Ok(())
@@ -187,20 +191,25 @@ impl View {
         replica: &Replica,
         section: &Section,
         id: SectionId,
-        topic: DotIx,
+        key: ValueKey,
     ) -> Result<(), Violation> {
-        let mark = oracle.mark(replica, topic);
-        let held = section.values.get(&topic);
+        let topic = key.topic();
+        let (mark, event) = (oracle.mark(replica, topic), key.as_event().map(|event| oracle.event_mark(replica, event)));
+        let held = section.values.get(&key);
         if let Some(write) = held {
             integrity::held(oracle, moment, replica, id, mark, write)?;
         }
         let held = held.map(|write| oracle.rank_of(replica, write));
         let Some(facts) = oracle.topics.get(&(id, mark)) else { return Ok(()) };
-        if is_gone(oracle, replica, section, topic, mark, id) {
+        if is_gone(oracle, replica, section, topic, mark, id) || oracle::is_forgotten(section, key) {
             return Ok(());
         }
         let frontier = section.values.frontier();
-        let demanded = facts.writes.iter().filter_map(|(origin, writes)| {
+        let writes = match event {
+            Some(event) => facts.events.get(&event),
+            None => Some(&facts.writes),
+        };
+        let demanded = writes.into_iter().flatten().filter_map(|(origin, writes)| {
             let upto = frontier.get(self.locals.get(*origin as usize).copied()??);
             let (number, stamp) = &writes[..writes.partition_point(|(number, _)| *number <= upto)].last()?;
             Some(oracle.rank(stamp, Mark { origin: *origin, number: *number }))
@@ -216,12 +225,12 @@ impl View {
             return Err(Violation::new(Invariant::S3, what));
         }
         let Some(seen) = self.sections.get_mut(&id) else { return Ok(()) };
-        let before = seen.ranks.get(&topic).cloned();
+        let before = seen.ranks.get(&key).cloned();
         if held < before {
             let what = format!("node {}: its value of {} went down from {before:?} to {held:?}", moment.name, facts.path);
             return Err(Violation::new(Invariant::S3, what));
         }
-        seen.ranks.extend(held.map(|held| (topic, held)));
+        seen.ranks.extend(held.map(|held| (key, held)));
         Ok(())
     }
 }
@@ -252,14 +261,18 @@ fn covered(
     let Some(written) = oracle.get(id, plane, mark) else { return Ok(()) };
     let unsound = |what: String| Err(Violation::new(Invariant::S3, format!("node {}: unsound: {what}", moment.name)));
     match &written.record {
-        Record::Value { topic, stamp, .. } => {
+        Record::Value { topic, event, stamp, .. } => {
             let Some(local) = oracle.local(replica, *topic) else {
                 return unsound(format!("it covers the value {:?} and has not heard of its topic's origin", oracle.dot(mark)));
             };
             if is_gone(oracle, replica, section, local, *topic, id) {
                 return Ok(());
             }
-            let held = section.values.get(&local);
+            let key = oracle.local_key(replica, *topic, *event).unwrap_or(local.into());
+            if oracle::is_forgotten(section, key) {
+                return Ok(());
+            }
+            let held = section.values.get(&key);
             let rank = held.map(|write| oracle.rank_of(replica, write));
             let lives = section.tree.path_of(local).is_some();
             let knows = section.tree.frontier().covers(local);

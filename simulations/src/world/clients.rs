@@ -658,7 +658,7 @@ impl World<'_> {
             Doing::Remove => op.removed.clone_from(&about.removes),
             Doing::Set => {
                 for (id, topic) in living {
-                    let held = self.oracle.local(replica, topic).and_then(|topic| replica.section(id)?.values.get(&topic));
+                    let held = self.oracle.local(replica, topic).and_then(|topic| replica.section(id)?.values.get(&topic.into()));
                     let Some(dot) = held.map(|write| write.dot) else { continue };
                     let mark = self.oracle.mark(replica, dot);
                     let written = self.oracle.get(id, mangrove_crdt::id::Plane::Values, mark);
