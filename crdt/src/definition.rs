@@ -7,7 +7,13 @@ use std::{fmt, sync::Arc};
 
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
-use crate::{json_schema::JsonSchema, path::Path, record::Schema, value::SCALE_MAX};
+use crate::{
+    blob::{BlobHash, NAMED_MAX, NotABlob},
+    json_schema::JsonSchema,
+    path::Path,
+    record::Schema,
+    value::SCALE_MAX,
+};
 
 /// How long an encoded definition is at most, in bytes: each topic has its own.
 pub const DEFINITION_BYTES_MAX: usize = 4096;
@@ -66,11 +72,17 @@ impl TopicType {
     }
 
     /// The type with the given name, letters in any case, and parameters.
-    fn named(name: &str, Parameters { scale, schema, master }: Parameters<serde_json::Value>) -> Result<TopicType, DefinitionError> {
+    fn named(
+        name: &str,
+        Parameters { scale, schema, master, blobs }: Parameters<serde_json::Value>,
+    ) -> Result<TopicType, DefinitionError> {
         let plain = TopicType::PLAIN.into_iter().find(|topic_type| topic_type.name().eq_ignore_ascii_case(name));
         let topic_type = if name.eq_ignore_ascii_case(DECIMAL) {
             TopicType::Decimal(scale.ok_or(DefinitionError::Missing { topic_type: DECIMAL, key: "scale" })?)
         } else if name.eq_ignore_ascii_case(RECORD) {
+            if !blobs.is_empty() {
+                return Err(DefinitionError::BadSchema("that of a record stands in its definition".into()));
+            }
             let schema = schema.as_ref().ok_or(DefinitionError::Missing { topic_type: RECORD, key: "schema" })?;
             let schema = Schema::new(schema).map_err(|error| DefinitionError::BadSchema(error.to_string()))?;
             TopicType::Record(Arc::new(schema))
@@ -82,6 +94,7 @@ impl TopicType {
                 (TopicType::Json, Some(schema)) => {
                     TopicType::JsonAs(JsonSchema::new(schema).map(Arc::new).map_err(DefinitionError::BadSchema)?)
                 }
+                (TopicType::Json, None) if !blobs.is_empty() => TopicType::JsonAs(Arc::new(JsonSchema::in_blob(blobs[0]))),
                 (plain, _) => plain,
             }
         };
@@ -90,9 +103,28 @@ impl TopicType {
             false => Ok(()),
         };
         strange("scale", scale.is_some(), matches!(topic_type, TopicType::Decimal(_)))?;
-        strange("schema", schema.is_some(), matches!(topic_type, TopicType::Record(_) | TopicType::JsonAs(_)))?;
+        strange("schema", schema.is_some() || !blobs.is_empty(), matches!(topic_type, TopicType::Record(_) | TopicType::JsonAs(_)))?;
         strange("master", master.is_some(), matches!(topic_type, TopicType::Slave(_)))?;
         Ok(topic_type)
+    }
+
+    /// The blobs that say the rest of what it is.
+    pub fn blobs(&self) -> &[BlobHash] {
+        match self {
+            TopicType::JsonAs(schema) => schema.blob().map_or(&[], std::slice::from_ref),
+            _ => &[],
+        }
+    }
+
+    /// One of its blobs is here. Until then it takes no values.
+    ///
+    /// # Errors
+    /// Why the blob is no use to this type: then it never takes any.
+    pub fn supply(&self, hash: &BlobHash, content: &Arc<[u8]>) -> Result<(), String> {
+        match self {
+            TopicType::JsonAs(schema) => schema.supply(hash, content),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a topic of this type may be without a value even after a write.
@@ -116,13 +148,14 @@ impl TopicType {
     }
 
     /// The type with this number and these parameters; `None` if there is none.
-    fn from_code(code: u64, Parameters { scale, schema, master }: Parameters<Box<[u8]>>) -> Option<TopicType> {
-        match (code, scale, schema, master) {
-            (5, Some(scale), None, None) => Some(TopicType::Decimal(scale)),
-            (0, None, Some(schema), None) => JsonSchema::from_bytes(&schema).map(|schema| TopicType::JsonAs(Arc::new(schema))),
-            (6, None, Some(schema), None) => Schema::from_bytes(&schema).map(|schema| TopicType::Record(Arc::new(schema))),
-            (7, None, None, Some(master)) => Some(TopicType::Slave(master)),
-            (code, None, None, None) => TopicType::PLAIN.into_iter().find(|plain| plain.code() == code),
+    fn from_code(code: u64, Parameters { scale, schema, master, blobs }: Parameters<Box<[u8]>>) -> Option<TopicType> {
+        match (code, scale, schema, master, &blobs[..]) {
+            (5, Some(scale), None, None, []) => Some(TopicType::Decimal(scale)),
+            (0, None, Some(schema), None, []) => JsonSchema::from_bytes(&schema).map(|schema| TopicType::JsonAs(Arc::new(schema))),
+            (0, None, None, None, [blob]) => Some(TopicType::JsonAs(Arc::new(JsonSchema::in_blob(*blob)))),
+            (6, None, Some(schema), None, []) => Schema::from_bytes(&schema).map(|schema| TopicType::Record(Arc::new(schema))),
+            (7, None, None, Some(master), []) => Some(TopicType::Slave(master)),
+            (code, None, None, None, []) => TopicType::PLAIN.into_iter().find(|plain| plain.code() == code),
             _ => None,
         }
     }
@@ -137,10 +170,11 @@ struct Parameters<S> {
     scale: Option<u8>,
     schema: Option<S>,
     master: Option<Path>,
+    blobs: Vec<BlobHash>,
 }
 
 impl<S> Parameters<S> {
-    const NONE: Self = Parameters { scale: None, schema: None, master: None };
+    const NONE: Self = Parameters { scale: None, schema: None, master: None, blobs: Vec::new() };
 }
 
 impl fmt::Display for TopicType {
@@ -277,9 +311,19 @@ pub struct Definition {
     properties: Properties,
     owner: Option<Box<str>>,
     removal: Option<Box<str>>,
-    /// The encoding, if this version does not know all that it says.
-    carried: Option<Box<[u8]>>,
+    /// What there is of it, if this version does not know all that it says.
+    carried: Option<Carried>,
 }
+
+/// What is kept of a definition of which this version does not know all that it says.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Carried {
+    bytes: Box<[u8]>,
+    blobs: Box<[BlobHash]>,
+}
+
+/// How a property says that its content is a blob, before the blob's name.
+pub(crate) const IN_BLOB: &str = "blob:";
 
 /// How long the text of a property is at most, in bytes.
 pub const PROPERTY_TEXT_BYTES_MAX: usize = 1_024;
@@ -399,6 +443,10 @@ impl Definition {
                 "owner" => owner = Some(text(key, value.as_ref())?),
                 "removal" => removal = Some(text(key, value.as_ref())?),
                 "scale" => parameters.scale = Some(scale_of(value.as_ref())?),
+                "schema" if value.as_ref().starts_with(IN_BLOB) => {
+                    let hash = value.as_ref()[IN_BLOB.len()..].parse().map_err(|error: NotABlob| DefinitionError::BadSchema(error.to_string()))?;
+                    parameters.blobs.push(hash);
+                }
                 "schema" => {
                     let schema = serde_json::from_str(value.as_ref()).map_err(|error| DefinitionError::BadSchema(error.to_string()))?;
                     parameters.schema = Some(schema);
@@ -427,6 +475,14 @@ impl Definition {
         &self.topic_type
     }
 
+    /// The blobs that it names: without them nobody knows all that it says. Also those of a type that is not known here.
+    pub fn blobs(&self) -> &[BlobHash] {
+        match &self.carried {
+            Some(carried) => &carried.blobs,
+            None => self.topic_type.blobs(),
+        }
+    }
+
     /// How the topic behaves.
     pub fn properties(&self) -> &Properties {
         &self.properties
@@ -447,7 +503,7 @@ impl Definition {
         listed.extend(self.removal().map(|removal| ("removal", removal.to_owned())));
         match &self.topic_type {
             TopicType::Decimal(scale) => listed.push(("scale", scale.to_string())),
-            TopicType::JsonAs(schema) => listed.push(("schema", schema.to_json().to_string())),
+            TopicType::JsonAs(schema) => listed.push(("schema", schema.to_string())),
             TopicType::Record(schema) => listed.push(("schema", schema.to_json().to_string())),
             TopicType::Slave(master) => listed.push(("master", master.to_string())),
             _ => {}
@@ -458,7 +514,7 @@ impl Definition {
     /// The canonical encoding: equal definitions have equal bytes, on every node and in every version.
     pub fn to_bytes(&self) -> Vec<u8> {
         if let Some(carried) = &self.carried {
-            return carried.to_vec();
+            return carried.bytes.to_vec();
         }
         let fields = self.fields();
         let mut e = Encoder::new(Vec::new());
@@ -469,6 +525,7 @@ impl Definition {
                 Field::Flag(flag) => e.u8(*field)?.bool(*flag),
                 Field::Text(text) => e.u8(*field)?.str(text),
                 Field::Bytes(bytes) => e.u8(*field)?.bytes(bytes),
+                Field::Blobs(hashes) => e.u8(*field)?.bytes(&hashes.iter().flat_map(|hash| hash.0).collect::<Vec<_>>()),
             })
         });
         debug_assert!(written.is_ok(), "a vector takes any write");
@@ -510,11 +567,14 @@ impl Definition {
         fields.extend(self.removal().map(|removal| (8, Field::Text(removal))));
         match &self.topic_type {
             TopicType::Decimal(scale) => fields.push((9, Field::Number((*scale).into()))),
-            TopicType::JsonAs(schema) => fields.push((10, Field::Bytes(schema.to_bytes()))),
+            TopicType::JsonAs(schema) => fields.extend(schema.to_bytes().map(|bytes| (10, Field::Bytes(bytes)))),
             TopicType::Record(schema) => fields.push((10, Field::Bytes(schema.to_bytes()))),
             TopicType::Slave(master) => fields.push((11, Field::Text(master.as_str()))),
             _ => {}
         }
+        // The same field for every type, so that those carry the blobs who do not know the type.
+        let blobs = self.blobs();
+        fields.extend((!blobs.is_empty()).then_some((12, Field::Blobs(blobs))));
         fields
     }
 }
@@ -549,6 +609,7 @@ enum Field<'a> {
     Flag(bool),
     Text(&'a str),
     Bytes(&'a [u8]),
+    Blobs(&'a [BlobHash]),
 }
 
 fn scale_of(value: &str) -> Result<u8, DefinitionError> {
@@ -590,9 +651,10 @@ fn decode(bytes: &[u8]) -> Result<Definition, DefinitionError> {
     if d.position() != bytes.len() {
         return Err(DefinitionError::Malformed);
     }
+    let blobs = parameters.blobs.clone().into();
     match TopicType::from_code(code, parameters).filter(|_| !strange) {
         Some(topic_type) => definition.topic_type = topic_type,
-        None => definition.carried = Some(bytes.into()),
+        None => definition.carried = Some(Carried { bytes: bytes.into(), blobs }),
     }
     Ok(definition)
 }
@@ -612,9 +674,18 @@ fn read_field(d: &mut Decoder<'_>, field: u64, definition: &mut Definition, para
         9 => parameters.scale = Some(d.u8().ok().filter(|scale| *scale <= SCALE_MAX)?),
         10 => parameters.schema = Some(d.bytes().ok()?.into()),
         11 => parameters.master = Some(master_of(d.str().ok()?).ok()?),
+        12 => parameters.blobs = blobs_of(d.bytes().ok()?)?,
         _ => return None,
     }
     Some(())
+}
+
+/// Each once: at least one, at most [`NAMED_MAX`].
+fn blobs_of(bytes: &[u8]) -> Option<Vec<BlobHash>> {
+    let (hashes, rest) = bytes.as_chunks::<32>();
+    let distinct = hashes.iter().enumerate().all(|(at, hash)| !hashes[..at].contains(hash));
+    let sound = rest.is_empty() && (1..=NAMED_MAX).contains(&hashes.len()) && distinct;
+    sound.then(|| hashes.iter().copied().map(BlobHash).collect())
 }
 
 fn one_of<T: Copy, const N: usize>(d: &mut Decoder<'_>, choices: [T; N]) -> Option<T> {

@@ -13,6 +13,7 @@ use std::{
 
 use crate::{
     access::{self, AccessError},
+    blob::{BlobHash, Blobs},
     definition::Definition,
     displaced::{self, Beaten, Displaced},
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins, raise},
@@ -117,6 +118,8 @@ pub struct Context<'a> {
     pub origins: &'a mut Origins,
     /// Where to tell.
     pub events: &'a mut Vec<Event>,
+    /// The blobs that are here.
+    pub blobs: &'a mut Blobs,
 }
 
 /// A bucket's digest, and what it is a digest of.
@@ -956,9 +959,10 @@ impl Section {
         keys.filter_map(|(bucket, key)| Some((bucket, key, self.standing.get(key)?)))
     }
 
-    /// Ends the restoring.
-    pub fn restored(&mut self, origins: &mut Origins) -> Result<(), TreeError> {
+    /// Ends the restoring, of which that of the blobs has ended.
+    pub fn restored(&mut self, origins: &mut Origins, blobs: &mut Blobs) -> Result<(), TreeError> {
         self.tree.restored(origins)?;
+        self.settle_naming(blobs);
         self.values.restored();
         self.standing.restored();
         for (key, _) in self.standing.iter() {
@@ -993,6 +997,7 @@ impl Section {
 
     /// `covered`: what whoever told of the change had seen of the values, if it came as a whole document.
     fn topics_changed(&mut self, cx: &mut Context<'_>, changes: Vec<TopicChange>, covered: Option<&Frontier>) {
+        self.settle_naming(cx.blobs);
         for change in changes {
             self.stale_document(change.path.bucket());
             for id in &change.gone {
@@ -1024,6 +1029,31 @@ impl Section {
             let ids = self.tree.topic(change.path.as_str()).map(|topic| topic.ids.clone());
             ids.into_iter().flatten().for_each(|id| self.judge(id));
             cx.events.push(Event::Topic { section: self.id, path: change.path, lived, lives });
+        }
+    }
+
+    /// Tells which blobs are named here, and gives those that are here to definitions that have come.
+    fn settle_naming(&mut self, blobs: &mut Blobs) {
+        let (changed, fresh) = self.tree.take_naming();
+        for (hash, named) in changed {
+            blobs.set_named(hash, self.id, named);
+        }
+        for definition in fresh {
+            if let Err(why) = blobs.supply(&definition) {
+                tracing::warn!(topic_type = %definition.topic_type(), why, "a blob is no use to the topics whose definition names it");
+            }
+        }
+    }
+
+    /// A blob is here: the topics whose definitions name it take values from now on, and values that have come before are judged.
+    pub(crate) fn blob_came(&mut self, cx: &mut Context<'_>, hash: &BlobHash, content: &Arc<[u8]>) {
+        for id in self.tree.supply(hash, content) {
+            if self.unfit.contains(&id) {
+                self.judge(id);
+                if !self.unfit.contains(&id) {
+                    self.tell_value(cx, id);
+                }
+            }
         }
     }
 
@@ -1096,6 +1126,8 @@ impl Section {
             (!matches!(wrong, ValueError::UnknownType(_))).then_some((topic, wrong))
         });
         match wrong {
+            // Nobody can tell yet.
+            Some((_, ValueError::NotHere(_))) => _ = self.unfit.insert(id),
             Some((topic, wrong)) => {
                 tracing::warn!(path = %topic.path, why = %wrong, "a value that another node has taken is none of its topic, and is not shown");
                 self.unfit.insert(id);
@@ -1105,9 +1137,7 @@ impl Section {
     }
 
     fn value_changed(&mut self, cx: &mut Context<'_>, id: DotIx) {
-        let passes = self.tree.wants_all(id) && !self.unfit.contains(&id);
-        let passed = self.values.get(&id).filter(|_| passes).cloned().map(Box::new);
-        cx.events.push(Event::Value { section: self.id, topic: id, passed });
+        self.tell_value(cx, id);
         if self.digests.is_some() {
             self.stale_values.push(id);
             if self.stale_values.len() > 1 << 20 {
@@ -1115,6 +1145,12 @@ impl Section {
                 self.stale_values.clear();
             }
         }
+    }
+
+    fn tell_value(&self, cx: &mut Context<'_>, id: DotIx) {
+        let passes = self.tree.wants_all(id) && !self.unfit.contains(&id);
+        let passed = self.values.get(&id).filter(|_| passes).cloned().map(Box::new);
+        cx.events.push(Event::Value { section: self.id, topic: id, passed });
     }
 
     fn standing_changed(&mut self, cx: &mut Context<'_>, key: StandingKey) {

@@ -22,7 +22,7 @@ use std::str;
 
 use serde_json::{Map, Number, Value};
 
-use crate::definition::TopicType;
+use crate::{blob::BlobHash, definition::TopicType};
 
 /// How long a value is at most, in bytes: one must fit a frame and a few times in the memory of a small node.
 pub const VALUE_MAX: usize = 4 * 1024 * 1024;
@@ -76,6 +76,9 @@ pub enum ValueError {
     /// The topic's type is one that this version does not know.
     #[error("the topic is of type number {0}, which this version does not know")]
     UnknownType(u64),
+    /// The topic's definition names a blob that is not here.
+    #[error("what values the topic takes is said by the blob {0}, which is not here yet")]
+    NotHere(BlobHash),
     /// It is text that does not parse.
     #[error("not {expected}: {reason}")]
     BadText {
