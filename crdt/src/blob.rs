@@ -215,14 +215,23 @@ impl Blobs {
         self.named.contains_key(hash)
     }
 
-    /// Whether the definition of any live topic of a section names it.
-    pub fn is_named_in(&self, hash: &BlobHash, section: SectionId) -> bool {
-        self.named.get(hash).is_some_and(|sections| sections.contains(&section))
+    /// The sections in which definitions of live topics name it.
+    pub fn named_in(&self, hash: &BlobHash) -> &BTreeSet<SectionId> {
+        static NONE: BTreeSet<SectionId> = BTreeSet::new();
+        self.named.get(hash).unwrap_or(&NONE)
     }
 
-    /// Those that are named and not held, each with the sections where it is named.
-    pub fn missing(&self) -> impl Iterator<Item = (&BlobHash, &BTreeSet<SectionId>)> {
-        self.missing.iter().filter_map(|hash| Some((hash, self.named.get(hash)?)))
+    /// Whether it is named and not held.
+    pub fn is_missing(&self, hash: &BlobHash) -> bool {
+        self.missing.contains(hash)
+    }
+
+    /// All that are named and not held, each once: those after this one first.
+    pub fn missing_after(&self, after: Option<&BlobHash>) -> impl Iterator<Item = &BlobHash> {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let (from, upto) = after.map_or((Unbounded, None), |after| (Excluded(after), Some(after)));
+        let before = upto.into_iter().flat_map(|upto| self.missing.range((Unbounded, Included(upto))));
+        self.missing.range((from, Unbounded)).chain(before)
     }
 
     /// How often what is missing has changed.
@@ -420,9 +429,10 @@ mod tests {
         let one = BlobHash::of(b"one");
         blobs.set_named(one, S, true);
         blobs.set_named(one, T, true);
-        assert_eq!(blobs.missing().map(|(hash, of)| (*hash, of.len())).collect::<Vec<_>>(), [(one, 2)]);
+        assert_eq!((blobs.missing_after(None).collect::<Vec<_>>(), blobs.named_in(&one).len()), (vec![&one], 2));
+        assert_eq!(blobs.missing_after(Some(&one)).count(), 1, "each once");
         put(&mut blobs, b"one".to_vec());
-        assert_eq!((blobs.missing().count(), rows(&mut blobs)), (0, vec![(one, true)]));
+        assert_eq!((blobs.is_missing(&one), rows(&mut blobs)), (false, vec![(one, true)]));
         blobs.forget(1);
         blobs.set_named(one, S, false);
         blobs.forget(UNNAMED_GRACE_US * 2);
@@ -440,7 +450,7 @@ mod tests {
         assert_eq!((blobs.len(), blobs.bytes(), rows(&mut blobs)), (0, 0, vec![(one, false)]));
         blobs.set_named(one, S, true);
         blobs.set_named(one, S, false);
-        assert_eq!(blobs.missing().count(), 0, "nobody wants it any more");
+        assert_eq!(blobs.missing_after(None).count(), 0, "nobody wants it any more");
     }
 
     #[test]
