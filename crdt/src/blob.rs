@@ -143,7 +143,9 @@ impl<T> FromBlob<T> {
     pub fn get(&self) -> Result<&T, ValueError> {
         match self.made.get() {
             Some(Ok(made)) => Ok(made),
-            Some(Err(why)) => Err(ValueError::Misfit { at: String::new(), why: format!("its topic's blob {} says nothing: {why}", self.hash) }),
+            Some(Err(why)) => {
+                Err(ValueError::Misfit { at: String::new(), why: format!("its topic's blob {} says nothing: {why}", self.hash) })
+            }
             None => Err(ValueError::NotHere(self.hash)),
         }
     }

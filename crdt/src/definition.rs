@@ -72,10 +72,7 @@ impl TopicType {
     }
 
     /// The type with the given name, letters in any case, and parameters.
-    fn named(
-        name: &str,
-        Parameters { scale, schema, master, blobs }: Parameters<serde_json::Value>,
-    ) -> Result<TopicType, DefinitionError> {
+    fn named(name: &str, Parameters { scale, schema, master, blobs }: Parameters<serde_json::Value>) -> Result<TopicType, DefinitionError> {
         let plain = TopicType::PLAIN.into_iter().find(|topic_type| topic_type.name().eq_ignore_ascii_case(name));
         let topic_type = if name.eq_ignore_ascii_case(DECIMAL) {
             TopicType::Decimal(scale.ok_or(DefinitionError::Missing { topic_type: DECIMAL, key: "scale" })?)
@@ -444,7 +441,8 @@ impl Definition {
                 "removal" => removal = Some(text(key, value.as_ref())?),
                 "scale" => parameters.scale = Some(scale_of(value.as_ref())?),
                 "schema" if value.as_ref().starts_with(IN_BLOB) => {
-                    let hash = value.as_ref()[IN_BLOB.len()..].parse().map_err(|error: NotABlob| DefinitionError::BadSchema(error.to_string()))?;
+                    let hash =
+                        value.as_ref()[IN_BLOB.len()..].parse().map_err(|error: NotABlob| DefinitionError::BadSchema(error.to_string()))?;
                     parameters.blobs.push(hash);
                 }
                 "schema" => {

@@ -203,7 +203,8 @@ impl Fetching {
         });
         // What has come in part comes first, so that few have.
         let begun: Vec<BlobHash> = self.fetches.iter().filter(|(_, fetch)| !fetch.bytes.is_empty()).map(|(hash, _)| *hash).collect();
-        let mut room = PARTS_MAX.saturating_sub(self.fetches.values().filter(|fetch| !fetch.bytes.is_empty() || fetch.asked.is_some()).count());
+        let mut room =
+            PARTS_MAX.saturating_sub(self.fetches.values().filter(|fetch| !fetch.bytes.is_empty() || fetch.asked.is_some()).count());
         let others: Vec<BlobHash> = blobs.missing_after(self.turn.as_ref()).take(LOOK_MAX).copied().collect();
         let (mut requests, none) = (Vec::new(), Fetch::default());
         for (hash, begins) in begun.into_iter().map(|hash| (hash, false)).chain(others.into_iter().map(|hash| (hash, true))) {
@@ -330,7 +331,9 @@ mod tests {
     }
 
     fn seek(fetching: &mut Fetching, replica: &Replica, ms: u64, links: &[LinkId]) -> Vec<(LinkId, BlobHash, u64)> {
-        let neighbours = |_: &BTreeSet<SectionId>| links.iter().map(|link| Neighbour { link: *link, node: node(*link), section: SectionId(7) }).collect();
+        let neighbours = |_: &BTreeSet<SectionId>| {
+            links.iter().map(|link| Neighbour { link: *link, node: node(*link), section: SectionId(7) }).collect()
+        };
         let requests = fetching.seek(at(ms), replica.blobs(), neighbours);
         requests.into_iter().map(|(link, request)| (link, request.hash, request.offset)).collect()
     }

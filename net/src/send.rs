@@ -222,7 +222,9 @@ impl Link {
                 w.out.extend(packed.out);
                 Some(Content::Messages(Packed { packed: w.out }).encode())
             }
-            None if shared.blob_asked.is_some() => blobs::answer(shared, of.section, cx.blobs, limits).map(|piece| Content::Blob(piece).encode()),
+            None if shared.blob_asked.is_some() => {
+                blobs::answer(shared, of.section, cx.blobs, limits).map(|piece| Content::Blob(piece).encode())
+            }
             None => bulk(shared, said, section, cx.origins, names, rest, limits, &mut self.stats),
             Some(plane) => {
                 let origin = next_feed(shared, section, plane)?;

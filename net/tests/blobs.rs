@@ -103,7 +103,12 @@ fn values_are_carried_until_the_blob_is_here_that_says_what_they_are() {
         assert_eq!((value(&world, at, &good).as_deref(), value(&world, at, &bad)), (Some(&[7][..]), None), "node {at}");
     }
     let id = world.hosts[C].replica.topic(&good).expect("it lives").1.ids[0];
-    let told: Vec<_> = world.hosts[C].replica.take_events().into_iter().filter_map(|event| if let Event::Value { topic, .. } = event { Some(topic) } else { None }).collect();
+    let told: Vec<_> = world.hosts[C]
+        .replica
+        .take_events()
+        .into_iter()
+        .filter_map(|event| if let Event::Value { topic, .. } = event { Some(topic) } else { None })
+        .collect();
     assert_eq!(told, [id], "who listens is told of what can be shown, and of nothing else");
     let written = world.hosts[C].replica.set(&bad, 0, Arc::from(&[8][..])).expect("it can be judged everywhere");
     assert!(world.hosts[C].replica.set(&good, 0, Arc::from(&b"\x63abc"[..])).is_err());

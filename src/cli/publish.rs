@@ -225,6 +225,7 @@ impl Replay<'_> {
         if !self.publishers.contains_key(&made) {
             let spec = TopicSpec { topic_type: made.0.clone(), properties: made.1.clone() };
             let definition = spec.definition().map_err(|error| wrong(error.to_string()))?;
+            self.client.supply(&definition).await?;
             let add = Some(spec);
             let publisher = self.source.map_or_else(|| self.client.publisher(add.clone()), |source| source.publisher(add.clone()));
             let publisher = publisher.durability(self.publish.durability);

@@ -109,6 +109,8 @@ impl Node {
             }
             Request::Set(batch) => self.set(now, session, batch),
             Request::Change(change) => self.change(now, session, *change),
+            Request::BlobPut { hash, offset, total, bytes } => done(self.blob_put(now, session, hash, offset, total, &bytes)?),
+            Request::BlobGet { hash, offset } => done(self.blob_get(hash, offset)?),
             Request::Send(send) => self.send_message(now, session, *send).map(|sent| (sent, Needs::default())),
             Request::Values { selector, page } => {
                 if let Some(path) = Selector::parse(&selector).ok().as_ref().and_then(Selector::as_path) {
@@ -598,6 +600,11 @@ impl Node {
                 Refusal::new(Code::Exclusive, path.as_str(), format!("a source that this node has yet to hear of holds it: {error}"))
                     .hint("try again in a moment")
             }
+            SetError::Invalid(value::ValueError::NotHere(hash)) => Refusal {
+                what: path.to_string(),
+                why: format!("what values it takes is said by the blob {hash}, which is not here yet"),
+                ..self.blob_missing(&hash)
+            },
             SetError::Invalid(error) => {
                 let code = match error {
                     value::ValueError::TooLong(_) => Code::TooLarge,
