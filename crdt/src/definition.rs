@@ -902,6 +902,35 @@ mod tests {
         assert!(message("record", &[("schema", &long)]).contains("at most 4096 bytes"));
     }
 
+    #[test]
+    fn blobs_are_named_by_the_same_field_in_every_type() {
+        let [one, other] = [1, 2].map(|byte| BlobHash([byte; 32]));
+        let spelled = Definition::parse("json", &[("schema", format!("blob:{one}"))]).expect("a definition");
+        let bytes = [&[0xa2, 0, 0, 12, 0x58, 32][..], &one.0].concat();
+        assert_eq!((spelled.to_bytes(), spelled.blobs()), (bytes.clone(), &[one][..]));
+        assert_eq!(Definition::from_bytes(&bytes).as_ref(), Ok(&spelled));
+        assert_eq!(Definition::parse("json", &spelled.explicit_properties()), Ok(spelled));
+        assert!(Definition::parse("json", &[("retain", "false")]).expect("a definition").blobs().is_empty());
+        // Of a type, or with fields, from the future.
+        for head in [&[0xa3, 0, 19, 1, 0xf4, 12, 0x58, 64][..], &[0xa2, 0, 0, 12, 0x58, 64], &[0xa3, 0, 0, 9, 2, 12, 0x58, 64]] {
+            let bytes = [head, &one.0, &other.0].concat();
+            let carried = Definition::from_bytes(&bytes).expect("it is carried");
+            assert!(matches!(carried.topic_type(), TopicType::Unknown(0 | 19)), "{head:x?}");
+            assert_eq!((carried.blobs(), carried.to_bytes()), (&[one, other][..], bytes));
+        }
+        // What does not say which blobs names none, and is carried like anything else that is not understood.
+        for named in [vec![], one.0[..31].to_vec(), [one.0, one.0].concat(), vec![7; 32 * (NAMED_MAX + 1)]] {
+            let mut bytes = vec![0xa2, 0, 0, 12];
+            minicbor::encode(minicbor::bytes::ByteVec::from(named), &mut bytes).expect("encoding to memory");
+            let carried = Definition::from_bytes(&bytes).expect("it is carried");
+            assert_eq!((carried.topic_type(), carried.blobs()), (&TopicType::Unknown(0), &[][..]));
+        }
+        let message = |topic_type, schema: &str| Definition::parse(topic_type, &[("schema", schema)]).unwrap_err().to_string();
+        assert_eq!(message("json", "blob:12"), "no schema: a blob is named by 64 hexadecimal digits");
+        assert_eq!(message("string", &format!("blob:{one}")), "a topic of type string has no property schema");
+        assert_eq!(message("record", &format!("blob:{one}")), "no schema: that of a record stands in its definition");
+    }
+
     prop_compose! {
         fn definitions()(
             topic_type in prop_oneof![prop::sample::select(TopicType::PLAIN.to_vec()), (0..=SCALE_MAX).prop_map(TopicType::Decimal)],

@@ -441,6 +441,45 @@ mod tests {
     }
 
     #[test]
+    fn a_schema_in_a_blob_judges_once_that_is_here() {
+        let json = json!({"type": "integer", "description": "x".repeat(DEFINITION_BYTES_MAX)});
+        assert!(JsonSchema::new(&json).is_err());
+        let content = JsonSchema::to_blob(&json).expect("a schema");
+        let schema = JsonSchema::in_blob(BlobHash::of(&content));
+        assert_eq!(schema.check(&json!(1)), Err(ValueError::NotHere(BlobHash::of(&content))));
+        assert_eq!(schema.supply(&BlobHash::of(&content), &content), Ok(()));
+        assert!(schema.check(&json!(1)).is_ok() && schema.clone().check(&json!("1")).is_err());
+        // One that is none, or too long, or not in its one encoding.
+        for (content, why) in
+            [(b"\xff".to_vec(), "CBOR"), (vec![0; SCHEMA_BYTES_MAX + 1], "262145 bytes"), (vec![1], "an object, true or false")]
+        {
+            let schema = JsonSchema::in_blob(BlobHash::of(&content));
+            let error = schema.supply(&BlobHash::of(&content), &content).expect_err("no schema");
+            assert!(error.contains(why), "{error}");
+            assert!(matches!(schema.check(&json!(1)), Err(ValueError::Misfit { .. })));
+        }
+    }
+
+    #[test]
+    fn a_long_schema_fits_a_small_stack() {
+        // A chain of references: as deep as it may be with everything written out, and far beyond.
+        let chain = |length: usize| {
+            let step = |at: usize| (at.to_string(), json!({ "not": { "not": { "$ref": format!("#/$defs/{}", at + 1) } } }));
+            let defs = (0..length).map(step).chain([(length.to_string(), json!({"type": "integer"}))]);
+            json!({"$defs": serde_json::Map::from_iter(defs), "$ref": "#/$defs/0"})
+        };
+        let judged = std::thread::Builder::new().stack_size(1 << 20).spawn(move || {
+            let deepest = (1..400).rev().find_map(|length| JsonSchema::to_blob(&chain(length)).ok()).expect("some may be");
+            let schema = JsonSchema::in_blob(BlobHash::of(&deepest));
+            assert_eq!(schema.supply(&BlobHash::of(&deepest), &deepest), Ok(()));
+            let beyond = JsonSchema::to_blob(&chain(5_000)).expect_err("it is too deep");
+            (schema.check(&json!(1)).is_ok(), schema.check(&json!([[1]])).is_ok(), deepest.len() > DEFINITION_BYTES_MAX, beyond)
+        });
+        let (right, wrong, long, beyond) = judged.expect("a thread").join().expect("it does not overflow");
+        assert!(right && !wrong && long && beyond.contains("more than 700 deep"), "{beyond}");
+    }
+
+    #[test]
     fn what_a_schema_costs_is_bounded() {
         // Twice as much at each step: all that is written out.
         let steps = (0..60).map(|step| {

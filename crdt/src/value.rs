@@ -603,7 +603,8 @@ fn to_base64(bytes: &[u8]) -> String {
     text
 }
 
-fn from_base64(text: &str) -> Result<Vec<u8>, ValueError> {
+/// The bytes that a base64 text stands for (RFC 4648 §4, padded), however many.
+pub fn from_base64(text: &str) -> Result<Vec<u8>, ValueError> {
     let letters = text.trim_end_matches('=').as_bytes();
     let padding = text.len() - letters.len();
     if !text.len().is_multiple_of(4) || padding > 2 {

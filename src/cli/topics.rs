@@ -312,7 +312,7 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
     let mut parameters: HashMap<String, Arc<BTreeMap<String, String>>> = HashMap::new();
     let mut last = Arc::default();
     // What slaves show is their masters', and what is in the others nobody here knows.
-    let (mut left_out, mut unknown): (HashSet<String>, u64) = Default::default();
+    let (mut left_out, mut unknown, mut brought): (HashSet<String>, u64, HashSet<BlobHash>) = Default::default();
     let (mut after, mut more) = (None, true);
     while more {
         let (rows, next) = client.topics(selector, Page { after, limit: PAGE_MAX }).await?;
@@ -326,7 +326,12 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
             if !properties.is_empty() {
                 // Most are those of the one before.
                 if *last != properties {
-                    last = Arc::new(properties);
+                    let spec = TopicSpec { topic_type, properties };
+                    let blobs = spec.definition().map(|definition| definition.blobs().to_vec()).unwrap_or_default();
+                    for hash in blobs.into_iter().filter(|hash| brought.insert(*hash)) {
+                        context.output.json_line(&json!({ "blob": json_of("binary", &client.blob(hash).await?) }))?;
+                    }
+                    last = Arc::new(spec.properties);
                 }
                 parameters.insert(path, Arc::clone(&last));
             }

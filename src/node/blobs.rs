@@ -109,8 +109,8 @@ impl Node {
         let refusal = |why| Refusal::new(Code::BlobMissing, hash.to_string(), why);
         match self.replica.blobs().is_named(hash) {
             true => refusal("this blob, which a topic's definition names, is not here yet")
-                .hint("it comes by itself once this node is linked to one that has it; or send it: Client::put_blob, or mangrove topic add with the same file"),
-            false => refusal("there is no such blob here").hint("send it first: Client::put_blob, or mangrove topic add with schema=@FILE"),
+                .hint("it comes by itself once this node is linked to one that has it; or send it: Client::put_blob, or mangrove topic add with its file"),
+            false => refusal("there is no such blob here").hint("send it first: Client::put_blob, or mangrove topic add with its file"),
         }
     }
 
