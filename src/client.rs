@@ -41,6 +41,7 @@ use crate::protocol::{
 };
 
 mod access;
+mod blobs;
 mod credential;
 mod events;
 mod followed;

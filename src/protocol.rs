@@ -36,6 +36,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mangrove_crdt::blob::BlobHash;
 use mangrove_crdt::definition::{Definition, DefinitionError, Durability};
 use mangrove_crdt::id::{MeshId, NodeId, SessionId};
 use minicbor::data::Type;
@@ -65,7 +66,7 @@ pub use messages::{MESSAGE_MAX, Message, Recipient, Send};
 pub use places::{Feed, Heard, Mark, Place, Through, path_hash, slot_of, slots_of};
 pub use refusal::{Code, ItemRefusal, Refusal};
 pub use rows::{
-    DisplacedRow, Finding, LinkRow, LinkState, NodeRow, NodeState, SectionRow, Severity, Status, TopicDetail, TopicRow, ValueRow,
+    BlobRow, DisplacedRow, Finding, LinkRow, LinkState, NodeRow, NodeState, SectionRow, Severity, Status, TopicDetail, TopicRow, ValueRow,
 };
 pub use secret::Secret;
 pub use sessions::{Claimed, Ended, SessionDetail, SessionNews, SessionRow, SessionState};
@@ -89,6 +90,8 @@ pub const ITEMS_MAX: usize = 65_536;
 pub const PAGE_MAX: u32 = 10_000;
 /// The most properties of one topic or section.
 pub const PROPERTIES_MAX: usize = 256;
+/// The most bytes of a blob in one frame.
+pub const BLOB_PIECE_MAX: usize = 256 << 10;
 /// Up to how many bytes of values a sender should put in one frame, unless a single value is longer.
 pub const FRAME_AIM: usize = 256 << 10;
 
@@ -928,6 +931,32 @@ pub enum Request {
     /// Send a message: [`Response::Sent`].
     #[n(59)]
     Send(#[n(0)] Box<Send>),
+    /// Bring a piece of a blob: [`Response::BlobPut`]. One blob at a time on a connection; a piece at 0 begins one, and ends another that is not complete.
+    #[n(60)]
+    BlobPut {
+        /// Its name.
+        #[n(0)]
+        hash: BlobHash,
+        /// How many bytes come before these.
+        #[n(1)]
+        offset: u64,
+        /// How many bytes it has.
+        #[n(2)]
+        total: u64,
+        /// Some of them, at most [`BLOB_PIECE_MAX`].
+        #[cbor(n(3), with = "minicbor::bytes")]
+        bytes: Vec<u8>,
+    },
+    /// A piece of a blob: [`Response::Blob`].
+    #[n(61)]
+    BlobGet {
+        /// Its name.
+        #[n(0)]
+        hash: BlobHash,
+        /// How many bytes are to be left out.
+        #[n(1)]
+        offset: u64,
+    },
     /// End sessions for good, wherever their clients are: [`Response::Affected`]. Nothing brings them back; their nodes obey once they hear of it.
     #[n(39)]
     SessionEnd {
@@ -1037,6 +1066,23 @@ pub enum Response {
         /// How many of this node's clients it was handed to.
         #[n(0)]
         sessions: u64,
+    },
+    /// To [`Request::BlobPut`]: how much of it is here. Whatever comes next is to begin there.
+    #[n(36)]
+    BlobPut {
+        /// How many bytes; all of them if the blob was here already, or is now.
+        #[n(0)]
+        upto: u64,
+    },
+    /// To [`Request::BlobGet`].
+    #[n(37)]
+    Blob {
+        /// How many bytes it has.
+        #[n(0)]
+        total: u64,
+        /// The bytes from there on, at most [`BLOB_PIECE_MAX`].
+        #[cbor(n(1), with = "minicbor::bytes")]
+        bytes: Vec<u8>,
     },
     /// To [`Request::Values`].
     #[n(12)]

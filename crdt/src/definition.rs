@@ -8,6 +8,7 @@ use std::{fmt, sync::Arc};
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use crate::{
+    blob::{BlobHash, NAMED_MAX, NotABlob},
     json_schema::JsonSchema,
     path::Path,
     record::Schema,
@@ -80,11 +81,14 @@ impl TopicType {
         if name.eq_ignore_ascii_case(TIME_SERIES) {
             return TopicType::series_named(parameters);
         }
-        let Parameters { scale, schema, master, of, keep, keep_for_ms } = parameters;
+        let Parameters { scale, schema, master, blobs, of, keep, keep_for_ms } = parameters;
         let plain = TopicType::PLAIN.into_iter().find(|topic_type| topic_type.name().eq_ignore_ascii_case(name));
         let topic_type = if name.eq_ignore_ascii_case(DECIMAL) {
             TopicType::Decimal(scale.ok_or(DefinitionError::Missing { topic_type: DECIMAL, key: "scale" })?)
         } else if name.eq_ignore_ascii_case(RECORD) {
+            if !blobs.is_empty() {
+                return Err(DefinitionError::BadSchema("that of a record stands in its definition".into()));
+            }
             let schema = schema.as_ref().ok_or(DefinitionError::Missing { topic_type: RECORD, key: "schema" })?;
             let schema = Schema::new(schema).map_err(|error| DefinitionError::BadSchema(error.to_string()))?;
             TopicType::Record(Arc::new(schema))
@@ -96,6 +100,7 @@ impl TopicType {
                 (TopicType::Json, Some(schema)) => {
                     TopicType::JsonAs(JsonSchema::new(schema).map(Arc::new).map_err(DefinitionError::BadSchema)?)
                 }
+                (TopicType::Json, None) if !blobs.is_empty() => TopicType::JsonAs(Arc::new(JsonSchema::in_blob(blobs[0]))),
                 (plain, _) => plain,
             }
         };
@@ -104,7 +109,7 @@ impl TopicType {
             false => Ok(()),
         };
         strange("scale", scale.is_some(), matches!(topic_type, TopicType::Decimal(_)))?;
-        strange("schema", schema.is_some(), matches!(topic_type, TopicType::Record(_) | TopicType::JsonAs(_)))?;
+        strange("schema", schema.is_some() || !blobs.is_empty(), matches!(topic_type, TopicType::Record(_) | TopicType::JsonAs(_)))?;
         strange("master", master.is_some(), matches!(topic_type, TopicType::Slave(_)))?;
         strange("of", of.is_some(), false)?;
         strange("keep", keep.is_some(), false)?;
@@ -114,9 +119,9 @@ impl TopicType {
 
     /// A series of events that are values of a type, to which the other parameters belong.
     fn series_named(parameters: Parameters<serde_json::Value, String>) -> Result<TopicType, DefinitionError> {
-        let Parameters { scale, schema, master, of, keep, keep_for_ms } = parameters;
+        let Parameters { scale, schema, master, blobs, of, keep, keep_for_ms } = parameters;
         let name = of.as_deref().unwrap_or("json");
-        let of = TopicType::named(name, Parameters { scale, schema, master, ..Parameters::NONE })?;
+        let of = TopicType::named(name, Parameters { scale, schema, master, blobs, ..Parameters::NONE })?;
         if !of.has_values() {
             let expected = "a type of values: json, binary, string, int64, double, decimal or record";
             return Err(DefinitionError::BadProperty { key: "of", value: name.into(), expected });
@@ -153,6 +158,25 @@ impl TopicType {
         }
     }
 
+    /// The blobs that say the rest of what it is.
+    pub fn blobs(&self) -> &[BlobHash] {
+        match self.value_type() {
+            TopicType::JsonAs(schema) => schema.blob().map_or(&[], std::slice::from_ref),
+            _ => &[],
+        }
+    }
+
+    /// One of its blobs is here. Until then it takes no values.
+    ///
+    /// # Errors
+    /// Why the blob is no use to this type: then it never takes any.
+    pub fn supply(&self, hash: &BlobHash, content: &Arc<[u8]>) -> Result<(), String> {
+        match self.value_type() {
+            TopicType::JsonAs(schema) => schema.supply(hash, content),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether a topic of this type may be without a value even after a write.
     pub fn may_have_no_value(&self) -> bool {
         matches!(self, TopicType::String | TopicType::Int64 | TopicType::Double | TopicType::Decimal(_))
@@ -175,20 +199,25 @@ impl TopicType {
     }
 
     /// The type with this number and these parameters; `None` if there is none.
-    fn from_code(code: u64, Parameters { scale, schema, master, of, keep, keep_for_ms }: Parameters<Box<[u8]>, u64>) -> Option<TopicType> {
+    fn from_code(
+        code: u64,
+        Parameters { scale, schema, master, blobs, of, keep, keep_for_ms }: Parameters<Box<[u8]>, u64>,
+    ) -> Option<TopicType> {
         if let (9, Some(of), Some(keep)) = (code, of, keep) {
-            let of = TopicType::from_code(of, Parameters { scale, schema, master, ..Parameters::NONE }).filter(TopicType::has_values)?;
+            let of =
+                TopicType::from_code(of, Parameters { scale, schema, master, blobs, ..Parameters::NONE }).filter(TopicType::has_values)?;
             return Some(TopicType::TimeSeries(Arc::new(SeriesType { of, keep, keep_for_ms })));
         }
         if of.is_some() || keep.is_some() || keep_for_ms.is_some() {
             return None;
         }
-        match (code, scale, schema, master) {
-            (5, Some(scale), None, None) => Some(TopicType::Decimal(scale)),
-            (0, None, Some(schema), None) => JsonSchema::from_bytes(&schema).map(|schema| TopicType::JsonAs(Arc::new(schema))),
-            (6, None, Some(schema), None) => Schema::from_bytes(&schema).map(|schema| TopicType::Record(Arc::new(schema))),
-            (7, None, None, Some(master)) => Some(TopicType::Slave(master)),
-            (code, None, None, None) => TopicType::PLAIN.into_iter().find(|plain| plain.code() == code),
+        match (code, scale, schema, master, &blobs[..]) {
+            (5, Some(scale), None, None, []) => Some(TopicType::Decimal(scale)),
+            (0, None, Some(schema), None, []) => JsonSchema::from_bytes(&schema).map(|schema| TopicType::JsonAs(Arc::new(schema))),
+            (0, None, None, None, [blob]) => Some(TopicType::JsonAs(Arc::new(JsonSchema::in_blob(*blob)))),
+            (6, None, Some(schema), None, []) => Schema::from_bytes(&schema).map(|schema| TopicType::Record(Arc::new(schema))),
+            (7, None, None, Some(master), []) => Some(TopicType::Slave(master)),
+            (code, None, None, None, []) => TopicType::PLAIN.into_iter().find(|plain| plain.code() == code),
             _ => None,
         }
     }
@@ -204,13 +233,14 @@ struct Parameters<S, T> {
     scale: Option<u8>,
     schema: Option<S>,
     master: Option<Path>,
+    blobs: Vec<BlobHash>,
     of: Option<T>,
     keep: Option<u32>,
     keep_for_ms: Option<u64>,
 }
 
 impl<S, T> Parameters<S, T> {
-    const NONE: Self = Parameters { scale: None, schema: None, master: None, of: None, keep: None, keep_for_ms: None };
+    const NONE: Self = Parameters { scale: None, schema: None, master: None, blobs: Vec::new(), of: None, keep: None, keep_for_ms: None };
 }
 
 impl fmt::Display for TopicType {
@@ -361,9 +391,19 @@ pub struct Definition {
     properties: Properties,
     owner: Option<Box<str>>,
     removal: Option<Box<str>>,
-    /// The encoding, if this version does not know all that it says.
-    carried: Option<Box<[u8]>>,
+    /// What there is of it, if this version does not know all that it says.
+    carried: Option<Carried>,
 }
+
+/// What is kept of a definition of which this version does not know all that it says.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Carried {
+    bytes: Box<[u8]>,
+    blobs: Box<[BlobHash]>,
+}
+
+/// How a property says that its content is a blob, before the blob's name.
+pub(crate) const IN_BLOB: &str = "blob:";
 
 /// How long the text of a property is at most, in bytes.
 pub const PROPERTY_TEXT_BYTES_MAX: usize = 1_024;
@@ -483,6 +523,11 @@ impl Definition {
                 "owner" => owner = Some(text(key, value.as_ref())?),
                 "removal" => removal = Some(text(key, value.as_ref())?),
                 "scale" => parameters.scale = Some(scale_of(value.as_ref())?),
+                "schema" if value.as_ref().starts_with(IN_BLOB) => {
+                    let hash =
+                        value.as_ref()[IN_BLOB.len()..].parse().map_err(|error: NotABlob| DefinitionError::BadSchema(error.to_string()))?;
+                    parameters.blobs.push(hash);
+                }
                 "schema" => {
                     let schema = serde_json::from_str(value.as_ref()).map_err(|error| DefinitionError::BadSchema(error.to_string()))?;
                     parameters.schema = Some(schema);
@@ -514,6 +559,14 @@ impl Definition {
         &self.topic_type
     }
 
+    /// The blobs that it names: without them nobody knows all that it says. Also those of a type that is not known here.
+    pub fn blobs(&self) -> &[BlobHash] {
+        match &self.carried {
+            Some(carried) => &carried.blobs,
+            None => self.topic_type.blobs(),
+        }
+    }
+
     /// How the topic behaves.
     pub fn properties(&self) -> &Properties {
         &self.properties
@@ -534,7 +587,7 @@ impl Definition {
         listed.extend(self.removal().map(|removal| ("removal", removal.to_owned())));
         match self.topic_type.value_type() {
             TopicType::Decimal(scale) => listed.push(("scale", scale.to_string())),
-            TopicType::JsonAs(schema) => listed.push(("schema", schema.to_json().to_string())),
+            TopicType::JsonAs(schema) => listed.push(("schema", schema.to_string())),
             TopicType::Record(schema) => listed.push(("schema", schema.to_json().to_string())),
             TopicType::Slave(master) => listed.push(("master", master.to_string())),
             _ => {}
@@ -549,7 +602,7 @@ impl Definition {
     /// The canonical encoding: equal definitions have equal bytes, on every node and in every version.
     pub fn to_bytes(&self) -> Vec<u8> {
         if let Some(carried) = &self.carried {
-            return carried.to_vec();
+            return carried.bytes.to_vec();
         }
         let fields = self.fields();
         let mut e = Encoder::new(Vec::new());
@@ -560,6 +613,7 @@ impl Definition {
                 Field::Flag(flag) => e.u8(*field)?.bool(*flag),
                 Field::Text(text) => e.u8(*field)?.str(text),
                 Field::Bytes(bytes) => e.u8(*field)?.bytes(bytes),
+                Field::Blobs(hashes) => e.u8(*field)?.bytes(&hashes.iter().flat_map(|hash| hash.0).collect::<Vec<_>>()),
             })
         });
         debug_assert!(written.is_ok(), "a vector takes any write");
@@ -601,11 +655,14 @@ impl Definition {
         fields.extend(self.removal().map(|removal| (8, Field::Text(removal))));
         match self.topic_type.value_type() {
             TopicType::Decimal(scale) => fields.push((9, Field::Number((*scale).into()))),
-            TopicType::JsonAs(schema) => fields.push((10, Field::Bytes(schema.to_bytes()))),
+            TopicType::JsonAs(schema) => fields.extend(schema.to_bytes().map(|bytes| (10, Field::Bytes(bytes)))),
             TopicType::Record(schema) => fields.push((10, Field::Bytes(schema.to_bytes()))),
             TopicType::Slave(master) => fields.push((11, Field::Text(master.as_str()))),
             _ => {}
         }
+        // The same field for every type, so that those carry the blobs who do not know the type.
+        let blobs = self.blobs();
+        fields.extend((!blobs.is_empty()).then_some((12, Field::Blobs(blobs))));
         if let Some(SeriesType { of, keep, keep_for_ms }) = self.topic_type.series() {
             fields.extend([(13, Field::Number(of.code())), (14, Field::Number((*keep).into()))]);
             fields.extend(keep_for_ms.map(|ms| (15, Field::Number(ms))));
@@ -644,6 +701,7 @@ enum Field<'a> {
     Flag(bool),
     Text(&'a str),
     Bytes(&'a [u8]),
+    Blobs(&'a [BlobHash]),
 }
 
 fn scale_of(value: &str) -> Result<u8, DefinitionError> {
@@ -695,9 +753,10 @@ fn decode(bytes: &[u8]) -> Result<Definition, DefinitionError> {
     if d.position() != bytes.len() {
         return Err(DefinitionError::Malformed);
     }
+    let blobs = parameters.blobs.clone().into();
     match TopicType::from_code(code, parameters).filter(|_| !strange) {
         Some(topic_type) => definition.topic_type = topic_type,
-        None => definition.carried = Some(bytes.into()),
+        None => definition.carried = Some(Carried { bytes: bytes.into(), blobs }),
     }
     Ok(definition)
 }
@@ -717,12 +776,21 @@ fn read_field(d: &mut Decoder<'_>, field: u64, definition: &mut Definition, para
         9 => parameters.scale = Some(d.u8().ok().filter(|scale| *scale <= SCALE_MAX)?),
         10 => parameters.schema = Some(d.bytes().ok()?.into()),
         11 => parameters.master = Some(master_of(d.str().ok()?).ok()?),
+        12 => parameters.blobs = blobs_of(d.bytes().ok()?)?,
         13 => parameters.of = Some(d.u64().ok()?),
         14 => parameters.keep = Some(d.u32().ok().filter(|keep| (1..=series::KEEP_MAX).contains(keep))?),
         15 => parameters.keep_for_ms = Some(d.u64().ok().filter(|ms| *ms > 0)?),
         _ => return None,
     }
     Some(())
+}
+
+/// Each once: at least one, at most [`NAMED_MAX`].
+fn blobs_of(bytes: &[u8]) -> Option<Vec<BlobHash>> {
+    let (hashes, rest) = bytes.as_chunks::<32>();
+    let distinct = hashes.iter().enumerate().all(|(at, hash)| !hashes[..at].contains(hash));
+    let sound = rest.is_empty() && (1..=NAMED_MAX).contains(&hashes.len()) && distinct;
+    sound.then(|| hashes.iter().copied().map(BlobHash).collect())
 }
 
 fn one_of<T: Copy, const N: usize>(d: &mut Decoder<'_>, choices: [T; N]) -> Option<T> {
@@ -939,6 +1007,35 @@ mod tests {
         assert!(matches!(longest.with_removal("this session closes"), Err(DefinitionError::TooLong(_))), "what is said later counts, too");
         let long = schema.replace("\"f\"", &format!("\"{}\"", "f".repeat(5_000)));
         assert!(message("record", &[("schema", &long)]).contains("at most 4096 bytes"));
+    }
+
+    #[test]
+    fn blobs_are_named_by_the_same_field_in_every_type() {
+        let [one, other] = [1, 2].map(|byte| BlobHash([byte; 32]));
+        let spelled = Definition::parse("json", &[("schema", format!("blob:{one}"))]).expect("a definition");
+        let bytes = [&[0xa2, 0, 0, 12, 0x58, 32][..], &one.0].concat();
+        assert_eq!((spelled.to_bytes(), spelled.blobs()), (bytes.clone(), &[one][..]));
+        assert_eq!(Definition::from_bytes(&bytes).as_ref(), Ok(&spelled));
+        assert_eq!(Definition::parse("json", &spelled.explicit_properties()), Ok(spelled));
+        assert!(Definition::parse("json", &[("retain", "false")]).expect("a definition").blobs().is_empty());
+        // Of a type, or with fields, from the future.
+        for head in [&[0xa3, 0, 19, 1, 0xf4, 12, 0x58, 64][..], &[0xa2, 0, 0, 12, 0x58, 64], &[0xa3, 0, 0, 9, 2, 12, 0x58, 64]] {
+            let bytes = [head, &one.0, &other.0].concat();
+            let carried = Definition::from_bytes(&bytes).expect("it is carried");
+            assert!(matches!(carried.topic_type(), TopicType::Unknown(0 | 19)), "{head:x?}");
+            assert_eq!((carried.blobs(), carried.to_bytes()), (&[one, other][..], bytes));
+        }
+        // What does not say which blobs names none, and is carried like anything else that is not understood.
+        for named in [vec![], one.0[..31].to_vec(), [one.0, one.0].concat(), vec![7; 32 * (NAMED_MAX + 1)]] {
+            let mut bytes = vec![0xa2, 0, 0, 12];
+            minicbor::encode(minicbor::bytes::ByteVec::from(named), &mut bytes).expect("encoding to memory");
+            let carried = Definition::from_bytes(&bytes).expect("it is carried");
+            assert_eq!((carried.topic_type(), carried.blobs()), (&TopicType::Unknown(0), &[][..]));
+        }
+        let message = |topic_type, schema: &str| Definition::parse(topic_type, &[("schema", schema)]).unwrap_err().to_string();
+        assert_eq!(message("json", "blob:12"), "no schema: a blob is named by 64 hexadecimal digits");
+        assert_eq!(message("string", &format!("blob:{one}")), "a topic of type string has no property schema");
+        assert_eq!(message("record", &format!("blob:{one}")), "no schema: that of a record stands in its definition");
     }
 
     prop_compose! {

@@ -454,6 +454,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::frontier::DotIx;
     use crate::{
         definition::Definition,
         id::{Incarnation, Origin},
@@ -507,7 +508,7 @@ mod tests {
             ..write.clone()
         };
         for (topic, write) in section.values.iter() {
-            let (topic, write) = (ix(to, *topic), carried(to, write));
+            let (topic, write) = (ix(to, topic.topic()), carried(to, write));
             let (section, mut cx) = to.parts(SECTION).unwrap();
             section.merge_value(&mut cx, topic, write);
         }
@@ -545,6 +546,7 @@ mod tests {
             time_ms: number,
             value,
             beaten: Beaten::ByRemoval { removal: None },
+            event: None,
             too_long: None,
         };
         let id = entry.id();

@@ -4,9 +4,12 @@
 //! itself, never in a circle, is not too large with everything written out that it refers to, and its patterns are matched in linear time. Of what the
 //! standard has (drafts 4 to 2020-12, by `$schema`), these are left out: references to other documents, to anchors and in circles, `$id` below the root, and `unevaluatedItems` and
 //! `unevaluatedProperties`, which judge everything again that others have judged. A `format` is no more than a remark.
+//!
+//! A schema that is too long for a definition stands in a [`blob`](crate::blob), as the value of a `json` topic: equal schemas are the same blob.
 
 use std::{
     collections::BTreeMap,
+    fmt,
     hash::{Hash, Hasher},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::OnceLock,
@@ -16,12 +19,19 @@ use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
 use crate::{
-    definition::{DEFINITION_BYTES_MAX, TopicType},
+    blob::{BlobHash, FromBlob},
+    definition::{DEFINITION_BYTES_MAX, IN_BLOB, TopicType},
     value::{self, ValueError},
 };
 
+/// How long a schema in a blob is at most, in bytes.
+pub const SCHEMA_BYTES_MAX: usize = 256 << 10;
+
 /// How many values a schema may consist of, with everything written out that it refers to.
 const COST_MAX: u64 = 4_096;
+
+/// How deep it may nest, with everything written out that it refers to: it is compiled by recursion.
+const HEIGHT_MAX: u64 = 700;
 
 /// How often a part of a schema may be held against a part of a value: the product of how many there are of both.
 const WORK_MAX: u64 = 20_000_000;
@@ -36,7 +46,17 @@ const PATTERNS_MAX: u64 = 64;
 const PATTERN_BYTES_MAX: usize = 64 << 10;
 
 /// A schema. Two are equal if they say the same, whatever the order of their keys.
-pub struct JsonSchema {
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct JsonSchema(Place);
+
+/// Where it stands.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Place {
+    Definition(Judge),
+    Blob(FromBlob<Judge>),
+}
+
+struct Judge {
     /// Canonical, as the value of a `json` topic.
     source: Box<[u8]>,
     cost: u64,
@@ -53,37 +73,99 @@ impl JsonSchema {
     /// # Errors
     /// It is none, or one that is left out here, or too costly.
     pub fn new(json: &Value) -> Result<JsonSchema, BadSchema> {
-        let source = value::from_json(&TopicType::Json, json).map_err(|error| error.to_string())?;
-        // No definition has room for more; and what is to be compiled by recursion is not deeper than that permits.
-        if source.len() > DEFINITION_BYTES_MAX {
-            return Err(format!("it has {} bytes, and may have {DEFINITION_BYTES_MAX}", source.len()));
-        }
-        let schema = JsonSchema { source: source.into(), cost: cost(json)?, validator: OnceLock::new() };
-        let validator = compile(json)?;
-        Ok(JsonSchema { validator: OnceLock::from(Some(validator)), ..schema })
+        // No definition has room for more.
+        Judge::new(json, DEFINITION_BYTES_MAX).map(|judge| JsonSchema(Place::Definition(judge)))
+    }
+
+    /// The one that stands in a blob.
+    pub fn in_blob(hash: BlobHash) -> JsonSchema {
+        JsonSchema(Place::Blob(FromBlob::new(hash)))
+    }
+
+    /// The content of the blob for one that is too long for a definition.
+    ///
+    /// # Errors
+    /// As [`JsonSchema::new`], but for its length, which is [`SCHEMA_BYTES_MAX`] at most.
+    pub fn to_blob(json: &Value) -> Result<Vec<u8>, BadSchema> {
+        let judge = Judge::new(json, SCHEMA_BYTES_MAX)?;
+        Ok(judge.source.into())
+    }
+
+    /// Whether it is too long for a definition, which has to say other things, too.
+    pub fn is_long(json: &Value) -> bool {
+        value::from_json(&TopicType::Json, json).is_ok_and(|source| source.len() > DEFINITION_BYTES_MAX / 2)
     }
 
     /// Reads its canonical encoding. What judges by it is made when it is needed.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<JsonSchema> {
         let json = value::to_json(&TopicType::Json, bytes).ok()?;
-        Some(JsonSchema { source: bytes.into(), cost: cost(&json).ok()?, validator: OnceLock::new() })
+        let judge = Judge { source: bytes.into(), cost: cost(&json).ok()?, validator: OnceLock::new() };
+        Some(JsonSchema(Place::Definition(judge)))
     }
 
-    /// Its canonical encoding.
-    pub(crate) fn to_bytes(&self) -> &[u8] {
-        &self.source
+    /// Its canonical encoding, if it stands in the definition.
+    pub(crate) fn to_bytes(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Place::Definition(judge) => Some(&judge.source),
+            Place::Blob(_) => None,
+        }
     }
 
-    /// The JSON that it was read from, but for the order of keys.
-    pub fn to_json(&self) -> Value {
-        value::to_json(&TopicType::Json, &self.source).unwrap_or_default()
+    /// The blob in which it stands, if it does not in the definition.
+    pub fn blob(&self) -> Option<&BlobHash> {
+        match &self.0 {
+            Place::Definition(_) => None,
+            Place::Blob(judge) => Some(judge.hash()),
+        }
+    }
+
+    pub(crate) fn supply(&self, hash: &BlobHash, content: &[u8]) -> Result<(), String> {
+        let read = |content: &[u8]| {
+            // Before it is made anything of that takes memory.
+            if content.len() > SCHEMA_BYTES_MAX {
+                return Err(too_long(content.len(), SCHEMA_BYTES_MAX));
+            }
+            let json = value::to_json(&TopicType::Json, content).map_err(|error| error.to_string())?;
+            Judge::new(&json, SCHEMA_BYTES_MAX)
+        };
+        match &self.0 {
+            Place::Definition(_) => Ok(()),
+            Place::Blob(judge) => judge.supply(hash, content, read),
+        }
     }
 
     /// That a value is as the schema says.
     ///
     /// # Errors
-    /// What is wrong, and where in it; or that it would take too long to find out.
+    /// What is wrong, and where in it; that it would take too long to find out; or that the schema is not here.
     pub(crate) fn check(&self, value: &Value) -> Result<(), ValueError> {
+        match &self.0 {
+            Place::Definition(judge) => judge.check(value),
+            Place::Blob(judge) => judge.get()?.check(value),
+        }
+    }
+}
+
+fn too_long(bytes: usize, bytes_max: usize) -> BadSchema {
+    format!("it has {bytes} bytes, and may have {bytes_max}")
+}
+
+impl Judge {
+    fn new(json: &Value, bytes_max: usize) -> Result<Judge, BadSchema> {
+        let source = value::from_json(&TopicType::Json, json).map_err(|error| error.to_string())?;
+        if source.len() > bytes_max {
+            return Err(too_long(source.len(), bytes_max));
+        }
+        let cost = cost(json)?;
+        let validator = compile(json)?;
+        Ok(Judge { source: source.into(), cost, validator: OnceLock::from(Some(validator)) })
+    }
+
+    fn to_json(&self) -> Value {
+        value::to_json(&TopicType::Json, &self.source).unwrap_or_default()
+    }
+
+    fn check(&self, value: &Value) -> Result<(), ValueError> {
         let misfit = |at: String, why: String| Err(ValueError::Misfit { at, why });
         let work = self.cost.saturating_mul(weight(value));
         if work > WORK_MAX {
@@ -145,8 +227,8 @@ fn cost(schema: &Value) -> Result<u64, BadSchema> {
         return Err("a schema is an object, true or false".into());
     }
     let old = schema.get("$schema").and_then(Value::as_str).is_some_and(|draft| draft.contains("draft-04"));
-    let mut costs = Costs { root: schema, known: BTreeMap::new(), patterns: 0, id: if old { "id" } else { "$id" } };
-    let cost = costs.of(schema, true)?;
+    let mut costs = Costs { root: schema, known: BTreeMap::new(), patterns: 0, depth: 0, id: if old { "id" } else { "$id" } };
+    let Size { cost, .. } = costs.of(schema, true)?;
     match costs.patterns {
         0..=PATTERNS_MAX => Ok(cost),
         patterns => Err(format!("it has {patterns} patterns, and may have {PATTERNS_MAX}")),
@@ -156,20 +238,42 @@ fn cost(schema: &Value) -> Result<u64, BadSchema> {
 struct Costs<'a> {
     root: &'a Value,
     /// Of what is referred to, by the reference; `None` while it is being found out.
-    known: BTreeMap<&'a str, Option<u64>>,
+    known: BTreeMap<&'a str, Option<Size>>,
     patterns: u64,
+    /// How deep the part nests that is looked at.
+    depth: u64,
     /// The key that gives a part of the schema a name of its own, by which others mean it.
     id: &'static str,
 }
 
+/// What a part of a schema comes to.
+#[derive(Clone, Copy)]
+struct Size {
+    cost: u64,
+    /// How deep it nests.
+    height: u64,
+}
+
+impl Size {
+    fn add(&mut self, part: Size) {
+        self.cost = self.cost.saturating_add(part.cost);
+        self.height = self.height.max(1 + part.height);
+    }
+}
+
 impl<'a> Costs<'a> {
     /// With everything written out that it refers to. Whatever looks like a part of a schema is taken for one.
-    fn of(&mut self, value: &'a Value, at_root: bool) -> Result<u64, BadSchema> {
-        let mut sum = 1_u64;
+    fn of(&mut self, value: &'a Value, at_root: bool) -> Result<Size, BadSchema> {
+        let mut sum = Size { cost: 1, height: 1 };
+        let too_deep = || Err(format!("it nests more than {HEIGHT_MAX} deep, with everything written out that it refers to"));
+        self.depth += 1;
+        if self.depth > HEIGHT_MAX {
+            return too_deep();
+        }
         match value {
             Value::Array(items) => {
                 for item in items {
-                    sum = sum.saturating_add(self.of(item, false)?);
+                    sum.add(self.of(item, false)?);
                 }
             }
             Value::Object(map) => {
@@ -179,7 +283,7 @@ impl<'a> Costs<'a> {
                         ("patternProperties", Value::Object(patterns)) => patterns.len() as u64,
                         _ => 0,
                     };
-                    sum = sum.saturating_add(match (key.as_str(), value) {
+                    sum.add(match (key.as_str(), value) {
                         ("$ref", Value::String(to)) => self.of_reference(to)?,
                         ("$dynamicRef" | "$recursiveRef" | "unevaluatedItems" | "unevaluatedProperties", _) => {
                             return Err(format!("{key} is left out here"));
@@ -193,13 +297,16 @@ impl<'a> Costs<'a> {
             }
             _ => {}
         }
+        self.depth -= 1;
         match sum {
-            sum if sum <= COST_MAX => Ok(sum),
+            // Of what was known already, only its height tells.
+            Size { height, .. } if height > HEIGHT_MAX => too_deep(),
+            sum if sum.cost <= COST_MAX => Ok(sum),
             _ => Err(format!("it has more than {COST_MAX} values, with everything written out that it refers to")),
         }
     }
 
-    fn of_reference(&mut self, to: &'a str) -> Result<u64, BadSchema> {
+    fn of_reference(&mut self, to: &'a str) -> Result<Size, BadSchema> {
         match self.known.get(to) {
             Some(Some(cost)) => return Ok(*cost),
             Some(None) => return Err(format!("{to:?} refers to itself in the end, which is left out here")),
@@ -229,27 +336,37 @@ fn unescaped(fragment: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-impl Clone for JsonSchema {
+/// As [`Definition::parse`](crate::definition::Definition::parse) takes it.
+impl fmt::Display for JsonSchema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Place::Definition(judge) => write!(f, "{}", judge.to_json()),
+            Place::Blob(judge) => write!(f, "{IN_BLOB}{}", judge.hash()),
+        }
+    }
+}
+
+impl fmt::Debug for JsonSchema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JsonSchema({self})")
+    }
+}
+
+impl Clone for Judge {
     fn clone(&self) -> Self {
-        JsonSchema { source: self.source.clone(), cost: self.cost, validator: OnceLock::new() }
+        Judge { source: self.source.clone(), cost: self.cost, validator: OnceLock::new() }
     }
 }
 
-impl std::fmt::Debug for JsonSchema {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "JsonSchema({})", self.to_json())
-    }
-}
-
-impl PartialEq for JsonSchema {
-    fn eq(&self, other: &JsonSchema) -> bool {
+impl PartialEq for Judge {
+    fn eq(&self, other: &Judge) -> bool {
         self.source == other.source
     }
 }
 
-impl Eq for JsonSchema {}
+impl Eq for Judge {}
 
-impl Hash for JsonSchema {
+impl Hash for Judge {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.source.hash(state);
     }
@@ -292,9 +409,10 @@ mod tests {
                 other => panic!("{wrong}: {other:?}"),
             }
         }
-        let again = JsonSchema::from_bytes(gate.to_bytes()).expect("its own bytes");
+        let again = JsonSchema::from_bytes(gate.to_bytes().expect("it stands there")).expect("its own bytes");
         assert_eq!((again.check(&json!({"at": 1})).is_err(), again.check(&json!({"at": "B7"}))), (true, Ok(())));
-        assert_eq!((&again, JsonSchema::new(&gate.to_json())), (&gate, Ok(gate.clone())));
+        let json = serde_json::from_str(&gate.to_string()).expect("JSON");
+        assert_eq!((&again, JsonSchema::new(&json)), (&gate, Ok(gate.clone())));
         assert!(schema(&json!(false)).check(&json!(1)).is_err() && schema(&json!(true)).check(&json!(1)).is_ok());
     }
 
@@ -320,6 +438,46 @@ mod tests {
             let error = JsonSchema::new(&wrong).expect_err("no schema");
             assert!(error.contains(why), "{wrong}: {error}");
         }
+    }
+
+    #[test]
+    fn a_schema_in_a_blob_judges_once_that_is_here() {
+        let json = json!({"type": "integer", "description": "x".repeat(DEFINITION_BYTES_MAX)});
+        assert!(JsonSchema::new(&json).is_err());
+        let content = JsonSchema::to_blob(&json).expect("a schema");
+        let schema = JsonSchema::in_blob(BlobHash::of(&content));
+        assert_eq!(schema.check(&json!(1)), Err(ValueError::NotHere(BlobHash::of(&content))));
+        assert_eq!(schema.supply(&BlobHash::of(&content), &content), Ok(()));
+        assert!(schema.check(&json!(1)).is_ok() && schema.clone().check(&json!("1")).is_err());
+        // One that is none, or too long, or not in its one encoding.
+        for (content, why) in
+            [(b"\xff".to_vec(), "CBOR"), (vec![0; SCHEMA_BYTES_MAX + 1], "262145 bytes"), (vec![1], "an object, true or false")]
+        {
+            let schema = JsonSchema::in_blob(BlobHash::of(&content));
+            let error = schema.supply(&BlobHash::of(&content), &content).expect_err("no schema");
+            assert!(error.contains(why), "{error}");
+            assert!(matches!(schema.check(&json!(1)), Err(ValueError::Misfit { .. })));
+        }
+    }
+
+    #[test]
+    fn a_long_schema_fits_a_small_stack() {
+        // Parts that each nest and then refer to the next.
+        let chain = |parts: usize, nots: usize| {
+            let nest = |inner: Value| (0..nots).fold(inner, |inner, _| json!({ "not": inner }));
+            let part = |at: usize| (at.to_string(), nest(json!({ "$ref": format!("#/$defs/{}", at + 1) })));
+            let defs = (0..parts).map(part).chain([(parts.to_string(), json!({"type": "integer"}))]);
+            json!({"$defs": serde_json::Map::from_iter(defs), "$ref": "#/$defs/0", "description": "x".repeat(DEFINITION_BYTES_MAX)})
+        };
+        let judged = std::thread::Builder::new().stack_size(1 << 20).spawn(move || {
+            let deepest = (1..40).rev().find_map(|parts| JsonSchema::to_blob(&chain(parts, 58)).ok()).expect("some may be");
+            let schema = JsonSchema::in_blob(BlobHash::of(&deepest));
+            assert_eq!(schema.supply(&BlobHash::of(&deepest), &deepest), Ok(()));
+            let beyond = JsonSchema::to_blob(&chain(5_000, 1)).expect_err("it is too deep");
+            (schema.check(&json!(1)).is_ok(), schema.check(&json!([[1]])).is_ok(), beyond)
+        });
+        let (right, wrong, beyond) = judged.expect("a thread").join().expect("it does not overflow");
+        assert!(right && !wrong && beyond.contains("more than 700 deep"), "{beyond}");
     }
 
     #[test]
@@ -350,7 +508,7 @@ mod tests {
         let deep = json!({"$defs": serde_json::Map::from_iter(defs), "$ref": "#/$defs/0"});
         let judged = std::thread::Builder::new().stack_size(1 << 20).spawn(move || {
             let deep = schema(&deep);
-            assert!(deep.to_bytes().len() > 2_900);
+            assert!(deep.to_bytes().is_some_and(|bytes| bytes.len() > 2_900));
             (deep.check(&json!(1)).is_ok(), deep.clone().check(&json!([[1]])).is_ok())
         });
         assert_eq!(judged.expect("a thread").join().expect("it does not overflow"), (true, true));

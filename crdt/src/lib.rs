@@ -93,6 +93,7 @@
 
 pub mod access;
 pub mod arbitration;
+pub mod blob;
 pub mod bucket;
 mod catalogue;
 pub mod chunk;

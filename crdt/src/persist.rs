@@ -24,11 +24,15 @@ pub enum Table {
     /// What lost to a concurrent write or removal, until its section's displaced log has it. (Once, the log itself.)
     #[n(5)]
     Displaced,
+    /// Blobs by their hashes.
+    #[n(6)]
+    Blobs,
 }
 
 impl Table {
     /// All tables, in loading order.
-    pub const ALL: [Table; 6] = [Table::Meta, Table::Feeds, Table::Registers, Table::Changes, Table::Documents, Table::Displaced];
+    pub const ALL: [Table; 7] =
+        [Table::Meta, Table::Feeds, Table::Registers, Table::Changes, Table::Documents, Table::Displaced, Table::Blobs];
 
     /// The table's name in a store that names them.
     pub fn name(self) -> &'static str {
@@ -39,6 +43,7 @@ impl Table {
             Table::Changes => "changes",
             Table::Documents => "documents",
             Table::Displaced => "displaced",
+            Table::Blobs => "blobs",
         }
     }
 }

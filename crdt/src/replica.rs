@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     access::{self, Access, AccessError, Fact, Rights, Rules},
+    blob::{BlobError, BlobHash, Blobs},
     definition::{Definition, Durability, TopicType},
     displaced::{Displaced, Log, Noticed},
     frontier::{DotIx, Dots, OriginIx, Origins},
@@ -250,6 +251,7 @@ pub struct Replica {
     pub members: Members,
     /// What this node's voter in quorum sections has promised.
     pub vaults: Vaults,
+    blobs: Blobs,
     noticed: Noticed,
     events: Vec<Event>,
     deleted_rows: Vec<Row>,
@@ -287,6 +289,7 @@ impl Replica {
             rules: Default::default(),
             members: Members::default(),
             vaults: Vaults::new(own),
+            blobs: Blobs::default(),
             noticed: Noticed::default(),
             events: Vec::new(),
             deleted_rows: Vec::new(),
@@ -325,7 +328,25 @@ impl Replica {
     /// A held section to merge into, with what it shares with the rest.
     pub fn parts(&mut self, id: SectionId) -> Option<(&mut Section, Context<'_>)> {
         let section = self.sections.get_mut(&id)?;
-        Some((section, Context { origins: &mut self.origins, events: &mut self.events }))
+        Some((section, Context { origins: &mut self.origins, events: &mut self.events, blobs: &mut self.blobs }))
+    }
+
+    /// The blobs that are here, and those that are wanted.
+    pub fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// Takes a blob in, whether any topic's definition names it yet or not.
+    ///
+    /// # Errors
+    /// It is too long, or there is no room.
+    pub fn put_blob(&mut self, content: Arc<[u8]>) -> Result<BlobHash, BlobError> {
+        let hash = BlobHash::of(&content);
+        if self.blobs.put(hash, content.clone())? && self.blobs.is_named(&hash) {
+            let mut cx = Context { origins: &mut self.origins, events: &mut self.events, blobs: &mut self.blobs };
+            self.sections.values_mut().for_each(|section| section.blob_came(&mut cx, &hash, &content));
+        }
+        Ok(hash)
     }
 
     /// The sections held and replicated, the built-in one first.
@@ -1022,6 +1043,7 @@ impl Replica {
         let Some(mut section) = self.sections.remove(&id) else { return };
         self.ended.0 += 1;
         self.ended.1 += section.changes();
+        self.blobs.forget_section(id);
         for topic in section.tree.topics_from("") {
             self.events.push(Event::Topic { section: id, path: topic.path.clone(), lived: true, lives: false });
         }
@@ -1057,8 +1079,9 @@ impl Replica {
 
     // Time.
 
-    /// Forgets what is stable. `now_us` is this node's clock; `retention_us` says how long a silent member is waited for.
+    /// Forgets what is stable, and blobs that nothing names. `now_us` is this node's clock; `retention_us` says how long a silent member is waited for.
     pub fn forget(&mut self, now_us: u64, retention_us: impl Fn(SectionId) -> u64) {
+        self.blobs.forget(now_us);
         let records = self.nodes();
         for (id, section) in &mut self.sections {
             let stable = if section.remembered() == 0 {
@@ -1116,6 +1139,7 @@ impl Replica {
             || !self.deleted_rows.is_empty()
             || self.vaults.is_dirty()
             || self.noticed.is_dirty()
+            || self.blobs.is_dirty()
             || self.sections.values().any(|section| section.values.is_dirty() || section.standing.is_dirty() || section.tree.is_dirty())
     }
 
@@ -1182,6 +1206,7 @@ impl Replica {
             let value = entry.map(|entry| minicbor::to_vec(entry).expect("encoding to memory"));
             out.push(Row { table: Table::Displaced, key: number.to_be_bytes().to_vec(), value });
         });
+        self.blobs.take_rows(&mut out);
         self.next_mark += 1;
         self.vaults.take_rows(self.next_mark, &mut out);
         self.marks.push_back((self.next_mark, frontiers));
@@ -1274,6 +1299,7 @@ impl Loading {
                 let entry = minicbor::decode(value).map_err(|error| bad(&error.to_string()))?;
                 replica.noticed.restore(replica.own.node, number, entry);
             }
+            Table::Blobs => replica.blobs.restore(key, value).map_err(bad)?,
             _ => {
                 let (id, rest) = rows::split_section(key).ok_or_else(|| bad("short key"))?;
                 let Some(section) = replica.sections.get_mut(&id) else { return Err(bad("a section that is not held").into()) };
@@ -1290,7 +1316,7 @@ impl Loading {
         replica.stored_origins = replica.origins.len();
         let own_ix = replica.origins.intern(own);
         for (id, section) in &mut replica.sections {
-            section.restored(&mut replica.origins).map_err(|error| LoadError::Tree { section: *id, error })?;
+            section.restored(&mut replica.origins, &mut replica.blobs).map_err(|error| LoadError::Tree { section: *id, error })?;
         }
         for (id, clock) in clocks {
             if let Some(section) = replica.sections.get_mut(&id) {
@@ -1352,7 +1378,7 @@ fn restore_row(section: &mut Section, origins: &mut Origins, table: Table, key: 
             let (record, buried) = rows::decode_record(dot.number, value).map_err(text)?;
             section.restore_record(dot.origin, record, buried);
         }
-        Table::Meta | Table::Displaced => return Err("belongs to no section".into()),
+        Table::Meta | Table::Displaced | Table::Blobs => return Err("belongs to no section".into()),
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use std::{
 
 use crate::{
     access::{self, AccessError},
+    blob::{BlobHash, Blobs},
     definition::Definition,
     displaced::{self, Beaten, Displaced},
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins, raise},
@@ -122,6 +123,8 @@ pub struct Context<'a> {
     pub origins: &'a mut Origins,
     /// Where to tell.
     pub events: &'a mut Vec<Event>,
+    /// The blobs that are here.
+    pub blobs: &'a mut Blobs,
 }
 
 /// A bucket's digest, and what it is a digest of.
@@ -986,9 +989,10 @@ impl Section {
         keys.filter_map(|(bucket, key)| Some((bucket, key, self.standing.get(key)?)))
     }
 
-    /// Ends the restoring.
-    pub fn restored(&mut self, origins: &mut Origins) -> Result<(), TreeError> {
+    /// Ends the restoring, of which that of the blobs has ended.
+    pub fn restored(&mut self, origins: &mut Origins, blobs: &mut Blobs) -> Result<(), TreeError> {
         self.tree.restored(origins)?;
+        self.settle_naming(blobs);
         self.values.restored();
         self.standing.restored();
         for (key, _) in self.standing.iter() {
@@ -1025,6 +1029,7 @@ impl Section {
 
     /// `covered`: what whoever told of the change had seen of the values, if it came as a whole document.
     fn topics_changed(&mut self, cx: &mut Context<'_>, changes: Vec<TopicChange>, covered: Option<&Frontier>) {
+        self.settle_naming(cx.blobs);
         for change in changes {
             self.stale_document(change.path.bucket());
             for id in &change.gone {
@@ -1058,6 +1063,33 @@ impl Section {
                 self.keys_of(id).collect::<Vec<_>>().into_iter().for_each(|key| self.judge(key));
             }
             cx.events.push(Event::Topic { section: self.id, path: change.path, lived, lives });
+        }
+    }
+
+    /// Tells which blobs are named here, and gives those that are here to definitions that have come.
+    fn settle_naming(&mut self, blobs: &mut Blobs) {
+        let (changed, fresh) = self.tree.take_naming();
+        for (hash, named) in changed {
+            blobs.set_named(hash, self.id, named);
+        }
+        for definition in fresh {
+            if let Err(why) = blobs.supply(&definition) {
+                tracing::warn!(topic_type = %definition.topic_type(), why, "a blob is no use to the topics whose definition names it");
+            }
+        }
+    }
+
+    /// A blob is here: the topics whose definitions name it take values from now on, and values that have come before are judged.
+    pub(crate) fn blob_came(&mut self, cx: &mut Context<'_>, hash: &BlobHash, content: &Arc<[u8]>) {
+        let topics = self.tree.supply(hash, content);
+        let keys: Vec<ValueKey> = topics.into_iter().flat_map(|id| self.keys_of(id)).collect();
+        for key in keys {
+            if self.unfit.contains(&key) {
+                self.judge(key);
+                if !self.unfit.contains(&key) {
+                    self.tell_value(cx, key);
+                }
+            }
         }
     }
 
@@ -1144,6 +1176,8 @@ impl Section {
             (!matches!(wrong, ValueError::UnknownType(_))).then_some((topic, wrong))
         });
         match wrong {
+            // Nobody can tell yet.
+            Some((_, ValueError::NotHere(_))) => _ = self.unfit.insert(key),
             Some((topic, wrong)) => {
                 tracing::warn!(path = %topic.path, why = %wrong, "a value that another node has taken is none of its topic, and is not shown");
                 self.unfit.insert(key);
@@ -1153,11 +1187,8 @@ impl Section {
     }
 
     fn value_changed(&mut self, cx: &mut Context<'_>, key: ValueKey) {
-        let id = key.topic();
-        let passes = (key.as_event().is_some() || self.tree.wants_all(id)) && !self.unfit.contains(&key);
-        let passed = self.values.get(&key).filter(|_| passes).cloned().map(Box::new);
-        cx.events.push(Event::Value { section: self.id, key, passed });
-        self.digest_changed(id);
+        self.tell_value(cx, key);
+        self.digest_changed(key.topic());
     }
 
     fn digest_changed(&mut self, topic: DotIx) {
@@ -1168,6 +1199,12 @@ impl Section {
                 self.stale_values.clear();
             }
         }
+    }
+
+    fn tell_value(&self, cx: &mut Context<'_>, key: ValueKey) {
+        let passes = (key.as_event().is_some() || self.tree.wants_all(key.topic())) && !self.unfit.contains(&key);
+        let passed = self.values.get(&key).filter(|_| passes).cloned().map(Box::new);
+        cx.events.push(Event::Value { section: self.id, key, passed });
     }
 
     fn standing_changed(&mut self, cx: &mut Context<'_>, key: StandingKey) {

@@ -328,7 +328,8 @@ mod tests {
             for cut in 0..bytes.len() {
                 prop_assert_eq!(Content::from_bytes(&bytes[..cut]), None);
             }
-            prop_assert_eq!(Content::from_bytes(&[&bytes[..], &[0]].concat()), None);
+            let longer = [&bytes[..], &[0]].concat();
+            prop_assert_eq!(Content::from_bytes(&longer), None);
             if let Some(read) = Content::from_bytes(&noise) {
                 prop_assert!(read.value.len() < noise.len());
             }

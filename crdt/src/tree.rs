@@ -21,6 +21,7 @@ use smallvec::SmallVec;
 
 use crate::{
     access::{self, Access, AccessError},
+    blob::BlobHash,
     bucket::{Bucket, SavedBucket, TOPICS_PER_CHANGE_MAX},
     catalogue::{Catalogue, Place},
     definition::{Conflate, Definition, DefinitionHash},
@@ -165,6 +166,7 @@ pub struct Tree {
     definitions_max: usize,
     /// Whether any of them has wanted that no value is skipped.
     wants_all: bool,
+    naming: Naming,
     feeds: BTreeMap<OriginIx, TreeFeed>,
     frontier: Frontier,
     /// Documents that hold changes beyond the frontier: they came as a whole, in an adoption that is not complete, or in a repair.
@@ -173,6 +175,57 @@ pub struct Tree {
     dirty_documents: BTreeSet<u16>,
     dirty_records: BTreeSet<DotIx>,
     dirty_feeds: BTreeSet<OriginIx>,
+}
+
+/// The definitions that name blobs: those of live creations, whether these stand or have lost to others.
+#[derive(Debug, Default)]
+struct Naming {
+    /// Which creations there are of each.
+    creations: BTreeMap<DotIx, DefinitionHash>,
+    /// How many.
+    definitions: BTreeMap<DefinitionHash, (Arc<Definition>, u64)>,
+    /// How many of these definitions name each blob.
+    blobs: BTreeMap<BlobHash, u64>,
+    /// The blobs of which that has changed since it was asked for.
+    changed: BTreeSet<BlobHash>,
+    /// Definitions of which there has been none and is one since they were asked for.
+    fresh: Vec<Arc<Definition>>,
+}
+
+impl Naming {
+    fn born(&mut self, id: DotIx, hash: DefinitionHash, definition: &Arc<Definition>) {
+        if self.creations.insert(id, hash).is_some() {
+            return;
+        }
+        let (_, count) = self.definitions.entry(hash).or_insert_with(|| (definition.clone(), 0));
+        *count += 1;
+        if *count == 1 {
+            self.fresh.push(definition.clone());
+            for blob in definition.blobs() {
+                *self.blobs.entry(*blob).or_default() += 1;
+                self.changed.insert(*blob);
+            }
+        }
+    }
+
+    fn gone(&mut self, id: &DotIx) {
+        let Some(hash) = self.creations.remove(id) else { return };
+        let Some((definition, count)) = self.definitions.get_mut(&hash) else { return };
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        for blob in definition.blobs() {
+            if let Some(count) = self.blobs.get_mut(blob) {
+                *count -= 1;
+                if *count == 0 {
+                    self.blobs.remove(blob);
+                }
+                self.changed.insert(*blob);
+            }
+        }
+        self.definitions.remove(&hash);
+    }
 }
 
 /// How many definitions may be there, in use or not.
@@ -202,6 +255,7 @@ impl Tree {
             definitions: FxHashMap::default(),
             definitions_max: DEFINITIONS_SPARED_MIN,
             wants_all: false,
+            naming: Naming::default(),
             feeds: BTreeMap::new(),
             frontier: Frontier::default(),
             beyond: BTreeSet::new(),
@@ -267,6 +321,26 @@ impl Tree {
     pub fn definitions(&self) -> impl Iterator<Item = &Definition> {
         #[allow(clippy::disallowed_methods, reason = "for those that ask whether there is any")]
         self.definitions.values().map(Arc::as_ref)
+    }
+
+    /// The blobs that definitions of live topics name now or did when this was asked last, each with whether they do now; and the definitions that have come since.
+    pub(crate) fn take_naming(&mut self) -> (Vec<(BlobHash, bool)>, Vec<Arc<Definition>>) {
+        let changed = std::mem::take(&mut self.naming.changed);
+        let changed = changed.into_iter().map(|blob| (blob, self.naming.blobs.contains_key(&blob)));
+        (changed.collect(), std::mem::take(&mut self.naming.fresh))
+    }
+
+    /// Gives a blob to the definitions that name it. Returns the creations of these.
+    pub(crate) fn supply(&self, hash: &BlobHash, content: &Arc<[u8]>) -> Vec<DotIx> {
+        let Naming { creations, definitions, .. } = &self.naming;
+        let naming = definitions.iter().filter(|(_, (definition, _))| definition.blobs().contains(hash));
+        let naming: BTreeSet<DefinitionHash> = naming.map(|(of, (definition, _))| {
+            if let Err(why) = definition.topic_type().supply(hash, content) {
+                tracing::warn!(blob = %hash, topic_type = %definition.topic_type(), why, "a blob is no use to the topics whose definition names it");
+            }
+            *of
+        }).collect();
+        creations.iter().filter(|(_, of)| naming.contains(of)).map(|(id, _)| *id).collect()
     }
 
     /// The live topics of a bucket, in path order.
@@ -465,8 +539,7 @@ impl Tree {
         self.slot(document).replace(Box::new(held));
         self.spare_definitions();
         for (hash, definition) in definitions {
-            self.wants_all |= definition.properties().conflate == Conflate::Off;
-            self.definitions.entry(hash).or_insert_with(|| Arc::new(definition));
+            self.enter(hash, definition);
         }
         self.topics.reserve(topics.len());
         let ours = topics.into_iter().filter(|topic| topic.path.bucket() == document);
@@ -749,6 +822,12 @@ impl Tree {
         }
     }
 
+    /// Enters a definition, unless it is there.
+    fn enter(&mut self, hash: DefinitionHash, definition: Definition) {
+        self.wants_all |= definition.properties().conflate == Conflate::Off;
+        self.definitions.entry(hash).or_insert_with(|| Arc::new(definition));
+    }
+
     /// Brings the index of one path up to its document, which is decoded.
     fn refresh(&mut self, origins: &mut Origins, path: &Path) -> Option<TopicChange> {
         self.spare_definitions();
@@ -756,12 +835,11 @@ impl Tree {
         let held = self.documents.get_mut(bucket as usize)?.as_mut()?;
         let State::Live(Content::Topics(document)) = &mut held.state else { return None };
         let creations = document.get(path);
-        if let Some((_, winner)) = creations.first()
-            && !self.definitions.contains_key(winner)
-            && let Some(definition) = document.definition(winner)
-        {
-            self.wants_all |= definition.properties().conflate == Conflate::Off;
-            self.definitions.insert(*winner, Arc::new(definition));
+        // Those that have lost, too: they may stand yet.
+        let unknown = creations.iter().filter(|(_, hash)| !self.definitions.contains_key(hash));
+        let unknown: SmallVec<[_; 1]> = unknown.filter_map(|(_, hash)| Some((*hash, document.definition(hash)?))).collect();
+        for (hash, definition) in unknown {
+            self.enter(hash, definition);
         }
         self.index(origins, bucket, path, &creations)
     }
@@ -814,6 +892,14 @@ impl Tree {
         let (old, new) = (all(&before), all(&after));
         let gone: Dots = old.iter().filter(|id| !new.contains(id)).copied().collect();
         let born: Dots = new.iter().filter(|id| !old.contains(id)).copied().collect();
+        for (Dot { origin, number }, hash) in creations {
+            let Some(definition) = self.definitions.get(hash).filter(|definition| !definition.blobs().is_empty()) else { continue };
+            let id = DotIx { origin: origins.intern(*origin), number: *number };
+            if born.contains(&id) {
+                self.naming.born(id, *hash, definition);
+            }
+        }
+        gone.iter().for_each(|id| self.naming.gone(id));
         let lived = (before.is_some(), after.is_some());
         let redefined = before.filter(|before| after.as_ref().is_none_or(|after| after.definition != before.definition));
         Some(TopicChange { path: path.clone(), gone, born, lived, before: redefined.map(|before| before.definition) })

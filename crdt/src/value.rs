@@ -23,7 +23,7 @@ use std::str;
 
 use serde_json::{Map, Number, Value};
 
-use crate::definition::TopicType;
+use crate::{blob::BlobHash, definition::TopicType};
 
 /// How long a value is at most, in bytes: one must fit a frame and a few times in the memory of a small node.
 pub const VALUE_MAX: usize = 4 * 1024 * 1024;
@@ -77,6 +77,9 @@ pub enum ValueError {
     /// The topic's type is one that this version does not know.
     #[error("the topic is of type number {0}, which this version does not know")]
     UnknownType(u64),
+    /// The topic's definition names a blob that is not here.
+    #[error("what values the topic takes is said by the blob {0}, which is not here yet")]
+    NotHere(BlobHash),
     /// It is text that does not parse.
     #[error("not {expected}: {reason}")]
     BadText {
@@ -606,7 +609,8 @@ fn to_base64(bytes: &[u8]) -> String {
     text
 }
 
-fn from_base64(text: &str) -> Result<Vec<u8>, ValueError> {
+/// The bytes that a base64 text stands for (RFC 4648 §4, padded), however many.
+pub fn from_base64(text: &str) -> Result<Vec<u8>, ValueError> {
     let letters = text.trim_end_matches('=').as_bytes();
     let padding = text.len() - letters.len();
     if !text.len().is_multiple_of(4) || padding > 2 {

@@ -162,7 +162,7 @@ impl Node {
         let origins = self.replica.origins();
         let section = self.replica.section(SECTION).unwrap();
         let (topic, write) = section.values.iter().find(|(_, write)| write.dot == written.dot).unwrap();
-        Record::Value { topic: named(origins, *topic), write: Carried::of(origins, write) }
+        Record::Value { topic: named(origins, topic.topic()), write: Carried::of(origins, write) }
     }
 
     fn put(&mut self, key: u8, value: Option<i64>) -> Record {
@@ -211,7 +211,7 @@ impl Node {
             match record {
                 Record::Value { topic, write } => {
                     let (topic, dot) = (indexed(&mut self.replica, *topic), indexed(&mut self.replica, write.dot));
-                    values.entry(dot.origin).or_insert_with(Vec::new).push((dot.number, topic));
+                    values.entry(dot.origin).or_insert_with(Vec::new).push((dot.number, topic.into()));
                 }
                 Record::Standing { key, write } => {
                     let dot = indexed(&mut self.replica, write.dot);
@@ -593,7 +593,7 @@ fn adopt(from: &mut Replica, to: &mut Replica, mut between: impl FnMut(u16, &mut
         let mut image = from.parts(SECTION).unwrap().0.read_bucket(bucket, false);
         image.tree_dots = dots(&image.tree_dots);
         for entry in &mut image.values {
-            (entry.key, entry.entries) = (at(&entry.key), dots(&entry.entries));
+            (entry.key, entry.entries) = (at(&entry.key.topic()).into(), dots(&entry.entries));
             if let Some(write) = &mut entry.write {
                 (write.dot, write.seen) = (at(&write.dot), dots(&write.seen));
             }

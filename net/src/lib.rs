@@ -29,6 +29,8 @@
 //!
 //! **Messages to topics** ([`flood`]) are for whoever listens at the moment: passed on to all who hold the section, in order, and kept by nobody.
 //!
+//! **Blobs** ([`blobs`]) that definitions name are pulled from any neighbour that has them, piece by piece.
+//!
 //! **Trust but verify.** Neighbours compare digests all the time ([`message::Control::Check`]), say "proved equal so long ago", and repair a bucket
 //! that differs although each covers what the other holds.
 //!
@@ -42,6 +44,7 @@
 
 mod adopt;
 pub mod batch;
+pub mod blobs;
 pub mod codec;
 pub mod dialer;
 pub mod flood;
@@ -69,6 +72,9 @@ pub(crate) const BULK_UNPACKED_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 /// Into pieces of how many bytes images are cut that are too long for one frame.
 pub(crate) const PIECE_BYTES: usize = 2 * 1024 * 1024;
+
+/// How many bytes of a blob one frame holds at most: one that is on its way delays little else.
+pub(crate) const BLOB_PIECE_BYTES_MAX: usize = 64 * 1024;
 
 /// How many buckets are compared at a time.
 pub(crate) const GROUP_BUCKETS: u16 = 64;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use mangrove_crdt::{
+    blob::BlobHash,
     delta::Bases,
     frontier::{DotIx, Frontier, OriginIx},
     id::{NodeId, Origin, Plane, SectionId},
@@ -19,7 +20,7 @@ use crate::{
     flood::Message,
     gossip::Told,
     mesh::Limits,
-    message::{LaneOf, Letter},
+    message::{BlobRequest, LaneOf, Letter},
 };
 
 /// Names a link of this node.
@@ -97,6 +98,7 @@ pub(crate) enum Intent {
     Buckets(SectionId, u16),
     RepairRequest(SectionId, u16),
     TopicRequest(SectionId, DotIx),
+    BlobRequest(BlobRequest),
 }
 
 /// The sender's side of a lane.
@@ -219,6 +221,8 @@ pub(crate) struct Shared {
     pub checked_frontiers: u64,
     /// Digests, ours and the peer's, of buckets that differed by what neither end's frontier covers when they were compared last.
     pub suspects: BTreeMap<u16, (u64, u64)>,
+    /// The blob that the peer has asked for, and how much of it it has.
+    pub blob_asked: Option<(BlobHash, u64)>,
     /// Messages to topics that are to be passed on, and their bytes.
     pub messages: VecDeque<Message>,
     pub message_bytes: usize,

@@ -20,6 +20,7 @@ use mangrove_crdt::{
 };
 
 use crate::{
+    blobs::Fetching,
     codec::Malformed,
     flood::Flood,
     gossip::{Gossip, Pulse},
@@ -105,7 +106,7 @@ pub enum Timer {
     Report,
     /// When to compare state with neighbours.
     Check,
-    /// When to look for feeds that a neighbour has more of.
+    /// When to look for feeds that a neighbour has more of, and for blobs.
     Lag,
     /// When a link's rate allows another frame.
     Rate,
@@ -182,6 +183,7 @@ pub struct Mesh {
     pub(crate) links: BTreeMap<LinkId, Link>,
     pub(crate) gossip: Gossip,
     pub(crate) flood: Flood,
+    pub(crate) blobs: Fetching,
     pulses_sent: u64,
     pulse_due: Instant,
     report_due: Instant,
@@ -221,6 +223,7 @@ impl Mesh {
             links: BTreeMap::new(),
             gossip: Gossip::default(),
             flood: Flood::default(),
+            blobs: Fetching::default(),
             pulses_sent: 0,
             pulse_due: now,
             report_due: now.after(pace.report),
@@ -288,6 +291,7 @@ impl Mesh {
     /// A link went down. What was in flight on it is lost, and comes again over another.
     pub fn handle_link_down(&mut self, replica: &mut Replica, id: LinkId) {
         let Some(mut link) = self.links.remove(&id) else { return };
+        self.blobs.link_down(id);
         self.graft_lost(replica, &link);
         for section in link.shared.keys().copied().collect::<Vec<_>>() {
             link.drop_shared(replica, section);
@@ -342,6 +346,10 @@ impl Mesh {
         let peer = link.peer;
         let mut effects = link.handle_frame(now, replica, &mut self.gossip, lane, frame)?;
         self.take_messages(now, replica, id, std::mem::take(&mut effects.messages));
+        if let Some(piece) = effects.blob.take() {
+            self.take_piece(now, replica, id, piece);
+        }
+        self.want_blobs(now, replica);
         if let Some(section) = effects.adopt {
             self.adopt(replica, section, id);
         }
@@ -455,6 +463,7 @@ impl Mesh {
             self.graft_lagging(now, replica);
             self.hurry_adoptions(now, replica);
             self.messages_due(now, replica);
+            self.seek_blobs(now, replica);
         }
     }
 

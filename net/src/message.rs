@@ -8,6 +8,7 @@
 //! every version that was ever released are kept as fixtures.
 
 use mangrove_crdt::{
+    blob::BlobHash,
     frontier::{OriginIx, Origins},
     id::{NodeId, Origin, Plane, SectionId},
     section::{BucketImage, Frontiers, ImageEntry},
@@ -103,6 +104,9 @@ messages! {
         17 Letter(Letter),
         /// Values came of a topic that does not come. *Duty*: if it is there, send its bucket as a `Repair`.
         18 TopicRequest(OfTopic),
+        /// The sender wants a blob that a definition of this section names. *Duty*: answer with its next piece, or that it is not here; if another blob of the
+        /// section was asked for before, that is wanted no more.
+        19 BlobRequest(BlobRequest),
     }
 }
 
@@ -111,7 +115,12 @@ impl Control {
     pub(crate) fn is_request(&self) -> bool {
         matches!(
             self,
-            Control::Graft(_) | Control::AdoptRequest(_) | Control::RepairRequest(_) | Control::TopicRequest(_) | Control::Unfold(_)
+            Control::Graft(_)
+                | Control::AdoptRequest(_)
+                | Control::RepairRequest(_)
+                | Control::TopicRequest(_)
+                | Control::Unfold(_)
+                | Control::BlobRequest(_)
         )
     }
 }
@@ -136,6 +145,8 @@ messages! {
         7 Piece(Piece),
         /// Messages to topics. *Duty*: see [`flood`](crate::flood).
         8 Messages(Packed),
+        /// The answer to the newest `BlobRequest`. *Duty*: see [`blobs`](crate::blobs).
+        9 Blob(BlobPiece),
     }
 }
 
@@ -343,6 +354,39 @@ pub struct AdoptRequest {
     /// Names this request, for the answer to name it.
     #[n(2)]
     pub request: u64,
+}
+
+/// See [`Control::BlobRequest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct BlobRequest {
+    /// The section.
+    #[n(0)]
+    pub section: SectionId,
+    /// The blob.
+    #[n(1)]
+    pub hash: BlobHash,
+    /// How many of its first bytes the sender has.
+    #[n(2)]
+    pub offset: u64,
+}
+
+/// See [`Content::Blob`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct BlobPiece {
+    /// The blob.
+    #[n(0)]
+    pub hash: BlobHash,
+    /// How many bytes come before these.
+    #[n(1)]
+    pub offset: u64,
+    /// How many bytes the blob has; none if the sender does not have it.
+    #[n(2)]
+    pub total: Option<u64>,
+    /// Some of them.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub bytes: Vec<u8>,
 }
 
 /// See [`Control::Check`].

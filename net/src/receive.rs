@@ -22,7 +22,7 @@ use crate::{
     flood::{self, Message},
     gossip::{Gossip, Pulse, RELAY_PAUSE},
     link::{Arriving, HeldEnd, Intent, LaneIn, Link, Said, Serving, Shared},
-    message::{Content, Control, LaneOf, Letter, Report, WIRE, WIRE_MIN, unpack_frontiers},
+    message::{BlobPiece, Content, Control, LaneOf, Letter, Report, WIRE, WIRE_MIN, unpack_frontiers},
     retired::Retired,
     send::{buckets_of, frontiers_hash, short},
 };
@@ -48,6 +48,8 @@ pub(crate) struct Effects {
     pub messages: Vec<Message>,
     /// A letter came.
     pub letter: Option<Letter>,
+    /// A piece of a blob came, or that it is not there.
+    pub blob: Option<BlobPiece>,
 }
 
 impl Effects {
@@ -58,6 +60,7 @@ impl Effects {
         self.adopted = self.adopted.or(other.adopted);
         self.messages.extend(other.messages);
         self.letter = self.letter.take().or(other.letter);
+        self.blob = self.blob.take().or(other.blob);
     }
 }
 
@@ -329,6 +332,11 @@ impl Link {
                     self.intend(Intent::Check(buckets.section));
                 }
             }
+            Control::BlobRequest(request) => {
+                if let Some(shared) = self.shared.get_mut(&request.section) {
+                    shared.blob_asked = Some((request.hash, request.offset));
+                }
+            }
             Control::RepairRequest(of) => self.send_repair(of.section, of.bucket % BUCKETS),
             Control::TopicRequest(of) => {
                 let topic = Reader::new("topic request", &of.topic).dot(names, &mut |origin| intern(replica, origin))?;
@@ -450,6 +458,7 @@ impl Link {
                 }
                 Ok(effects)
             }
+            Content::Blob(piece) => Ok(Effects { blob: Some(piece), ..Effects::default() }),
             Content::Repair(repair) => self.repair(replica, of.section, repair, std::mem::take(&mut lane.pieces), names),
         }
     }

@@ -27,6 +27,7 @@ use smallvec::SmallVec;
 use crate::{
     Frame, GROUP_BUCKETS,
     batch::{Batch, PackKey, Packer, frontier_delta, pack_tree},
+    blobs,
     codec::{NamesOut, Writer},
     flood,
     gossip::Gossip,
@@ -112,7 +113,7 @@ impl Link {
                 }
             }
             let rest = || self.lanes_out.get(&of(None)).is_some_and(|lane| !lane.rest.is_empty());
-            if shared.serving.is_some() || !shared.repairs.is_empty() || rest() {
+            if shared.serving.is_some() || !shared.repairs.is_empty() || shared.blob_asked.is_some() || rest() {
                 due.push(of(None));
             }
         }
@@ -164,7 +165,7 @@ impl Link {
         let (section, cx) = replica.parts(of.section)?;
         let pending = match of.plane {
             None if of.messages => !shared.messages.is_empty(),
-            None => !shared.repairs.is_empty() || shared.serving.is_some(),
+            None => !shared.repairs.is_empty() || shared.serving.is_some() || shared.blob_asked.is_some(),
             Some(Plane::Values) => shared.serving.is_none() && values_may_go(shared, section, metered, now),
             Some(plane) => shared.serving.is_none() && has_work(shared, section, plane),
         };
@@ -221,6 +222,9 @@ impl Link {
                 w.u64(count);
                 w.out.extend(packed.out);
                 Some(Content::Messages(Packed { packed: w.out }).encode())
+            }
+            None if shared.blob_asked.is_some() => {
+                blobs::answer(shared, of.section, cx.blobs, limits).map(|piece| Content::Blob(piece).encode())
             }
             None => bulk(shared, said, section, cx.origins, names, rest, limits, &mut self.stats),
             Some(plane) => {
@@ -379,6 +383,7 @@ impl Link {
                 w.dot(names, replica.origins(), topic);
                 Control::TopicRequest(OfTopic { section, topic: w.out })
             }
+            Intent::BlobRequest(request) => Control::BlobRequest(request),
             Intent::Prune(id, plane, origin) => {
                 Control::Prune(OfFeed { section: id, plane, origin: pack_origin(names, replica.origins(), origin) })
             }

@@ -55,6 +55,12 @@ impl Line {
     }
 }
 
+/// A line that brings a blob, for the definitions of those that follow.
+#[derive(Debug, Deserialize)]
+struct Brought {
+    blob: String,
+}
+
 pub(super) async fn publish(context: &mut Context, publish: &Publish) -> Result<(), Failure> {
     let (input, length): (Box<dyn AsyncBufRead + Send + Unpin>, Option<u64>) = match publish.file.as_str() {
         "-" => (Box::new(BufReader::new(tokio::io::stdin())), None),
@@ -205,8 +211,14 @@ impl Replay<'_> {
             }
             progress.inc(read as u64);
             if !bytes.trim_ascii().is_empty() {
-                let line = Line::parse(&bytes).map_err(wrong)?;
-                self.line(line, wrong).await?;
+                match Line::parse(&bytes) {
+                    Ok(line) => self.line(line, wrong).await?,
+                    Err(why) => {
+                        let Ok(Brought { blob }) = serde_json::from_slice(&bytes) else { return Err(wrong(why)) };
+                        let content = value::from_base64(&blob).map_err(|error| wrong(error.to_string()))?;
+                        self.client.put_blob(&content).await?;
+                    }
+                }
             }
         }
         Ok(())
@@ -225,6 +237,7 @@ impl Replay<'_> {
         if !self.publishers.contains_key(&made) {
             let spec = TopicSpec { topic_type: made.0.clone(), properties: made.1.clone() };
             let definition = spec.definition().map_err(|error| wrong(error.to_string()))?;
+            self.client.supply(&definition).await?;
             let add = Some(spec);
             let publisher = self.source.map_or_else(|| self.client.publisher(add.clone()), |source| source.publisher(add.clone()));
             let publisher = publisher.durability(self.publish.durability);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 use std::sync::Arc;
 
-use mangrove_crdt::value;
+use mangrove_crdt::{blob::BlobHash, json_schema::JsonSchema, value};
 use serde_json::{Value, json};
 
 use super::args::{DisplacedCommand, Get, Patch, Set, TopicCommand};
@@ -12,7 +12,9 @@ use super::events::event_json;
 use super::output::{JsonArray, bytes_text, count_text, json_of, plural, raw_of, time_text};
 use super::{Context, Failure, all_pages, refusal_text};
 use crate::client::{Changed, Client, ClientError};
-use crate::protocol::{Change, Code, DisplacedRow, ITEMS_MAX, PAGE_MAX, Page, TopicDetail, TopicRow, TopicSpec, VALUE_MAX, ValueRow, Wish};
+use crate::protocol::{
+    BlobRow, Change, Code, DisplacedRow, ITEMS_MAX, PAGE_MAX, Page, TopicDetail, TopicRow, TopicSpec, VALUE_MAX, ValueRow, Wish,
+};
 
 fn spec(topic_type: String, properties: Vec<(String, String)>) -> Result<TopicSpec, Failure> {
     let mut map = BTreeMap::new();
@@ -31,10 +33,30 @@ fn spec(topic_type: String, properties: Vec<(String, String)>) -> Result<TopicSp
     Ok(TopicSpec { topic_type, properties: map })
 }
 
+/// What a schema says that is too long for a definition goes into a blob.
+async fn bring(client: &Client, mut spec: TopicSpec) -> Result<TopicSpec, Failure> {
+    if spec.topic_type.eq_ignore_ascii_case("json")
+        && spec.definition().is_err()
+        && let Some(schema) = spec.properties.get_mut("schema")
+        && let Some(content) = serde_json::from_str(schema).ok().and_then(|schema| JsonSchema::to_blob(&schema).ok())
+    {
+        let said = std::mem::replace(schema, format!("blob:{}", BlobHash::of(&content)));
+        // If that is not what is wrong with it, whatever is wrong is said of what was asked for.
+        match spec.definition() {
+            Ok(_) => _ = client.put_blob(&content).await?,
+            Err(_) => _ = spec.properties.insert("schema".into(), said),
+        }
+    }
+    Ok(spec)
+}
+
 pub(super) async fn topic(context: &mut Context, command: TopicCommand) -> Result<(), Failure> {
     let client = context.connect().await?;
     match command {
-        TopicCommand::Add { paths, topic_type, properties } => add(context, &client, paths, spec(topic_type, properties)?).await,
+        TopicCommand::Add { paths, topic_type, properties } => {
+            let spec = bring(&client, spec(topic_type, properties)?).await?;
+            add(context, &client, paths, spec).await
+        }
         TopicCommand::Rm { selector, force } => {
             let topics = client.remove_topics(&selector, force).await?;
             context.output.done(&json!({ "removed": topics }), format!("{} removed", plural(topics, "topic")))
@@ -84,6 +106,7 @@ async fn list(context: &mut Context, client: &Client, selector: &str, pending: b
         for row in &rows {
             match &mut array {
                 Some(array) => array.item(&mut context.output, row)?,
+                None if row.waits => context.output.line(format!("{}\t{} (waits for a blob)", row.path, spec_text(&row.topic)))?,
                 None => context.output.line(format!("{}\t{}", row.path, spec_text(&row.topic)))?,
             }
         }
@@ -128,6 +151,11 @@ fn show(context: &mut Context, detail: &TopicDetail) -> Result<(), Failure> {
     if detail.pending {
         fields.push(("pending", "its master is not on this node, so readers do not see it".into()));
     }
+    for BlobRow { hash, bytes } in &detail.blobs {
+        let here = bytes
+            .map_or_else(|| "not here yet: the topic takes no values until it is".into(), |bytes| format!("here, {}", bytes_text(bytes)));
+        fields.push(("blob", format!("{hash} ({here})")));
+    }
     if detail.conflicts > 0 {
         fields.push(("conflicts", plural(detail.conflicts.into(), "other definition")));
     }
@@ -138,6 +166,10 @@ pub(super) async fn set(context: &mut Context, set: Set) -> Result<(), Failure> 
     let text = read_value(&set.value).await?;
     let add = set.topic_type.map(|topic_type| spec(topic_type, set.properties)).transpose()?;
     let client = context.connect().await?;
+    let add = match add {
+        Some(spec) => Some(bring(&client, spec).await?),
+        None => None,
+    };
     let topic = match (client.topic(&set.path).await, &add) {
         (Ok(detail), _) => detail.topic,
         (Err(ClientError::Refused(refusal)), Some(add)) if refusal.code == Code::NoSuchTopic => add.clone(),
@@ -147,6 +179,7 @@ pub(super) async fn set(context: &mut Context, set: Set) -> Result<(), Failure> 
         (Err(error), _) => return Err(error.into()),
     };
     let definition = topic.definition().map_err(Failure::usage)?;
+    client.supply(&definition).await?;
     let value = value::from_text(definition.topic_type(), &text)
         .map_err(|error| Failure::usage(format!("not a value of {}, which is of type {}: {error}", set.path, topic.topic_type)))?;
     let wish = Change { constraint: set.constraint, add, ..Change::new(&set.path, Wish::Value(value)) };
@@ -295,7 +328,7 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
     let mut parameters: HashMap<String, Arc<BTreeMap<String, String>>> = HashMap::new();
     let mut last = Arc::default();
     // What slaves show is their masters', and what is in the others nobody here knows.
-    let (mut left_out, mut unknown): (HashSet<String>, u64) = Default::default();
+    let (mut left_out, mut unknown, mut brought): (HashSet<String>, u64, HashSet<BlobHash>) = Default::default();
     let (mut after, mut more) = (None, true);
     while more {
         let (rows, next) = client.topics(selector, Page { after, limit: PAGE_MAX }).await?;
@@ -309,7 +342,12 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
             if !properties.is_empty() {
                 // Most are those of the one before.
                 if *last != properties {
-                    last = Arc::new(properties);
+                    let spec = TopicSpec { topic_type, properties };
+                    let blobs = spec.definition().map(|definition| definition.blobs().to_vec()).unwrap_or_default();
+                    for hash in blobs.into_iter().filter(|hash| brought.insert(*hash)) {
+                        context.output.json_line(&json!({ "blob": json_of("binary", &client.blob(hash).await?) }))?;
+                    }
+                    last = Arc::new(spec.properties);
                 }
                 parameters.insert(path, Arc::clone(&last));
             }

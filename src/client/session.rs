@@ -72,9 +72,9 @@ impl<T> Answer<T> {
 /// Whether a request may be asked again on another connection without doing anything twice.
 fn repeats(request: &Request) -> bool {
     use Request::{
-        Access, AccessWhy, Addresses, Config, Displaced, DisplacedShow, Doctor, HandlerRegister, HandlerUnregister, Links, MissingRegister,
-        MissingUnregister, Nodes, Principals, Roles, SectionShow, Sections, SessionShow, Sessions, SourceClaim, SourceShow, Sources,
-        Status, TopicShow, Topics, TopicsAdd, Values,
+        Access, AccessWhy, Addresses, BlobGet, BlobPut, Config, Displaced, DisplacedShow, Doctor, HandlerRegister, HandlerUnregister,
+        Links, MissingRegister, MissingUnregister, Nodes, Principals, Roles, SectionShow, Sections, SessionShow, Sessions, SourceClaim,
+        SourceShow, Sources, Status, TopicShow, Topics, TopicsAdd, Values,
     };
     let reads = matches!(
         request,
@@ -86,8 +86,8 @@ fn repeats(request: &Request) -> bool {
     );
     let serves = matches!(request, HandlerRegister { .. } | HandlerUnregister { .. } | MissingRegister { .. } | MissingUnregister { .. });
     let rules = matches!(request, Access { .. } | AccessWhy { .. } | Principals { .. } | Roles | Addresses);
-    // A topic that is there is no other by being added again, nor is a handler; a claim that nobody knows to have been made is closed before.
-    reads || lists || rules || serves || matches!(request, TopicsAdd { .. } | SourceClaim { .. })
+    // A topic that is there is no other by being added again, nor is a handler, or a blob; a claim that nobody knows to have been made is closed before.
+    reads || lists || rules || serves || matches!(request, TopicsAdd { .. } | SourceClaim { .. } | BlobPut { .. } | BlobGet { .. })
 }
 
 impl Session {

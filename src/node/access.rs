@@ -29,6 +29,8 @@ enum Asks<'a> {
     Nothing,
     /// Something of the whole mesh.
     Globally(Permission),
+    /// Something at any path there may be.
+    Somewhere(Permission),
     /// Something at a path.
     At(Permission, &'a str),
     /// To find what a selector comes to.
@@ -86,6 +88,10 @@ fn asks(request: &Request) -> Asks<'_> {
         | Request::Send(_)
         | Request::DisplacedShow { .. }
         | Request::DisplacedRestore { .. } => Asks::Nothing,
+        // It is for topics that are to be made, and which these are is not known yet.
+        Request::BlobPut { .. } => Asks::Somewhere(Modify),
+        // Whoever knows its name has it from a definition that it may read, or has the blob.
+        Request::BlobGet { .. } => Asks::Nothing,
         // Of its own.
         Request::Addresses
         | Request::Unsubscribe { .. }
@@ -118,6 +124,10 @@ impl Node {
         match asks(request) {
             Asks::Nothing => Ok(()),
             Asks::Globally(permission) => self.permitted_globally(connection, permission),
+            Asks::Somewhere(permission) => match rules.somewhere(rights, permission) {
+                true => Ok(()),
+                false => Err(self.lacks(connection, permission, "request")),
+            },
             Asks::At(permission, path) => match Path::parse(path) {
                 Ok(path) => self.permitted(connection, permission, &path),
                 // What is no path is refused as such.

@@ -31,7 +31,7 @@ use self::{
     places::{Awaited, Base, Marks, Position, Wait},
     waiting::{Passed, Passing, Waiting},
 };
-use super::{events, input::ConnectionId, sessions::listeners::Listeners};
+use super::{blobs::Upload, events, input::ConnectionId, sessions::listeners::Listeners};
 use crate::protocol::{
     Aliases, Code, Event, FRAME_AIM, FromNode, Gone, Heard, Mark, Message, MissingTopic, Refusal, Target, Through, TopicSpec, Update,
 };
@@ -80,6 +80,8 @@ pub struct Connection {
     pub session: Option<SessionId>,
     /// Who listens to sessions on it.
     pub listeners: Listeners,
+    /// The blob that its client is bringing.
+    pub(super) upload: Option<Upload>,
     marks: Marks,
     /// What goes out before anything else.
     outgoing: VecDeque<FromNode>,
@@ -173,6 +175,7 @@ impl Connection {
             basis: 0,
             session: None,
             listeners: Listeners::default(),
+            upload: None,
             marks: Marks::default(),
             outgoing: VecDeque::new(),
             missed: Vec::new(),

@@ -32,6 +32,7 @@
 mod access;
 mod acks;
 mod agenda;
+mod blobs;
 mod changes;
 mod clauses;
 mod connections;
@@ -147,7 +148,7 @@ pub enum Hold {
 /// A deadline of the node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Timer {
-    /// When to forget what is stable, to file what was displaced, and to end what nobody can take up any more.
+    /// When to forget what is stable and blobs that nothing names, to file what was displaced, and to end what nobody can take up any more.
     Forget,
     /// When to store what nobody waits for.
     Store,
@@ -447,6 +448,7 @@ impl Node {
             self.end_expired(now);
             self.removals_due(now);
             self.listeners_due(now);
+            self.end_stale_uploads(now);
         }
         if now.at >= self.tidy_due {
             self.tidy_due = now.at.after(TIDY_EVERY);

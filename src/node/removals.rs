@@ -81,6 +81,7 @@ impl Node {
     /// The definition that a client asks for; what it says of its own session is said of that one by its id.
     pub(super) fn definition_for(&mut self, now: Now, connection: ConnectionId, spec: &TopicSpec) -> Result<Definition, Refusal> {
         let definition = parse_definition(spec)?;
+        self.supply(&definition)?;
         let refused = |why: String| Refusal::new(Code::InvalidDefinition, "removal", why);
         if let Some(owner) = definition.owner() {
             mangrove_crdt::access::check_principal(owner).map_err(|why| Refusal::new(Code::InvalidDefinition, "owner", why))?;

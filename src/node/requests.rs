@@ -111,6 +111,8 @@ impl Node {
             }
             Request::Set(batch) => self.set(now, session, batch),
             Request::Change(change) => self.change(now, session, *change),
+            Request::BlobPut { hash, offset, total, bytes } => done(self.blob_put(now, session, hash, offset, total, &bytes)?),
+            Request::BlobGet { hash, offset } => done(self.blob_get(hash, offset)?),
             Request::Send(send) => self.send_message(now, session, *send).map(|sent| (sent, Needs::default())),
             Request::Values { selector, page } => {
                 if let Some(path) = Selector::parse(&selector).ok().as_ref().and_then(Selector::as_path) {
@@ -610,6 +612,11 @@ impl Node {
                 let refusal = Refusal::new(Code::AmbiguousEvent, path.as_str(), error.to_string());
                 refusal.hint("name it in full").who(names.iter().map(ToString::to_string))
             }
+            SetError::Invalid(value::ValueError::NotHere(hash)) => Refusal {
+                what: path.to_string(),
+                why: format!("what values it takes is said by the blob {hash}, which is not here yet"),
+                ..self.blob_missing(&hash)
+            },
             SetError::Invalid(error) => {
                 let code = match error {
                     value::ValueError::TooLong(_) => Code::TooLarge,

@@ -81,6 +81,15 @@ impl Node {
             let found = format!("both sides of a split have said something, and the more restrictive counts: {}", statements.join(" | "));
             concern(Severity::Warning, "access", found, "say one of these again: mangrove access script; all of them: mangrove access ls");
         }
+        if let Some(missing) = self.replica.blobs().missing_after(None).next() {
+            let found = format!("topics wait for blobs that are not here yet, such as {missing}");
+            concern(
+                Severity::Warning,
+                "blobs",
+                found,
+                "they come once this node is linked to one that has them, if there is room: see mangrove topic show",
+            );
+        }
         for contested in self.replica.contested() {
             let found = format!("section {} was declared twice in a split; declaration {} lost", contested.root, contested.id);
             concern(Severity::Warning, "sections", found, "");
@@ -270,7 +279,7 @@ impl Node {
 
     pub(super) fn topic_row(&self, path: &Path) -> Option<TopicRow> {
         let (_, topic) = self.replica.topic(path)?;
-        Some(TopicRow { path: path.to_string(), topic: topic_spec(&topic.definition) })
+        Some(TopicRow { path: path.to_string(), topic: topic_spec(&topic.definition), waits: self.lacks_blob(&topic.definition) })
     }
 
     pub(super) fn topic_detail(&self, now: Now, path: &Path) -> Option<TopicDetail> {
@@ -300,6 +309,7 @@ impl Node {
             writer,
             pending: shown.is_none(),
             conflicts: topic.conflicts.len() as u32,
+            blobs: self.blob_rows(&topic.definition),
         })
     }
 

@@ -185,6 +185,8 @@ codes! {
     UnknownType = 47 "unknown-type",
     /// The session is at another node; `who` is that.
     SessionElsewhere = 48 "session-elsewhere",
+    /// A blob that a definition names is not here: it may be on its way, or has to be sent first.
+    BlobMissing = 49 "blob-missing",
     /// There is no such event, or none any more.
     NoSuchEvent = 55 "no-such-event",
     /// More than one event has this sequence; `who` are their names.

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use mangrove_crdt::id::{MeshId, NodeId};
+use mangrove_crdt::{
+    blob::BlobHash,
+    id::{MeshId, NodeId},
+};
 use minicbor::{Decode, Encode};
 use serde::{Serialize, Serializer};
 
@@ -298,6 +301,21 @@ pub struct TopicRow {
     #[n(1)]
     #[serde(flatten)]
     pub topic: TopicSpec,
+    /// Whether its definition names a blob that the node does not have yet, so that it takes no values there and shows none.
+    #[cbor(n(2), default)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub waits: bool,
+}
+
+/// A blob that a definition names.
+#[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize)]
+pub struct BlobRow {
+    /// Its name.
+    #[n(0)]
+    pub hash: BlobHash,
+    /// Its length, in bytes; `None` if the node does not have it yet.
+    #[n(1)]
+    pub bytes: Option<u64>,
 }
 
 /// Everything about a topic.
@@ -334,6 +352,10 @@ pub struct TopicDetail {
     /// Whether it is a slave whose master is not on the node, so that it is not there for readers.
     #[cbor(n(9), default)]
     pub pending: bool,
+    /// The blobs that its definition names.
+    #[cbor(n(10), decode_with = "bounded::list", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blobs: Vec<BlobRow>,
     /// How many events it shows, if it is a time series.
     #[n(12)]
     #[serde(skip_serializing_if = "Option::is_none")]

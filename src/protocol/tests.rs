@@ -100,6 +100,13 @@ fn request() -> impl Strategy<Value = Request> {
         (text(), page()).prop_map(|(selector, page)| Request::Displaced { selector, page }),
         text().prop_map(|id| Request::DisplacedShow { id }),
         text().prop_map(|id| Request::DisplacedRestore { id }),
+        (any::<[u8; 32]>(), any::<u64>(), any::<u64>(), bytes()).prop_map(|(hash, offset, total, bytes)| Request::BlobPut {
+            hash: BlobHash(hash),
+            offset,
+            total,
+            bytes
+        }),
+        (any::<[u8; 32]>(), any::<u64>()).prop_map(|(hash, offset)| Request::BlobGet { hash: BlobHash(hash), offset }),
     ];
     let about_sections = prop_oneof![
         (text(), properties()).prop_map(|(root, properties)| Request::SectionAdd { root, properties }),
@@ -234,6 +241,7 @@ fn topic_detail() -> impl Strategy<Value = TopicDetail> {
             conflicts,
             pending,
             events: value_bytes,
+            blobs: vec![BlobRow { hash: BlobHash([pending.into(); 32]), bytes: value_bytes }; usize::from(pending)],
         },
     )
 }
@@ -293,6 +301,8 @@ fn response() -> impl Strategy<Value = Response> {
         }),
         (any::<[bool; 2]>(), option::of(text())).prop_map(|([created, exact], event)| Response::Changed { created, exact, event }),
         any::<u64>().prop_map(|sessions| Response::Sent { sessions }),
+        any::<u64>().prop_map(|upto| Response::BlobPut { upto }),
+        (any::<u64>(), bytes()).prop_map(|(total, bytes)| Response::Blob { total, bytes }),
         any::<u32>().prop_map(|subscription| Response::Subscribed { subscription }),
         (text(), any::<u64>()).prop_map(|(ticket, expires_unix_ms)| Response::Ticket { ticket, expires_unix_ms }),
         any::<u64>().prop_map(|expires_unix_ms| Response::Renewed { expires_unix_ms }),
@@ -304,7 +314,7 @@ fn response() -> impl Strategy<Value = Response> {
         vec(link_row(), 0..3).prop_map(Response::Links),
         section_row().prop_map(|row| Response::Section(Box::new(row))),
         vec(section_row(), 0..3).prop_map(Response::Sections),
-        (vec((text(), spec()).prop_map(|(path, topic)| TopicRow { path, topic }), 0..3), option::of(text()))
+        (vec((text(), spec()).prop_map(|(path, topic)| TopicRow { waits: path.is_empty(), path, topic }), 0..3), option::of(text()))
             .prop_map(|(rows, next)| Response::Topics { rows, next }),
         topic_detail().prop_map(|detail| Response::Topic(Box::new(detail))),
         (vec(value_row(), 0..3), option::of(text())).prop_map(|(rows, next)| Response::Values { rows, next }),

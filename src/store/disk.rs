@@ -84,7 +84,7 @@ struct Open {
     database: Database,
     /// By table number.
     tables: [Keyspace; Table::ALL.len()],
-    /// The store's own table: format, commit row, quarantine note.
+    /// The store's own table: format, number of tables, commit row, quarantine note.
     own: Keyspace,
     /// The last batch's number.
     number: u64,
@@ -94,10 +94,15 @@ struct Open {
     is_noted: bool,
     /// The last batch is a mark.
     is_marked: bool,
+    /// How many tables there are has been noted.
+    tables_noted: bool,
 }
 
 const FORMAT_KEY: &[u8] = b"format";
 const NOTE_KEY: &[u8] = b"quarantined";
+/// How many of [`Table::ALL`] there are, and how many there were before this was noted.
+const TABLES_KEY: &[u8] = b"tables";
+const TABLES_FIRST: usize = 6;
 /// Names of files in `DIR`.
 const DATA: &str = "data";
 const DATA_NEW: &str = "data.new";
@@ -170,6 +175,7 @@ impl DiskStore {
             let mut batch = open.database.batch().durability(Some(PersistMode::SyncAll));
             batch.insert(&open.own, COMMIT_KEY, Commit { number: 1, synced: 0, seqno_before: open.database.seqno() }.encode());
             batch.insert(&open.own, FORMAT_KEY, own_seal(FORMAT_KEY, &FORMAT_VERSION.to_be_bytes()));
+            batch.insert(&open.own, TABLES_KEY, tables_row());
             if let Some((path, reason)) = quarantined {
                 batch.insert(&open.own, NOTE_KEY, own_seal(NOTE_KEY, format!("{}\n{reason}", path.display()).as_bytes()));
             }
@@ -287,6 +293,7 @@ impl DiskStore {
         }
         open.number += 1;
         open.is_noted &= rows.is_empty();
+        open.tables_noted = true;
         open.is_marked = false;
         if sync == Sync::Disk {
             open.synced = open.number;
@@ -416,7 +423,8 @@ impl Drop for DiskStore {
 }
 
 impl Open {
-    /// Opens the database, new or not. One that is not new has all tables: fjall drops, without a word, a table whose files it does not know any more.
+    /// Opens the database, new or not. One that is not new has all tables that it has ever noted: fjall drops, without a word, a table whose files it does not know any more. Those that its version did
+    /// not have yet are made.
     fn at(path: &Path, options: &DiskOptions, is_new: bool) -> fjall::Result<Open> {
         /// One to write files while the other merges them. While that one is at it and more is to be merged, the first passes the word to itself without a pause,
         /// and takes a core for it (fjall 3.1); but one alone writes files so late that a full store may grow past what is kept for removals.
@@ -428,20 +436,29 @@ impl Open {
             .max_cached_files(Some(FILES_MAX))
             .max_journaling_size(128 << 20)
             .open()?;
-        let keyspace = |name: &str, memtable_bytes: u64| {
-            if !is_new && !database.keyspace_exists(name) {
+        let keyspace = |name: &str, memtable_bytes: u64, is_noted: bool| {
+            if is_noted && !database.keyspace_exists(name) {
                 return Err(fjall::Error::Unrecoverable);
             }
             database.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(memtable_bytes).expect_point_read_hits(true))
         };
-        let own = keyspace("store", 64 << 10)?;
+        let own = keyspace("store", 64 << 10, !is_new)?;
+        let noted = match own.get(TABLES_KEY)? {
+            Some(row) => own_unseal(TABLES_KEY, &row)
+                .and_then(|row| row.try_into().ok())
+                .map(u32::from_be_bytes)
+                .ok_or(fjall::Error::Unrecoverable)? as usize,
+            None if is_new => 0,
+            None => TABLES_FIRST,
+        };
         let mut tables = Vec::with_capacity(Table::ALL.len());
         for table in Table::ALL {
             let is_large = matches!(table, Table::Registers | Table::Documents);
-            tables.push(keyspace(table.name(), if is_large { options.memtable_bytes } else { options.memtable_bytes / 4 })?);
+            let memtable_bytes = if is_large { options.memtable_bytes } else { options.memtable_bytes / 4 };
+            tables.push(keyspace(table.name(), memtable_bytes, tables.len() < noted)?);
         }
         let Ok(tables) = tables.try_into() else { unreachable!("one keyspace was pushed for each table") };
-        Ok(Open { database, tables, own, number: 0, synced: 0, is_noted: false, is_marked: false })
+        Ok(Open { database, tables, own, number: 0, synced: 0, is_noted: false, is_marked: false, tables_noted: noted >= Table::ALL.len() })
     }
 
     /// Reads the store's own rows: checks the format, takes over the commit number, gives the quarantine note if there is one.
@@ -463,9 +480,9 @@ impl Open {
 
     fn own_row(&self, path: &Path, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(sealed) = guarded(path, || self.own.get(key))? else { return Ok(None) };
-        match sealed.split_at_checked(SEAL_BYTES) {
-            Some((sum, value)) if sum == checksum("store", key, value) => Ok(Some(value.to_vec())),
-            _ => Err(corrupt(path, format!("the checksum of its row `{}` is wrong", String::from_utf8_lossy(key)))),
+        match own_unseal(key, &sealed) {
+            Some(value) => Ok(Some(value.to_vec())),
+            None => Err(corrupt(path, format!("the checksum of its row `{}` is wrong", String::from_utf8_lossy(key)))),
         }
     }
 
@@ -484,6 +501,9 @@ impl Open {
         // A mark says nothing about what the node knows.
         if self.is_noted && !rows.is_empty() {
             batch.remove(&self.own, NOTE_KEY);
+        }
+        if !self.tables_noted {
+            batch.insert(&self.own, TABLES_KEY, tables_row());
         }
         let commit = Commit { number: self.number + 1, synced: self.synced, seqno_before: self.database.seqno() };
         batch.insert(&self.own, COMMIT_KEY, commit.encode());
@@ -566,6 +586,15 @@ fn walk(path: &Path) -> io::Result<u64> {
 
 fn own_seal(key: &[u8], value: &[u8]) -> Vec<u8> {
     [&checksum("store", key, value)[..], value].concat()
+}
+
+fn own_unseal<'a>(key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
+    let (sum, value) = sealed.split_at_checked(SEAL_BYTES)?;
+    (sum == checksum("store", key, value)).then_some(value)
+}
+
+fn tables_row() -> Vec<u8> {
+    own_seal(TABLES_KEY, &(Table::ALL.len() as u32).to_be_bytes())
 }
 
 /// Runs a call into fjall. A panic there is damage: it asserts of its files what a damaged one does not keep.

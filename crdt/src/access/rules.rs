@@ -379,6 +379,12 @@ impl Rules {
         rights.judge(|roles| self.walk(roles, path, &mut |_| {}))
     }
 
+    /// Whether there may be a path at which somebody may do something.
+    pub fn somewhere(&self, rights: &Rights, permission: Permission) -> bool {
+        let places = self.assigned.keys().map(Path::as_str).chain([""]);
+        places.into_iter().any(|place| self.at(rights, place).has(permission))
+    }
+
     /// How [`Rules::at`] comes to what it does, for people: the places that count, from the path up.
     pub fn why(&self, rights: &Rights, path: &str) -> Vec<Step> {
         let mut steps = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mangrove_crdt::access::Permission;
+use mangrove_crdt::{access::Permission, blob::BlobHash};
 
 use crate::node::{
     ConnectionId,
@@ -132,6 +132,7 @@ fn every_request_needs_what_it_needs() {
         (Modify, Request::TopicsAdd { topic: TopicSpec::of("binary"), paths: vec!["s/new".into()] }),
         (Modify, Request::TopicsRemove { selector: "s/b".into(), force: false }),
         (Modify, set("s/newer", true)),
+        (Modify, Request::BlobPut { hash: BlobHash::of(b""), offset: 0, total: 0, bytes: Vec::new() }),
         (AcquireSource, Request::SourceClaim { branch: "s/a".into(), priority: 0, wait: true, hold_ms: None }),
     ];
     for (permission, request) in cases {

@@ -605,3 +605,23 @@ fn start_child(path: &Path) -> Child {
         .spawn()
         .unwrap()
 }
+
+#[test]
+fn a_store_from_before_a_table_gets_it_and_misses_it_from_then_on() {
+    let dir = quick_dir();
+    // What version 1 has stored, before there were blobs.
+    copy_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wire-1/data"), dir.path());
+    let (mut store, opened) = open(dir.path());
+    assert!(matches!(opened, Opened::Existing { .. }), "{opened:?}");
+    let before = contents(&store);
+    assert!(!before.is_empty());
+    store.commit(&[put(Table::Blobs, b"one", &noise(1, 1 << 20))], Sync::Disk).unwrap();
+    drop(store);
+    let (store, opened) = open(dir.path());
+    assert_eq!(opened, Opened::Existing { torn_bytes: 0 });
+    assert_eq!(contents(&store).len(), before.len() + 1);
+    let inner = store.open.as_ref().unwrap();
+    inner.database.delete_keyspace(inner.tables[Table::Blobs as usize].clone()).unwrap();
+    drop(store);
+    assert!(matches!(open(dir.path()).1, Opened::Quarantined { .. }), "a table is lost");
+}
