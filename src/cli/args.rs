@@ -314,7 +314,7 @@ pub(crate) enum TopicCommand {
         #[arg(long)]
         pending: bool,
     },
-    /// Everything about one topic
+    /// Everything about one topic, and what has happened at its path
     Show {
         /// Its path
         path: String,

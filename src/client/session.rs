@@ -74,7 +74,7 @@ fn repeats(request: &Request) -> bool {
     use Request::{
         Access, AccessWhy, Addresses, Config, Displaced, DisplacedShow, Doctor, HandlerRegister, HandlerUnregister, Links, MissingRegister,
         MissingUnregister, Nodes, Principals, Roles, SectionShow, Sections, SessionShow, Sessions, SourceClaim, SourceShow, Sources,
-        Status, TopicShow, Topics, TopicsAdd, Values,
+        Status, TopicPast, TopicShow, Topics, TopicsAdd, Values,
     };
     let reads = matches!(
         request,
@@ -82,7 +82,13 @@ fn repeats(request: &Request) -> bool {
     );
     let lists = matches!(
         request,
-        Displaced { .. } | DisplacedShow { .. } | Sources { .. } | SourceShow { .. } | Sessions { .. } | SessionShow { .. }
+        TopicPast { .. }
+            | Displaced { .. }
+            | DisplacedShow { .. }
+            | Sources { .. }
+            | SourceShow { .. }
+            | Sessions { .. }
+            | SessionShow { .. }
     );
     let serves = matches!(request, HandlerRegister { .. } | HandlerUnregister { .. } | MissingRegister { .. } | MissingUnregister { .. });
     let rules = matches!(request, Access { .. } | AccessWhy { .. } | Principals { .. } | Roles | Addresses);

@@ -69,7 +69,7 @@ fn asks(request: &Request) -> Asks<'_> {
         }
         Request::Access { .. } | Request::AccessWhy { .. } | Request::Principals { .. } | Request::Roles => Asks::Globally(ViewSecurity),
         Request::AccessScript { .. } => Asks::Globally(ModifySecurity),
-        Request::TopicShow { path } => Asks::At(Read, path),
+        Request::TopicShow { path } | Request::TopicPast { path } => Asks::At(Read, path),
         Request::SourceClaim { branch, .. } => Asks::At(AcquireSource, branch),
         // What its client has seen elsewhere may be what entitles it: so that is judged when the node has come as far.
         Request::Subscribe { heard: Some(heard), .. } if !heard.seen.is_empty() => Asks::Nothing,

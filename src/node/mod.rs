@@ -290,6 +290,7 @@ impl Node {
 
     /// Takes in what has happened. **Perform the outputs, in order, before the next call.**
     pub fn handle_input(&mut self, now: Now, input: Input<'_>) -> Outputs<'_> {
+        self.replica.set_time(now.unix_ms);
         match input {
             Input::LinkUp { link, peer, address, dialled } => {
                 if let Some(Target { node: None, addresses }) = &dialled {

@@ -107,6 +107,12 @@ impl Node {
                 let detail = self.topic_detail(&path).ok_or_else(|| no_such_topic(&path))?;
                 done(Response::Topic(Box::new(detail)))
             }
+            Request::TopicPast { path } => {
+                let path = parse_path(&path)?;
+                self.locate(&path)?;
+                let (rows, cut) = self.past_rows(&path);
+                done(Response::TopicPast { rows, cut })
+            }
             Request::Set(batch) => self.set(now, session, batch),
             Request::Change(change) => self.change(now, session, *change),
             Request::Send(send) => self.send_message(now, session, *send).map(|sent| (sent, Needs::default())),
