@@ -210,6 +210,7 @@ impl Node {
 
     /// The rules have changed, or the roles of a session: whatever hangs on them is judged anew.
     pub(super) fn rights_changed(&mut self, now: Now, only: Option<SessionId>) {
+        self.removals.subscribers.doubt();
         let sessions: Vec<(SessionId, Identity)> = match only {
             Some(id) => self.sessions.all.get(&id).map(|session| (id, session.record.identity.clone())).into_iter().collect(),
             None => self.sessions.all.iter().map(|(id, session)| (*id, session.record.identity.clone())).collect(),

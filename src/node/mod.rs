@@ -316,6 +316,7 @@ impl Node {
             Input::SessionClosed { session } => {
                 self.login_gone(now, session);
                 self.acks.forget(session);
+                self.removals.subscribers.doubt();
                 if let Some(Connection { session: Some(session), .. }) = self.connections.remove(&session) {
                     self.session_lost(now, session);
                 }
@@ -451,6 +452,7 @@ impl Node {
         if now.at >= self.tidy_due {
             self.tidy_due = now.at.after(TIDY_EVERY);
             self.end_deserted_sessions(now);
+            self.removals.subscribers.doubt();
         }
         if now.at >= self.redial_due {
             self.redial(now);

@@ -134,12 +134,14 @@ impl Node {
                 let client = self.connections.get_mut(&session).ok_or_else(closing)?;
                 let waits = heard.as_ref().is_some_and(|heard| !heard.seen.is_empty());
                 let subscription = client.subscribe(selector, credit, stamps, heard.map(|heard| *heard), until)?;
+                self.removals.subscribers.doubt();
                 if waits {
                     self.waits_due = Some(self.waits_due.map_or(until, |due| due.min(until)));
                 }
                 done(Response::Subscribed { subscription })
             }
             Request::Unsubscribe { subscription } => {
+                self.removals.subscribers.doubt();
                 let client = self.connections.get_mut(&session).ok_or_else(closing)?;
                 if client.unsubscribe(subscription) {
                     done(Response::Done)
