@@ -180,6 +180,9 @@ fn show(context: &mut Context, detail: &TopicDetail, past: &Past) -> Result<(), 
     history(context, past)
 }
 
+/// What is said where a constraint was judged by what a node knew.
+pub(super) const INEXACT: &str = "judged by what this node knew: somebody may have written at another at the same time";
+
 pub(super) async fn set(context: &mut Context, set: Set) -> Result<(), Failure> {
     let text = read_value(&set.value).await?;
     let add = set.topic_type.map(|topic_type| spec(topic_type, set.properties)).transpose()?;
@@ -212,9 +215,7 @@ async fn change(context: &mut Context, client: &Client, change: Change) -> Resul
     match (context.output.json, judged) {
         (true, true) => context.output.json_line(&json!({ "path": path, "created": created, "exact": exact })),
         (true, false) => context.output.json_line(&json!({ "path": path, "created": created })),
-        (false, true) if !exact => {
-            context.output.line("judged by what this node knew: somebody may have written at another at the same time")
-        }
+        (false, true) if !exact => context.output.line(INEXACT),
         (false, _) => Ok(()),
     }
 }
