@@ -36,8 +36,8 @@ use mangrove_crdt::id::{MeshId, SessionId};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::protocol::{
-    Change, Code, DisplacedRow, FRAME_MAX, Finding, HELLO_MAX, Hello, ItemRefusal, LinkRow, NodeRow, Page, Refusal, Request, Response,
-    SectionRow, SetBatch, SetItem, Status, Target, TopicDetail, TopicRow, TopicSpec, ValueRow, Welcome, Wish,
+    Change, Code, DisplacedRow, FRAME_MAX, Finding, HELLO_MAX, Hello, ItemRefusal, LinkRow, NodeRow, Page, PastRow, Refusal, Request,
+    Response, SectionRow, SetBatch, SetItem, Status, Target, TopicDetail, TopicRow, TopicSpec, ValueRow, Welcome, Wish,
 };
 
 mod access;
@@ -492,6 +492,14 @@ impl Client {
     pub async fn topic(&self, path: &str) -> Result<TopicDetail, ClientError> {
         match self.request(Request::TopicShow { path: path.into() }).await? {
             Response::Topic(detail) => Ok(*detail),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Who made and removed topics at a path, the newest last, as far as the node's section remembers; and whether there was more than is told.
+    pub async fn topic_past(&self, path: &str) -> Result<(Vec<PastRow>, bool), ClientError> {
+        match self.request(Request::TopicPast { path: path.into() }).await? {
+            Response::TopicPast { rows, cut } => Ok((rows, cut)),
             other => Err(unexpected(&other)),
         }
     }

@@ -66,7 +66,8 @@ pub use messages::{MESSAGE_MAX, Message, Recipient, Send};
 pub use places::{Feed, Heard, Mark, Place, Through, path_hash, slot_of, slots_of};
 pub use refusal::{Code, ItemRefusal, Refusal};
 pub use rows::{
-    BlobRow, DisplacedRow, Finding, LinkRow, LinkState, NodeRow, NodeState, SectionRow, Severity, Status, TopicDetail, TopicRow, ValueRow,
+    BlobRow, Deed, DisplacedRow, Finding, LinkRow, LinkState, NodeRow, NodeState, PastRow, SectionRow, Severity, Status, TopicDetail,
+    TopicRow, ValueRow,
 };
 pub use secret::Secret;
 pub use sessions::{Claimed, Ended, SessionDetail, SessionNews, SessionRow, SessionState};
@@ -594,6 +595,13 @@ pub enum Request {
         #[n(0)]
         path: String,
     },
+    /// What has happened at a path, whether there is a topic or not: [`Response::TopicPast`].
+    #[n(62)]
+    TopicPast {
+        /// The path.
+        #[n(0)]
+        path: String,
+    },
     /// Write values: [`Response::Written`], once they are as durable as asked.
     #[n(18)]
     Set(#[n(0)] SetBatch),
@@ -634,7 +642,7 @@ pub enum Request {
         subscription: u32,
     },
     /// Events of a time series, in order: [`Response::Events`].
-    #[n(70)]
+    #[n(63)]
     Events {
         /// The topic's path.
         #[n(0)]
@@ -1023,6 +1031,16 @@ pub enum Response {
     /// To [`Request::TopicShow`].
     #[n(10)]
     Topic(#[n(0)] Box<TopicDetail>),
+    /// To [`Request::TopicPast`].
+    #[n(38)]
+    TopicPast {
+        /// Who made and removed topics there, the newest last.
+        #[cbor(n(0), decode_with = "bounded::list")]
+        rows: Vec<PastRow>,
+        /// Whether more has happened before that.
+        #[n(1)]
+        cut: bool,
+    },
     /// To [`Request::Set`].
     #[n(11)]
     Written {
@@ -1051,7 +1069,7 @@ pub enum Response {
         event: Option<String>,
     },
     /// To [`Request::Events`].
-    #[n(40)]
+    #[n(39)]
     Events {
         /// A page of them.
         #[cbor(n(0), decode_with = "bounded::list")]

@@ -126,8 +126,16 @@ fn topics_are_made_written_read_and_removed() {
         value.as_array().expect("a list").iter().map(|row| row["path"].as_str().expect("a path").to_owned()).collect()
     };
     assert_eq!(paths(&node.json(&["topic", "ls", "?demo//"])), ["demo/a", "demo/b", "demo/text"]);
-    assert_eq!(node.json(&["topic", "show", "demo/text"])["type"], "string");
+    let shown = node.json(&["topic", "show", "demo/text"]);
+    assert!(
+        shown["type"] == "string" && shown["epoch"] == 0 && shown["history"][0]["did"] == "made" && shown["history"][0]["node"] == "EWR"
+    );
     assert_eq!(node.json(&["topic", "rm", "?demo/[ab]"])["removed"], 2);
+    let gone = node.run(&["--json", "topic", "show", "demo/a"]);
+    let (shown, error) = (String::from_utf8_lossy(&gone.stdout), String::from_utf8_lossy(&gone.stderr));
+    assert!(gone.status.code() == Some(1) && error.contains("[no-such-topic]"), "{error}");
+    let history = &serde_json::from_str::<Value>(&shown).expect("JSON")["history"];
+    assert!(history[0]["type"] == "json" && history[1]["did"] == "removed" && history[1]["unix_ms"].is_u64(), "{shown}");
     assert_eq!(paths(&node.json(&["topic", "ls"])), ["demo/text"]);
     assert_eq!(node.json(&["displaced", "ls"]), json!([]));
 }

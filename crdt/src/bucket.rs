@@ -15,6 +15,8 @@
 //! one operation a topic instead of one and a half takes that much less time and memory; and no definition can be dropped
 //! while a topic that somebody else creates needs it. What is long about a definition (a schema, a module) is named in it by
 //! its hash, and travels apart.
+//!
+//! What lived at a path before, and who made and removed it when, is in the document's history ([`Bucket::past`]).
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
@@ -22,7 +24,7 @@ use smallvec::SmallVec;
 
 use crate::{
     definition::{Definition, DefinitionHash},
-    document::{Document, DocumentError, Entry, Genesis, MapIndex},
+    document::{self, Deed, Document, DocumentError, Entry, Genesis, MapIndex},
     id::{Dot, Origin},
     path::Path,
     saved::{Saved, SavedEntry},
@@ -30,6 +32,9 @@ use crate::{
 
 /// How many topics one call of [`Bucket::create`] or [`Bucket::remove`] may name: more, and peers would refuse the change for its size.
 pub const TOPICS_PER_CHANGE_MAX: usize = 8192;
+
+/// How many creations and removals of a path [`Bucket::past`] tells.
+pub const PAST_MAX: usize = document::PAST_MAX;
 
 const TOPICS: MapIndex = 0;
 
@@ -39,6 +44,28 @@ static GENESIS: LazyLock<Genesis> = LazyLock::new(|| Genesis::new("mangrove buck
 #[derive(Clone, Debug)]
 pub struct Bucket {
     document: Document,
+}
+
+/// That a topic was made, or removed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Happening {
+    /// By whom.
+    pub origin: Origin,
+    /// When, by their wall clock, in seconds since 1970; 0 if they did not say.
+    pub time_s: u64,
+    /// What came of it.
+    pub what: Happened,
+    /// Whether whoever did it, and whoever did something else that is told with it, did not know of each other.
+    pub concurrent: bool,
+}
+
+/// What happened to a path.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Happened {
+    /// A topic was made; with what definition, unless that cannot be read here.
+    Made(Option<Definition>),
+    /// The topics that were known there were removed.
+    Removed,
 }
 
 /// What a saved bucket holds.
@@ -107,11 +134,11 @@ impl Bucket {
         self.document.save()
     }
 
-    /// Creates topics, each under its number of the origin's feed. Returns the change. A path that lives gets a new topic in place of
+    /// Creates topics at so many seconds since 1970, each under its number of the origin's feed. Returns the change. A path that lives gets a new topic in place of
     /// the old. At most [`TOPICS_PER_CHANGE_MAX`] at once.
-    pub fn create(&mut self, origin: Origin, topics: &[(Path, &Definition, u64)]) -> Vec<u8> {
+    pub fn create(&mut self, origin: Origin, time_s: u64, topics: &[(Path, &Definition, u64)]) -> Vec<u8> {
         debug_assert!(topics.len() <= TOPICS_PER_CHANGE_MAX, "the caller splits what is too much for one change");
-        let change = self.document.commit(origin, |edit| {
+        let change = self.document.commit(origin, time_s, |edit| {
             for (path, definition, number) in topics {
                 // Removed first: equal bytes over equal bytes would make no operation, and so no topic.
                 edit.remove(TOPICS, path.as_str());
@@ -121,10 +148,11 @@ impl Bucket {
         change.unwrap_or_default()
     }
 
-    /// Removes topics, with all concurrent creations that are seen here. Returns the change; `None` if none of them lives. At most [`TOPICS_PER_CHANGE_MAX`] at once.
-    pub fn remove(&mut self, origin: Origin, paths: &[Path]) -> Option<Vec<u8>> {
+    /// Removes topics at so many seconds since 1970, with all concurrent creations that are seen here. Returns the change; `None` if none of them lives. At most
+    /// [`TOPICS_PER_CHANGE_MAX`] at once.
+    pub fn remove(&mut self, origin: Origin, time_s: u64, paths: &[Path]) -> Option<Vec<u8>> {
         debug_assert!(paths.len() <= TOPICS_PER_CHANGE_MAX, "the caller splits what is too much for one change");
-        self.document.commit(origin, |edit| paths.iter().for_each(|path| edit.remove(TOPICS, path.as_str())))
+        self.document.commit(origin, time_s, |edit| paths.iter().for_each(|path| edit.remove(TOPICS, path.as_str())))
     }
 
     /// Applies a change. Returns the paths that it created or removed topics at; none, if it was applied before.
@@ -154,6 +182,18 @@ impl Bucket {
             let path = Path::parse(&key).ok()?;
             (!creations.is_empty()).then_some((path, creations))
         })
+    }
+
+    /// What has happened at a path, the newest last, as far as that is told ([`PAST_MAX`]), and whether there was more. The order is the same on every node, and has everything
+    /// after what its maker knew of.
+    pub fn past(&self, path: &Path) -> (Vec<Happening>, bool) {
+        let (deeds, cut) = self.document.past(TOPICS, path.as_str());
+        let happening = |Deed { origin, time_s, put, concurrent }| {
+            let made = |bytes: &Vec<u8>| split(bytes).and_then(|(_, definition)| Definition::from_bytes(definition).ok());
+            let what = put.map_or(Happened::Removed, |bytes| Happened::Made(made(&bytes)));
+            Happening { origin, time_s, what, concurrent }
+        };
+        (deeds.into_iter().map(happening).collect(), cut)
     }
 
     /// The live creations of a path, the one that stands first; none if no topic lives there. Those with another definition than the
@@ -211,6 +251,8 @@ mod tests {
         id::{Incarnation, NodeId},
     };
 
+    const TIME_S: u64 = 1_900_000_000;
+
     fn origin(node: u8) -> Origin {
         Origin { node: NodeId([node; 32]), incarnation: Incarnation { boot: 1, nonce: u64::from(node) } }
     }
@@ -232,7 +274,7 @@ mod tests {
     }
 
     fn create(bucket: &mut Bucket, node: u8, text: &str, definition: &Definition, number: u64) -> Vec<u8> {
-        bucket.create(origin(node), &[(path(text), definition, number)])
+        bucket.create(origin(node), TIME_S, &[(path(text), definition, number)])
     }
 
     #[test]
@@ -249,10 +291,10 @@ mod tests {
         assert_eq!(there.apply(&change), Ok(vec![path("a/b")]));
         assert_eq!(there.get(&path("a/b")), [(dot(1, 7), json().hash())]);
         assert_eq!(there.definition(&json().hash()), Some(json()));
-        let change = there.remove(origin(2), &[path("a/b"), path("c")]).unwrap();
+        let change = there.remove(origin(2), TIME_S, &[path("a/b"), path("c")]).unwrap();
         assert_eq!(here.apply(&change), Ok(vec![path("a/b")]));
         assert_eq!((here.paths(), here.definition(&json().hash())), (vec![], None));
-        assert_eq!(here.remove(origin(1), &[path("a/b")]), None);
+        assert_eq!(here.remove(origin(1), TIME_S, &[path("a/b")]), None);
         let change = create(&mut here, 1, "a/b", &json(), 8);
         there.apply(&change).unwrap();
         assert_eq!(there.get(&path("a/b")), [(dot(1, 8), json().hash())]);
@@ -287,7 +329,7 @@ mod tests {
             assert_eq!(bucket.get(&path("a")), [(dot(1, 2), json().hash()), (dot(2, 1), string().hash())]);
             assert_eq!(bucket.definition(&string().hash()), Some(string()));
         }
-        let change = here.remove(origin(1), &[path("a")]).unwrap();
+        let change = here.remove(origin(1), TIME_S, &[path("a")]).unwrap();
         there.apply(&change).unwrap();
         assert_eq!(there.paths(), [path("b")]);
         assert_eq!((there.definition(&string().hash()), there.definition(&json().hash())), (None, Some(json())));
@@ -298,7 +340,7 @@ mod tests {
         let (mut here, mut there) = (Bucket::new(), Bucket::new());
         let first = create(&mut here, 1, "a", &json(), 1);
         there.apply(&first).unwrap();
-        let removal = here.remove(origin(1), &[path("a")]).unwrap();
+        let removal = here.remove(origin(1), TIME_S, &[path("a")]).unwrap();
         let again = create(&mut there, 2, "b", &json(), 1);
         here.apply(&again).unwrap();
         there.apply(&removal).unwrap();
@@ -317,6 +359,76 @@ mod tests {
         let second = create(&mut there, 2, "a", &json(), 1);
         here.apply(&second).unwrap();
         assert_eq!(here.get(&path("a")), [(dot(2, 1), json().hash())]);
+    }
+
+    /// What is told of a path: who, when, what, and whether concurrently.
+    fn past(bucket: &Bucket, text: &str) -> (Vec<(u8, u64, Option<TopicType>, bool)>, bool) {
+        let (happenings, cut) = bucket.past(&path(text));
+        let told = happenings.into_iter().map(|Happening { origin, time_s, what, concurrent }| {
+            let made = match what {
+                Happened::Made(definition) => Some(definition.unwrap().topic_type().clone()),
+                Happened::Removed => None,
+            };
+            (origin.node.0[0], time_s, made, concurrent)
+        });
+        (told.collect(), cut)
+    }
+
+    #[test]
+    fn who_made_and_removed_a_topic_is_told_alike_everywhere() {
+        let (mut here, mut there) = (Bucket::new(), Bucket::new());
+        there.apply(&here.create(origin(1), 100, &[(path("a"), &json(), 1), (path("b"), &json(), 2)])).unwrap();
+        here.apply(&there.remove(origin(2), 200, &[path("a")]).unwrap()).unwrap();
+        let one = here.create(origin(1), 310, &[(path("a"), &string(), 3)]);
+        let other = there.create(origin(2), 300, &[(path("a"), &json(), 1)]);
+        here.apply(&other).unwrap();
+        there.apply(&one).unwrap();
+        let removal = here.remove(origin(1), 400, &[path("a")]).unwrap();
+        there.merge(&here.save()).unwrap();
+        let (of_json, of_string) = (Some(TopicType::Json), Some(TopicType::String));
+        let told = vec![
+            (1, 100, of_json.clone(), false),
+            (2, 200, None, false),
+            (1, 310, of_string, true),
+            (2, 300, of_json.clone(), true),
+            (1, 400, None, false),
+        ];
+        let read = Bucket::load(&here.save()).unwrap();
+        for bucket in [&here, &there, &read] {
+            assert_eq!(past(bucket, "a"), (told.clone(), false));
+            assert_eq!(past(bucket, "b"), (vec![(1, 100, of_json.clone(), false)], false));
+            assert_eq!(past(bucket, "c"), (vec![], false));
+        }
+        assert_eq!(there.apply(&removal), Ok(vec![]));
+    }
+
+    #[test]
+    fn of_a_long_past_the_end_is_told() {
+        let mut bucket = Bucket::new();
+        for number in 1..=70 {
+            bucket.create(origin(1), number, &[(path("a"), &json(), number)]);
+            bucket.remove(origin(1), number, &[path("a")]).unwrap();
+        }
+        let (told, cut) = past(&bucket, "a");
+        assert!(cut && told.len() == PAST_MAX);
+        assert_eq!(told.last(), Some(&(1, 70, None, false)));
+        assert_eq!(told[0], (1, 21, Some(TopicType::Json), false));
+    }
+
+    #[test]
+    fn a_change_has_a_time_that_can_be_one() {
+        let change = create(&mut Bucket::new(), 1, "a", &json(), 1);
+        let mut expanded = automerge::Change::try_from(&change[..]).unwrap().decode();
+        for (time, sound) in
+            [(-1, false), (0, true), (253_402_300_799, true), (253_402_300_800, false), (i64::MAX, false), (i64::MIN, false)]
+        {
+            expanded.time = time;
+            let applied = Bucket::new().apply(automerge::Change::from(expanded.clone()).raw_bytes());
+            assert_eq!(applied.is_ok(), sound, "{time}: {applied:?}");
+        }
+        // What this node's clock shows beyond that is not sent to those who would refuse it.
+        let change = Bucket::new().create(origin(1), u64::MAX, &[(path("a"), &json(), 1)]);
+        assert_eq!(Bucket::new().apply(&change), Ok(vec![path("a")]));
     }
 
     #[test]
@@ -381,7 +493,7 @@ mod tests {
             create(&mut there, 2, text, &theirs, number as u64 + 1);
         }
         here.merge(&there.save()).unwrap();
-        here.remove(origin(1), &[path("c")]).unwrap();
+        here.remove(origin(1), TIME_S, &[path("c")]).unwrap();
         create(&mut here, 1, "a", &string(), 9);
         here
     }
@@ -408,6 +520,8 @@ mod tests {
             let sum = Sha256::digest(&saved[8..]);
             saved[4..8].copy_from_slice(&sum[..4]);
             let _ = Bucket::new().merge(&saved);
+            // As one that was taken as it came.
+            let _ = Bucket::load(&saved).map(|bucket| bucket.past(&path("a")));
         }
     }
 
@@ -449,7 +563,7 @@ mod tests {
                         let definition = if is_json { json() } else { string() };
                         changes.push(create(&mut nodes[node], node as u8, text, &definition, number));
                     }
-                    Step::Remove(node, text) => changes.extend(nodes[node].remove(origin(node as u8), &[path(text)])),
+                    Step::Remove(node, text) => changes.extend(nodes[node].remove(origin(node as u8), TIME_S, &[path(text)])),
                     Step::Deliver(node, which) if !changes.is_empty() => {
                         let before = nodes[node].topics().collect::<Vec<_>>();
                         let change = which.get(&changes);
@@ -503,7 +617,7 @@ mod tests {
             let mut elder = Bucket::new();
             elder.merge(&there.save()).unwrap();
             let mut change = match removes {
-                true => there.remove(origin(2), &[path("a")]).unwrap(),
+                true => there.remove(origin(2), TIME_S, &[path("a")]).unwrap(),
                 false => create(&mut there, 2, "b", &string(), 2),
             };
             for (place, byte) in damage {

@@ -43,8 +43,8 @@ pub(crate) struct Operation<'a> {
     pub object: u64,
     pub object_actor: u64,
     pub key: &'a str,
-    /// The length of the bytes put; `None` for a removal.
-    pub put: Option<u64>,
+    /// The bytes put; `None` for a removal.
+    pub put: Option<&'a [u8]>,
     /// The operations that it overtakes, each by its actor's place in the list, and its number.
     pub overtakes: Vec<(u64, u64)>,
 }
@@ -62,7 +62,7 @@ pub(crate) fn operations(bytes: &[u8]) -> Option<Vec<Operation<'_>>> {
             None => data.is_unused(column)?,
         }
     }
-    let [object_actors, objects, keys, actions, metadata, values, groups, actors, numbers] = found;
+    let [object_actors, objects, keys, actions, metadata, mut values, groups, actors, numbers] = found;
     let actions = actions.expand(Reader::unsigned)?;
     let count = actions.len();
     let (object_actors, objects) = (object_actors.expand(Reader::unsigned)?, objects.expand(Reader::unsigned)?);
@@ -72,19 +72,17 @@ pub(crate) fn operations(bytes: &[u8]) -> Option<Vec<Operation<'_>>> {
         return None;
     }
     let mut overtaken = overtaken(actors, numbers)?.into_iter();
-    let mut length: u64 = 0;
     let mut operations = Vec::with_capacity(count);
     for at in 0..count {
         let put = match (actions[at]?, metadata[at]?) {
-            (PUT, bytes) if bytes & 15 == BYTES => Some(bytes >> 4),
+            (PUT, bytes) if bytes & 15 == BYTES => Some(values.take(bytes >> 4)?),
             (DELETE, 0) => None,
             _ => return None,
         };
-        length = length.checked_add(put.unwrap_or_default())?;
         let overtakes: Vec<_> = overtaken.by_ref().take(usize::try_from(groups[at]?).ok()?).collect();
         operations.push(Operation { object: objects[at]?, object_actor: object_actors[at]?, key: keys[at]?, put, overtakes });
     }
-    (length == values.bytes.len() as u64 && overtaken.next().is_none()).then_some(operations)
+    (values.is_empty() && overtaken.next().is_none()).then_some(operations)
 }
 
 /// All operations that a change overtakes, in the order of its own.

@@ -13,8 +13,8 @@
 //!   actor's last, and that each operation puts bytes to, or removes, a key of one of the maps. What a key or its bytes *mean* is judged by
 //!   who reads them: an entry that does not parse is as if it were not there, on every node alike.
 //!
-//! Changes carry no time and no text, so a document's content is a function of what was done to it. Documents with the same changes
-//! have equal heads, though not always equal bytes.
+//! Changes carry no text, and no time but what their maker's clock showed, for people who ask what has become of a key ([`Document::past`]): nothing is ordered or judged by
+//! it. The genesis has none. So what a document holds is a function of what was done to it. Documents with the same changes have equal heads, though not always equal bytes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,6 +36,12 @@ pub const KEY_BYTES_MAX: usize = 2048;
 
 /// How long the bytes of an entry are at most.
 pub const ENTRY_BYTES_MAX: usize = 8192;
+
+/// The latest time that a change may have, in seconds since 1970: the end of the year 9999.
+const TIME_S_MAX: u64 = 253_402_300_799;
+
+/// How many of the things that were done to a key [`Document::past`] tells: as many as a `u128` has bits, at most.
+pub const PAST_MAX: usize = 100;
 
 /// Why a change or a saved document was refused. The document is as it was before.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -110,6 +116,19 @@ pub(crate) struct Entry {
     pub origin: Origin,
 }
 
+/// Something that was done to a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Deed {
+    /// Who did it.
+    pub origin: Origin,
+    /// When, by their clock, in seconds since 1970; 0 if they did not say.
+    pub time_s: u64,
+    /// The bytes put; `None` for a removal.
+    pub put: Option<Vec<u8>>,
+    /// Whether something else that is told was done by somebody who did not know of this, and whoever did this did not know of that.
+    pub concurrent: bool,
+}
+
 /// See the module.
 #[derive(Clone)]
 pub(crate) struct Document {
@@ -161,13 +180,13 @@ impl Document {
         self.has(&ChangeHash(*hash))
     }
 
-    /// Makes one change. Returns its bytes, or `None` where `edit` did nothing.
-    pub fn commit(&mut self, origin: Origin, edit: impl FnOnce(&mut Edit<'_>)) -> Option<Vec<u8>> {
+    /// Makes one change, at so many seconds since 1970, or 0 if that need not be known. Returns its bytes, or `None` where `edit` did nothing.
+    pub fn commit(&mut self, origin: Origin, time_s: u64, edit: impl FnOnce(&mut Edit<'_>)) -> Option<Vec<u8>> {
         self.automerge.set_actor(actor(&origin));
         let (hash, _) = {
             let mut open = Edit { transaction: self.automerge.transaction(), maps: &self.genesis.maps };
             edit(&mut open);
-            open.transaction.commit_with(CommitOptions::default().with_time(0))
+            open.transaction.commit_with(CommitOptions::default().with_time(time_s.min(TIME_S_MAX) as i64))
         };
         let change = self.automerge.get_change_by_hash(&hash?)?;
         self.note(origin, &change);
@@ -231,6 +250,45 @@ impl Document {
             };
             (item.key.into_owned(), entries)
         })
+    }
+
+    /// What was done to a key, the newest last: in an order that is the same on every node, and has everything after what its maker knew of. The last [`PAST_MAX`], and
+    /// whether there was more. Goes through the whole history.
+    pub fn past(&self, map: MapIndex, key: &str) -> (Vec<Deed>, bool) {
+        // What a peer's document holds that was taken as it came is not known before it is read.
+        let changes = history(&self.automerge).unwrap_or_default();
+        let mut deeds: BTreeMap<(u64, ActorId), (ChangeHash, Deed)> = BTreeMap::new();
+        let mut cut = false;
+        for change in &changes {
+            let Some(origin) = Origin::from_bytes(change.actor_id().to_bytes()) else { continue };
+            let time_s = u64::try_from(change.timestamp()).ok().filter(|time_s| *time_s <= TIME_S_MAX).unwrap_or(0);
+            let operations = operations(change.raw_bytes()).unwrap_or_default();
+            for (place, operation) in operations.into_iter().enumerate() {
+                if operation.key == key && operation.object == map as u64 + 1 {
+                    let number = change.start_op().get().saturating_add(place as u64);
+                    let deed = Deed { origin, time_s, put: operation.put.map(<[u8]>::to_vec), concurrent: false };
+                    deeds.insert((number, change.actor_id().clone()), (change.hash(), deed));
+                    cut |= deeds.len() > PAST_MAX && deeds.pop_first().is_some();
+                }
+            }
+        }
+        // For each change the deeds that it knew of, its own among them.
+        let mut own: BTreeMap<ChangeHash, u128> = BTreeMap::new();
+        deeds.values().enumerate().for_each(|(at, (change, _))| *own.entry(*change).or_default() |= 1 << at);
+        let mut known: BTreeMap<ChangeHash, u128> = BTreeMap::new();
+        for change in &changes {
+            let of_others = change.deps().iter().filter_map(|hash| known.get(hash)).fold(0, |all, of| all | of);
+            known.insert(change.hash(), of_others | own.get(&change.hash()).unwrap_or(&0));
+        }
+        let known: Vec<u128> = deeds.values().map(|(change, _)| known[change]).collect();
+        let mut deeds: Vec<Deed> = deeds.into_values().map(|(_, deed)| deed).collect();
+        for (earlier, later) in (0..deeds.len()).flat_map(|later| (0..later).map(move |earlier| (earlier, later))) {
+            if known[later] & 1 << earlier == 0 {
+                deeds[earlier].concurrent = true;
+                deeds[later].concurrent = true;
+            }
+        }
+        (deeds, cut)
     }
 
     fn judge(&self, changes: Vec<Change>, spelling: Spelling) -> Result<Judged, DocumentError> {
@@ -397,8 +455,11 @@ impl Judge<'_> {
         if change.deps().is_empty() {
             return Err(DocumentError::Foreign);
         }
-        if change.timestamp() != 0 || change.message().is_some() || !change.extra_bytes().is_empty() {
-            return Err(Forbidden("it has a time, a text, or something added"));
+        if change.message().is_some() || !change.extra_bytes().is_empty() {
+            return Err(Forbidden("it has a text, or something added"));
+        }
+        if !u64::try_from(change.timestamp()).is_ok_and(|time_s| time_s <= TIME_S_MAX) {
+            return Err(Forbidden("its time is beyond all measure"));
         }
         let first_op = change.start_op().get();
         if change.is_empty() || first_op <= last.max_op || first_op > self.max_op + 1 {
@@ -422,7 +483,7 @@ impl Judge<'_> {
     /// The key that an operation is about, if it is a key of one of the maps.
     fn key(&self, change: &Change, operation: &Operation<'_>) -> Result<Key, DocumentError> {
         use DocumentError::Forbidden;
-        if operation.key.len() > KEY_BYTES_MAX || operation.put.is_some_and(|length| length > ENTRY_BYTES_MAX as u64) {
+        if operation.key.len() > KEY_BYTES_MAX || operation.put.is_some_and(|bytes| bytes.len() > ENTRY_BYTES_MAX) {
             return Err(Forbidden("a key or the bytes under it are too long"));
         }
         let of_others = operation.object_actor.checked_sub(1).and_then(|place| usize::try_from(place).ok());

@@ -307,7 +307,7 @@ impl Policy {
     }
 
     fn commit(&mut self, origin: Origin, edit: impl FnOnce(&mut Edit<'_>)) -> Result<Vec<u8>, PolicyError> {
-        self.document.commit(origin, edit).ok_or(PolicyError::NothingToChange)
+        self.document.commit(origin, 0, edit).ok_or(PolicyError::NothingToChange)
     }
 
     /// The live sections, in the order of their ids.
@@ -553,7 +553,7 @@ mod tests {
             open.put(SECTIONS, "0000000000000001/colour", b"odd".to_vec());
             open.put(SECTIONS, "odd", vec![]);
         };
-        assert!(policy.document.commit(origin(2), odd).is_some());
+        assert!(policy.document.commit(origin(2), 0, odd).is_some());
         assert_eq!(policy.sections(), before);
     }
 }

@@ -12,6 +12,7 @@ use std::{
 use crate::{
     access::{self, Access, AccessError, Fact, Rights, Rules},
     blob::{BlobError, BlobHash, Blobs},
+    bucket::Happening,
     definition::{Definition, Durability, TopicType},
     displaced::{Displaced, Log, Noticed},
     frontier::{DotIx, Dots, OriginIx, Origins},
@@ -229,6 +230,8 @@ fn content_of(author: &str, value: &[u8], original: Option<(&str, u64)>) -> Resu
 #[derive(Debug)]
 pub struct Replica {
     own: Origin,
+    /// See [`Replica::set_time`].
+    time_ms: u64,
     origins: Origins,
     stored_origins: usize,
     sections: BTreeMap<SectionId, Section>,
@@ -275,6 +278,7 @@ impl Replica {
     pub fn new(own: Origin) -> Self {
         let mut replica = Replica {
             own,
+            time_ms: 0,
             origins: Origins::default(),
             stored_origins: 0,
             sections: BTreeMap::new(),
@@ -328,7 +332,7 @@ impl Replica {
     /// A held section to merge into, with what it shares with the rest.
     pub fn parts(&mut self, id: SectionId) -> Option<(&mut Section, Context<'_>)> {
         let section = self.sections.get_mut(&id)?;
-        Some((section, Context { origins: &mut self.origins, events: &mut self.events, blobs: &mut self.blobs }))
+        Some((section, Context { origins: &mut self.origins, events: &mut self.events, blobs: &mut self.blobs, time_ms: self.time_ms }))
     }
 
     /// The blobs that are here, and those that are wanted.
@@ -343,7 +347,7 @@ impl Replica {
     pub fn put_blob(&mut self, content: Arc<[u8]>) -> Result<BlobHash, BlobError> {
         let hash = BlobHash::of(&content);
         if self.blobs.put(hash, content.clone())? && self.blobs.is_named(&hash) {
-            let mut cx = Context { origins: &mut self.origins, events: &mut self.events, blobs: &mut self.blobs };
+            let mut cx = Context { origins: &mut self.origins, events: &mut self.events, blobs: &mut self.blobs, time_ms: self.time_ms };
             self.sections.values_mut().for_each(|section| section.blob_came(&mut cx, &hash, &content));
         }
         Ok(hash)
@@ -599,7 +603,24 @@ impl Replica {
         section.is_some_and(|section| section.durable()[written.plane].covers(written.dot))
     }
 
+    /// What has happened at a path, the newest last: the last [`crate::bucket::PAST_MAX`] creations and removals, and whether there were more. Goes through all that its bucket has seen,
+    /// since the section was held here or, if topics moved to it from another, since then.
+    ///
+    /// # Errors
+    /// The section is not held.
+    pub fn past(&mut self, path: &Path) -> Result<(Vec<Happening>, bool), NotHeld> {
+        let section = self.locate(path)?;
+        let tree = self.sections.get_mut(&section).map(|section| &mut section.tree);
+        // What cannot be decoded was refused before it came to be held.
+        Ok(tree.and_then(|tree| tree.past(path).ok()).unwrap_or_default())
+    }
+
     // Commands.
+
+    /// What this node's wall clock shows, in milliseconds since 1970: what is made and removed from then on says so, to people. Unless it is set, it says nothing.
+    pub fn set_time(&mut self, time_ms: u64) {
+        self.time_ms = time_ms;
+    }
 
     /// Creates topics. The results are in the order of the topics.
     pub fn add_topics(&mut self, topics: &[(Path, Definition)]) -> Vec<Result<Added, AddError>> {

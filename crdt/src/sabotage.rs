@@ -97,6 +97,8 @@ pub enum Sabotage {
     StaleBase,
     /// Messages: one that comes again is heard again.
     HearsTwice,
+    /// Slaves: their readers are not told of their masters.
+    ForgetsSlaves,
 }
 
 #[cfg(feature = "sabotage")]

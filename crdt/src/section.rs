@@ -125,6 +125,8 @@ pub struct Context<'a> {
     pub events: &'a mut Vec<Event>,
     /// The blobs that are here.
     pub blobs: &'a mut Blobs,
+    /// What this node's wall clock shows, in milliseconds since 1970; 0 if that need not be known.
+    pub time_ms: u64,
 }
 
 /// A bucket's digest, and what it is a digest of.
@@ -404,7 +406,7 @@ impl Section {
 
     /// Creates topics that do not live yet.
     pub fn create_topics(&mut self, cx: &mut Context<'_>, own: OriginIx, topics: &[(Path, Definition)]) {
-        let changes = self.tree.create(cx.origins, own, topics);
+        let changes = self.tree.create(cx.origins, own, cx.time_ms, topics);
         self.topics_changed(cx, changes, None);
     }
 
@@ -418,7 +420,7 @@ impl Section {
         };
         let topics: Vec<(Path, Vec<Removal>)> = paths.iter().filter_map(known).collect();
         let definitions: Vec<_> = topics.iter().map(|(path, _)| Some(self.tree.topic(path.as_str())?.definition.clone())).collect();
-        let changes = self.tree.remove(cx.origins, own, &topics);
+        let changes = self.tree.remove(cx.origins, own, cx.time_ms, &topics);
         let by = DotIx { origin: own, number: self.tree.frontier().get(own) };
         for ((path, removals), definition) in topics.into_iter().zip(definitions) {
             for Removal { topic, seen } in removals {

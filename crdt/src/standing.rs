@@ -29,6 +29,8 @@ const KIND_VOTERS: u8 = 6;
 const KIND_DISPLACED: u8 = 7;
 const KIND_SESSION_PROPERTY: u8 = 8;
 const KIND_SESSION_DONE: u8 = 9;
+const KIND_SUBSCRIBER: u8 = 10;
+const KIND_SUBSCRIBERS: u8 = 11;
 
 /// The longest standing key.
 pub const STANDING_KEY_BYTES_MAX: usize = 256;
@@ -82,6 +84,11 @@ pub enum Standing {
     SessionProperty(SessionId, PropertyHash),
     /// What has been done of what a session's client wants done once, written by its home with the session. In the built-in section; removed with the session.
     SessionDone(SessionId),
+    /// That a session is subscribed to a topic that asks for it, written by its home. In the topic's section; removed by whoever has the session when it is so no more, or
+    /// after it has ended for good.
+    Subscriber(BranchHash, SessionId),
+    /// How many connections without a session are subscribed to a topic that asks for it, written by their node. In the topic's section.
+    Subscribers(BranchHash, NodeId),
 }
 
 impl Standing {
@@ -98,6 +105,8 @@ impl Standing {
             Standing::Displaced(slot) => key(KIND_DISPLACED, [&slot.to_be_bytes(), &[]]),
             Standing::SessionDone(session) => key(KIND_SESSION_DONE, [&session.0, &[]]),
             Standing::SessionProperty(session, property) => key(KIND_SESSION_PROPERTY, [&session.0, &property.0]),
+            Standing::Subscriber(topic, session) => key(KIND_SUBSCRIBER, [&topic.0, &session.0]),
+            Standing::Subscribers(topic, node) => key(KIND_SUBSCRIBERS, [&topic.0, &node.0]),
         }
     }
 
@@ -124,6 +133,14 @@ impl Standing {
                 Standing::SessionProperty(SessionId(*session), PropertyHash(property.try_into().ok()?))
             }
             KIND_SESSION_DONE => Standing::SessionDone(SessionId(id.try_into().ok()?)),
+            KIND_SUBSCRIBER => {
+                let (topic, session) = id.split_first_chunk::<16>()?;
+                Standing::Subscriber(BranchHash(*topic), SessionId(session.try_into().ok()?))
+            }
+            KIND_SUBSCRIBERS => {
+                let (topic, node) = id.split_first_chunk::<16>()?;
+                Standing::Subscribers(BranchHash(*topic), NodeId(node.try_into().ok()?))
+            }
             KIND_DISPLACED => Standing::Displaced(u16::from_be_bytes(id.try_into().ok()?)),
             _ => return None,
         })
@@ -336,6 +353,14 @@ pub struct GrantRecord {
     /// The session, and its home when it was granted; `None` once it was released.
     #[n(1)]
     pub holder: Option<(SessionId, NodeId)>,
+}
+
+/// Who is subscribed to a topic: see [`Standing::Subscriber`] and [`Standing::Subscribers`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct SubscribersRecord {
+    /// How many; 1 for a session.
+    #[n(0)]
+    pub count: u32,
 }
 
 /// What a node says of itself to the mesh. It tells nothing that differs from run to run, so that a start alone writes nothing. (Field 3 was once the boot counter.)

@@ -22,7 +22,7 @@ use smallvec::SmallVec;
 use crate::{
     access::{self, Access, AccessError},
     blob::BlobHash,
-    bucket::{Bucket, SavedBucket, TOPICS_PER_CHANGE_MAX},
+    bucket::{Bucket, Happening, SavedBucket, TOPICS_PER_CHANGE_MAX},
     catalogue::{Catalogue, Place},
     definition::{Conflate, Definition, DefinitionHash},
     document::DocumentError,
@@ -380,8 +380,23 @@ impl Tree {
         }
     }
 
-    /// Creates topics that do not live yet. Returns what changed in the index.
-    pub fn create(&mut self, origins: &mut Origins, own: OriginIx, topics: &[(Path, Definition)]) -> Vec<TopicChange> {
+    /// What has happened at a path, the newest last, as far as that is told, and whether there was more ([`Bucket::past`]).
+    ///
+    /// # Errors
+    /// The document cannot be decoded.
+    pub fn past(&mut self, path: &Path) -> Result<(Vec<Happening>, bool), TreeError> {
+        let bucket = path.bucket();
+        if self.documents.get(bucket as usize).is_none_or(Option::is_none) {
+            return Ok(Default::default());
+        }
+        match self.content(bucket)? {
+            Content::Topics(document) => Ok(document.past(path)),
+            Content::Policy(_) | Content::Access(_) => Ok(Default::default()),
+        }
+    }
+
+    /// Creates topics that do not live yet, at so many milliseconds since 1970. Returns what changed in the index.
+    pub fn create(&mut self, origins: &mut Origins, own: OriginIx, time_ms: u64, topics: &[(Path, Definition)]) -> Vec<TopicChange> {
         let actor = origins.get(own);
         let mut buckets: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
         for (at, (path, _)) in topics.iter().enumerate() {
@@ -396,15 +411,15 @@ impl Tree {
                 members.iter().zip(first..).map(|(at, number)| (topics[*at].0.clone(), &topics[*at].1, number)).collect();
             let last = first + numbered.len() as u64 - 1;
             let Ok(Content::Topics(document)) = self.content(bucket) else { continue };
-            let change = document.create(actor, &numbered);
+            let change = document.create(actor, time_ms / 1_000, &numbered);
             self.record(own, bucket, last, change, Vec::new());
             changes.extend(numbered.iter().filter_map(|(path, ..)| self.refresh(origins, path)));
         }
         changes
     }
 
-    /// Removes live topics, with what is known of their values.
-    pub fn remove(&mut self, origins: &mut Origins, own: OriginIx, topics: &[(Path, Vec<Removal>)]) -> Vec<TopicChange> {
+    /// Removes live topics, with what is known of their values, at so many milliseconds since 1970.
+    pub fn remove(&mut self, origins: &mut Origins, own: OriginIx, time_ms: u64, topics: &[(Path, Vec<Removal>)]) -> Vec<TopicChange> {
         let actor = origins.get(own);
         let mut buckets: BTreeMap<u16, Vec<&(Path, Vec<Removal>)>> = BTreeMap::new();
         for topic in topics {
@@ -415,7 +430,7 @@ impl Tree {
         for (bucket, members) in pieces {
             let paths: Vec<Path> = members.iter().map(|(path, _)| path.clone()).collect();
             let Ok(Content::Topics(document)) = self.content(bucket) else { continue };
-            let Some(change) = document.remove(actor, &paths) else { continue };
+            let Some(change) = document.remove(actor, time_ms / 1_000, &paths) else { continue };
             let removals = members.iter().flat_map(|(_, removals)| removals.clone()).collect();
             self.record(own, bucket, self.frontier.get(own) + 1, change, removals);
             changes.extend(paths.iter().filter_map(|path| self.refresh(origins, path)));

@@ -37,6 +37,11 @@ pub struct Payload {
 
 const OP_BYTES: usize = 4;
 
+/// The definition of a slave of a topic.
+pub fn slave_of(master: &str) -> TopicSpec {
+    TopicSpec { topic_type: "slave".into(), properties: [("master".to_owned(), master.to_owned())].into() }
+}
+
 impl Kind {
     /// All of them.
     pub const ALL: [Kind; 7] = [Kind::Binary, Kind::Json, Kind::String, Kind::Int64, Kind::Double, Kind::Decimal, Kind::Record];

@@ -317,7 +317,7 @@ pub(crate) enum TopicCommand {
         #[arg(long)]
         pending: bool,
     },
-    /// Everything about one topic
+    /// Everything about one topic, and what has happened at its path
     Show {
         /// Its path
         path: String,
@@ -678,6 +678,9 @@ pub(crate) struct Publish {
     /// Where values must be before they count as written: memory, disk or mesh(k); otherwise as topics and sections say
     #[arg(long, value_name = "WHERE")]
     pub(crate) durability: Option<mangrove_crdt::definition::Durability>,
+    /// Begin each topic only if this is so of it, such as `no value`; otherwise none of its values is written
+    #[arg(long = "if", value_name = "CONSTRAINT")]
+    pub(crate) constraint: Option<String>,
     /// Write as the update source of this branch: claim it, wait until nobody else has it, and give it up in the end
     #[arg(long, value_name = "BRANCH")]
     pub(crate) source: Option<String>,

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::args::{Claiming, Publish};
 use super::output::{bytes_text, count_text, parse_time, plural};
+use super::topics::INEXACT;
 use super::{Context, Failure, refusal_text, source};
 use crate::client::{Client, PublishReport, Publisher, Source};
 use crate::protocol::{Refusal, SourceState, TopicSpec, VALUE_MAX};
@@ -153,15 +154,20 @@ fn judge(report: &PublishReport) -> Result<(), Failure> {
 }
 
 fn tell(context: &mut Context, report: &PublishReport, ms: u64) -> Result<(), Failure> {
-    let PublishReport { written, created, refused, value_bytes, refusals } = report;
+    let PublishReport { written, created, refused, value_bytes, refusals, inexact } = report;
     let refusals: &[Refusal] = refusals;
     let json = json!({
         "written": written, "created": created, "refused": refused, "value_bytes": value_bytes, "ms": ms, "refusals": refusals,
+        "inexact": inexact,
     });
     let rate = count_text(written.saturating_mul(1_000) / ms.max(1));
     let sentence =
         format!("{} written, {} made, {}, {rate} values/s", plural(*written, "value"), plural(*created, "topic"), bytes_text(*value_bytes));
-    context.output.done(&json, sentence)
+    context.output.done(&json, sentence)?;
+    if *inexact > 0 && !context.output.json {
+        context.output.line(format!("{} begun: {INEXACT}", plural(*inexact, "topic")))?;
+    }
+    Ok(())
 }
 
 /// When the next line is due.
@@ -240,7 +246,10 @@ impl Replay<'_> {
             self.client.supply(&definition).await?;
             let add = Some(spec);
             let publisher = self.source.map_or_else(|| self.client.publisher(add.clone()), |source| source.publisher(add.clone()));
-            let publisher = publisher.durability(self.publish.durability);
+            let mut publisher = publisher.durability(self.publish.durability);
+            if let Some(constraint) = &self.publish.constraint {
+                publisher = publisher.only_if(constraint);
+            }
             self.publishers.insert(made.clone(), (definition, publisher));
         }
         let Some((definition, publisher)) = self.publishers.get_mut(&made) else { return Ok(()) };
@@ -258,6 +267,7 @@ impl Replay<'_> {
             sum.refused += report.refused;
             sum.value_bytes += report.value_bytes;
             sum.refusals.extend(report.refusals);
+            sum.inexact += report.inexact;
         }
         Ok(sum)
     }

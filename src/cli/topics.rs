@@ -13,7 +13,8 @@ use super::output::{JsonArray, bytes_text, count_text, json_of, plural, raw_of, 
 use super::{Context, Failure, all_pages, refusal_text};
 use crate::client::{Changed, Client, ClientError};
 use crate::protocol::{
-    BlobRow, Change, Code, DisplacedRow, ITEMS_MAX, PAGE_MAX, Page, TopicDetail, TopicRow, TopicSpec, VALUE_MAX, ValueRow, Wish,
+    BlobRow, Change, Code, DisplacedRow, ITEMS_MAX, PAGE_MAX, Page, PastRow, Refusal, TopicDetail, TopicRow, TopicSpec, VALUE_MAX,
+    ValueRow, Wish,
 };
 
 fn spec(topic_type: String, properties: Vec<(String, String)>) -> Result<TopicSpec, Failure> {
@@ -63,8 +64,19 @@ pub(super) async fn topic(context: &mut Context, command: TopicCommand) -> Resul
         }
         TopicCommand::Ls { selector, pending } => list(context, &client, &selector, pending).await,
         TopicCommand::Show { path } => {
-            let detail = client.topic(&path).await?;
-            show(context, &detail)
+            let detail = match client.topic(&path).await {
+                Err(ClientError::Refused(refusal)) if refusal.code == Code::NoSuchTopic => Err(refusal),
+                other => Ok(other?),
+            };
+            let past = match client.topic_past(&path).await {
+                // An older node does not tell.
+                Err(ClientError::Refused(refusal)) if refusal.code == Code::Unsupported => Default::default(),
+                other => other?,
+            };
+            match detail {
+                Ok(detail) => show(context, &detail, &past),
+                Err(refusal) => show_gone(context, &path, &past, refusal),
+            }
         }
     }
 }
@@ -130,9 +142,43 @@ pub(super) fn spec_text(spec: &TopicSpec) -> String {
     text
 }
 
-fn show(context: &mut Context, detail: &TopicDetail) -> Result<(), Failure> {
+/// What has happened at a path, and whether there was more.
+type Past = (Vec<PastRow>, bool);
+
+fn history(context: &mut Context, (rows, cut): &Past) -> Result<(), Failure> {
+    context.output.line("")?;
+    context.output.listing(rows, &["history", "node", "when", "definition", ""], |row| {
+        vec![
+            row.did.to_string(),
+            row.node.clone(),
+            row.unix_ms.map_or_else(|| "-".into(), time_text),
+            row.topic.as_ref().map(spec_text).unwrap_or_default(),
+            if row.concurrent { "concurrently" } else { "" }.into(),
+        ]
+    })?;
+    if *cut { context.output.line("more happened before that") } else { Ok(()) }
+}
+
+/// There is no topic: what has become of it, if there was any.
+fn show_gone(context: &mut Context, path: &str, past: &Past, refusal: Refusal) -> Result<(), Failure> {
+    let (rows, cut) = past;
+    if context.output.json && !rows.is_empty() {
+        context.output.json_line(&json!({ "path": path, "history": rows, "history_cut": cut }))?;
+    } else if !rows.is_empty() {
+        context.output.line("no topic")?;
+        history(context, past)?;
+    }
+    Err(refusal.into())
+}
+
+fn show(context: &mut Context, detail: &TopicDetail, past: &Past) -> Result<(), Failure> {
     if context.output.json {
-        return context.output.json_line(detail);
+        let mut object = serde_json::to_value(detail)?;
+        if let Some(object) = object.as_object_mut() {
+            object.insert("history".into(), serde_json::to_value(&past.0)?);
+            object.insert("history_cut".into(), past.1.into());
+        }
+        return context.output.json_line(&object);
     }
     let none = || "-".to_owned();
     let mut fields = vec![
@@ -143,6 +189,8 @@ fn show(context: &mut Context, detail: &TopicDetail) -> Result<(), Failure> {
         ("value", detail.value_bytes.map_or_else(|| "none".into(), bytes_text)),
         ("written", detail.unix_ms.map_or_else(none, time_text)),
         ("writer", detail.writer.clone().unwrap_or_else(none)),
+        ("origin", detail.origin.clone().unwrap_or_else(none)),
+        ("epoch", detail.epoch.map_or_else(none, |epoch| epoch.to_string())),
         ("stamp", detail.stamp.clone().unwrap_or_else(none)),
     ];
     if let Some(events) = detail.events {
@@ -159,8 +207,12 @@ fn show(context: &mut Context, detail: &TopicDetail) -> Result<(), Failure> {
     if detail.conflicts > 0 {
         fields.push(("conflicts", plural(detail.conflicts.into(), "other definition")));
     }
-    context.output.record(&fields)
+    context.output.record(&fields)?;
+    history(context, past)
 }
+
+/// What is said where a constraint was judged by what a node knew.
+pub(super) const INEXACT: &str = "judged by what this node knew: somebody may have written at another at the same time";
 
 pub(super) async fn set(context: &mut Context, set: Set) -> Result<(), Failure> {
     let text = read_value(&set.value).await?;
@@ -207,9 +259,7 @@ async fn change(context: &mut Context, client: &Client, change: Change) -> Resul
             }
             context.output.json_line(&object)
         }
-        (false, true) if !exact => {
-            context.output.line("judged by what this node knew: somebody may have written at another at the same time")
-        }
+        (false, true) if !exact => context.output.line(INEXACT),
         (false, _) => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
 //! Writing many values fast.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use mangrove_crdt::definition::Durability;
@@ -8,7 +8,7 @@ use mangrove_crdt::path::Path;
 
 use super::session::{Answer, Session};
 use super::source::Gate;
-use super::{ClientError, Refusal, Request, SetBatch, SetItem, TopicSpec, write_report};
+use super::{Change, ClientError, Refusal, Request, Response, SetBatch, SetItem, TopicSpec, Wish, unexpected, write_report};
 use crate::protocol::{Code, FRAME_AIM, ITEMS_MAX, Target, VALUE_MAX};
 
 /// How many values go in one batch at most; above some hundred the cost of a batch no longer shows.
@@ -31,6 +31,8 @@ pub struct PublishReport {
     pub refusals: Vec<Refusal>,
     /// The length of the values written, in bytes.
     pub value_bytes: u64,
+    /// How many topics were begun by what their node knew, when somebody may have written elsewhere at the same time ([`Publisher::only_if`]).
+    pub inexact: u64,
 }
 
 /// Writes many values over one session. Values of one publisher take effect in the order in which they were given.
@@ -45,9 +47,18 @@ pub struct Publisher {
     durability: Option<Durability>,
     /// What it writes under; `None` for whatever the session has.
     gate: Option<Gate>,
+    /// What must be so for a topic to be begun.
+    begins: Option<Begins>,
     batch: Batch,
     in_flight: VecDeque<InFlight>,
     report: PublishReport,
+}
+
+/// What must be so when the first value of a topic is written, and what became of that.
+struct Begins {
+    constraint: String,
+    /// The topics of which it was judged; the refusal, where it was not so.
+    judged: HashMap<String, Option<Refusal>>,
 }
 
 /// Values that have not been sent.
@@ -76,8 +87,15 @@ struct InFlight {
 
 impl Publisher {
     pub(super) fn new(session: Arc<Session>, add: Option<TopicSpec>, gate: Option<Gate>) -> Self {
-        let (batch, in_flight, report) = Default::default();
-        Publisher { session, add, durability: None, gate, batch, in_flight, report }
+        let (begins, batch, in_flight, report) = Default::default();
+        Publisher { session, add, durability: None, gate, begins, batch, in_flight, report }
+    }
+
+    /// Begins each topic only if this is so of it, as in [`Change::constraint`]: judged with the first value that is given for it, which is waited for. If it is not so, that value and all
+    /// that come after it are refused as [`Code::ConstraintUnmet`]. If it is refused otherwise, the next value is judged. What has begun goes on without being judged again, at whatever node the client is.
+    #[must_use]
+    pub fn only_if(self, constraint: &str) -> Self {
+        Publisher { begins: Some(Begins { constraint: constraint.into(), judged: HashMap::new() }), ..self }
     }
 
     /// Where values must be before they count as written; `None` leaves it to their topics and sections.
@@ -101,12 +119,51 @@ impl Publisher {
             self.refuse(Refusal::new(Code::TooLarge, path, why));
             return Ok(());
         }
+        if let Some(begins) = &self.begins {
+            match begins.judged.get(path) {
+                None => return self.begin(path, value, begins.constraint.clone()).await,
+                Some(Some(unmet)) => {
+                    let unmet = unmet.clone();
+                    self.refuse(unmet);
+                    return Ok(());
+                }
+                Some(None) => {}
+            }
+        }
         let bytes = path.len() + value.len();
         // A batch is within the aim or a single value, so that no batch can be too long for a frame.
         if self.batch.items.len() == BATCH_ITEMS_MAX || self.batch.bytes + bytes > FRAME_AIM {
             self.send().await?;
         }
         self.batch.push(path, value);
+        Ok(())
+    }
+
+    /// Writes the first value of a topic, if what must be so is so.
+    async fn begin(&mut self, path: &str, value: Vec<u8>, constraint: String) -> Result<(), ClientError> {
+        // What was given before takes effect before.
+        self.send().await?;
+        let under = self.gate.as_ref().map(|gate| gate.pass(&self.session)).transpose()?;
+        let (length, wish) = (value.len() as u64, Wish::Value(value));
+        let (add, durability) = (self.add.clone(), self.durability);
+        let change = Change { path: path.into(), wish, constraint: Some(constraint), add, durability, under };
+        let begun = match self.session.ask(Request::Change(Box::new(change))).await?.answer().await? {
+            Response::Changed { created, exact, .. } => {
+                self.report.written += 1;
+                self.report.value_bytes += length;
+                self.report.created += u64::from(created);
+                self.report.inexact += u64::from(!exact);
+                Some(None)
+            }
+            Response::Refused(refusal) => {
+                self.refuse(refusal.clone());
+                (refusal.code == Code::ConstraintUnmet).then_some(Some(refusal))
+            }
+            other => return Err(unexpected(&other)),
+        };
+        if let (Some(begins), Some(begun)) = (&mut self.begins, begun) {
+            begins.judged.insert(path.into(), begun);
+        }
         Ok(())
     }
 

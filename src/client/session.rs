@@ -72,9 +72,9 @@ impl<T> Answer<T> {
 /// Whether a request may be asked again on another connection without doing anything twice.
 fn repeats(request: &Request) -> bool {
     use Request::{
-        Access, AccessWhy, Addresses, BlobGet, BlobPut, Config, Displaced, DisplacedShow, Doctor, HandlerRegister, HandlerUnregister,
-        Links, MissingRegister, MissingUnregister, Nodes, Principals, Roles, SectionShow, Sections, SessionShow, Sessions, SourceClaim,
-        SourceShow, Sources, Status, TopicShow, Topics, TopicsAdd, Values,
+        Access, AccessWhy, Addresses, BlobGet, BlobPut, Config, Displaced, DisplacedShow, Doctor, Events, HandlerRegister,
+        HandlerUnregister, Links, MissingRegister, MissingUnregister, Nodes, Principals, Roles, SectionShow, Sections, SessionShow,
+        Sessions, SourceClaim, SourceShow, Sources, Status, TopicPast, TopicShow, Topics, TopicsAdd, Values,
     };
     let reads = matches!(
         request,
@@ -82,7 +82,14 @@ fn repeats(request: &Request) -> bool {
     );
     let lists = matches!(
         request,
-        Displaced { .. } | DisplacedShow { .. } | Sources { .. } | SourceShow { .. } | Sessions { .. } | SessionShow { .. }
+        TopicPast { .. }
+            | Events { .. }
+            | Displaced { .. }
+            | DisplacedShow { .. }
+            | Sources { .. }
+            | SourceShow { .. }
+            | Sessions { .. }
+            | SessionShow { .. }
     );
     let serves = matches!(request, HandlerRegister { .. } | HandlerUnregister { .. } | MissingRegister { .. } | MissingUnregister { .. });
     let rules = matches!(request, Access { .. } | AccessWhy { .. } | Principals { .. } | Roles | Addresses);

@@ -313,3 +313,47 @@ async fn a_publisher_keeps_a_bounded_number_of_batches_in_flight() {
     }
     assert_eq!(publishing.await.unwrap().unwrap().written, 40);
 }
+
+#[tokio::test]
+async fn a_stream_is_judged_as_it_begins_and_goes_on_or_not() {
+    let (client, mut script) = connected().await;
+    let add = Some(TopicSpec::of("binary"));
+    let mut publisher = client.publisher(add.clone()).only_if("no value");
+    let node = async {
+        let mut heard = Vec::new();
+        for response in [
+            Response::Changed { created: true, exact: false, event: None },
+            Response::Refused(Refusal::new(Code::ConstraintUnmet, "b", "it is not so")),
+            Response::Written { written: 1, created: 0, refused: Vec::new() },
+            Response::Refused(Refusal::new(Code::InvalidValue, "c", "no value of it")),
+            Response::Changed { created: false, exact: true, event: None },
+            Response::Written { written: 1, created: 0, refused: Vec::new() },
+        ] {
+            let (id, request) = script.request().await;
+            heard.push(match request {
+                Request::Change(change) => {
+                    assert_eq!((change.constraint.as_deref(), &change.add, change.under), (Some("no value"), &add, None));
+                    change.path
+                }
+                Request::Set(batch) => format!("{} more", batch.items.len()),
+                other => panic!("{other:?}"),
+            });
+            script.answer(id, response).await;
+        }
+        heard
+    };
+    let writes = async {
+        for path in ["a", "b", "a", "b", "c", "c", "a"] {
+            publisher.set(path, vec![7, 7]).await.expect("it is taken");
+        }
+        publisher.finish().await.expect("all is answered")
+    };
+    let (report, heard) = tokio::join!(writes, node);
+    // What was given before the first of another is sent before that.
+    assert_eq!(heard, ["a", "b", "1 more", "c", "c", "1 more"]);
+    assert_eq!((report.written, report.created, report.inexact), (4, 1, 1));
+    assert_eq!(
+        report.refusals.iter().map(|refusal| refusal.code).collect::<Vec<_>>(),
+        [Code::ConstraintUnmet, Code::ConstraintUnmet, Code::InvalidValue]
+    );
+}

@@ -71,7 +71,7 @@ fn asks(request: &Request) -> Asks<'_> {
         }
         Request::Access { .. } | Request::AccessWhy { .. } | Request::Principals { .. } | Request::Roles => Asks::Globally(ViewSecurity),
         Request::AccessScript { .. } => Asks::Globally(ModifySecurity),
-        Request::TopicShow { path } => Asks::At(Read, path),
+        Request::TopicShow { path } | Request::TopicPast { path } => Asks::At(Read, path),
         Request::SourceClaim { branch, .. } => Asks::At(AcquireSource, branch),
         // What its client has seen elsewhere may be what entitles it: so that is judged when the node has come as far.
         Request::Subscribe { heard: Some(heard), .. } if !heard.seen.is_empty() => Asks::Nothing,
@@ -221,6 +221,7 @@ impl Node {
 
     /// The rules have changed, or the roles of a session: whatever hangs on them is judged anew.
     pub(super) fn rights_changed(&mut self, now: Now, only: Option<SessionId>) {
+        self.removals.subscribers.doubt();
         let sessions: Vec<(SessionId, Identity)> = match only {
             Some(id) => self.sessions.all.get(&id).map(|session| (id, session.record.identity.clone())).into_iter().collect(),
             None => self.sessions.all.iter().map(|(id, session)| (*id, session.record.identity.clone())).collect(),

@@ -9,6 +9,7 @@ mod tests;
 mod waiting;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use mangrove_crdt::{
@@ -327,6 +328,21 @@ impl Connection {
                 self.subscriptions.remove(subscription);
             }
         }
+    }
+
+    /// Those of some topics that it has subscribed to and may see.
+    pub fn subscribed_among<'a>(&self, replica: &Replica, topics: &'a BTreeMap<Path, SectionId>) -> BTreeMap<&'a Path, SectionId> {
+        let owner = owner(self.identity.as_ref());
+        let mut found = BTreeMap::new();
+        for subscription in self.subscriptions.values() {
+            let first = subscription.first();
+            let from = topics
+                .range::<str, _>((Bound::Included(&*first), Bound::Unbounded))
+                .take_while(|(path, _)| path.as_str().starts_with(&first));
+            let matching = from.filter(|(path, _)| subscription.selector.matches(path) && may_read(replica, &self.rights, owner, path));
+            found.extend(matching.map(|(path, section)| (path, *section)));
+        }
+        found
     }
 
     /// Whether it has any subscription.

@@ -292,6 +292,7 @@ impl Node {
 
     /// Takes in what has happened. **Perform the outputs, in order, before the next call.**
     pub fn handle_input(&mut self, now: Now, input: Input<'_>) -> Outputs<'_> {
+        self.replica.set_time(now.unix_ms);
         match input {
             Input::LinkUp { link, peer, address, dialled } => {
                 if let Some(Target { node: None, addresses }) = &dialled {
@@ -317,6 +318,7 @@ impl Node {
             Input::SessionClosed { session } => {
                 self.login_gone(now, session);
                 self.acks.forget(session);
+                self.removals.subscribers.doubt();
                 if let Some(Connection { session: Some(session), .. }) = self.connections.remove(&session) {
                     self.session_lost(now, session);
                 }
@@ -453,6 +455,7 @@ impl Node {
         if now.at >= self.tidy_due {
             self.tidy_due = now.at.after(TIDY_EVERY);
             self.end_deserted_sessions(now);
+            self.removals.subscribers.doubt();
         }
         if now.at >= self.redial_due {
             self.redial(now);

@@ -1,7 +1,7 @@
 //! Topics that go by themselves: each says in its definition when ([`condition`]), and the mesh sees to it.
 //!
 //! Every holder of a topic watches; of those that live the least removes. A session counts as there until it has ended *for good*: neither the loss of its connection, nor of its
-//! node, nor that somebody presumes its end, removes anything. What is removed is the topic that said so: one made anew at its path says for itself.
+//! node, nor that somebody presumes its end, removes anything, nor ends its subscriptions ([`subscribers`]). What is removed is the topic that said so: one made anew at its path says for itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,15 +13,20 @@ use mangrove_crdt::{
     frontier::DotIx,
     id::{SectionId, SessionId},
     path::Path,
+    stamp::Under,
     standing::{SessionRecord, Standing},
     time::Instant,
 };
 
-use self::condition::{Condition, Facts, When};
+use self::{
+    condition::{Condition, Facts, When},
+    subscribers::Subscribers,
+};
 use super::{ConnectionId, Node, Now, requests::parse_definition, sessions::filter::Filter};
 use crate::protocol::{Code, Refusal, TopicSpec};
 
 pub mod condition;
+mod subscribers;
 
 /// A topic that is to be removed at some time.
 #[derive(Debug)]
@@ -31,6 +36,8 @@ struct Watched {
     condition: Condition,
     /// When it was written last, as far as this run has seen.
     written: Instant,
+    /// For each number of subscribers that it asks for, since when it has had fewer.
+    few: BTreeMap<u32, Option<Instant>>,
 }
 
 /// All of them, and what is known for them.
@@ -47,13 +54,15 @@ pub struct Removals {
     unheard: BTreeMap<SessionId, Instant>,
     /// The filters that are asked for, and since when no session meets them.
     filters: BTreeMap<String, Option<Instant>>,
+    /// Who is subscribed to those that ask for that.
+    pub subscribers: Subscribers,
 }
 
 /// What one topic's condition is judged by.
 struct Known<'a> {
     node: &'a Node,
     now: Now,
-    written: Instant,
+    watched: &'a Watched,
 }
 
 impl Facts for Known<'_> {
@@ -69,7 +78,13 @@ impl Facts for Known<'_> {
     }
 
     fn unwritten(&self) -> Duration {
-        self.now.at.since(self.written)
+        self.now.at.since(self.watched.written)
+    }
+
+    fn fewer_than(&self, subscribers: u32) -> Option<Duration> {
+        let since = self.watched.few.get(&subscribers).copied().flatten()?;
+        // What somebody ends elsewhere may be heard of before what somebody begins there.
+        Some(self.now.at.since(since)).filter(|time| *time >= self.node.lease())
     }
 
     fn unix_ms(&self) -> u64 {
@@ -87,7 +102,8 @@ impl Node {
             mangrove_crdt::access::check_principal(owner).map_err(|why| Refusal::new(Code::InvalidDefinition, "owner", why))?;
         }
         let Some(removal) = definition.removal() else { return Ok(definition) };
-        let hint = "as in: when this session closes; no session has \"$Principal is 'ann'\" for 10m; no updates for 1h";
+        let hint =
+            "as in: when this session closes; no session has \"$Principal is 'ann'\" for 10m; no updates for 1h; subscriptions < 1 for 10m";
         let mut condition = Condition::parse(removal).map_err(|error| refused(error.to_string()).hint(hint))?;
         if condition.clauses().contains(&&When::ThisSessionCloses) {
             let (session, _) = self.open_session(now, connection)?;
@@ -98,6 +114,7 @@ impl Node {
 
     /// Finds the topics that are to be removed at some time, among those that this node has had before it started.
     pub(super) fn load_removals(&mut self, now: Now) {
+        self.load_subscribers();
         if !self.replica.removes_topics() {
             return;
         }
@@ -119,7 +136,7 @@ impl Node {
         }
         self.unwatch_removal(&key);
         let Some((removal, condition)) = found else { return };
-        let mut fresh = Vec::new();
+        let (mut fresh, mut few) = (Vec::new(), BTreeMap::new());
         for clause in condition.clauses() {
             match clause {
                 When::SessionCloses(session) => {
@@ -130,16 +147,22 @@ impl Node {
                     self.removals.filters.entry(filter.clone()).or_insert(None);
                     self.removals.by_time.insert(key.clone());
                 }
+                When::Subscriptions(number, _) => {
+                    few.insert(*number, None);
+                    self.removals.subscribers.ask(&key, true);
+                    self.removals.by_time.insert(key.clone());
+                }
                 _ => _ = self.removals.by_time.insert(key.clone()),
             }
         }
-        self.removals.topics.insert(key, Watched { removal, condition, written: now.at });
+        self.removals.topics.insert(key, Watched { removal, condition, written: now.at, few });
         fresh.into_iter().for_each(|session| self.removal_session(now, session));
     }
 
     fn unwatch_removal(&mut self, key: &(SectionId, Path)) {
         let Some(watched) = self.removals.topics.remove(key) else { return };
         self.removals.by_time.remove(key);
+        self.removals.subscribers.ask(key, false);
         for clause in watched.condition.clauses() {
             let When::SessionCloses(session) = clause else { continue };
             let left = self.removals.by_session.get_mut(session).map(|topics| {
@@ -171,6 +194,7 @@ impl Node {
 
     /// A session's record has changed: if it has ended for good, its topics go.
     pub(super) fn removal_session(&mut self, now: Now, session: SessionId) {
+        self.removals.subscribers.doubt();
         if !self.removals.by_session.contains_key(&session) {
             return;
         }
@@ -190,6 +214,7 @@ impl Node {
 
     /// A session has ended for good, and nothing is left of it.
     pub(super) fn removal_session_gone(&mut self, now: Now, session: SessionId) {
+        self.removals.subscribers.session_gone(session);
         if self.removals.by_session.contains_key(&session) {
             self.removals.ended.insert(session);
             self.remove_of_session(now, session);
@@ -205,6 +230,7 @@ impl Node {
 
     /// Removes what is due by now. To be called about every second.
     pub(super) fn removals_due(&mut self, now: Now) {
+        self.subscribers_due(now);
         if self.removals.topics.is_empty() {
             return;
         }
@@ -232,7 +258,7 @@ impl Node {
                 return None;
             }
             let judges = *judges.entry(key.0).or_insert_with(|| self.is_least_holder(now, key.0));
-            let known = Known { node: self, now, written: watched.written };
+            let known = Known { node: self, now, watched };
             (judges && watched.condition.is_met(&mut |clause| clause.is_met(&known))).then(|| key.1.clone())
         };
         let due: Vec<Path> = topics.iter().filter_map(&mut is_due).collect();

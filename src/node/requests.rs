@@ -109,6 +109,12 @@ impl Node {
                 let detail = self.topic_detail(now, &path).ok_or_else(|| no_such_topic(&path))?;
                 done(Response::Topic(Box::new(detail)))
             }
+            Request::TopicPast { path } => {
+                let path = parse_path(&path)?;
+                self.locate(&path)?;
+                let (rows, cut) = self.past_rows(&path);
+                done(Response::TopicPast { rows, cut })
+            }
             Request::Set(batch) => self.set(now, session, batch),
             Request::Change(change) => self.change(now, session, *change),
             Request::BlobPut { hash, offset, total, bytes } => done(self.blob_put(now, session, hash, offset, total, &bytes)?),
@@ -132,12 +138,14 @@ impl Node {
                 let client = self.connections.get_mut(&session).ok_or_else(closing)?;
                 let waits = heard.as_ref().is_some_and(|heard| !heard.seen.is_empty());
                 let subscription = client.subscribe(selector, credit, stamps, heard.map(|heard| *heard), until)?;
+                self.removals.subscribers.doubt();
                 if waits {
                     self.waits_due = Some(self.waits_due.map_or(until, |due| due.min(until)));
                 }
                 done(Response::Subscribed { subscription })
             }
             Request::Unsubscribe { subscription } => {
+                self.removals.subscribers.doubt();
                 let client = self.connections.get_mut(&session).ok_or_else(closing)?;
                 if client.unsubscribe(subscription) {
                     done(Response::Done)

@@ -45,6 +45,8 @@ pub struct Session {
     pub connection: Option<ConnectionId>,
     /// Since when it is nowhere.
     lost_at: Instant,
+    /// When its client came, or came back.
+    pub taken_up_at: Instant,
     /// Its sources, by their number.
     pub sources: BTreeMap<u32, Source>,
     next_source: u32,
@@ -54,7 +56,15 @@ pub struct Session {
 
 impl Session {
     fn new(now: Now, record: SessionRecord, connection: Option<ConnectionId>) -> Self {
-        Session { record, connection, lost_at: now.at, sources: BTreeMap::new(), next_source: 0, done: DoneRecord::default() }
+        Session {
+            record,
+            connection,
+            lost_at: now.at,
+            taken_up_at: now.at,
+            sources: BTreeMap::new(),
+            next_source: 0,
+            done: DoneRecord::default(),
+        }
     }
 
     /// When something is to be done about it while its client is nowhere: its sources are held for some time, and it for another.
@@ -348,7 +358,7 @@ impl Node {
         (record.home, record.epoch) = (self.id(), record.epoch.max(seen).min(SESSION_EPOCH_MAX - 1) + 1);
         let moves = !self.sessions.all.contains_key(&id);
         let session = self.sessions.all.entry(id).or_insert_with(|| Session::new(now, record.clone(), None));
-        session.record = record;
+        (session.record, session.taken_up_at) = (record, now.at);
         if moves {
             self.load_done(id);
         }

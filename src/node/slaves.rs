@@ -6,7 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mangrove_crdt::{access::Permission, definition::TopicType, path::Path};
+use mangrove_crdt::{
+    access::Permission,
+    definition::TopicType,
+    path::Path,
+    sabotage::{Sabotage, is},
+};
 
 use super::{ConnectionId, Node};
 use crate::protocol::{Code, Refusal};
@@ -24,7 +29,7 @@ impl Slaves {
     /// Those of a master.
     pub fn of<'a>(&'a self, master: &Path) -> impl Iterator<Item = &'a Path> + use<'a> {
         // Most nodes have none at all.
-        let slaves = if self.of.is_empty() { None } else { self.of.get(master) };
+        let slaves = if self.of.is_empty() || is(Sabotage::ForgetsSlaves) { None } else { self.of.get(master) };
         slaves.into_iter().flatten()
     }
 }

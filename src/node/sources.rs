@@ -226,6 +226,7 @@ impl Node {
         let own = self.id();
         let mut branches = BTreeSet::new();
         for (section, key) in changed {
+            self.subscriber_changed(section, &key);
             let Some(branch) = self.note_standing(now, section, &key) else { continue };
             // For whoever has no claims there is nothing to judge, and many may come at once.
             let ours = self.sources.fields.get(&section).is_some_and(|field| field.contest.is_home(&own));
@@ -297,7 +298,7 @@ impl Node {
                 Some(branch)
             }
             Standing::Node(_) | Standing::Revoked(_) | Standing::Session(_) | Standing::Voters(_) | Standing::Displaced(_) => None,
-            Standing::SessionProperty(..) | Standing::SessionDone(_) => None,
+            Standing::SessionProperty(..) | Standing::SessionDone(_) | Standing::Subscriber(..) | Standing::Subscribers(..) => None,
         }
     }
 

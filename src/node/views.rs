@@ -1,6 +1,7 @@
 //! What clients are shown of the node.
 
 use mangrove_crdt::{
+    bucket::{Happened, Happening},
     id::{NodeId, Plane, SectionId},
     path::{BUCKETS, Path},
     replica::{EventRange, Replica},
@@ -15,7 +16,8 @@ use super::{
     membership::OUTCAST_HINT,
 };
 use crate::protocol::{
-    ConflictRow, FRAME_AIM, Finding, LinkRow, LinkState, NodeRow, NodeState, SectionRow, Severity, Status, TopicDetail, TopicRow, ValueRow,
+    ConflictRow, Deed, FRAME_AIM, Finding, LinkRow, LinkState, NodeRow, NodeState, PastRow, SectionRow, Severity, Status, TopicDetail,
+    TopicRow, ValueRow,
 };
 
 /// How many conflicts of the rules are told as concerns.
@@ -310,7 +312,32 @@ impl Node {
             pending: shown.is_none(),
             conflicts: topic.conflicts.len() as u32,
             blobs: self.blob_rows(&topic.definition),
+            epoch: write.map(|write| write.stamp.epoch),
+            origin: write.map(|write| self.replica.dot(write.dot).origin.to_string()),
         })
+    }
+
+    /// What has happened at a path, the newest last; and whether there was more than is told, which is about one frame.
+    pub(super) fn past_rows(&mut self, path: &Path) -> (Vec<PastRow>, bool) {
+        let (past, mut cut) = self.replica.past(path).unwrap_or_default();
+        let mut rows: Vec<PastRow> = Vec::new();
+        let mut bytes = 0;
+        for Happening { origin, time_s, what, concurrent } in past.into_iter().rev() {
+            let (did, topic) = match what {
+                Happened::Made(definition) => (Deed::Made, definition.map(|definition| topic_spec(&definition))),
+                Happened::Removed => (Deed::Removed, None),
+            };
+            let properties = topic.iter().flat_map(|topic| &topic.properties);
+            bytes += properties.map(|(name, value)| name.len() + value.len()).sum::<usize>();
+            if bytes > FRAME_AIM && !rows.is_empty() {
+                cut = true;
+                break;
+            }
+            let unix_ms = Some(time_s * 1_000).filter(|unix_ms| *unix_ms > 0);
+            rows.push(PastRow { did, topic, node: self.name_of(origin.node), origin: origin.to_string(), unix_ms, concurrent });
+        }
+        rows.reverse();
+        (rows, cut)
     }
 
     /// A node's name, or the beginning of its id where that is not known.
@@ -350,6 +377,9 @@ impl Node {
         self.replica.section(section).map_or(0, |section| section.durable()[plane].iter().map(|dot| dot.number).sum())
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 fn role(authority: bool) -> String {
     if authority { "authority" } else { "member" }.into()

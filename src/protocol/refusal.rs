@@ -188,9 +188,9 @@ codes! {
     /// A blob that a definition names is not here: it may be on its way, or has to be sent first.
     BlobMissing = 49 "blob-missing",
     /// There is no such event, or none any more.
-    NoSuchEvent = 55 "no-such-event",
+    NoSuchEvent = 50 "no-such-event",
     /// More than one event has this sequence; `who` are their names.
-    AmbiguousEvent = 56 "ambiguous-event",
+    AmbiguousEvent = 51 "ambiguous-event",
 }
 
 impl fmt::Display for Code {

@@ -360,6 +360,58 @@ pub struct TopicDetail {
     #[n(12)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<u64>,
+    /// The epoch under which the value was written.
+    #[n(13)]
+    pub epoch: Option<u64>,
+    /// Which run of which node wrote the value.
+    #[n(14)]
+    pub origin: Option<String>,
+}
+
+/// Something that has happened at a path.
+#[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize)]
+pub struct PastRow {
+    /// What.
+    #[n(0)]
+    pub did: Deed,
+    /// With what definition a topic was made, if that can be read.
+    #[n(1)]
+    #[serde(flatten)]
+    pub topic: Option<TopicSpec>,
+    /// The name of the node at which it was done.
+    #[n(2)]
+    pub node: String,
+    /// In which run of that node.
+    #[n(3)]
+    pub origin: String,
+    /// When, in milliseconds since 1970 by that node's clock, to the second; `None` if it did not say.
+    #[n(4)]
+    pub unix_ms: Option<u64>,
+    /// Whether that node, and one that did something else of what is told with this, did not know of each other's doing.
+    #[n(5)]
+    pub concurrent: bool,
+}
+
+/// What is done to a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(index_only)]
+#[serde(rename_all = "kebab-case")]
+pub enum Deed {
+    /// A topic is made.
+    #[n(0)]
+    Made,
+    /// The topic is removed, as far as its remover knows of it.
+    #[n(1)]
+    Removed,
+}
+
+impl fmt::Display for Deed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Deed::Made => "made",
+            Deed::Removed => "removed",
+        })
+    }
 }
 
 /// A topic's value.

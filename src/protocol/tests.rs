@@ -85,6 +85,7 @@ fn request() -> impl Strategy<Value = Request> {
         (text(), any::<bool>()).prop_map(|(selector, force)| Request::TopicsRemove { selector, force }),
         (text(), page(), any::<bool>()).prop_map(|(selector, page, pending)| Request::Topics { selector, page, pending }),
         text().prop_map(|path| Request::TopicShow { path }),
+        text().prop_map(|path| Request::TopicPast { path }),
         set_batch().prop_map(Request::Set),
         change().prop_map(|change| Request::Change(Box::new(change))),
         (recipient(), text(), bytes()).prop_map(|(to, path, content)| Request::Send(Box::new(Send { to, path, content }))),
@@ -235,8 +236,10 @@ fn topic_detail() -> impl Strategy<Value = TopicDetail> {
             id,
             section,
             value_bytes,
+            origin: stamp.clone(),
             stamp,
             unix_ms,
+            epoch: unix_ms,
             writer,
             conflicts,
             pending,
@@ -267,6 +270,18 @@ fn events_wanted() -> impl Strategy<Value = EventsWanted> {
         since_unix_ms,
         until_unix_ms,
         last,
+    })
+}
+
+fn past_row() -> impl Strategy<Value = PastRow> {
+    let did = prop::sample::select(vec![Deed::Made, Deed::Removed]);
+    (did, option::of(spec()), text(), option::of(any::<u64>()), any::<bool>()).prop_map(|(did, topic, node, unix_ms, concurrent)| PastRow {
+        did,
+        topic,
+        origin: node.clone(),
+        node,
+        unix_ms,
+        concurrent,
     })
 }
 
@@ -317,6 +332,7 @@ fn response() -> impl Strategy<Value = Response> {
         (vec((text(), spec()).prop_map(|(path, topic)| TopicRow { waits: path.is_empty(), path, topic }), 0..3), option::of(text()))
             .prop_map(|(rows, next)| Response::Topics { rows, next }),
         topic_detail().prop_map(|detail| Response::Topic(Box::new(detail))),
+        (vec(past_row(), 0..3), any::<bool>()).prop_map(|(rows, cut)| Response::TopicPast { rows, cut }),
         (vec(value_row(), 0..3), option::of(text())).prop_map(|(rows, next)| Response::Values { rows, next }),
         (vec(event_row(), 0..3), option::of(text())).prop_map(|(rows, next)| Response::Events { rows, next }),
         (vec(displaced_row(), 0..3), option::of(text())).prop_map(|(rows, next)| Response::Displaced { rows, next }),

@@ -1,6 +1,6 @@
 //! Writes that are made only if something is so, and patches: from the command line, at one node of two.
 
-use mangrove::client::Client;
+use mangrove::client::{Client, ClientState, SessionOptions};
 use mangrove::protocol::{Change, Code, Page, TopicSpec, Wish};
 use serde_json::json;
 
@@ -35,6 +35,44 @@ fn a_write_is_made_only_if_what_must_be_so_is_so() {
     // Nobody else can write what is A's alone.
     let made = a.json(&["set", "own", "1", "--type", "int64", "--if", "no value"]);
     assert_eq!(made, json!({"path": "own", "created": true, "exact": true}));
+
+    // A stream is judged as it begins, topic by topic: what it writes itself does not stop it.
+    let line = |path: &str, value: u32| format!("{{\"path\": \"{path}\", \"value\": {value}}}\n");
+    let lines = [line("plant/x", 1), line("plant/gate", 1), line("plant/x", 2), line("plant/gate", 2), line("mine", 3)].concat();
+    let piped = a.piped(&["--json", "publish", "-", "--if", "no value"], &lines);
+    let report: serde_json::Value = serde_json::from_slice(&piped.stdout).expect("JSON");
+    let counts = ["written", "created", "refused", "inexact"].map(|count| report[count].as_u64());
+    assert_eq!(counts, [3, 2, 2, 1].map(Some), "{report}");
+    assert_eq!((piped.status.code(), &report["refusals"][1]["code"]), (Some(1), &json!("constraint-unmet")));
+    a.shows("plant/x", json!(2));
+    a.shows("mine", json!(3));
+    a.shows("plant/gate", json!({"at": "B7", "closed": null, "open": true}));
+    world.logged_no_error();
+}
+
+#[test]
+fn a_stream_that_has_begun_goes_on_at_another_node_without_being_judged_again() {
+    let world = World::new();
+    let mut a = world.found("A");
+    a.told(&["section", "add", "plant"]);
+    let b = world.join("B", &a);
+    let client = block(a.connect_with(|options| options.session = Some(SessionOptions::default())));
+    let mut stream = client.publisher(Some(TopicSpec::of("json"))).only_if("no topic");
+    block(stream.set("plant/x", bytes_of(&json!(1)))).expect("it is taken");
+    assert_eq!((stream.report().written, stream.report().inexact), (1, 1));
+    b.shows("plant/x", json!(1));
+    b.set("plant/y", "1");
+    until("B knows the session", || b.json(&["session", "ls"]).as_array().map_or(0, Vec::len) == 1);
+    a.kill();
+    block(client.changed(ClientState::Active));
+    block(client.changed(ClientState::Recovering));
+    for path in ["plant/x", "plant/y", "plant/y"] {
+        block(stream.set(path, bytes_of(&json!(2)))).expect("it is taken");
+    }
+    let report = block(stream.finish()).expect("all is answered");
+    assert_eq!((report.written, report.refused, report.refusals[0].code), (2, 2, Code::ConstraintUnmet));
+    b.shows("plant/x", json!(2));
+    b.shows("plant/y", json!(1));
     world.logged_no_error();
 }
 

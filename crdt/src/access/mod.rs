@@ -130,7 +130,7 @@ impl Access {
     /// Makes the change that a script wants. Returns it, unless there is nothing to change, and what it changes.
     pub fn run_script(&mut self, origin: Origin, text: &str) -> Result<(Option<Vec<u8>>, Vec<Change>), AccessError> {
         let changes = self.try_script(text)?;
-        let change = self.document.commit(origin, |open| {
+        let change = self.document.commit(origin, 0, |open| {
             for change in &changes {
                 let (map, key) = change.after.key();
                 open.put(map, &key, change.after.bytes());

@@ -236,7 +236,7 @@ fn entries_that_nobody_writes_are_as_if_they_were_not_there() {
         open.put(3, "roles/others", vec![0x80]);
         open.put(3, "anonymous", vec![7]);
     };
-    assert!(access.document.commit(origin(2), odd).is_some());
+    assert!(access.document.commit(origin(2), 0, odd).is_some());
     assert_eq!(access.rules(), before);
 }
 

@@ -39,7 +39,8 @@ pub fn held(
     Err(Violation::new(Invariant::S9, what))
 }
 
-/// A value is delivered to a subscriber: it must be one that was written to this path, of the type that the subscriber was told, and did not fail.
+/// A value is delivered to a subscriber: it must be one that was written to this path, or to that of the topic that stands for it, of the type that the subscriber was told, and
+/// did not fail.
 ///
 /// # Errors
 /// It is not.

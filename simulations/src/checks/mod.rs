@@ -185,7 +185,7 @@ impl Violation {
 }
 
 /// The states that a scenario can demand to be reached by some seed.
-pub const SOMETIMES: [&str; 38] = [
+pub const SOMETIMES: [&str; 40] = [
     "write.acknowledged",
     "write.refused",
     "write.unknown",
@@ -224,4 +224,6 @@ pub const SOMETIMES: [&str; 38] = [
     "subscriber.delta",
     "message.heard",
     "message.lost",
+    "slave.shown",
+    "slave.pending",
 ];

@@ -8,10 +8,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Invariant, Violation};
 use crate::history::History;
 use crate::oracle::{Mark, Oracle, Rank, Record};
-use mangrove_crdt::id::Plane;
+use mangrove_crdt::{definition::TopicType, id::Plane, path::Path, registers::Write, replica::Replica};
 
 /// The operation whose value was told last, with its topic and its rank.
 type Last = (u32, Option<(Mark, Rank)>);
+
+/// What whoever may read a path is to see at a node: the path of the topic whose value it is, which for a slave is its master's, and that value; `None` if there is no topic, or
+/// one that waits for its master.
+pub fn visible<'r>(replica: &'r Replica, path: &Path) -> Option<(&'r Path, Option<&'r Write>)> {
+    let (mut id, mut topic) = replica.topic(path)?;
+    if let TopicType::Slave(master) = topic.definition.topic_type() {
+        (id, topic) = replica.topic(master)?;
+        if let TopicType::Slave(_) = topic.definition.topic_type() {
+            return None;
+        }
+    }
+    Some((&topic.path, replica.section(id)?.value_of(replica.origins(), topic)))
+}
 
 /// What one subscription has been told.
 #[derive(Debug, Default)]

@@ -210,6 +210,8 @@ pub struct PathOverride {
 pub struct Workload {
     /// How many topics there are in each section at first.
     pub topics: usize,
+    /// How many paths there are beside for slaves of these, which whoever adds topics makes.
+    pub slaves: usize,
     /// The length of values, in bytes.
     pub payload: Amount,
     /// The types of topics: at least one. Each path has one that most clients take it to have.

@@ -375,9 +375,10 @@ fn loss(keys: &mut Keys) -> Result<Loss, BadScenario> {
 }
 
 fn workload(mut keys: Keys, sections: &[SectionSpec], count: usize, find: &dyn Fn(&str) -> Vec<usize>) -> Result<Workload, BadScenario> {
-    let mut topics = 20;
+    let (mut topics, mut slaves) = (20, 0);
     if let Some(mut table) = keys.table("topics", &["depth", "fanout"])? {
         topics = table.count("count")?.unwrap_or(20) as usize;
+        slaves = table.count("slaves")?.unwrap_or(0) as usize;
         table.end()?;
     }
     if let Some(value) = keys.text("value")?.filter(|value| value != "traceable") {
@@ -426,7 +427,7 @@ fn workload(mut keys: Keys, sections: &[SectionSpec], count: usize, find: &dyn F
         administrators.push(AdministratorSpec { homes, gap });
     }
     keys.end()?;
-    Ok(Workload { topics, payload, kinds, sources, subscribers, administrators })
+    Ok(Workload { topics, slaves, payload, kinds, sources, subscribers, administrators })
 }
 
 /// The homes that are named, or `None` for random ones.

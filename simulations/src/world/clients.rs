@@ -32,7 +32,7 @@ use crate::{
     queue::Event,
     scenario::{Observed, SECOND, Scenario, Time},
     tamper::{Tamper, is},
-    values::{Kind, Payload},
+    values::{Kind, Payload, slave_of},
 };
 
 /// How long a client without a node waits before it looks for one again.
@@ -185,6 +185,11 @@ pub fn all(scenario: &Scenario) -> Vec<Client> {
 /// The path of the topic that goes with a client's session.
 fn own_topic(root: &str, client: usize) -> String {
     format!("{root}/of-{client}")
+}
+
+/// The path of a section's slave by its number.
+fn slave_path(root: &str, number: usize) -> String {
+    format!("{root}/as-{number}")
 }
 
 /// What is asked for, whether once or as often as it is asked.
@@ -383,7 +388,10 @@ impl World<'_> {
         let [set, add, remove, send] = source.mix;
         let drawn = dice.unit() * (set + add + remove + send);
         let root = source.section.clone();
-        let path = topic_path(&root, dice.below(self.scenario.workload.topics));
+        let workload = &self.scenario.workload;
+        let number = dice.below(workload.topics + workload.slaves);
+        let slave = number.checked_sub(workload.topics);
+        let path = slave.map_or_else(|| topic_path(&root, number), |slave| slave_path(&root, slave));
         let section = self.scenario.sections.iter().find(|section| section.root == root);
         let usual = section.map_or(Durability::Disk, |section| section.durability);
         if drawn < set {
@@ -395,7 +403,10 @@ impl World<'_> {
                 Request::Set(SetBatch { items, add: None, durability: asked, under: None })
             });
         } else if drawn < set + add {
-            let topic = self.kind_for(&path).spec();
+            let topic = match slave {
+                Some(slave) => slave_of(&self.master_for(&root, slave)),
+                None => self.kind_for(&path).spec(),
+            };
             self.ask(at, session, Doing::Add, path.clone(), NO_VALUE, usual, |_| Request::TopicsAdd { topic, paths: vec![path] });
         } else if drawn >= set + add + remove && send > 0.0 {
             let payload = Payload { kind: Kind::Binary, len: self.scenario.workload.payload.draw_u64(&mut self.dice.work) as usize };
@@ -413,6 +424,16 @@ impl World<'_> {
         match kinds.len() > 1 && self.dice.work.below(ODD_KIND_ONE_IN) == 0 {
             true => self.dice.work.pick(kinds).unwrap_or_default(),
             false => self.scenario.workload.kind_of(path),
+        }
+    }
+
+    /// The path that a client takes to be a slave's master: mostly that which most others do. Some have another in mind, which may be a slave itself.
+    fn master_for(&mut self, root: &str, slave: usize) -> String {
+        let (topics, slaves) = (self.scenario.workload.topics, self.scenario.workload.slaves);
+        match self.dice.work.below(ODD_KIND_ONE_IN) {
+            0 => slave_path(root, self.dice.work.below(slaves)),
+            1 => topic_path(root, self.dice.work.below(topics)),
+            _ => topic_path(root, slave % topics.max(1)),
         }
     }
 
@@ -857,16 +878,25 @@ impl World<'_> {
                 News::Anew => told.removed(path),
             }
         }
+        let there = Path::parse(path).ok().zip(self.hosts[host].process.as_ref().map(|process| process.node.replica()));
+        let mut of_slave = None;
         match event {
             Told::Added { topic } => told.added(path, &topic.topic_type),
-            Told::Removed { .. } => told.removed(path),
+            Told::Removed { .. } => {
+                told.removed(path);
+                let waits = there.is_some_and(|(path, replica)| replica.topic(&path).is_some() && reads::visible(replica, &path).is_none());
+                of_slave = waits.then_some("slave.pending");
+            }
             Told::Message(_) => {}
             Told::Value { value, .. } => {
-                let op = integrity::delivered(&self.history, &home, (path, told.topic_type(path)), &value)?;
+                let shows = there.and_then(|(path, replica)| Some(reads::visible(replica, &path)?.0));
+                let shows = shows.map_or(path, Path::as_str);
+                of_slave = (shows != path).then_some("slave.shown");
+                let op = integrity::delivered(&self.history, &home, (shows, told.topic_type(path)), &value)?;
                 told.value(&self.oracle, &self.history, &home, path, op)?;
             }
         }
-        reached.into_iter().for_each(|state| self.reach(state));
+        reached.into_iter().chain(of_slave).for_each(|state| self.reach(state));
         Ok(())
     }
 
@@ -1040,13 +1070,13 @@ impl World<'_> {
             let replica = process.node.replica();
             let principal = self.scenario.workload.subscribers[*spec].principal;
             let may_see = |path: &Path| !principal || may_read(replica.rules(), path);
-            let is_there = |path: &&String| Path::parse(path).is_ok_and(|path| replica.topic(&path).is_some() && may_see(&path));
+            let is_there = |path: &&String| Path::parse(path).is_ok_and(|path| reads::visible(replica, &path).is_some() && may_see(&path));
             if let Some(path) = told.topics.keys().find(|path| !is_there(path)) {
                 let home = &self.hosts[host].name;
                 return Some(format!("a subscriber at {home} was not told that {path} is gone"));
             }
-            for (id, topic) in replica.topics_from("").filter(|(_, topic)| selector.matches(&topic.path) && may_see(&topic.path)) {
-                let Some(write) = replica.section(id).and_then(|section| section.value_of(replica.origins(), topic)) else { continue };
+            for (_, topic) in replica.topics_from("").filter(|(_, topic)| selector.matches(&topic.path) && may_see(&topic.path)) {
+                let Some((_, Some(write))) = reads::visible(replica, &topic.path) else { continue };
                 let stands = write.value.as_deref().and_then(|value| self.history.op_of(value)).map(|op| op.id);
                 let said = told.topics.get(topic.path.as_str()).and_then(Option::as_ref).map(|told| told.0);
                 if stands != said {

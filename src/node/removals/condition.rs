@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! clause := ['when'] ( 'this' 'session' 'closes' | 'session' ID 'closes' | 'no' 'session' 'has' FILTER ['for' TIME]
-//!         | 'no' 'updates' 'for' TIME | 'time' 'after' MOMENT )
+//!         | 'no' 'updates' 'for' TIME | 'subscriptions' '<' NUMBER 'for' TIME | 'time' 'after' MOMENT )
 //! ```
 //!
 //! Clauses are joined by `and` and `or` as everywhere ([`clauses`](crate::node::clauses)), but none is negated. A FILTER is one over sessions' properties
@@ -25,9 +25,14 @@ pub trait Facts {
     fn none_has(&self, filter: &str) -> Option<Duration>;
     /// For how long the topic has not been written.
     fn unwritten(&self) -> Duration;
+    /// For how long fewer sessions than that have been subscribed to the topic; `None` if enough are.
+    fn fewer_than(&self, subscribers: u32) -> Option<Duration>;
     /// What time it is, in milliseconds since 1970.
     fn unix_ms(&self) -> u64;
 }
+
+/// How many subscribers a topic may ask for: each node tells of as many.
+const SUBSCRIPTIONS_MAX: u32 = 1_000;
 
 /// See the module.
 pub type Condition = Expression<When>;
@@ -43,6 +48,8 @@ pub enum When {
     NoSession(String, Duration),
     /// Nobody has written the topic for so long.
     NoUpdates(Duration),
+    /// Fewer sessions than that have been subscribed for so long.
+    Subscriptions(u32, Duration),
     /// It is later than that, in milliseconds since 1970.
     After(u64),
 }
@@ -62,6 +69,7 @@ impl When {
             When::SessionCloses(session) => facts.has_ended(*session),
             When::NoSession(filter, time) => facts.none_has(filter).is_some_and(|none| none >= *time),
             When::NoUpdates(time) => facts.unwritten() >= *time,
+            When::Subscriptions(number, time) => facts.fewer_than(*number).is_some_and(|few| few >= *time),
             When::After(moment) => facts.unix_ms() > *moment,
         }
     }
@@ -81,6 +89,7 @@ impl fmt::Display for When {
                 if after.is_zero() { Ok(()) } else { write!(f, " for {}", time(after)) }
             }
             When::NoUpdates(after) => write!(f, "no updates for {}", time(after)),
+            When::Subscriptions(number, after) => write!(f, "subscriptions < {number} for {}", time(after)),
             When::After(moment) => write!(f, "time after {}", moment_text(*moment)),
         }
     }
@@ -112,8 +121,16 @@ impl Clause for When {
             let moment = parse_moment(word).map(When::After);
             return moment.map_or_else(|| wrong(format!("expected {WHAT}, not {word:?}")), Ok);
         }
+        if reader.takes("subscriptions") {
+            reader.wants("<")?;
+            let number = reader.word("a number")?;
+            let number = number.parse().ok().filter(|number| (1..=SUBSCRIPTIONS_MAX).contains(number));
+            let Some(number) = number else { return wrong(format!("expected a number from 1 to {SUBSCRIPTIONS_MAX}")) };
+            reader.wants("for")?;
+            return Ok(When::Subscriptions(number, time(reader)?));
+        }
         if !reader.takes("no") {
-            return reader.wanted("`this session closes`, `no session has`, `no updates for` or `time after`");
+            return reader.wanted("`this session closes`, `no session has`, `no updates for`, `subscriptions <` or `time after`");
         }
         if reader.takes("updates") {
             reader.wants("for")?;
@@ -188,6 +205,7 @@ mod tests {
         none: Option<u64>,
         unwritten: u64,
         unix_ms: u64,
+        subscribers: u32,
     }
 
     impl Facts for Known {
@@ -203,6 +221,10 @@ mod tests {
             Duration::from_secs(self.unwritten)
         }
 
+        fn fewer_than(&self, subscribers: u32) -> Option<Duration> {
+            (self.subscribers < subscribers).then_some(Duration::from_secs(90))
+        }
+
         fn unix_ms(&self) -> u64 {
             self.unix_ms
         }
@@ -211,7 +233,7 @@ mod tests {
     #[test]
     fn each_part_asks_what_it_says() {
         let one = SessionId([1; 16]);
-        let known = || Known { ended: vec![one], none: Some(5), unwritten: 60, unix_ms: 1_800_000_000_000 };
+        let known = || Known { ended: vec![one], none: Some(5), unwritten: 60, unix_ms: 1_800_000_000_000, subscribers: 2 };
         let is_met = |condition: Condition, known: &Known| condition.is_met(&mut |clause| clause.clone().of(one).is_met(known));
         let met = |text: &str| is_met(Condition::parse(text).unwrap_or_else(|error| panic!("{text}: {error}")), &known());
         for text in [
@@ -220,6 +242,7 @@ mod tests {
             "WHEN no session has \"$Principal is 'ann'\"",
             "no session has 'desk is \"7\"' for 5s",
             "no updates for 1m",
+            "subscriptions < 3 for 1m",
             "time after 2027-01-15T07:59:59Z",
             "no updates for 2m or this session closes",
             "no updates for 2m and no updates for 3m or no updates for 1s",
@@ -231,6 +254,8 @@ mod tests {
             "session 02020202020202020202020202020202 closes",
             "no session has \"all\" for 6s",
             "no updates for 61s",
+            "subscriptions < 2 for 1s",
+            "when subscriptions < 3 for 2m",
             "time after 2027-01-15T08:00:00Z",
             "no updates for 2m and this session closes",
         ] {
@@ -249,6 +274,9 @@ mod tests {
             ("no session has 'odd'", "is no filter"),
             ("no updates for ever", "expected a time such as 30s"),
             ("no updates", "expected \"for\""),
+            ("subscriptions > 3 for 1s", "expected \"<\""),
+            ("subscriptions < 0 for 1s", "expected a number from 1 to 1000"),
+            ("subscriptions < 3", "expected \"for\" at the end"),
             ("time after noon", "expected a moment"),
             ("time after 2027-02-30T00:00:00Z", "expected a moment"),
             ("this session closes no", "expected the end"),
@@ -266,7 +294,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn nothing_that_is_typed_makes_it_panic(text in "[ a-c()\"'\\\\]{0,40}|(no|this|session|has|closes|for|updates|time|after|and|or|[0-9TZ:-]{1,24}| |'all'){0,12}") {
+        fn nothing_that_is_typed_makes_it_panic(text in "[ a-c()\"'\\\\]{0,40}|(no|this|session|has|closes|for|updates|subscriptions|<|time|after|and|or|[0-9TZ:-]{1,24}| |'all'){0,12}") {
             if let Ok(condition) = Condition::parse(&text) {
                 let said = condition.to_string();
                 prop_assert_eq!(Condition::parse(&said).map(|again| again.to_string()), Ok(said));

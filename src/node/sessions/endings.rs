@@ -127,7 +127,7 @@ impl Node {
         nodes.keys().find(|node| **node == self.id() || self.lives(now, node)) == Some(&self.id())
     }
 
-    fn is_gone(&self, now: Now, home: &NodeId) -> bool {
+    pub(in crate::node) fn is_gone(&self, now: Now, home: &NodeId) -> bool {
         let silent = || now.at.since(self.heard(home)) >= self.config.presume_dead;
         *home != self.id() && (self.revoked.contains(home) || self.replica.node(*home).is_none() || silent())
     }

@@ -106,6 +106,7 @@ impl Node {
         if let Some(client) = self.connections.get_mut(&connection).filter(|_| !selected) {
             // Its client knows which of its own that ends.
             client.deselect(&selector);
+            self.removals.subscribers.doubt();
         }
         let message = FromNode::Select { selector, selected, wish };
         self.outputs.push(crate::node::Output::Send { session: connection, message });
