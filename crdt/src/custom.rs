@@ -46,7 +46,7 @@ use std::sync::{
 
 use serde_json::Value;
 use wasmi::{
-    Config, Engine, ExternType, Instance, Memory, Module, OperatorCost, Store, StoreLimits, StoreLimitsBuilder, ValType, WasmParams, WasmResults,
+    Config, Engine, ExternType, Instance, Memory, Module, Store, StoreLimits, StoreLimitsBuilder, ValType, WasmParams, WasmResults,
 };
 use wasmparser::{Parser, Payload};
 
@@ -325,14 +325,16 @@ fn config() -> Config {
     let mut config = Config::default();
     config
         .consume_fuel(true)
-        .allow_start_fn(false)
         .ignore_custom_sections(true)
         // Nothing is compiled while a value waits, and fuel is for values alone.
         .compilation_mode(wasmi::CompilationMode::Eager)
         .set_max_recursion_depth(CALLS_MAX)
         .set_max_stack_height(STACK_BYTES_MAX)
         .wasm_multi_memory(false)
-        .operator_cost(OperatorCost { call: 8, call_indirect: 8, ..OperatorCost::default() });
+        .wasm_memory64(false)
+        .wasm_tail_call(false)
+        .wasm_custom_page_sizes(false)
+        .wasm_wide_arithmetic(false);
     config
 }
 
