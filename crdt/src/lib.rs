@@ -72,6 +72,11 @@
 //! split must not be saved by an edit on the other, and the newest of two edits is no better than the older. So nothing is ever deleted from the document, an edit of the same
 //! thing on both sides leaves both, and the [`access::rules`] are judged as each possibility would have it: what all of them permit is permitted. To say the thing anew settles it.
 //!
+//! # What definitions have no room for
+//!
+//! A definition may name data by its hash, a [`blob`]: nothing of that is merged, and any neighbour's copy is as good as another's. What a node's topics name it fetches and keeps, also for types that it
+//! does not know; until it is there, their values are carried, and judged when it comes.
+//!
 //! # Names, bytes, memory
 //!
 //! Every run of a node that writes is an origin, and its numbers are kept for ever, about a hundred bytes: dropping them would leave nothing to judge one by

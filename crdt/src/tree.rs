@@ -323,7 +323,8 @@ impl Tree {
         self.definitions.values().map(Arc::as_ref)
     }
 
-    /// The blobs that definitions of live topics name now or did when this was asked last, each with whether they do now; and the definitions that have come since.
+    /// The blobs of which it has changed since this was asked last whether definitions of live topics name them, each with whether they do now; and the definitions that have
+    /// come since.
     pub(crate) fn take_naming(&mut self) -> (Vec<(BlobHash, bool)>, Vec<Arc<Definition>>) {
         let changed = std::mem::take(&mut self.naming.changed);
         let changed = changed.into_iter().map(|blob| (blob, self.naming.blobs.contains_key(&blob)));
@@ -333,13 +334,13 @@ impl Tree {
     /// Gives a blob to the definitions that name it. Returns the creations of these.
     pub(crate) fn supply(&self, hash: &BlobHash, content: &Arc<[u8]>) -> Vec<DotIx> {
         let Naming { creations, definitions, .. } = &self.naming;
-        let naming = definitions.iter().filter(|(_, (definition, _))| definition.blobs().contains(hash));
-        let naming: BTreeSet<DefinitionHash> = naming.map(|(of, (definition, _))| {
+        let mut naming = BTreeSet::new();
+        for (of, (definition, _)) in definitions.iter().filter(|(_, (definition, _))| definition.blobs().contains(hash)) {
             if let Err(why) = definition.topic_type().supply(hash, content) {
                 tracing::warn!(blob = %hash, topic_type = %definition.topic_type(), why, "a blob is no use to the topics whose definition names it");
             }
-            *of
-        }).collect();
+            naming.insert(*of);
+        }
         creations.iter().filter(|(_, of)| naming.contains(of)).map(|(id, _)| *id).collect()
     }
 

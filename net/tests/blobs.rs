@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use mangrove_crdt::{
-    blob::{BlobHash, UNNAMED_GRACE_US},
+    blob::{BlobHash, HELD_MAX, UNNAMED_GRACE_US},
     definition::{Definition, Properties, TopicType},
     json_schema::JsonSchema,
     path::Path,
@@ -289,4 +289,26 @@ fn a_definition_that_has_lost_keeps_its_blob_for_when_it_stands() {
     world.remove_topics(B, &[path]);
     world.exchange();
     assert!([A, B].iter().all(|at| !world.hosts[*at].replica.blobs().is_named(&BlobHash::of(&content))));
+}
+
+#[test]
+fn a_node_without_room_does_without_and_asks_again_later() {
+    let (mut world, content) = (World::story(2), schema());
+    let path = world.paths[0].clone();
+    // As many as it may hold, named by topics of its own.
+    let full: Vec<(Path, Definition)> = (0..HELD_MAX)
+        .map(|number| (support::path(&format!("own/{number}")), Definition::new(of(&number.to_be_bytes()), Properties::default())))
+        .collect();
+    assert!(world.hosts[B].replica.add_topics(&full).iter().all(Result::is_ok));
+    (0..HELD_MAX).for_each(|number| put(&mut world, B, &Arc::from(number.to_be_bytes())));
+    assert_eq!(world.hosts[B].replica.blobs().len(), HELD_MAX);
+    put(&mut world, A, &content);
+    link_up(&mut world, &[(A, B)]);
+    world.add_topics(A, &[path], of(&content));
+    pass(&mut world, 30);
+    assert!(!has(&world, B, &content) && pieces(&world) <= 1, "{} pieces", pieces(&world));
+    let own: Vec<Path> = full.into_iter().map(|(path, _)| path).collect();
+    assert_eq!(world.hosts[B].replica.remove_topics(&own), HELD_MAX);
+    pass(&mut world, 40);
+    assert!(has(&world, B, &content));
 }
