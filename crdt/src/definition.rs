@@ -899,7 +899,7 @@ mod tests {
         let message = |topic_type, properties: &[(&str, &str)]| Definition::parse(topic_type, properties).unwrap_err().to_string();
         assert_eq!(
             message("jsn", &[]),
-            "unknown topic type \"jsn\", did you mean \"json\"?; there are json, binary, string, int64, double, stateless, decimal, record, slave"
+            "unknown topic type \"jsn\", did you mean \"json\"?; there are json, binary, string, int64, double, stateless, decimal, record, slave, timeseries"
         );
         assert!(message("quaternion", &[]).starts_with("unknown topic type \"quaternion\"; there are"));
         assert!(message("json", &[("retian", "true")]).contains("did you mean \"retain\"?"));
