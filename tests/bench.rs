@@ -51,6 +51,13 @@ fn publishing_is_compared_with_and_without_replication() {
 }
 
 #[test]
+fn events_are_counted_where_they_arrive_and_read() {
+    let report = bench(&["events", "--events", "10000", "--rounds", "2"]);
+    assert_eq!(report["rows"].as_array().map(Vec::len), Some(2), "{report}");
+    assert!(report["rows"].as_array().into_iter().flatten().all(|row| row["measured"].as_f64().is_some_and(|measured| measured > 0.0)));
+}
+
+#[test]
 fn a_fresh_node_joins_and_one_that_was_killed_goes_on() {
     let report = bench(&["join", "--topics", "3000", "--bytes", "400", "--rounds", "1", "--kill-halfway"]);
     assert_eq!(report["rows"].as_array().map(Vec::len), Some(5), "{report}");

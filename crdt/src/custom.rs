@@ -400,7 +400,11 @@ impl Run {
         if length > most {
             return Err(format!("an answer of {length} bytes, where {most} are the most"));
         }
-        let bytes = self.memory.data(&self.store).get(at..at + length).ok_or_else(|| format!("an answer of {length} bytes at {at}, out of its memory"))?;
+        let bytes = self
+            .memory
+            .data(&self.store)
+            .get(at..at + length)
+            .ok_or_else(|| format!("an answer of {length} bytes at {at}, out of its memory"))?;
         if !refused {
             return Ok(Ok(bytes.to_vec()));
         }

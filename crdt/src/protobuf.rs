@@ -180,8 +180,9 @@ impl Protobuf {
             return Err(ValueError::TooDeep);
         }
         let mut track = Track::new();
-        let message = DynamicMessage::deserialize_with_options(self.message.clone(), Deserializer::new(json, &mut track), &DeserializeOptions::new())
-            .map_err(|error| misfit(pointer(&track.path(), json), error))?;
+        let message =
+            DynamicMessage::deserialize_with_options(self.message.clone(), Deserializer::new(json, &mut track), &DeserializeOptions::new())
+                .map_err(|error| misfit(pointer(&track.path(), json), error))?;
         let bytes = canonical(&message);
         self.validate(&bytes)?;
         Ok(bytes)

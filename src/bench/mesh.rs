@@ -20,7 +20,7 @@ pub(super) const ALL: &str = "?bench//";
 pub(super) const MARKERS: &str = "?bench/markers//";
 const MARKER_EVERY: usize = 250;
 const POLL: Duration = Duration::from_millis(20);
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The node that writes.
 pub(super) enum Writer {

@@ -758,6 +758,8 @@ pub(crate) enum Bench {
     Join(BenchJoin),
     /// The cost of becoming equal again after a split: time, bytes, round trips
     CatchUp(BenchCatchUp),
+    /// Events a second of a time series from one node to another, and the time to read some of very many
+    Events(BenchEvents),
     /// What a topic takes of memory, beyond its path and value
     Memory(BenchMemory),
     /// What a mesh costs in which nothing happens
@@ -798,6 +800,19 @@ pub(crate) struct BenchReplicate {
     /// Where values are written
     #[arg(long, value_enum, default_value_t = Source::Node)]
     pub(crate) from: Source,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchEvents {
+    /// How many events each round appends
+    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(10_000..=1_000_000))]
+    pub(crate) events: u32,
+    /// How many rounds; figures are their medians
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) rounds: u32,
+    /// The length of an event
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..=65_536))]
+    pub(crate) bytes: u32,
 }
 
 #[derive(Debug, Args)]

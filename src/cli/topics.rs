@@ -13,8 +13,8 @@ use super::output::{JsonArray, bytes_text, count_text, json_of, plural, raw_of, 
 use super::{Context, Failure, all_pages, refusal_text};
 use crate::client::{Changed, Client, ClientError};
 use crate::protocol::{
-    BlobRow, Change, Code, DisplacedRow, ITEMS_MAX, PAGE_MAX, Page, PastRow, Refusal, TopicDetail, TopicRow, TopicSpec, VALUE_MAX,
-    ValueRow, Wish,
+    BlobRow, Change, Code, DisplacedRow, EventRow, EventsWanted, ITEMS_MAX, PAGE_MAX, Page, PastRow, Refusal, TopicDetail, TopicRow,
+    TopicSpec, VALUE_MAX, ValueRow, Wish,
 };
 
 fn spec(topic_type: String, properties: Vec<(String, String)>) -> Result<TopicSpec, Failure> {
@@ -371,6 +371,9 @@ impl<'a> Pages<'a> {
     }
 }
 
+/// The type of topics that keep events.
+const TIME_SERIES: &str = "timeseries";
+
 pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), Failure> {
     let client = context.connect().await?;
     let progress = super::progress(None, "exporting");
@@ -379,6 +382,7 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
     let mut last = Arc::default();
     // What slaves show is their masters', and what is in the others nobody here knows.
     let (mut left_out, mut unknown, mut brought): (HashSet<String>, u64, HashSet<BlobHash>) = Default::default();
+    let mut series: Vec<(String, Arc<BTreeMap<String, String>>)> = Vec::new();
     let (mut after, mut more) = (None, true);
     while more {
         let (rows, next) = client.topics(selector, Page { after, limit: PAGE_MAX }).await?;
@@ -388,7 +392,8 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
                 left_out.insert(path);
                 continue;
             }
-            properties.retain(|key, _| ["scale", "schema"].contains(&key.as_str()));
+            let is_series = topic_type == TIME_SERIES;
+            properties.retain(|key, _| ["scale", "schema", "of", "keep", "keep_for"].contains(&key.as_str()));
             if !properties.is_empty() {
                 // Most are those of the one before.
                 if *last != properties {
@@ -399,7 +404,13 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
                     }
                     last = Arc::new(spec.properties);
                 }
-                parameters.insert(path, Arc::clone(&last));
+                if is_series {
+                    // Of these all events go, and not only the newest.
+                    left_out.insert(path.clone());
+                    series.push((path, Arc::clone(&last)));
+                } else {
+                    parameters.insert(path, Arc::clone(&last));
+                }
             }
         }
         (more, after) = (next.is_some(), next);
@@ -414,6 +425,19 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
             context.output.json_line(&line)?;
         }
         progress.inc(rows.len() as u64);
+    }
+    for (path, properties) in series {
+        let (of, mut after, mut more) = (properties.get("of").cloned().unwrap_or_default(), None, true);
+        while more {
+            let (rows, next) = client.events(&path, EventsWanted::default(), Page { after, limit: PAGE_MAX }).await?;
+            for EventRow { mark, value } in &rows {
+                let (value, time) = (json_of(&of, value), time_text(mark.unix_ms));
+                let line = json!({ "path": path, "type": TIME_SERIES, "properties": *properties, "value": value, "time": time });
+                context.output.json_line(&line)?;
+            }
+            progress.inc(rows.len() as u64);
+            (more, after) = (next.is_some(), next);
+        }
     }
     progress.finish_and_clear();
     if unknown > 0 {

@@ -34,6 +34,7 @@ mod concurrent_writes_lose_nothing;
 mod control_clients_act_for_others;
 mod damage_is_learned_again;
 mod disks_that_recover_are_used_again;
+mod events_are_in_one_order_everywhere;
 mod every_type_is_the_same_on_every_node;
 mod everybody_may_do_what_the_rules_say;
 mod full_and_read_only_disks_refuse;

@@ -13,11 +13,17 @@ fn module(others: &[(&str, &str)], more: &str) -> Vec<u8> {
     let mut parts = vec![
         ("memory", r#"(memory (export "memory") 1)"#),
         // Always at the same place: no call sees what another has put there, but both inputs of one must be there.
-        ("alloc", r#"(global $next (mut i32) (i32.const 4096))
-            (func (export "alloc") (param i32) (result i32) (global.get $next) (global.set $next (i32.add (global.get $next) (local.get 0))))"#),
+        (
+            "alloc",
+            r#"(global $next (mut i32) (i32.const 4096))
+            (func (export "alloc") (param i32) (result i32) (global.get $next) (global.set $next (i32.add (global.get $next) (local.get 0))))"#,
+        ),
         ("validate", r#"(func (export "validate") (param i32 i32) (result i64) (i64.const 0))"#),
-        ("to_json", r#"(func (export "to_json") (param i32 i32) (result i64) (i64.const 4))
-            (data (i32.const 0) "true")"#),
+        (
+            "to_json",
+            r#"(func (export "to_json") (param i32 i32) (result i64) (i64.const 4))
+            (data (i32.const 0) "true")"#,
+        ),
     ];
     for (name, text) in others {
         match parts.iter_mut().find(|(part, _)| part == name) {
@@ -76,8 +82,10 @@ fn a_refusal_says_what_is_wrong_and_where() {
 
 #[test]
 fn nothing_is_left_of_one_call_for_the_next() {
-    let counting = validating("(i32.store8 (i32.const 9) (i32.add (i32.load8_u (i32.const 9)) (i32.const 1)))
-        (if (i32.gt_u (i32.load8_u (i32.const 9)) (i32.const 1)) (then unreachable)) (i64.const 0)");
+    let counting = validating(
+        "(i32.store8 (i32.const 9) (i32.add (i32.load8_u (i32.const 9)) (i32.const 1)))
+        (if (i32.gt_u (i32.load8_u (i32.const 9)) (i32.const 1)) (then unreachable)) (i64.const 0)",
+    );
     assert_eq!((counting.validate(b""), counting.validate(b"")), (Ok(()), Ok(())));
 }
 
@@ -96,7 +104,10 @@ fn what_does_not_end_or_wants_too_much_fails_and_harms_nothing() {
         "(drop (memory.grow (i32.const {pages}))) (if (i32.ne (memory.grow (i32.const 1)) (i32.const -1)) (then unreachable)) (i64.const 0)"
     ));
     assert_eq!(most.validate(b"x"), Ok(()));
-    let deep = module(&[], r#"(func $f (export "from_json") (param i32 i32) (result i64) (i64.add (call $f (local.get 0) (local.get 1)) (i64.const 1)))"#);
+    let deep = module(
+        &[],
+        r#"(func $f (export "from_json") (param i32 i32) (result i64) (i64.add (call $f (local.get 0) (local.get 1)) (i64.const 1)))"#,
+    );
     assert!(failure(Custom::new(&deep).unwrap().from_json(&json!(1))).contains("stack"));
     let wide = format!(
         r#"(func $f (export "from_json") (param i32 i32) (result i64) (local {}) (i64.add (call $f (local.get 0) (local.get 1)) (i64.const 1)))"#,

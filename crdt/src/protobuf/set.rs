@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost_reflect::{
     prost::Message,
     prost_types::{
-        DescriptorProto, EnumDescriptorProto, EnumOptions, EnumValueDescriptorProto, FieldDescriptorProto, FieldOptions, FileDescriptorProto,
-        FileDescriptorSet, MessageOptions, OneofDescriptorProto,
+        DescriptorProto, EnumDescriptorProto, EnumOptions, EnumValueDescriptorProto, FieldDescriptorProto, FieldOptions,
+        FileDescriptorProto, FileDescriptorSet, MessageOptions, OneofDescriptorProto,
         field_descriptor_proto::{Label, Type},
     },
 };
@@ -143,7 +143,10 @@ impl Look {
     fn file(&mut self, file: FileDescriptorProto) -> Result<FileDescriptorProto, BadProtobuf> {
         let syntax = file.syntax.filter(|syntax| syntax != "proto2");
         if let Some(other) = syntax.as_deref().filter(|syntax| *syntax != "proto3") {
-            return Err(BadProtobuf::NoSet(format!("{}: its syntax is {other:?}: known are proto2 and proto3", file.name.unwrap_or_default())));
+            return Err(BadProtobuf::NoSet(format!(
+                "{}: its syntax is {other:?}: known are proto2 and proto3",
+                file.name.unwrap_or_default()
+            )));
         }
         let package = file.package.unwrap_or_default();
         if !package.is_empty() {
@@ -255,7 +258,9 @@ fn is_map_entry(fields: &[FieldDescriptorProto]) -> bool {
     let is_one = |field: &&FieldDescriptorProto| field.label() == Label::Optional && field.oneof_index.is_none();
     let numbered = |number| fields.iter().filter(is_one).find(|field| field.number() == number);
     let no_key = [Type::Double, Type::Float, Type::Bytes, Type::Message, Type::Group, Type::Enum];
-    fields.len() == 2 && numbered(1).is_some_and(|key| !no_key.contains(&key.r#type())) && numbered(2).is_some_and(|value| value.r#type() != Type::Group)
+    fields.len() == 2
+        && numbered(1).is_some_and(|key| !no_key.contains(&key.r#type()))
+        && numbered(2).is_some_and(|value| value.r#type() != Type::Group)
 }
 
 /// The name in JSON of a field that has none of its own.

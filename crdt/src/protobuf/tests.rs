@@ -104,7 +104,8 @@ fn a_message_is_the_same_in_bytes_and_in_json() {
 #[test]
 fn equal_values_have_one_canonical_form() {
     let reading = protobuf(READING, "telemetry.Reading");
-    let (one, other) = (json!({"sensor": "s", "counters": {"a": "1"}}), [&b"\x22\x05\x0a\x01a\x10\x01"[..], b"\x0a\x01x\x0a\x01s"].concat());
+    let (one, other) =
+        (json!({"sensor": "s", "counters": {"a": "1"}}), [&b"\x22\x05\x0a\x01a\x10\x01"[..], b"\x0a\x01x\x0a\x01s"].concat());
     assert_eq!(reading.to_json(&other), Ok(one.clone()), "fields in any order, the last of a scalar's values");
     assert_ne!(reading.from_json(&one).unwrap(), other);
     assert_eq!(reading.canonical(&other), reading.from_json(&one));
@@ -298,7 +299,8 @@ fn file(name: &str, message_type: Vec<DescriptorProto>) -> FileDescriptorProto {
 
 #[test]
 fn sets_that_no_compiler_makes_are_refused() {
-    let entry = |fields| DescriptorProto { options: Some(MessageOptions { map_entry: Some(true), ..Default::default() }), ..message("E", fields) };
+    let entry =
+        |fields| DescriptorProto { options: Some(MessageOptions { map_entry: Some(true), ..Default::default() }), ..message("E", fields) };
     let one = |definition: DescriptorProto| FileDescriptorSet { file: vec![file("a", vec![definition])] };
     let deep = (0..20).fold(message("M", vec![]), |inner, _| DescriptorProto { nested_type: vec![inner], ..message("M", vec![]) });
     let plain = |field: FieldDescriptorProto| one(message("M", vec![field]));
@@ -340,7 +342,8 @@ fn imports_in_a_circle_and_many_diamonds_of_them_cost_nothing() {
     };
     let circle = FileDescriptorSet { file: vec![public(0, &[1]), public(1, &[0]), public(2, &[0, 1])] };
     assert!(Protobuf::new(&circle.encode_to_vec(), "M0").is_ok());
-    let diamonds = FileDescriptorSet { file: (0..200).map(|file: usize| public(file, &[file.saturating_sub(1), file.saturating_sub(2)])).collect() };
+    let diamonds =
+        FileDescriptorSet { file: (0..200).map(|file: usize| public(file, &[file.saturating_sub(1), file.saturating_sub(2)])).collect() };
     assert!(Protobuf::new(&diamonds.encode_to_vec(), "M199").is_ok());
 }
 
