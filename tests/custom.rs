@@ -120,7 +120,9 @@ fn positions_travel_as_what_has_changed() {
     assert_eq!(position.apply(&BERLIN.bytes(), &delta), Ok(next.bytes()));
     assert_eq!(position.delta(&BERLIN.bytes(), &BERLIN.bytes()), Some(vec![0]));
     for wrong in [&b""[..], b"\x01", b"\x80abcd", b"\x01abcde"] {
-        assert!(matches!(position.apply(&BERLIN.bytes(), wrong), Err(CustomError::Refused { why, .. }) if why == "not a delta of a position"));
+        assert!(
+            matches!(position.apply(&BERLIN.bytes(), wrong), Err(CustomError::Refused { why, .. }) if why == "not a delta of a position")
+        );
     }
     assert!(matches!(position.apply(b"", &delta), Err(CustomError::Refused { .. })));
 }

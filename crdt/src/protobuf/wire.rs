@@ -138,7 +138,14 @@ impl<'a> Walk<'a> {
     }
 
     /// That what follows the key is a value of the field; `before` says of how many elements of its list it has already been.
-    fn field(&mut self, field: &FieldDescriptor, wire: &mut Wire<'_>, given: u8, depth: usize, before: impl Fn() -> usize) -> Result<(), Wrong> {
+    fn field(
+        &mut self,
+        field: &FieldDescriptor,
+        wire: &mut Wire<'_>,
+        given: u8,
+        depth: usize,
+        before: impl Fn() -> usize,
+    ) -> Result<(), Wrong> {
         let kind = field.kind();
         let expected = if field.is_group() && !field.is_map() { GROUP } else { wire_kind(&kind) };
         if field.is_list() && given == DELIMITED && expected != GROUP && expected != DELIMITED {
@@ -209,7 +216,8 @@ impl<'a> Walk<'a> {
     }
 
     fn pay(&mut self, cost: u64) -> Result<(), Wrong> {
-        self.purse = self.purse.checked_sub(cost).ok_or_else(|| Wrong::new("it has too many parts: its JSON would not be held in memory"))?;
+        self.purse =
+            self.purse.checked_sub(cost).ok_or_else(|| Wrong::new("it has too many parts: its JSON would not be held in memory"))?;
         Ok(())
     }
 }
