@@ -32,9 +32,9 @@
 //! - What failures have cost is added up, and with [`WASTE_MAX`] the module is given up for this run of the node: from then on it refuses without running. So a module that
 //!   never ends costs its node less than a second altogether. A value that is refused properly is no failure, however often that happens.
 //!
-//! It computes the same everywhere: WebAssembly leaves open only which NaN an operation gives, how far memory grows and how deep calls go, and these are fixed here. Whether a value near the
-//! limits fails may still differ from version to version of this program, and a module given up differs from node to node: [`CustomError::Refused`] is what the module says,
-//! everywhere; [`CustomError::Failed`] and [`CustomError::GivenUp`] are about this node.
+//! It computes the same everywhere, with one exception: the sign and the digits of a NaN that an operation gives are the processor's, so a module refuses NaN, or writes one of its own. How far
+//! memory grows and how deep calls go is fixed here. Whether a value near the limits fails may still differ from version to version of this program, and a module given up differs from node
+//! to node: [`CustomError::Refused`] is what the module says, everywhere; [`CustomError::Failed`] and [`CustomError::GivenUp`] are about this node.
 
 #[cfg(test)]
 mod tests;
