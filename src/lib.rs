@@ -58,4 +58,7 @@ pub mod embed;
 pub mod logging;
 #[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "the half that does I/O")]
+pub mod proto;
+#[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "the half that does I/O")]
 pub mod runtime;

@@ -27,28 +27,31 @@
 //! A module comes from anybody and judges every value at every node, between two inputs. So:
 //!
 //! - It is checked whole before anything of it runs: what it imports (nothing), exports (these, with these types), how large it is in every respect that costs its compiler or each instance.
-//! - A call has fuel, [`FUEL`] and [`FUEL_PER_BYTE`] for what it is given, and memory, [`MEMORY_BYTES`] and [`MEMORY_PER_BYTE`]. The first is some tens of thousands of instructions, more than a check takes.
+//! - A call has fuel, [`FUEL`] and [`FUEL_PER_BYTE`] for what it is given, and memory, [`MEMORY_BYTES`] and [`MEMORY_PER_BYTE`]. The first is more than a check takes, and less than a millisecond.
 //! - A trap, an end of the fuel, an answer that is out of the memory or not what it should be is a *failure*: it refuses that value and harms nothing else.
 //! - What failures have cost is added up, and with [`WASTE_MAX`] the module is given up for this run of the node: from then on it refuses without running. So a module that
 //!   never ends costs its node less than a second altogether. A value that is refused properly is no failure, however often that happens.
 //!
-//! It computes the same everywhere: WebAssembly leaves open only which NaN an operation gives, how far memory grows and how deep calls go, and these are fixed here. Whether a value near the
-//! limits fails may still differ from version to version of this program, and a module given up differs from node to node: [`CustomError::Refused`] is what the module says,
-//! everywhere; [`CustomError::Failed`] and [`CustomError::GivenUp`] are about this node.
+//! It computes the same everywhere, with one exception: the sign and the digits of a NaN that an operation gives are the processor's, so a module refuses NaN, or writes one of its own. How far
+//! memory grows and how deep calls go is fixed here. Whether a value near the limits fails may still differ from version to version of this program, and a module given up differs from node
+//! to node: [`CustomError::Refused`] is what the module says, everywhere; [`CustomError::Failed`] and [`CustomError::GivenUp`] are about this node.
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    fmt,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use serde_json::Value;
 use wasmi::{
     Config, Engine, ExternType, Instance, Memory, Module, Store, StoreLimits, StoreLimitsBuilder, ValType, WasmParams, WasmResults,
 };
-use wasmparser::{Parser, Payload};
+use wasmparser::{ElementItems, Parser, Payload};
 
 use crate::value::ValueError;
 
@@ -62,7 +65,7 @@ pub const BYTES_MAX: usize = 1 << 20;
 pub const REASON_BYTES_MAX: usize = 1_024;
 
 /// How much fuel each call has, about one an instruction.
-pub const FUEL: u64 = 100_000;
+pub const FUEL: u64 = 250_000;
 
 /// How much fuel a call has besides for each byte that it is given.
 pub const FUEL_PER_BYTE: u64 = 64;
@@ -79,19 +82,23 @@ pub const WASTE_MAX: u64 = 50_000_000;
 /// What a failure costs besides its fuel: an instance was made for it.
 const WASTE_OF_A_CALL: u64 = 10_000;
 
-/// How many functions, exports, globals, segments and elements of its table a module has at most: each instance has them again.
+/// How many functions, exports, globals, segments and elements for its table a module has at most: each instance has them again.
 const FUNCTIONS_MAX: u32 = 4_096;
 const EXPORTS_MAX: u32 = 64;
 const GLOBALS_MAX: u32 = 256;
 const SEGMENTS_MAX: u32 = 256;
-const TABLE_ELEMENTS_MAX: usize = 4_096;
+const ELEMENTS_MAX: u32 = 4_096;
 
-/// How many locals a function has at most: each call of it makes room for them.
-const LOCALS_MAX: u32 = 512;
+/// How many parameters and results a function has at most: an instruction passes all of them.
+const PARAMETERS_MAX: u32 = 32;
 
-/// How deep calls may go, and how many bytes they may have for what they compute with.
+/// How many locals a function has at most, and all together: each call makes room for them, and so does the compiler.
+const LOCALS_MAX: u32 = 256;
+const LOCALS_SUM_MAX: u32 = 65_536;
+
+/// How deep calls may go, and how many values of 8 bytes they may have there altogether.
 const CALLS_MAX: usize = 1_000;
-const STACK_BYTES_MAX: usize = 1_000_000;
+const STACK_VALUES_MAX: usize = 128 << 10;
 
 /// Why something is no module that can judge values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -133,7 +140,6 @@ impl From<CustomError> for ValueError {
 }
 
 /// A module, ready to judge values.
-#[derive(Debug)]
 pub struct Custom {
     engine: Engine,
     module: Module,
@@ -143,6 +149,13 @@ pub struct Custom {
     waste: AtomicU64,
     /// The failure that was one too many.
     given_up: OnceLock<String>,
+}
+
+impl fmt::Debug for Custom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let exports = self.module.exports().map(|export| export.name());
+        f.debug_tuple("Custom").field(&exports.collect::<Vec<_>>()).finish()
+    }
 }
 
 /// What a module answers: bytes, or why not.
@@ -299,7 +312,7 @@ impl Custom {
     fn run(&self, length: usize) -> Result<Run, String> {
         let limits = StoreLimitsBuilder::new()
             .memory_size(MEMORY_BYTES + MEMORY_PER_BYTE * length)
-            .table_elements(TABLE_ELEMENTS_MAX)
+            .table_elements(ELEMENTS_MAX as usize)
             .instances(1)
             .memories(1)
             .tables(1)
@@ -329,7 +342,7 @@ fn config() -> Config {
         // Nothing is compiled while a value waits, and fuel is for values alone.
         .compilation_mode(wasmi::CompilationMode::Eager)
         .set_max_recursion_depth(CALLS_MAX)
-        .set_max_stack_height(STACK_BYTES_MAX)
+        .set_max_stack_height(STACK_VALUES_MAX)
         .wasm_multi_memory(false)
         .wasm_memory64(false)
         .wasm_tail_call(false)
@@ -341,24 +354,49 @@ fn config() -> Config {
 /// That nothing in a module costs more than it may, before it is compiled.
 fn look_through(wasm: &[u8]) -> Result<(), BadModule> {
     let bad = |error: wasmparser::BinaryReaderError| BadModule(error.to_string());
+    let within = |count: u32, most: u32, what: &str| match count <= most {
+        true => Ok(()),
+        false => Err(BadModule(format!("it has {count} {what}, and may have {most}"))),
+    };
+    let (mut locals_sum, mut elements_sum) = (0u32, 0u32);
     for payload in Parser::new(0).parse_all(wasm) {
-        let (what, count, most) = match payload.map_err(bad)? {
-            Payload::ImportSection(imports) => ("imports", imports.count(), 0),
-            Payload::StartSection { .. } => ("start functions", 1, 0),
-            Payload::FunctionSection(functions) => ("functions", functions.count(), FUNCTIONS_MAX),
-            Payload::GlobalSection(globals) => ("globals", globals.count(), GLOBALS_MAX),
-            Payload::ExportSection(exports) => ("exports", exports.count(), EXPORTS_MAX),
-            Payload::ElementSection(segments) => ("segments of its table", segments.count(), SEGMENTS_MAX),
-            Payload::DataSection(segments) => ("segments of its memory", segments.count(), SEGMENTS_MAX),
-            Payload::CodeSectionEntry(body) => {
-                let locals = body.get_locals_reader().map_err(bad)?.into_iter();
-                let count = locals.map(|local| local.map(|(count, _)| count)).try_fold(0u32, |sum, count| Ok(sum.saturating_add(count?)));
-                ("locals in a function", count.map_err(bad)?, LOCALS_MAX)
+        match payload.map_err(bad)? {
+            Payload::ImportSection(imports) => within(imports.count(), 0, "imports")?,
+            Payload::StartSection { .. } => within(1, 0, "start functions")?,
+            Payload::FunctionSection(functions) => within(functions.count(), FUNCTIONS_MAX, "functions")?,
+            Payload::GlobalSection(globals) => within(globals.count(), GLOBALS_MAX, "globals")?,
+            Payload::ExportSection(exports) => within(exports.count(), EXPORTS_MAX, "exports")?,
+            Payload::DataSection(segments) => within(segments.count(), SEGMENTS_MAX, "segments of its memory")?,
+            Payload::TypeSection(types) => {
+                for function in types.into_iter_err_on_gc_types() {
+                    let function = function.map_err(bad)?;
+                    within(
+                        (function.params().len() + function.results().len()) as u32,
+                        PARAMETERS_MAX,
+                        "parameters and results of a function",
+                    )?;
+                }
             }
-            _ => continue,
-        };
-        if count > most {
-            return Err(BadModule(format!("it has {count} {what}, and may have {most}")));
+            Payload::ElementSection(segments) => {
+                within(segments.count(), SEGMENTS_MAX, "segments of its table")?;
+                for segment in segments {
+                    elements_sum = elements_sum.saturating_add(match segment.map_err(bad)?.items {
+                        ElementItems::Functions(items) => items.count(),
+                        ElementItems::Expressions(_, items) => items.count(),
+                    });
+                }
+                within(elements_sum, ELEMENTS_MAX, "elements for its table")?;
+            }
+            Payload::CodeSectionEntry(body) => {
+                let mut count = 0u32;
+                for local in body.get_locals_reader().map_err(bad)? {
+                    count = count.saturating_add(local.map_err(bad)?.0);
+                }
+                within(count, LOCALS_MAX, "locals in a function")?;
+                locals_sum = locals_sum.saturating_add(count);
+                within(locals_sum, LOCALS_SUM_MAX, "locals")?;
+            }
+            _ => {}
         }
     }
     Ok(())

@@ -35,6 +35,7 @@ use std::{collections::BTreeMap, fmt};
 use prost_reflect::{
     DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, ReflectMessage, Value as Held,
     prost::{Message, bytes::Bytes, encoding},
+    prost_types::FileDescriptorSet,
 };
 use serde_json::Value;
 use serde_path_to_error::{Deserializer, Segment, Track};
@@ -105,8 +106,17 @@ impl fmt::Debug for Protobuf {
 /// # Errors
 /// As [`Protobuf::new`].
 pub fn minimal(set: &[u8], message: &str) -> Result<Vec<u8>, BadProtobuf> {
-    Protobuf::new(set, message)?;
-    Ok(Set::new(set)?.only(message)?.into_set().encode_to_vec())
+    minimal_of(Set::decode(set)?, message)
+}
+
+/// The same of a set that has just been compiled, however large the files are that it was compiled from.
+///
+/// # Errors
+/// As [`Protobuf::new`].
+pub fn minimal_of(set: FileDescriptorSet, message: &str) -> Result<Vec<u8>, BadProtobuf> {
+    let small = Set::new(set, usize::MAX)?.only(message)?.encode_to_vec();
+    Protobuf::new(&small, message)?;
+    Ok(small)
 }
 
 /// The names of all messages that a serialized descriptor set defines, for whoever looks for one.
@@ -119,7 +129,7 @@ pub fn messages(set: &[u8]) -> Result<Vec<String>, BadProtobuf> {
 }
 
 fn compile(set: &[u8]) -> Result<DescriptorPool, BadProtobuf> {
-    let set = Set::new(set)?.into_set();
+    let set = Set::new(Set::decode(set)?, SET_PARTS_MAX)?.into_set();
     DescriptorPool::from_file_descriptor_set(set).map_err(|error| BadProtobuf::NoSet(error.to_string()))
 }
 
@@ -251,8 +261,7 @@ fn canonical(message: &DynamicMessage) -> Vec<u8> {
             Held::Map(entries) => {
                 let Some(entry) = field.kind().as_message().cloned() else { continue };
                 // In the order of the keys, not in the map's.
-                let mut entries: Vec<_> = entries.iter().collect();
-                entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+                let entries = BTreeMap::from_iter(entries);
                 for (key, value) in entries {
                     let mut one = DynamicMessage::new(entry.clone());
                     one.set_field(&entry.map_entry_key_field(), key.clone().into());

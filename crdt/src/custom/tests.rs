@@ -1,5 +1,6 @@
 //! What modules may do, and what becomes of those that do what they should not.
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -181,7 +182,11 @@ fn a_module_without_what_it_must_have_is_none() {
     assert!(many("(func)", FUNCTIONS_MAX).contains("4099 functions, and may have 4096"));
     assert!(many("(global i32 (i32.const 0))", GLOBALS_MAX).contains("257 globals, and may have 256"));
     assert!(many("(data (i32.const 0) \"\")", SEGMENTS_MAX).contains("257 segments of its memory"));
-    assert!(many(&format!("(func (local {}))", "i32 ".repeat(513)), 1).contains("513 locals in a function, and may have 512"));
+    assert!(many(&format!("(func (local {}))", "i32 ".repeat(257)), 1).contains("257 locals in a function, and may have 256"));
+    assert!(many(&format!("(func (local {}))", "i32 ".repeat(256)), 257).contains("65792 locals, and may have 65536"));
+    assert!(many(&format!("(func (param {}))", "i32 ".repeat(33)), 1).contains("33 parameters and results of a function, and may have 32"));
+    let elements = format!("(table 2 funcref) {}", format!("(elem (i32.const 0) func {})", "0 ".repeat(600)).repeat(7));
+    assert!(many(&elements, 1).contains("4200 elements for its table, and may have 4096"));
     let exports: String = (0..64).map(|index| format!("(func (export \"f{index}\"))")).collect();
     assert!(bad(module(&[], &exports)).contains("68 exports, and may have 64"));
     let two = r#"(memory 1)"#;
@@ -197,9 +202,9 @@ fn a_module_that_fails_too_often_is_given_up_and_costs_nothing_then() {
         assert!(failed < 1_000, "it is never given up");
     }
     assert_eq!(failed as u64, WASTE_MAX.div_ceil(FUEL + FUEL_PER_BYTE + WASTE_OF_A_CALL));
-    let given_up = Err(CustomError::GivenUp("\"validate\": all fuel consumed by WebAssembly".into()));
-    assert_eq!(endless.validate(b"x"), given_up);
-    assert_eq!(endless.to_json(b"x"), Err(given_up.unwrap_err()));
+    let given_up = CustomError::GivenUp("\"validate\": all fuel consumed by WebAssembly".into());
+    assert_eq!(endless.validate(b"x"), Err(given_up.clone()));
+    assert_eq!(endless.to_json(b"x"), Err(given_up));
     // Refusing is what a module is for.
     let strict = validating("(i64.const 0x8000000000000000)");
     for _ in 0..10_000 {
@@ -251,4 +256,20 @@ fn values_come_from_json_and_travel_as_what_has_changed() {
     assert_eq!(Custom::new(&module(&[], &wrong)).unwrap().delta(b"abcdef", b"abcxyz"), None);
     let strict = module(&[("validate", r#"(func (export "validate") (param i32 i32) (result i64) (i64.const 0x8000000000000000))"#)], TEXT);
     assert_eq!(Custom::new(&strict).unwrap().from_json(&json!("abc")), Err(refused("", "")), "what comes of JSON must be a value");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn damaged_modules_are_none_or_judge(edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), value in prop::collection::vec(any::<u8>(), 0..9)) {
+        let mut bytes = module(&[], TEXT);
+        for (at, byte) in edits {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Ok(odd) = Custom::new(&bytes) {
+            let _ = (odd.validate(&value), odd.to_json(&value), odd.from_json(&json!("abc")), odd.delta(&value, b"abcdef"));
+        }
+    }
 }

@@ -37,13 +37,17 @@ pub(super) struct Set {
 }
 
 impl Set {
-    /// Reads a serialized set, and keeps what values need.
-    pub(super) fn new(bytes: &[u8]) -> Result<Set, BadProtobuf> {
+    /// Reads a serialized set.
+    pub(super) fn decode(bytes: &[u8]) -> Result<FileDescriptorSet, BadProtobuf> {
         if bytes.len() > SET_BYTES_MAX {
             return Err(BadProtobuf::TooLarge(format!("{} bytes, and may have {SET_BYTES_MAX}", bytes.len())));
         }
-        let set = FileDescriptorSet::decode(bytes).map_err(|error| BadProtobuf::NoSet(error.to_string()))?;
-        let mut look = Look { parts: 0, homes: BTreeMap::new(), file: 0 };
+        FileDescriptorSet::decode(bytes).map_err(|error| BadProtobuf::NoSet(error.to_string()))
+    }
+
+    /// Keeps what values need, of so many parts at most.
+    pub(super) fn new(set: FileDescriptorSet, parts_max: usize) -> Result<Set, BadProtobuf> {
+        let mut look = Look { parts: 0, parts_max, homes: BTreeMap::new(), file: 0 };
         let mut files = Vec::with_capacity(set.file.len());
         for (index, file) in set.file.into_iter().enumerate() {
             look.file = index;
@@ -55,13 +59,13 @@ impl Set {
     }
 
     /// The set without whatever values of a message do not need.
-    pub(super) fn only(mut self, message: &str) -> Result<Set, BadProtobuf> {
+    pub(super) fn only(mut self, message: &str) -> Result<FileDescriptorSet, BadProtobuf> {
         let mut needed: BTreeSet<String> = BTreeSet::new();
         let mut waiting = vec![message.to_owned()];
         while let Some(name) = waiting.pop() {
             // Whoever holds an Any may hold every message there is.
             if name == ANY {
-                return Ok(self);
+                return Ok(self.into_set());
             }
             let package = self.homes.get(&name).map_or("", |&file| self.files[file].package());
             let outermost = outermost(package, &name);
@@ -78,7 +82,7 @@ impl Set {
             file.enum_type.retain(|definition| needed.contains(&joined(&package, definition.name())));
         }
         self.files.retain(|file| !file.message_type.is_empty() || !file.enum_type.is_empty());
-        Set::new(&self.into_set().encode_to_vec())
+        Ok(Set::new(self.into_set(), SET_PARTS_MAX)?.into_set())
     }
 
     pub(super) fn into_set(self) -> FileDescriptorSet {
@@ -134,6 +138,7 @@ fn each_reference(message: &DescriptorProto, each: &mut impl FnMut(&str)) {
 /// Takes definitions over, counting them.
 struct Look {
     parts: usize,
+    parts_max: usize,
     homes: BTreeMap<String, usize>,
     /// The file that is looked through.
     file: usize,
@@ -232,7 +237,7 @@ impl Look {
     /// Counts something with a name, and gives its whole name.
     fn part(&mut self, scope: &str, name: &str) -> Result<String, BadProtobuf> {
         self.parts += 1;
-        if self.parts > SET_PARTS_MAX {
+        if self.parts > self.parts_max {
             return Err(BadProtobuf::TooLarge(format!("more than {SET_PARTS_MAX} messages, fields, enums and values")));
         }
         identifier(name)?;

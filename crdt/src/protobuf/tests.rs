@@ -267,6 +267,11 @@ fn a_set_is_made_small_and_the_same_wherever_it_was_compiled() {
     assert_eq!(messages(&small).unwrap(), ["google.protobuf.Timestamp", "a.b.Used", "a.b.Inner", "a.b.Inner.Deep"]);
     assert!(small.len() < 400 && set.len() > 2 * small.len(), "{} of {}", small.len(), set.len());
     assert_eq!(minimal(&small, "a.b.Used"), Ok(small.clone()));
+    // Some compilers write the names in JSON that follow from the others, and some do not.
+    let mut terse = FileDescriptorSet::decode(set.as_slice()).unwrap();
+    let fields = terse.file.iter_mut().flat_map(|file| &mut file.message_type).flat_map(|message| &mut message.field);
+    fields.filter(|field| field.json_name() != "other").for_each(|field| field.json_name = None);
+    assert_eq!(minimal_of(terse, "a.b.Used"), Ok(small.clone()));
     let (whole, part) = (Protobuf::new(&set, "a.b.Used").unwrap(), Protobuf::new(&small, "a.b.Used").unwrap());
     let json = json!({"deep": {"at": "1970-01-01T00:00:01Z", "again": {"n": [1, 2]}}, "other": "Z"});
     assert_eq!(whole.from_json(&json), part.from_json(&json));
@@ -418,7 +423,7 @@ proptest! {
             }
             // What the library would have taken and shown is refused only for what the essay says, and where it does not look at how a map stands on the wire.
             Err(ValueError::Misfit { why, .. }) => prop_assert!(
-                decoded.is_err() || ["twice", "names no message", "where one of length with bytes belongs"].iter().any(|said| why.contains(said))
+                decoded.is_err() || ["twice", "names no message", "where one of length with bytes belongs", "the end of a group that has not begun"].iter().any(|said| why.contains(said))
                     || serde_json::to_value(decoded.unwrap()).is_err(), "{}", why
             ),
             Err(other) => prop_assert!(false, "{:?}", other),
