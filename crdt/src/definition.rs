@@ -7,7 +7,13 @@ use std::{fmt, sync::Arc};
 
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
-use crate::{json_schema::JsonSchema, path::Path, record::Schema, value::SCALE_MAX};
+use crate::{
+    json_schema::JsonSchema,
+    path::Path,
+    record::Schema,
+    sabotage::{Sabotage, hides_type, is},
+    value::SCALE_MAX,
+};
 
 /// How long an encoded definition is at most, in bytes: each topic has its own.
 pub const DEFINITION_BYTES_MAX: usize = 4096;
@@ -85,6 +91,9 @@ impl TopicType {
                 (plain, _) => plain,
             }
         };
+        if hides_type(topic_type.name()) {
+            return Err(unknown("topic type", name, TopicType::PLAIN.iter().map(TopicType::name).filter(|name| !hides_type(name))));
+        }
         let strange = |key, given: bool, taken: bool| match given && !taken {
             true => Err(DefinitionError::Foreign { topic_type: topic_type.name(), key }),
             false => Ok(()),
@@ -117,14 +126,15 @@ impl TopicType {
 
     /// The type with this number and these parameters; `None` if there is none.
     fn from_code(code: u64, Parameters { scale, schema, master }: Parameters<Box<[u8]>>) -> Option<TopicType> {
-        match (code, scale, schema, master) {
+        let found = match (code, scale, schema, master) {
             (5, Some(scale), None, None) => Some(TopicType::Decimal(scale)),
             (0, None, Some(schema), None) => JsonSchema::from_bytes(&schema).map(|schema| TopicType::JsonAs(Arc::new(schema))),
             (6, None, Some(schema), None) => Schema::from_bytes(&schema).map(|schema| TopicType::Record(Arc::new(schema))),
             (7, None, None, Some(master)) => Some(TopicType::Slave(master)),
             (code, None, None, None) => TopicType::PLAIN.into_iter().find(|plain| plain.code() == code),
             _ => None,
-        }
+        };
+        found.filter(|topic_type| !hides_type(topic_type.name()))
     }
 }
 
@@ -592,6 +602,7 @@ fn decode(bytes: &[u8]) -> Result<Definition, DefinitionError> {
     }
     match TopicType::from_code(code, parameters).filter(|_| !strange) {
         Some(topic_type) => definition.topic_type = topic_type,
+        None if is(Sabotage::RefusesUnknown) => return Err(DefinitionError::Malformed),
         None => definition.carried = Some(bytes.into()),
     }
     Ok(definition)
@@ -794,6 +805,19 @@ mod tests {
         assert_eq!((carried.properties().retain, carried.removal()), (false, Some("x")), "as far as it can be made out");
         assert_eq!(carried.topic_type().to_string(), "unknown(19)");
         assert!(Definition::parse("unknown(19)", &NONE).is_err());
+    }
+
+    #[test]
+    fn an_older_version_carries_what_this_one_knows() {
+        let definition = Definition::parse("decimal", &[("scale", "2"), ("retain", "false")]).unwrap();
+        crate::sabotage::hide_types(Some(&["decimal".to_owned()].into()));
+        let carried = Definition::from_bytes(&definition.to_bytes()).unwrap();
+        let refused = Definition::parse("decimal", &[("scale", "2")]).unwrap_err().to_string();
+        let known = Definition::from_bytes(&[0xa1, 0, 0]).unwrap();
+        crate::sabotage::hide_types(None);
+        assert_eq!((carried.topic_type(), known.topic_type()), (&TopicType::Unknown(5), &TopicType::Json));
+        assert!(refused.contains("unknown topic type \"decimal\""), "{refused}");
+        assert_eq!(Definition::from_bytes(&carried.to_bytes()), Ok(definition));
     }
 
     #[test]
