@@ -362,7 +362,9 @@ mod tests {
     }
 
     /// What is told of a path: who, when, what, and whether concurrently.
-    fn past(bucket: &Bucket, text: &str) -> (Vec<(u8, u64, Option<TopicType>, bool)>, bool) {
+    type Told = (u8, u64, Option<TopicType>, bool);
+
+    fn past(bucket: &Bucket, text: &str) -> (Vec<Told>, bool) {
         let (happenings, cut) = bucket.past(&path(text));
         let told = happenings.into_iter().map(|Happening { origin, time_s, what, concurrent }| {
             let made = match what {

@@ -12,6 +12,7 @@ use crate::{
     json_schema::JsonSchema,
     path::Path,
     record::Schema,
+    sabotage::{Sabotage, hides_type, is},
     series::{self, SeriesType},
     time::{duration_text, parse_duration_ms},
     value::SCALE_MAX,
@@ -104,6 +105,9 @@ impl TopicType {
                 (plain, _) => plain,
             }
         };
+        if hides_type(topic_type.name()) {
+            return Err(unknown("topic type", name, TopicType::PLAIN.iter().map(TopicType::name).filter(|name| !hides_type(name))));
+        }
         let strange = |key, given: bool, taken: bool| match given && !taken {
             true => Err(DefinitionError::Foreign { topic_type: topic_type.name(), key }),
             false => Ok(()),
@@ -754,8 +758,9 @@ fn decode(bytes: &[u8]) -> Result<Definition, DefinitionError> {
         return Err(DefinitionError::Malformed);
     }
     let blobs = parameters.blobs.clone().into();
-    match TopicType::from_code(code, parameters).filter(|_| !strange) {
+    match TopicType::from_code(code, parameters).filter(|known| !strange && !hides_type(known.name())) {
         Some(topic_type) => definition.topic_type = topic_type,
+        None if is(Sabotage::RefusesUnknown) => return Err(DefinitionError::Malformed),
         None => definition.carried = Some(Carried { bytes: bytes.into(), blobs }),
     }
     Ok(definition)
@@ -970,6 +975,19 @@ mod tests {
         assert_eq!((carried.properties().retain, carried.removal()), (false, Some("x")), "as far as it can be made out");
         assert_eq!(carried.topic_type().to_string(), "unknown(19)");
         assert!(Definition::parse("unknown(19)", &NONE).is_err());
+    }
+
+    #[test]
+    fn an_older_version_carries_what_this_one_knows() {
+        let definition = Definition::parse("decimal", &[("scale", "2"), ("retain", "false")]).unwrap();
+        crate::sabotage::hide_types(Some(&["decimal".to_owned()].into()));
+        let carried = Definition::from_bytes(&definition.to_bytes()).unwrap();
+        let refused = Definition::parse("decimal", &[("scale", "2")]).unwrap_err().to_string();
+        let known = Definition::from_bytes(&[0xa1, 0, 0]).unwrap();
+        crate::sabotage::hide_types(None);
+        assert_eq!((carried.topic_type(), known.topic_type()), (&TopicType::Unknown(5), &TopicType::Json));
+        assert!(refused.contains("unknown topic type \"decimal\""), "{refused}");
+        assert_eq!(Definition::from_bytes(&carried.to_bytes()), Ok(definition));
     }
 
     #[test]

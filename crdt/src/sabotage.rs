@@ -3,6 +3,8 @@
 //! Each rule of replication (see the crate's essay) is there because without it some schedule of events loses something, diverges, or
 //! brings something back. So for each there is a switch here that takes it away. Without the feature `sabotage`, [`is`] is `false` for
 //! all of them, and the compiler removes what hangs on it.
+//!
+//! Nor does a mesh of several versions have to wait for the next one: a node can be made to be of an older version, which does not know some types ([`hide_types`]).
 
 /// A rule to break.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,16 +101,35 @@ pub enum Sabotage {
     HearsTwice,
     /// Slaves: their readers are not told of their masters.
     ForgetsSlaves,
+    /// Versions: a definition of a type that a node does not know is none.
+    RefusesUnknown,
 }
+
+/// Whether [`hide_types`] can do anything.
+pub const HIDES_TYPES: bool = cfg!(feature = "sabotage");
 
 #[cfg(feature = "sabotage")]
 mod switch {
-    use std::cell::Cell;
+    use std::{
+        cell::{Cell, RefCell},
+        sync::Arc,
+    };
 
     use super::Sabotage;
 
     thread_local! {
         static BROKEN: Cell<Option<Sabotage>> = const { Cell::new(None) };
+        static HIDDEN: RefCell<Option<Arc<[String]>>> = const { RefCell::new(None) };
+    }
+
+    /// Whatever runs on this thread is of a version that does not know the types of these names; or of this one again.
+    pub fn hide_types(names: Option<&Arc<[String]>>) {
+        HIDDEN.set(names.cloned());
+    }
+
+    /// Whether the version that runs does not know the type of this name.
+    pub fn hides_type(name: &str) -> bool {
+        HIDDEN.with_borrow(|hidden| hidden.as_ref().is_some_and(|hidden| hidden.iter().any(|hidden| hidden == name)))
     }
 
     /// Breaks a rule on this thread, or none again.
@@ -123,7 +144,7 @@ mod switch {
 }
 
 #[cfg(feature = "sabotage")]
-pub use switch::{is, sabotage};
+pub use switch::{hide_types, hides_type, is, sabotage};
 
 /// Whether a rule is broken: never, without the feature.
 #[cfg(not(feature = "sabotage"))]
@@ -131,3 +152,14 @@ pub use switch::{is, sabotage};
 pub const fn is(_: Sabotage) -> bool {
     false
 }
+
+/// Whether the version that runs does not know the type of this name: never, without the feature.
+#[cfg(not(feature = "sabotage"))]
+#[inline(always)]
+pub const fn hides_type(_: &str) -> bool {
+    false
+}
+
+/// Does nothing, without the feature.
+#[cfg(not(feature = "sabotage"))]
+pub const fn hide_types(_: Option<&std::sync::Arc<[String]>>) {}

@@ -69,6 +69,13 @@ pub const ALL: &[Bite] = &[
     rule("takes-any", "a value is taken whatever its topic's type", Sabotage::TakesAny, "all-types", Some(0)),
     rule("stale-base", "what a delta gave is not what the next one builds on", Sabotage::StaleBase, "all-types", Some(0)),
     rule("forgets-slaves", "who reads a slave is not told of its master", Sabotage::ForgetsSlaves, "all-types", Some(0)),
+    rule(
+        "refuses-unknown",
+        "a definition of a type that a node does not know is none",
+        Sabotage::RefusesUnknown,
+        "mixed-versions",
+        Some(0),
+    ),
     rule("hears-twice", "a message is heard as often as it comes", Sabotage::HearsTwice, "messages", Some(0)),
     rule("blind-digest", "digests leave out which write is held", Sabotage::BlindDigest, "hot", Some(1)),
     rule("blind-retired", "retired runs are taken to be what they are here", Sabotage::BlindRetired, "amnesia-and-return", Some(0)),

@@ -145,10 +145,18 @@ fn load(path: &Path) -> Result<Scenario, String> {
     Scenario::parse(&name, &text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// The same, to be run.
+fn load_to_run(path: &Path) -> Result<Scenario, String> {
+    load(path).and_then(|scenario| match scenario.is_possible() {
+        true => Ok(scenario),
+        false => Err(format!("{}: nodes of an older version need a simulator that is built with --features sabotage", scenario.name)),
+    })
+}
+
 fn run_all(args: &RunArgs) -> u8 {
     let mut worst = PASS;
     for path in &args.scenarios {
-        let scenario = match load(path) {
+        let scenario = match load_to_run(path) {
             Ok(scenario) => scenario,
             Err(error) => return complain(&error),
         };

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,6 +16,7 @@ use mangrove_crdt::{
     id::{Incarnation, MeshId, NodeId, Origin},
     persist::Row,
     replica::{LoadError, Replica},
+    sabotage::hide_types,
     standing::Via,
 };
 use mangrove_net::{dialer, link::LinkId, mesh::Pace};
@@ -257,6 +259,30 @@ pub struct Host {
     pub losses: Vec<Time>,
     /// It was revoked, so it will say so.
     pub expelled: bool,
+    /// The types that it does not know, if it is of an older version.
+    pub unknown: Option<Arc<[String]>>,
+}
+
+/// While this lives, the node that runs on this thread is of its host's version.
+pub struct Version(bool);
+
+impl Version {
+    /// The version that a host has.
+    pub fn of(host: &Host) -> Version {
+        let is_older = host.unknown.is_some();
+        if is_older {
+            hide_types(host.unknown.as_ref());
+        }
+        Version(is_older)
+    }
+}
+
+impl Drop for Version {
+    fn drop(&mut self) {
+        if self.0 {
+            hide_types(None);
+        }
+    }
 }
 
 impl Host {
@@ -279,6 +305,7 @@ impl Host {
             dead: false,
             losses: Vec::new(),
             expelled: false,
+            unknown: Some(spec.unknown.clone()).filter(|unknown| !unknown.is_empty()),
         }
     }
 
@@ -306,6 +333,7 @@ impl Host {
         }
         let incarnation = Incarnation { boot: self.boots, nonce: drawn };
         let origin = Origin { node: self.id, incarnation };
+        let _version = Version::of(self);
         self.disk.store.reopen();
         let loaded = match self.disk.rows() {
             Ok(mut rows) => {

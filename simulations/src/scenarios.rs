@@ -27,6 +27,7 @@ scenarios![
     "lossy-links",
     "majorities-ring",
     "messages",
+    "mixed-versions",
     "overlapping-sources",
     "quorum-drift",
     "quorum-sources",

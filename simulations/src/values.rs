@@ -37,9 +37,12 @@ pub struct Payload {
 
 const OP_BYTES: usize = 4;
 
+/// The type of slaves, by name.
+pub const SLAVE: &str = "slave";
+
 /// The definition of a slave of a topic.
 pub fn slave_of(master: &str) -> TopicSpec {
-    TopicSpec { topic_type: "slave".into(), properties: [("master".to_owned(), master.to_owned())].into() }
+    TopicSpec { topic_type: SLAVE.into(), properties: [("master".to_owned(), master.to_owned())].into() }
 }
 
 impl Kind {

@@ -65,4 +65,6 @@ fn wrong_usage_ends_with_two_and_says_what_could_be_meant() {
     assert!(refused(&format!("{SCENARIO}[sweep]\n")).contains("sweep: is not supported yet"));
     assert!(refused(&SCENARIO.replace("\"cut\"", "\"cup\"")).contains("did you mean cut?"));
     assert!(refused("schema = 1").contains("run.duration: is missing"));
+    let older = SCENARIO.replace("count = 4", "count = 4\n[[nodes.group]]\nmatch = \"n2\"\nunknown_types = [\"decimals\"]");
+    assert!(refused(&older).contains("\"decimals\" is none of binary"));
 }

@@ -185,7 +185,7 @@ impl Violation {
 }
 
 /// The states that a scenario can demand to be reached by some seed.
-pub const SOMETIMES: [&str; 40] = [
+pub const SOMETIMES: [&str; 42] = [
     "write.acknowledged",
     "write.refused",
     "write.unknown",
@@ -226,4 +226,6 @@ pub const SOMETIMES: [&str; 40] = [
     "message.lost",
     "slave.shown",
     "slave.pending",
+    "type.unknown",
+    "node.upgraded",
 ];

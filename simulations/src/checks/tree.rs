@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mangrove_crdt::{frontier::DotIx, id::SectionId, path::Path, replica::Replica};
+use mangrove_crdt::{definition::TopicType, frontier::DotIx, id::SectionId, path::Path, replica::Replica};
 
 use super::{Invariant, Violation};
 
@@ -54,6 +54,23 @@ pub fn definitions(replica: &Replica, id: SectionId) -> BTreeMap<String, [u8; 16
     topics.map(|topic| (topic.path.to_string(), topic.definition.hash().0)).collect()
 }
 
+/// A node knows what each topic is, but for types that a newer version has; and of these it takes none for another.
+///
+/// # Errors
+/// It does not, or does.
+pub fn known(name: &str, replica: &Replica, unknown: &[String]) -> Result<(), Violation> {
+    for (_, topic) in replica.topics_from("") {
+        let topic_type = topic.definition.topic_type();
+        let wrong = match topic_type {
+            TopicType::Unknown(_) if unknown.is_empty() => "does not know",
+            known if unknown.iter().any(|name| name == known.name()) => "is too old to know",
+            _ => continue,
+        };
+        return Err(Violation::new(Invariant::S15, format!("node {name} {wrong} what {} is: {topic_type}", topic.path)));
+    }
+    Ok(())
+}
+
 /// Two nodes that have become equal: the same topics, with the same definitions.
 ///
 /// # Errors
@@ -71,7 +88,7 @@ pub fn same(id: SectionId, (a, of_a): (&str, &Replica), (b, of_b): (&str, &Repli
 #[cfg(test)]
 mod tests {
     use mangrove_crdt::{
-        definition::{Definition, Properties, TopicType},
+        definition::{Definition, Properties},
         id::{Incarnation, NodeId, Origin},
     };
 
@@ -114,5 +131,14 @@ mod tests {
         assert!(!of(&json, &with(2, Some(TopicType::Binary))));
         assert!(!of(&json, &with(2, None)) && !of(&with(2, None), &json));
         assert!(one("a", &json).is_ok());
+    }
+
+    #[test]
+    fn a_node_knows_what_its_version_knows() {
+        let unknown = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let (json, from_the_future) = (with(1, Some(TopicType::Json)), with(1, Some(TopicType::Unknown(99))));
+        assert!(known("a", &json, &[]).is_ok() && known("a", &json, &unknown(&["slave"])).is_ok());
+        assert!(known("a", &json, &unknown(&["slave", "json"])).is_err());
+        assert!(known("a", &from_the_future, &[]).is_err() && known("a", &from_the_future, &unknown(&["slave"])).is_ok());
     }
 }

@@ -164,6 +164,8 @@ pub enum FaultKind {
     Crash(Who, Crash),
     /// A process ends in good order, and starts again.
     Restart(Who),
+    /// The same, and from then on it is of the newest version.
+    Upgrade(Who),
     /// A process stands still; what comes in waits.
     Pause(Who),
     /// A process takes so many times as long for everything.
@@ -245,7 +247,7 @@ pub(super) fn read(mut keys: Keys, nodes: &dyn Fn(&str) -> Vec<usize>) -> Result
     let said = ["heal_after", "restart_after", "duration"].into_iter().find(|key| keys.has(key));
     // Whoever plans a fault says how long it lasts, or means that it does not end.
     let lasts = said.map(|key| keys.amount(key, Unit::Duration)).transpose()?.flatten();
-    if matches!(kind, FaultKind::Restart(_)) && lasts.is_none() {
+    if matches!(kind, FaultKind::Restart(_) | FaultKind::Upgrade(_)) && lasts.is_none() {
         return Err(keys.bad("restart_after", "is missing: when does it start again?"));
     }
     keys.end()?;

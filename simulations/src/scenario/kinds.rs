@@ -4,7 +4,7 @@ use super::fault::{Crash, FaultKind, Mode, Shape, Who};
 use crate::dice::Amount;
 
 /// The words for kinds, and whether a swarm may draw them.
-pub const KINDS: [(&str, bool); 38] = [
+pub const KINDS: [(&str, bool); 39] = [
     ("partition", true),
     ("simplex", true),
     ("isolate", true),
@@ -42,6 +42,7 @@ pub const KINDS: [(&str, bool); 38] = [
     ("garbage", true),
     ("replay", true),
     ("revoke", false),
+    ("upgrade", false),
     ("swarm", false),
 ];
 
@@ -68,6 +69,7 @@ pub fn usual(word: &str, who: Who, tuned: f64) -> Option<(FaultKind, Option<Amou
         "replacement" => (FaultKind::Crash(who, Crash::WipedNewId), second(0.1, 10.0)),
         "restored-backup" => (FaultKind::Crash(who, Crash::Backup), second(0.1, 10.0)),
         "restart" => (FaultKind::Restart(who), second(0.1, 1.0)),
+        "upgrade" => (FaultKind::Upgrade(who), second(0.1, 1.0)),
         "pause" => (FaultKind::Pause(who), second(0.1, 25.0)),
         "slow-node" => (FaultKind::SlowNode(who, factor(50.0)), second(1.0, 10.0)),
         "clock-jump" => (FaultKind::ClockJump(who, within(3_600e6)), None),
@@ -100,6 +102,7 @@ impl FaultKind {
         Some(match self {
             FaultKind::Crash(who, _) | FaultKind::SlowNode(who, _) | FaultKind::DiskSlow(who, _) => who,
             FaultKind::ClockJump(who, _) | FaultKind::ClockStrobe(who, _) | FaultKind::ClockDrift(who, _) => who,
+            FaultKind::Upgrade(who) => who,
             FaultKind::Restart(who) | FaultKind::Pause(who) | FaultKind::DiskFail(who) | FaultKind::DiskReadOnly(who) => who,
             FaultKind::DiskFull(who) | FaultKind::BitFlip(who) | FaultKind::LyingDisk(who) | FaultKind::Backup(who) => who,
             FaultKind::ClientsVanish(who) | FaultKind::ClientsMove(who) => who,
@@ -122,6 +125,14 @@ impl FaultKind {
 
     /// Whether a node is down by it, or stands still.
     pub fn is_stop(&self) -> bool {
-        matches!(self, FaultKind::Crash(..) | FaultKind::Restart(_) | FaultKind::Pause(_) | FaultKind::BitFlip(_) | FaultKind::Leave(_))
+        matches!(
+            self,
+            FaultKind::Crash(..)
+                | FaultKind::Restart(_)
+                | FaultKind::Upgrade(_)
+                | FaultKind::Pause(_)
+                | FaultKind::BitFlip(_)
+                | FaultKind::Leave(_)
+        )
     }
 }

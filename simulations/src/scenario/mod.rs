@@ -8,7 +8,7 @@ pub mod keys;
 pub mod kinds;
 mod read;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use mangrove_crdt::definition::Durability;
 use mangrove_net::{dialer::BACKOFF_LAST, mesh::Limits};
@@ -89,6 +89,8 @@ pub struct NodeSpec {
     pub service: Amount,
     /// What a sync of its disk takes, in microseconds.
     pub fsync: Amount,
+    /// The names of types of which it does not know at first: it is of an older version.
+    pub unknown: Arc<[String]>,
 }
 
 /// What the node's own configuration has.
@@ -302,6 +304,11 @@ impl Scenario {
     /// What is wrong first, and where.
     pub fn parse(name: &str, text: &str) -> Result<Scenario, BadScenario> {
         read::scenario(name, text)
+    }
+
+    /// Whether this build can run it. Nodes of an older version take the feature `sabotage`.
+    pub fn is_possible(&self) -> bool {
+        mangrove_crdt::sabotage::HIDES_TYPES || self.nodes.iter().all(|node| node.unknown.is_empty())
     }
 
     /// When faults begin, and when they end.

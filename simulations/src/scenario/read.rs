@@ -1,6 +1,6 @@
 //! From the text of a scenario to a [`Scenario`].
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use mangrove_crdt::definition::Durability;
 use mangrove_net::mesh::{Limits, Pace};
@@ -12,7 +12,7 @@ use super::{
     keys::{BadScenario, Keys, Unit},
 };
 use crate::dice::{Amount, Dice};
-use crate::values::Kind;
+use crate::values::{Kind, SLAVE};
 
 /// The most nodes of one scenario: paths are kept for every pair.
 const NODES_MAX: u64 = 1_000;
@@ -104,6 +104,7 @@ fn nodes(mut keys: Keys) -> Result<(Vec<NodeSpec>, NodeSettings), BadScenario> {
             drift_ppm: Amount::Uniform { min: -50.0, max: 50.0 },
             service: Amount::Constant(20.0),
             fsync: Amount::LogNormal { median: 2_000.0, sigma: 0.8, min: 100.0, max: 200_000.0 },
+            unknown: Vec::new().into(),
         })
         .collect();
     if let Some(seeds) = keys.texts("seeds")? {
@@ -124,6 +125,14 @@ fn nodes(mut keys: Keys) -> Result<(Vec<NodeSpec>, NodeSettings), BadScenario> {
         }
         if let Some(holds) = group.texts("holds")? {
             all(&|node| node.holds = Some(holds.clone()));
+        }
+        if let Some(unknown) = group.texts("unknown_types")? {
+            let known = Kind::ALL.map(Kind::name).into_iter().chain([SLAVE]).collect::<Vec<_>>();
+            if let Some(name) = unknown.iter().find(|name| !known.contains(&name.as_str())) {
+                return Err(group.bad("unknown_types", format!("{name:?} is none of {}", known.join(", "))));
+            }
+            let unknown: Arc<[String]> = unknown.into();
+            all(&|node| node.unknown = Arc::clone(&unknown));
         }
         if let Some(mut clock) = group.table("clock", &["steps"])? {
             if let Some(offset) = clock.amount("offset", Unit::Duration)? {

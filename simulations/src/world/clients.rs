@@ -11,7 +11,7 @@ use mangrove::{
     },
 };
 use mangrove_crdt::{
-    definition::Durability,
+    definition::{Durability, TopicType},
     id::{SectionId, SessionId},
     path::Path,
     standing::{SessionRecord, Standing},
@@ -20,7 +20,7 @@ use mangrove_crdt::{
 use super::{Phase, World};
 use crate::{
     checks::{
-        fences, integrity,
+        Invariant, Violation, fences, integrity,
         messages::Heard,
         reads,
         rights::{Barred, PRINCIPAL, may_read},
@@ -692,11 +692,20 @@ impl World<'_> {
             }
             Doing::Send | Doing::Other => {}
         }
+        // Whoever does not know a type cannot judge what is written to topics of it.
+        let is_unknown =
+            |path: &Path| replica.topic(path).is_some_and(|(_, topic)| matches!(topic.definition.topic_type(), TopicType::Unknown(_)));
+        let blind = about.paths.iter().find(|path| op.value.is_some() && op.value != before && is_unknown(path));
+        let blind =
+            blind.map(|path| format!("node {}: it takes a value for {path}, of whose type it does not know", self.hosts[host].name));
         // What was written before, and asked for again, was judged then.
         let written = op.value.is_some() && op.value != before;
         if let (Some((branch, session, epoch)), true) = (&about.under, written) {
             let result = fences::accepted(&self.hosts[host].name, replica, branch, *session, *epoch);
             self.check(result);
+        }
+        if let Some(what) = blind {
+            self.violated(Violation::new(Invariant::S9, what));
         }
     }
 
@@ -796,6 +805,10 @@ impl World<'_> {
             // What is refused later than at once was taken in: it shows, and nobody knows whether it will last.
             Response::Refused(_) if self.present_op != Some(op) => (Outcome::Unknown, None),
             Response::Refused(_) => (Outcome::Failed, None),
+            Response::Written { refused, .. } if refused.iter().any(|refused| refused.refusal.code == Code::UnknownType) => {
+                self.reach("type.unknown");
+                (Outcome::Failed, None)
+            }
             Response::Written { refused, .. } if refused.iter().any(|refused| refused.refusal.code == Code::Fenced) => {
                 self.reach("write.fenced");
                 (Outcome::Failed, None)

@@ -244,12 +244,12 @@ impl World<'_> {
         self.trace.say(self.now, || format!("FAULT at {}: {kind:?}", self.hosts[host].name));
         match kind {
             FaultKind::Crash(_, state) => self.crash(host, *state),
-            FaultKind::Restart(_) => {
-                if self.stop(host, true) {
-                    Undo::Start(host)
-                } else {
-                    Undo::Nothing
+            FaultKind::Restart(_) | FaultKind::Upgrade(_) => {
+                if let FaultKind::Upgrade(_) = kind {
+                    self.hosts[host].unknown = None;
+                    self.reach("node.upgraded");
                 }
+                if self.stop(host, true) { Undo::Start(host) } else { Undo::Nothing }
             }
             FaultKind::Pause(_) => {
                 self.hosts[host].paused += 1;

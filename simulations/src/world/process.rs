@@ -13,9 +13,9 @@ use mangrove_net::link::LinkId;
 
 use super::World;
 use crate::{
-    checks::{Invariant, Violation, lattice::Moment, leases},
+    checks::{Invariant, Violation, lattice::Moment, leases, tree},
     disk::{ROOM_MIN_BYTES, Report},
-    host::{Host, Item},
+    host::{Host, Item, Version},
     network::EndState,
     oracle::About,
     queue::Event,
@@ -177,12 +177,14 @@ impl World<'_> {
         let now = self.hosts[host].now(self.now);
         self.note_item(host, &item);
         let about = self.about(host, &item);
+        let version = Version::of(&self.hosts[host]);
         let Some(process) = self.hosts[host].process.as_mut() else { return };
         if let Item::LinkDown { link, .. } = &item {
             process.links.remove(link);
         }
         let Some(input) = item.input() else { return };
         let outputs: Vec<Output> = process.node.handle_input(now, input).collect();
+        drop(version);
         self.observe(host, about.as_ref());
         if let Some(about) = &about {
             self.note_op(host, about);
@@ -321,7 +323,9 @@ impl World<'_> {
         let Host { name, process: Some(process), .. } = &self.hosts[host] else { return };
         let moment = Moment { at, by, name, outcast };
         let replica = process.node.replica();
-        let result = self.views[host].all(&mut self.oracle, moment, replica).and_then(|()| crate::checks::tree::one(name, replica));
+        let unknown = self.hosts[host].unknown.as_deref().unwrap_or_default();
+        let result = self.views[host].all(&mut self.oracle, moment, replica);
+        let result = result.and_then(|()| tree::one(name, replica)).and_then(|()| tree::known(name, replica, unknown));
         self.check(result);
     }
 
