@@ -583,7 +583,7 @@ impl Section {
             self.heard(&write.stamp);
         }
         let fresh = !self.values.frontier().covers(write.dot);
-        if key.as_event().is_some_and(|event| event.sequence <= self.horizon(id)) {
+        if self.place_in_feeds(key) != key {
             return Some(id.into());
         }
         if self.tree.path_of(id).is_none() {
@@ -913,7 +913,9 @@ impl Section {
 
     /// Ends a run of a value feed, once the tree allows it (R9).
     pub fn end_value_run(&mut self, run: ValueRun) {
-        self.values.end_run(run.origin, run.upto, run.positions);
+        // What came in the run may have been forgotten before its end.
+        let positions: Vec<_> = run.positions.into_iter().map(|(number, key)| (number, self.place_in_feeds(key))).collect();
+        self.values.end_run(run.origin, run.upto, positions);
         self.values.raise_floor(run.origin, run.floor);
     }
 
@@ -1049,11 +1051,7 @@ impl Section {
                     self.bury(cx, key, Some((&change.path, change.before.as_ref())), &write, covered);
                 }
             }
-            for id in &change.born {
-                if self.orphans.remove(id) {
-                    cx.events.push(Event::Value { section: self.id, key: (*id).into(), passed: None });
-                }
-            }
+            let waited: Vec<DotIx> = change.born.iter().copied().filter(|id| self.orphans.remove(id)).collect();
             if let Some(id) = change.born.first().filter(|_| change.lived.0 || change.born.len() > 1) {
                 let topic = self.tree.topic(change.path.as_str()).filter(|topic| topic.ids.len() > 1);
                 self.twins.extend(topic.into_iter().flat_map(|topic| topic.ids.iter().copied()));
@@ -1065,6 +1063,9 @@ impl Section {
                 self.keys_of(id).collect::<Vec<_>>().into_iter().for_each(|key| self.judge(key));
             }
             cx.events.push(Event::Topic { section: self.id, path: change.path, lived, lives });
+            for key in waited.into_iter().flat_map(|id| self.keys_of(id)) {
+                self.tell_value(cx, key);
+            }
         }
     }
 

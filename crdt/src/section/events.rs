@@ -94,6 +94,14 @@ impl Section {
         self.values.get(&topic.into()).filter(|write| is_horizon(write)).map_or(0, |write| write.stamp.seq)
     }
 
+    /// What stands in feeds where a key would: itself, or for an event that is forgotten the register that says so.
+    pub(super) fn place_in_feeds(&self, key: ValueKey) -> ValueKey {
+        match key.as_event() {
+            Some(event) if event.sequence <= self.horizon(key.topic()) => key.topic().into(),
+            _ => key,
+        }
+    }
+
     /// Appends an event: its place, and its write's. `None` if there is no such topic, or no further place in it.
     pub(crate) fn append(
         &mut self,
