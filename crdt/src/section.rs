@@ -1205,7 +1205,10 @@ impl Section {
     }
 
     fn tell_value(&self, cx: &mut Context<'_>, key: ValueKey) {
-        let passes = (key.as_event().is_some() || self.tree.wants_all(key.topic())) && !self.unfit.contains(&key);
+        let id = key.topic();
+        // A creation that has lost to another definition is shown to nobody.
+        let shown = || self.tree.topic_of(id).is_some_and(|topic| topic.ids.contains(&id)) && !self.unfit.contains(&key);
+        let passes = (key.as_event().is_some() || self.tree.wants_all(id)) && shown();
         let passed = self.values.get(&key).filter(|_| passes).cloned().map(Box::new);
         cx.events.push(Event::Value { section: self.id, key, passed });
     }
