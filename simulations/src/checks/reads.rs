@@ -36,7 +36,7 @@ pub struct Told {
     types: BTreeMap<String, String>,
     /// The events that it was told, by path, topic and event, each with the rank of what it was last told of it.
     events: BTreeMap<(String, Mark, EventMark), Rank>,
-    /// The operations that wrote them.
+    /// The operations whose values it was told, by path.
     heard: BTreeMap<String, BTreeSet<u32>>,
     /// Of which the next may be older.
     doubted: BTreeSet<String>,
@@ -73,6 +73,7 @@ impl Told {
     /// # Errors
     /// It is older than the one before.
     pub fn value(&mut self, oracle: &Oracle, history: &History, home: &str, path: &str, op: u32) -> Result<(), Violation> {
+        self.heard.entry(path.to_owned()).or_default().insert(op);
         let written = history.get(op).and_then(|op| op.value);
         let written = written.and_then(|(section, mark)| match &oracle.get(section, Plane::Values, mark)?.record {
             Record::Value { topic, event, stamp, .. } => Some((*topic, *event, oracle.rank(stamp, mark))),
@@ -84,7 +85,6 @@ impl Told {
         };
         if let Some((topic, Some(event), rank)) = &written {
             self.topics.insert(path.to_owned(), Some((op, None)));
-            self.heard.entry(path.to_owned()).or_default().insert(op);
             let before = self.events.insert((path.to_owned(), *topic, *event), rank.clone());
             return if before.is_some_and(|before| *rank < before) { backwards("something else of that event") } else { Ok(()) };
         }
@@ -97,7 +97,7 @@ impl Told {
         Ok(())
     }
 
-    /// Whether it was told the event that an operation has written.
+    /// Whether it was told, ever since it has known of a topic, what an operation has written.
     pub fn has_heard(&self, path: &str, op: u32) -> bool {
         self.heard.get(path).is_some_and(|heard| heard.contains(&op))
     }
