@@ -15,6 +15,9 @@
 //! Concurrent creations with equal definitions are one topic; with different ones automerge's winner stands and the other is shown as a
 //! conflict. A removal removes what its remover saw: a concurrent creation survives it, and a concurrent write goes to the section's [`displaced`] log.
 //!
+//! A topic may keep events instead of one value ([`series`]): each is a register of its own in the value plane, in an order that needs no clock, and the oldest go by a
+//! register that says up to where.
+//!
 //! # One road: feeds
 //!
 //! Whoever numbers writes is an *origin*: one run of one node ([`id::Origin`]). In each plane of each section an origin's writes are a
