@@ -28,6 +28,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(1);
 pub(super) struct Line {
     path: String,
     value: Value,
+    /// The value itself in base64, where its JSON does not say all of it.
+    bytes: Option<String>,
     #[serde(default)]
     time: Option<Value>,
     #[serde(default, rename = "type")]
@@ -253,7 +255,11 @@ impl Replay<'_> {
             self.publishers.insert(made.clone(), (definition, publisher));
         }
         let Some((definition, publisher)) = self.publishers.get_mut(&made) else { return Ok(()) };
-        let value = value::from_json(definition.topic_type(), &line.value).map_err(|error| wrong(error.to_string()))?;
+        let value = match &line.bytes {
+            Some(bytes) => value::from_base64(bytes),
+            None => value::from_json(definition.topic_type(), &line.value),
+        };
+        let value = value.map_err(|error| wrong(error.to_string()))?;
         Ok(publisher.set(&line.path, value).await?)
     }
 
