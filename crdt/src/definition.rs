@@ -1129,6 +1129,44 @@ mod tests {
         assert_eq!(message("record", &format!("blob:{one}")), "no schema: that of a record stands in its definition");
     }
 
+    #[test]
+    fn protobuf_and_custom_types_are_told_by_their_blobs() {
+        let blob = BlobHash([7; 32]);
+        let hash = format!("blob:{blob}");
+        let spelled = |topic_type, properties: &[(&str, &str)]| {
+            let definition = Definition::parse(topic_type, properties).unwrap_or_else(|error| panic!("{topic_type}: {error}"));
+            assert_eq!(Definition::from_bytes(&definition.to_bytes()), Ok(definition.clone()));
+            assert_eq!(Definition::parse(topic_type, &definition.explicit_properties()), Ok(definition.clone()));
+            assert_eq!(definition.blobs(), [blob]);
+            definition
+        };
+        let named = [&[12, 0x58, 32][..], &blob.0].concat();
+        let custom = spelled("custom", &[("module", &hash)]);
+        assert_eq!(custom.to_bytes(), [&[0xa2, 0, 11][..], &named].concat());
+        let reading = spelled("protobuf", &[("message", "a.B"), ("descriptors", &hash)]);
+        assert_eq!(reading.to_bytes(), [&[0xa3, 0, 10][..], &named, &[16, 0x63, b'a', b'.', b'B']].concat());
+        assert_ne!(reading.hash(), spelled("protobuf", &[("message", "a.C"), ("descriptors", &hash)]).hash());
+        let series = spelled("timeseries", &[("of", "protobuf"), ("message", "a.B"), ("descriptors", &hash)]);
+        assert_eq!(series.topic_type().value_type(), reading.topic_type());
+        assert_eq!(spelled("timeseries", &[("of", "custom"), ("module", &hash)]).topic_type().value_type(), custom.topic_type());
+        let message = |topic_type, properties: &[(&str, &str)]| Definition::parse(topic_type, properties).unwrap_err().to_string();
+        assert_eq!(message("custom", &[]), "a topic of type custom needs the property module");
+        assert_eq!(message("protobuf", &[("message", "a.B")]), "a topic of type protobuf needs the property descriptors");
+        assert_eq!(message("protobuf", &[("descriptors", &hash)]), "a topic of type protobuf needs the property message");
+        assert_eq!(message("json", &[("module", &hash)]), "a topic of type json has no property module");
+        assert_eq!(message("custom", &[("module", &hash), ("message", "B")]), "a topic of type custom has no property message");
+        assert_eq!(message("custom", &[("module", &hash), ("schema", &hash)]), "a topic of type custom has no property schema");
+        assert!(message("custom", &[("module", "blob:12")]).starts_with("module is a blob: blob: and 64 hexadecimal digits, not"));
+        for name in ["", ".B", "a..B", "a B", "1a", &"x".repeat(crate::protobuf::NAME_BYTES_MAX + 1)] {
+            assert!(message("protobuf", &[("descriptors", &hash), ("message", name)]).starts_with("message is a message's whole name"));
+        }
+        // What no version spells like this is carried.
+        for bytes in [[&[0xa2, 0, 10][..], &named].concat(), [&[0xa3, 0, 11][..], &named, &[16, 0x61, b'B']].concat()] {
+            let carried = Definition::from_bytes(&bytes).expect("it is carried");
+            assert!(matches!(carried.topic_type(), TopicType::Unknown(10 | 11)) && carried.blobs() == [blob]);
+        }
+    }
+
     prop_compose! {
         fn definitions()(
             topic_type in prop_oneof![prop::sample::select(TopicType::PLAIN.to_vec()), (0..=SCALE_MAX).prop_map(TopicType::Decimal)],

@@ -841,6 +841,54 @@ mod tests {
     }
 
     #[test]
+    fn what_a_blob_says_is_asked_once_it_is_here() {
+        use crate::{blob::Blob, definition::Definition};
+
+        let blob = Blob::new(std::sync::Arc::from(&b"no module"[..]));
+        let hash = BlobHash::of(blob.content());
+        for (topic_type, other) in [("custom", ("module", "")), ("protobuf", ("descriptors", "a.B"))] {
+            let properties = [(other.0, format!("blob:{hash}")), ("message", other.1.to_owned())];
+            let properties = &properties[..if other.1.is_empty() { 1 } else { 2 }];
+            let definition = Definition::parse(topic_type, properties).unwrap();
+            let topic_type = definition.topic_type();
+            assert_eq!(validate(topic_type, b""), Err(ValueError::NotHere(hash)));
+            assert_eq!(to_json(topic_type, b""), Err(ValueError::NotHere(hash)));
+            assert_eq!(from_json(topic_type, &json!({})), Err(ValueError::NotHere(hash)));
+            assert_eq!(from_text(topic_type, b"{}"), Err(ValueError::NotHere(hash)));
+            let useless = topic_type.supply(&hash, &blob).unwrap_err();
+            assert!(matches!(validate(topic_type, b""), Err(ValueError::Misfit { why, .. }) if why.contains(&useless)), "{useless}");
+        }
+    }
+
+    #[test]
+    fn one_module_judges_for_all_definitions_that_name_it() {
+        use crate::{blob::Blob, custom::FUEL_PER_BYTE, definition::Definition};
+
+        let endless = r#"(module (memory (export "memory") 1)
+            (func (export "alloc") (param i32) (result i32) (i32.const 0))
+            (func (export "validate") (param i32 i32) (result i64) (if (local.get 1) (then (loop (br 0)))) (i64.const 0))
+            (func (export "to_json") (param i32 i32) (result i64) (i64.const 0)))"#;
+        let blob = Blob::new(wat::parse_str(endless).unwrap().into());
+        let hash = BlobHash::of(blob.content());
+        let of = |retain: &str| {
+            let definition = Definition::parse("custom", &[("module", format!("blob:{hash}")), ("retain", retain.into())]).unwrap();
+            definition.topic_type().supply(&hash, &blob).unwrap();
+            definition
+        };
+        let (one, other) = (of("true"), of("false"));
+        assert_eq!((validate(one.topic_type(), b""), from_text(one.topic_type(), b"")), (Ok(()), Ok(vec![])));
+        assert_eq!(from_json(one.topic_type(), &json!("")), Ok(vec![]));
+        let wasted = |definition: &Definition| match validate(definition.topic_type(), &[0; 1 << 16]) {
+            Err(ValueError::Misfit { why, .. }) => why,
+            other => panic!("{other:?}"),
+        };
+        let calls = (crate::custom::WASTE_MAX / (FUEL_PER_BYTE << 16)) as usize + 1;
+        let said: Vec<String> = (0..calls).map(|_| wasted(&one)).collect();
+        assert!(said[0].contains("failed") && wasted(&other).contains("given up"), "{said:?}");
+        assert!(wasted(&of("true")).contains("given up"), "made anew");
+    }
+
+    #[test]
     fn of_an_unknown_type_nothing_is_known() {
         let unknown = TopicType::Unknown(19);
         assert_eq!(validate(&unknown, &[0]), Err(ValueError::UnknownType(19)));
