@@ -56,8 +56,10 @@ fn a_module_goes_where_its_topics_are() {
     a.kill();
     let c = world.join("C", &b);
     c.shows("t/ship", shown(8));
-    let line = json!({"path": "t/ship", "value": "AQAHAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==", "type": "custom"});
-    let said = c.piped(&["publish", "-"], &line.to_string());
+    let line = |path: &str| json!({"path": path, "value": "AQAHAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==", "type": "custom"}).to_string();
+    assert!(c.piped(&["publish", "-"], &line("t/ship")).status.success());
+    b.shows("t/ship", json!({"time": 0, "fix": "none", "satellites": 7}));
+    let said = c.piped(&["publish", "-"], &line("t/boat"));
     assert!(String::from_utf8_lossy(&said.stderr).contains("needs the property module"), "a topic of that type is made by its module only");
     c.told(&["set", "t/ship", &typed(7)]);
     b.shows("t/ship", shown(7));

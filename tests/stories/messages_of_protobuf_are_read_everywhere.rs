@@ -81,6 +81,9 @@ fn from_the_mesh_alone() {
         rows.as_array().expect("a list").iter().map(|row| row["value"].clone()).collect()
     };
     until("A has both events", || listed(&a) == [morning.clone(), noon.clone()]);
+    let late = a.json(&["event", "ls", "t/log"])[1]["event"].as_str().expect("a name").to_owned();
+    a.told(&["event", "edit", "t/log", &late, r#"{"count": 8}"#]);
+    until("B has the edit", || listed(&b) == [morning.clone(), json!({"count": "8"})]);
     a.refused(&["set", "t/log", r#"{"count": []}"#]).says(2, &["at \"/count\""]);
     split(&a, &b);
     a.told(&["set", "t/reading", r#"{"count": 1}"#]);
@@ -111,7 +114,7 @@ fn from_the_mesh_alone() {
     let other = world.found("D");
     let taken = other.piped(&["publish", "-"], &b.told(&["export", "?t/"]));
     assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
-    assert_eq!((other.get("t/reading"), listed(&other)), (json!({"count": "5"}), vec![morning, noon]));
+    assert_eq!((other.get("t/reading"), listed(&other)), (json!({"count": "5"}), vec![morning, json!({"count": "8"})]));
     assert_eq!(other.run(&["get", "--raw", "t/reading"]).stdout, unknown);
     world.logged_no_error();
 }
