@@ -78,7 +78,8 @@
 //! # What definitions have no room for
 //!
 //! A definition may name data by its hash, a [`blob`]: nothing of that is merged, and any neighbour's copy is as good as another's. What a node's topics name it fetches and keeps, also for types that it
-//! does not know; until it is there, their values are carried, and judged when it comes.
+//! does not know; until it is there, their values are carried, and judged when it comes. It may be a schema, the descriptor set of a [`protobuf`] message, or a [`custom`] type's module, which is
+//! a program of a stranger's and held to what it may cost.
 //!
 //! # Names, bytes, memory
 //!

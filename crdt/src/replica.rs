@@ -346,9 +346,12 @@ impl Replica {
     /// It is too long, or there is no room.
     pub fn put_blob(&mut self, content: Arc<[u8]>) -> Result<BlobHash, BlobError> {
         let hash = BlobHash::of(&content);
-        if self.blobs.put(hash, content.clone())? && self.blobs.is_named(&hash) {
+        if self.blobs.put(hash, content)?
+            && self.blobs.is_named(&hash)
+            && let Some(blob) = self.blobs.blob(&hash).cloned()
+        {
             let mut cx = Context { origins: &mut self.origins, events: &mut self.events, blobs: &mut self.blobs, time_ms: self.time_ms };
-            self.sections.values_mut().for_each(|section| section.blob_came(&mut cx, &hash, &content));
+            self.sections.values_mut().for_each(|section| section.blob_came(&mut cx, &hash, &blob));
         }
         Ok(hash)
     }

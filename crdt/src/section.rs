@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     access::{self, AccessError},
-    blob::{BlobHash, Blobs},
+    blob::{Blob, BlobHash, Blobs},
     definition::Definition,
     displaced::{self, Beaten, Displaced},
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins, raise},
@@ -1083,8 +1083,8 @@ impl Section {
     }
 
     /// A blob is here: the topics whose definitions name it take values from now on, and values that have come before are judged.
-    pub(crate) fn blob_came(&mut self, cx: &mut Context<'_>, hash: &BlobHash, content: &Arc<[u8]>) {
-        let topics = self.tree.supply(hash, content);
+    pub(crate) fn blob_came(&mut self, cx: &mut Context<'_>, hash: &BlobHash, blob: &Blob) {
+        let topics = self.tree.supply(hash, blob);
         let keys: Vec<ValueKey> = topics.into_iter().flat_map(|id| self.keys_of(id)).collect();
         for key in keys {
             if self.unfit.contains(&key) {

@@ -293,12 +293,14 @@ pub(crate) enum TopicCommand {
         /// Their paths
         #[arg(required = true)]
         paths: Vec<String>,
-        /// json (perhaps with `--prop schema=@FILE`, a JSON Schema), binary, string, int64, double, decimal (with `--prop scale=2`), record (`--prop schema=@FILE`), slave (`--prop master=PATH`), timeseries (`--prop of=TYPE`, `keep=N`, `keep_for=TIME`) or stateless
-        #[arg(long = "type", value_name = "TYPE")]
-        topic_type: String,
+        /// json (perhaps with `--prop schema=@FILE`, a JSON Schema), binary, string, int64, double, decimal (with `--prop scale=2`), record (`--prop schema=@FILE`), protobuf (`--proto FILE --message NAME`), custom (`--wasm FILE`), slave (`--prop master=PATH`), timeseries (`--prop of=TYPE`, `keep=N`, `keep_for=TIME`) or stateless
+        #[arg(long = "type", value_name = "TYPE", required_unless_present_any = ["proto", "wasm"])]
+        topic_type: Option<String>,
         /// A property such as `durability=disk`, or `schema=@FILE` to read it from a file; may be repeated
         #[arg(long = "prop", value_name = "KEY=VALUE", value_parser = key_value)]
         properties: Vec<(String, String)>,
+        #[command(flatten)]
+        files: TypeFiles,
     },
     /// Remove topics; a selector that ends in `//` removes whole branches
     Rm {
@@ -596,10 +598,29 @@ pub(crate) struct Set {
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) topic_type: Option<String>,
     /// A property of the topic to be made; may be repeated
-    #[arg(long = "prop", value_name = "KEY=VALUE", value_parser = key_value, requires = "topic_type")]
+    #[arg(long = "prop", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) properties: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) files: TypeFiles,
     #[arg(long = "if", value_name = "CONSTRAINT", help = IF)]
     pub(crate) constraint: Option<String>,
+}
+
+/// Files that say what a topic's values are. The mesh keeps what they say, so nobody else needs them.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct TypeFiles {
+    /// Its values are messages that this `.proto` file defines: type protobuf
+    #[arg(long, value_name = "FILE", requires = "message", conflicts_with = "wasm", value_hint = ValueHint::FilePath)]
+    pub(crate) proto: Option<PathBuf>,
+    /// Which message of the `.proto` file
+    #[arg(long, value_name = "NAME", requires = "proto")]
+    pub(crate) message: Option<String>,
+    /// Where the `.proto` file's imports are looked for, besides its own directory; may be repeated
+    #[arg(short = 'I', long = "include", value_name = "DIR", requires = "proto", value_hint = ValueHint::DirPath)]
+    pub(crate) includes: Vec<PathBuf>,
+    /// Its values are what this WebAssembly module takes: type custom
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) wasm: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -647,7 +668,7 @@ const MESSAGE: &str = "What is said; `-` reads it from stdin, `@FILE` from a fil
 pub(crate) struct Get {
     /// A path, or a selector such as `?flights//`
     pub(crate) selector: String,
-    /// Print the value alone and as it is: a string without quotes, a binary value as bytes
+    /// Print the value alone and as it is: a string without quotes, a binary, protobuf or custom value as bytes
     #[arg(long, conflicts_with = "json")]
     pub(crate) raw: bool,
 }

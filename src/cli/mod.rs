@@ -21,6 +21,7 @@ mod local;
 mod mesh;
 mod output;
 mod publish;
+mod reader;
 mod session;
 mod source;
 mod topics;

@@ -11,7 +11,7 @@ use mangrove_crdt::{
 
 use super::{
     Node, Now,
-    connections::{stamp_text, topic_spec},
+    connections::{stamp_text, topic_spec, value_spec},
     events,
     membership::OUTCAST_HINT,
 };
@@ -359,7 +359,8 @@ impl Node {
             let topic_type = shown.of.1.definition.topic_type();
             let value = write.and_then(|write| topic_type.value_in(write.value.as_ref()?)).map(<[u8]>::to_vec);
             let event = self.replica.last_event(&shown).zip(write);
-            bytes += value.as_ref().map_or(0, Vec::len) + 64;
+            let spec = value_spec(&shown.of.1.definition);
+            bytes += value.as_ref().map_or(0, Vec::len) + if spec.is_some() { 256 } else { 64 };
             rows.push(ValueRow {
                 path: path.to_string(),
                 topic_type: topic_type.value_type().to_string(),
@@ -367,6 +368,7 @@ impl Node {
                 value,
                 unix_ms: write.map(|write| write.time_ms),
                 stamp: write.map(|write| stamp_text(&self.replica, write)),
+                spec,
             });
         }
         (rows, None)

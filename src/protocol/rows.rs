@@ -435,6 +435,9 @@ pub struct ValueRow {
     /// Which event it is, if the topic is a time series: the newest one. The type is then that of its events.
     #[n(5)]
     pub event: Option<EventMark>,
+    /// What says what its bytes mean, where the name of its type does not: if they are protobuf, or of a custom type.
+    #[n(6)]
+    pub spec: Option<TopicSpec>,
 }
 
 /// A value that lost to a concurrent write or removal.
@@ -480,6 +483,10 @@ pub struct DisplacedRow {
     /// The BLAKE3 hash of a value that was too long to be kept.
     #[n(12)]
     pub too_long: Option<String>,
+    /// What says what its bytes mean, where the name of its type does not: if it is protobuf, or of a custom type.
+    #[n(13)]
+    #[serde(skip)]
+    pub spec: Option<TopicSpec>,
 }
 
 /// One of [`Request::Doctor`](super::Request::Doctor)'s findings.

@@ -286,15 +286,39 @@ fn past_row() -> impl Strategy<Value = PastRow> {
 }
 
 fn value_row() -> impl Strategy<Value = ValueRow> {
-    (text(), text(), option::of(bytes()), option::of(any::<u64>()), option::of(text()), option::of(event_mark()))
-        .prop_map(|(path, topic_type, value, unix_ms, stamp, event)| ValueRow { path, topic_type, value, unix_ms, stamp, event })
+    (text(), text(), option::of(bytes()), option::of(any::<u64>()), option::of(text()), option::of(event_mark()), option::of(spec()))
+        .prop_map(|(path, topic_type, value, unix_ms, stamp, event, spec)| ValueRow {
+            path,
+            topic_type,
+            value,
+            unix_ms,
+            stamp,
+            event,
+            spec,
+        })
 }
 
 fn displaced_row() -> impl Strategy<Value = DisplacedRow> {
     let texts = ([(); 8].map(|()| text()), option::of(text()));
-    (texts, any::<[u64; 3]>(), option::of(any::<u64>())).prop_map(|((texts, too_long), [value_bytes, unix_ms, epoch], winner_epoch)| {
+    let numbers = (any::<[u64; 3]>(), option::of(any::<u64>()));
+    (texts, numbers, option::of(spec())).prop_map(|((texts, too_long), ([value_bytes, unix_ms, epoch], winner_epoch), spec)| {
         let [id, path, topic_type, by, stamp, writer, winner, winner_writer] = texts;
-        DisplacedRow { id, path, topic_type, by, value_bytes, stamp, unix_ms, writer, winner, epoch, winner_writer, winner_epoch, too_long }
+        DisplacedRow {
+            id,
+            path,
+            topic_type,
+            by,
+            value_bytes,
+            stamp,
+            unix_ms,
+            writer,
+            winner,
+            epoch,
+            winner_writer,
+            winner_epoch,
+            too_long,
+            spec,
+        }
     })
 }
 

@@ -10,6 +10,7 @@ mod relay;
 mod support;
 
 mod a_chain_carries_what_its_ends_write;
+mod a_hostile_module_costs_its_topic;
 mod a_join_goes_on_where_it_was_killed;
 mod a_larger_mesh_keeps_few_links;
 mod a_link_in_bad_weather_loses_nothing;
@@ -39,6 +40,7 @@ mod every_type_is_the_same_on_every_node;
 mod everybody_may_do_what_the_rules_say;
 mod full_and_read_only_disks_refuse;
 mod long_values_travel_as_what_has_changed;
+mod messages_of_protobuf_are_read_everywhere;
 mod messages_reach_who_listens;
 mod nodes_come_and_go_under_load;
 mod plain_writes_after_a_source_win_everywhere;
