@@ -148,7 +148,8 @@ impl Link {
 }
 
 fn read_images(replica: &mut Replica, images: &Images, names: &mut NamesIn) -> Result<(Vec<BucketImage>, Frontiers), Violation> {
-    let unpacked = decompress(&images.images, crate::BULK_UNPACKED_BYTES_MAX).map_err(|error| Malformed::new("buckets", error.to_string()))?;
+    let unpacked =
+        decompress(&images.images, crate::BULK_UNPACKED_BYTES_MAX).map_err(|error| Malformed::new("buckets", error.to_string()))?;
     let mut r = Reader::new("buckets", &unpacked);
     let mut buckets = Vec::new();
     while !r.is_done() {

@@ -78,7 +78,8 @@ fn a_delta_builds_on_a_compressed_value() {
     let (mut world, [path, _]) = pair(Properties::default(), true);
     let before = sent(&world, A);
     for last in 0..5u8 {
-        let value: Arc<[u8]> = minicbor::to_vec((std::str::from_utf8(&value(1)[3..]).expect("text"), last)).expect("encoding to memory").into();
+        let value: Arc<[u8]> =
+            minicbor::to_vec((std::str::from_utf8(&value(1)[3..]).expect("text"), last)).expect("encoding to memory").into();
         world.hosts[A].replica.set(&path, world.now / 1000, value.clone()).expect("a value of its type");
         world.exchange();
         assert_eq!(world.hosts[B].replica.value(TOPICS, &path).and_then(|write| write.value.clone()), Some(value));
