@@ -95,6 +95,8 @@ pub struct ClientOptions {
     pub aliases_max: u32,
     /// How many bytes of values to keep of what comes, so that longer ones need not come whole; 0 for none, in either direction.
     pub bases_bytes: u64,
+    /// Whether longer values go compressed, in either direction: what comes if its topic lets it, and what goes whatever the properties of its topic, which a client need not know.
+    pub compress: bool,
     /// How long an answer may take before [`ClientError::TimedOut`]; `None`: as long as it takes.
     pub request_timeout: Option<Duration>,
     /// If given, the client's session outlives its connection, and its node.
@@ -148,6 +150,7 @@ impl ClientOptions {
             subscription_window: 8_192,
             aliases_max: 65_536,
             bases_bytes: crate::protocol::BASES_BYTES,
+            compress: true,
             request_timeout: None,
             session: None,
         }

@@ -29,7 +29,8 @@
 //! number. Numbers count from 0 without gaps and may be given again. Each direction has its own.
 //!
 //! **Long values are told once.** What changes of them then goes as a delta from the last value that went over the connection under the same name, if both sides keep
-//! that ([`Shrink`], [`Restore`]; [`Hello::bases_bytes`] and [`Welcome::bases_bytes`] say how much).
+//! that ([`Shrink`], [`Restore`]; [`Hello::bases_bytes`] and [`Welcome::bases_bytes`] say how much). What is told whole is compressed, if the other side makes that out
+//! ([`Hello::compressed`], [`Welcome::compressed`]).
 //!
 //! **Values are opaque here**: the bytes are those of the topic's type (`mangrove_crdt::value`).
 
@@ -60,7 +61,7 @@ mod writes;
 
 pub use access::{ChangeRow, ConflictRow, MissingTopic, PrincipalRow, Question, RoleRow, Verdict, WhyReport};
 pub use aliases::{AliasError, Aliases};
-pub use deltas::{BASES_BYTES, Form, Restore, Shrink};
+pub use deltas::{BASES_BYTES, Form, Restore, RestoreError, Shrink};
 pub use events::{Edited, EventMark, EventRow, EventsWanted};
 pub use messages::{MESSAGE_MAX, Message, Recipient, Send};
 pub use places::{Feed, Heard, Mark, Place, Through, path_hash, slot_of, slots_of};
@@ -394,6 +395,9 @@ pub struct Hello {
     /// How many bytes of values it keeps of what comes, for deltas to build on.
     #[cbor(n(7), default)]
     pub bases_bytes: u64,
+    /// Whether it makes out values that come compressed.
+    #[cbor(n(8), default)]
+    pub compressed: bool,
 }
 
 /// Who a client says that it is, and what proves it.
@@ -455,6 +459,9 @@ pub struct Welcome {
     /// How many bytes of values it keeps of what comes, for deltas to build on.
     #[cbor(n(7), default)]
     pub bases_bytes: u64,
+    /// Whether it makes out values that come compressed.
+    #[cbor(n(8), default)]
+    pub compressed: bool,
 }
 
 /// What a client asks. Each says which [`Response`] answers it, if it is not refused.

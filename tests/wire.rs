@@ -81,7 +81,14 @@ fn controls() -> Vec<Control> {
     let of_section = message::OfSection { section };
     let packed = vec![1, 2, 3];
     vec![
-        Control::Hello(message::Hello { version: 1, version_min: 1, origin: origin(b"a"), metered: true, bases_bytes: 0 }),
+        Control::Hello(message::Hello {
+            version: 1,
+            version_min: 1,
+            origin: origin(b"a"),
+            metered: true,
+            bases_bytes: 0,
+            compressed: false,
+        }),
         Control::Holds(message::Holds {
             section,
             frontiers: packed.clone(),

@@ -393,7 +393,7 @@ pub struct Properties {
     pub retain: bool,
     /// Whether values may be skipped on the way to a subscriber.
     pub conflate: Conflate,
-    /// Whether values may be compressed on links.
+    /// Whether values may be compressed on links and to subscribers.
     pub compress: bool,
     /// Its place among other topics where not all fit.
     pub priority: Priority,

@@ -14,6 +14,7 @@ use mangrove_crdt::{
 use crate::{
     Violation,
     codec::{Malformed, NamesIn, Reader},
+    compress::decompress,
     link::{Adopting, HeldEnd, Intent, Link},
     message::{AdoptBegin, AdoptEnd, Images, Repair, unpack_frontiers, unpack_image},
     receive::{Effects, intern, release_held},
@@ -147,12 +148,8 @@ impl Link {
 }
 
 fn read_images(replica: &mut Replica, images: &Images, names: &mut NamesIn) -> Result<(Vec<BucketImage>, Frontiers), Violation> {
-    let claimed = images.images.first_chunk::<4>().map_or(0, |len| u32::from_le_bytes(*len));
-    // LZ4 makes at most 255 bytes of one: what claims more lies, and is not given the memory.
-    if claimed as usize > crate::BULK_UNPACKED_BYTES_MAX.min(images.images.len().saturating_mul(255)) {
-        return Err(Malformed::new("buckets", format!("{claimed} bytes when unpacked")).into());
-    }
-    let unpacked = lz4_flex::decompress_size_prepended(&images.images).map_err(|error| Malformed::new("buckets", error.to_string()))?;
+    let unpacked =
+        decompress(&images.images, crate::BULK_UNPACKED_BYTES_MAX).map_err(|error| Malformed::new("buckets", error.to_string()))?;
     let mut r = Reader::new("buckets", &unpacked);
     let mut buckets = Vec::new();
     while !r.is_done() {

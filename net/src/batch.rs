@@ -3,7 +3,7 @@
 use std::{hash::Hash, sync::Arc};
 
 use mangrove_crdt::{
-    delta::{Bases, Form},
+    delta::Bases,
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins},
     registers::Write,
     section::StandingKey,
@@ -14,7 +14,10 @@ use mangrove_crdt::{
 };
 use minicbor::{Decode, Encode};
 
-use crate::codec::{Intern, Malformed, NamesIn, NamesOut, Reader, USUAL_BYTES, Writer, is_plain};
+use crate::{
+    codec::{Intern, Malformed, NamesIn, NamesOut, Reader, USUAL_BYTES, VALUE_BYTES_MAX, Writer, is_plain},
+    compress::{Sent, decompress},
+};
 
 /// A part of a run, as it travels: on the lane of its section and plane.
 ///
@@ -113,6 +116,7 @@ const GONE: u8 = 8;
 const SAME_RANK: u8 = 16;
 const KEPT: u8 = 32;
 const DELTA: u8 = 64;
+const COMPRESSED: u8 = 128;
 
 /// Packs records of a register plane, each against the one before.
 #[derive(Debug)]
@@ -134,11 +138,11 @@ impl<K: PackKey> Packer<K> {
 
     /// Adds a record: its position, key and write.
     pub fn push(&mut self, names: &mut NamesOut, origins: &Origins, number: u64, key: &K, write: &Write) {
-        self.push_as(names, origins, number, key, write, Form::Whole);
+        self.push_as(names, origins, number, key, write, Sent::Whole { kept: false });
     }
 
-    /// The same, its value in a form that its receiver can make out.
-    pub fn push_as(&mut self, names: &mut NamesOut, origins: &Origins, number: u64, key: &K, write: &Write, form: Form) {
+    /// The same, its value as its receiver can make it out.
+    pub fn push_as(&mut self, names: &mut NamesOut, origins: &Origins, number: u64, key: &K, write: &Write, sent: Sent) {
         let own = self.feed.is_some_and(|origin| write.dot == DotIx { origin, number });
         let told = (names.under.epoch, &names.under.rank) == (write.stamp.epoch, &write.stamp.rank);
         let (same, ranked) = (told && !is_plain(&write.stamp), !told && !is_plain(&write.stamp));
@@ -148,8 +152,9 @@ impl<K: PackKey> Packer<K> {
             | flag(!write.seen.is_empty(), SEEN)
             | flag(write.value.is_none(), GONE)
             | flag(same, SAME_RANK)
-            | flag(form == Form::Kept, KEPT)
-            | flag(matches!(form, Form::Delta(_)), DELTA);
+            | flag(matches!(sent, Sent::Whole { kept: true } | Sent::Compressed { kept: true, .. }), KEPT)
+            | flag(matches!(sent, Sent::Delta(_)), DELTA)
+            | flag(matches!(sent, Sent::Compressed { .. }), COMPRESSED);
         self.w.out.push(flags);
         self.w.u64(number.wrapping_sub(self.number));
         self.number = number;
@@ -172,9 +177,9 @@ impl<K: PackKey> Packer<K> {
         if !write.seen.is_empty() {
             self.w.dots(names, origins, &write.seen);
         }
-        match (&write.value, form) {
-            (Some(_), Form::Delta(delta)) => self.w.bytes(&delta),
-            (Some(value), _) => self.w.bytes(value),
+        match (&write.value, sent) {
+            (Some(_), Sent::Delta(bytes) | Sent::Compressed { bytes, .. }) => self.w.bytes(&bytes),
+            (Some(value), Sent::Whole { .. }) => self.w.bytes(value),
             (None, _) => {}
         }
     }
@@ -190,15 +195,18 @@ pub struct Unpacker<'a, K: PackKey> {
     seq: u64,
     time_ms: u64,
     key: K::Last,
+    /// How many bytes the values that came in fewer may still become: whole, all would fit a frame, so who sends more means no good.
+    room: usize,
 }
 
 impl<'a, K: PackKey> Unpacker<'a, K> {
     /// See [`Packer::new`].
     pub fn new(bytes: &'a [u8], feed: Option<OriginIx>, from: u64) -> Self {
-        Unpacker { r: Reader::new("records", bytes), feed, number: from, seq: 0, time_ms: 0, key: K::Last::default() }
+        let (r, room) = (Reader::new("records", bytes), crate::FRAME_BYTES_MAX);
+        Unpacker { r, feed, number: from, seq: 0, time_ms: 0, key: K::Last::default(), room }
     }
 
-    /// The next record: its position, key and write. Values that are to be kept, and what builds on them, are for those who keep them.
+    /// The next record: its position, key and write. Values that are to be kept, what builds on them, and compressed ones are for those who keep some.
     pub fn next(
         &mut self,
         names: &mut NamesIn,
@@ -206,9 +214,8 @@ impl<'a, K: PackKey> Unpacker<'a, K> {
         bases: Option<&mut Bases<K>>,
     ) -> Result<(u64, K, Write), Malformed> {
         let flags = self.r.byte()?;
-        let strange = flags & !(OTHER_DOT | RANKED | SEEN | GONE | SAME_RANK | KEPT | DELTA) != 0;
-        let kept = (flags & (KEPT | DELTA | GONE)).count_ones();
-        if strange || flags & (RANKED | SAME_RANK) == RANKED | SAME_RANK || kept > 1 {
+        let both = |bits: u8| (flags & bits).count_ones() > 1;
+        if both(RANKED | SAME_RANK) || both(KEPT | DELTA | GONE) || both(COMPRESSED | DELTA | GONE) {
             return Err(self.r.bad(format!("flags {flags:#x}")));
         }
         self.number = self.number.checked_add(self.r.number()?).ok_or_else(|| self.r.bad("a position beyond 64 bits"))?;
@@ -231,19 +238,28 @@ impl<'a, K: PackKey> Unpacker<'a, K> {
         stamp.seq = self.seq;
         self.time_ms = self.r.delta(self.time_ms)?;
         let seen = if flags & SEEN != 0 { self.r.dots(names, intern)? } else { Dots::new() };
-        let value = if flags & GONE != 0 { None } else { Some(self.r.value()?) };
-        let value = match (value, bases) {
-            (Some(delta), Some(bases)) if flags & DELTA != 0 => {
-                Some(bases.receive(&key, &delta).map_err(|error| self.r.bad(error.to_string()))?)
-            }
-            (Some(value), Some(bases)) if flags & KEPT != 0 => {
-                bases.keep(&key, value.clone());
-                Some(value)
-            }
-            (_, None) if flags & (DELTA | KEPT) != 0 => return Err(self.r.bad("a value to be kept, where none are")),
-            (value, _) => value,
-        };
+        let value = if flags & GONE != 0 { None } else { Some(self.value(flags, &key, bases)?) };
         Ok((self.number, key, Write { dot, stamp, seen, time_ms: self.time_ms, value }))
+    }
+
+    fn value(&mut self, flags: u8, key: &K, bases: Option<&mut Bases<K>>) -> Result<Arc<[u8]>, Malformed> {
+        let bytes = self.r.bytes(VALUE_BYTES_MAX)?;
+        if flags & (DELTA | KEPT | COMPRESSED) == 0 {
+            return Ok(bytes.into());
+        }
+        let Some(bases) = bases else { return Err(self.r.bad("a value to be kept, a delta or a compressed one, where none are")) };
+        let value = match flags & (DELTA | COMPRESSED) {
+            DELTA => bases.receive(key, bytes).map_err(|error| self.r.bad(error.to_string()))?,
+            COMPRESSED => decompress(bytes, VALUE_BYTES_MAX.min(self.room)).map_err(|error| self.r.bad(error.to_string()))?.into(),
+            _ => bytes.into(),
+        };
+        if flags & (DELTA | COMPRESSED) != 0 {
+            self.room = self.room.checked_sub(value.len()).ok_or_else(|| self.r.bad("values that would fit no frame"))?;
+        }
+        if flags & KEPT != 0 {
+            bases.keep(key, value.clone());
+        }
+        Ok(value)
     }
 }
 
@@ -285,9 +301,10 @@ pub fn frontier_delta(w: &mut Writer, names: &mut NamesOut, origins: &Origins, t
 
 #[cfg(test)]
 mod tests {
-    use std::{fmt::Debug, sync::Arc};
+    use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
     use mangrove_crdt::{
+        delta::Form,
         id::{Incarnation, NodeId, Origin, SessionId},
         stamp::Rank,
     };
@@ -346,11 +363,20 @@ mod tests {
     }
 
     fn unpack<K: PackKey>(bytes: &[u8], from: u64, origins: &mut Origins) -> Result<Vec<(u64, K, Write)>, Malformed> {
+        unpack_with(bytes, from, origins, None)
+    }
+
+    fn unpack_with<K: PackKey>(
+        bytes: &[u8],
+        from: u64,
+        origins: &mut Origins,
+        mut bases: Option<&mut Bases<K>>,
+    ) -> Result<Vec<(u64, K, Write)>, Malformed> {
         let mut unpacker = Unpacker::<K>::new(bytes, Some(OriginIx(0)), from);
         let mut names = NamesIn::default();
         let mut records = Vec::new();
         while !unpacker.r.is_done() {
-            records.push(unpacker.next(&mut names, &mut |origin| Some(origins.intern(origin)), None)?);
+            records.push(unpacker.next(&mut names, &mut |origin| Some(origins.intern(origin)), bases.as_deref_mut())?);
         }
         Ok(records)
     }
@@ -448,11 +474,11 @@ mod tests {
         let (mut bytes, _) = pack::<StandingKey>(7, &[(8, Arc::from([5]), write)]);
         assert!(unpack::<StandingKey>(&bytes, 7, &mut origins()).is_ok());
         assert!(unpack::<StandingKey>(&bytes, u64::MAX, &mut origins()).is_err());
-        for flags in [128, RANKED | SAME_RANK, KEPT | DELTA, KEPT | GONE, GONE | DELTA] {
+        for flags in [RANKED | SAME_RANK, KEPT | DELTA, KEPT | GONE, GONE | DELTA, COMPRESSED | DELTA, COMPRESSED | GONE] {
             bytes[0] = flags;
             assert!(unpack::<StandingKey>(&bytes, 7, &mut origins()).unwrap_err().why.contains("flags"));
         }
-        for flags in [KEPT, DELTA] {
+        for flags in [KEPT, DELTA, COMPRESSED, COMPRESSED | KEPT] {
             bytes[0] = flags;
             assert!(unpack::<StandingKey>(&bytes, 7, &mut origins()).unwrap_err().why.contains("kept"));
         }
@@ -461,6 +487,43 @@ mod tests {
         w.bytes(&[0; STANDING_KEY_BYTES_MAX + 1]);
         long.extend(w.out);
         assert!(unpack::<StandingKey>(&long, 7, &mut origins()).unwrap_err().why.contains("at most"));
+    }
+
+    /// Packs values of topics, each in its way; what was packed, and where each record ends.
+    fn pack_as(sent: impl IntoIterator<Item = (u64, Arc<[u8]>, Sent)>) -> (Vec<u8>, Vec<usize>, Vec<(u64, ValueKey, Write)>) {
+        let (origins, mut names) = (origins(), NamesOut::default());
+        let mut packer = Packer::<ValueKey>::new(Some(OriginIx(0)), 0);
+        let (mut ends, mut records) = (vec![0], Vec::new());
+        for ((topic, value, sent), number) in sent.into_iter().zip(1..) {
+            let (dot, stamp) = (DotIx { origin: OriginIx(0), number }, Stamp { seq: number, ..Stamp::default() });
+            let write = Write { dot, stamp, seen: Dots::new(), time_ms: 0, value: Some(value) };
+            let key = DotIx { origin: OriginIx(1), number: topic }.into();
+            packer.push_as(&mut names, &origins, number, &key, &write, sent);
+            ends.push(packer.w.out.len());
+            records.push((number, key, write));
+        }
+        (packer.w.out, ends, records)
+    }
+
+    fn unpack_kept(bytes: &[u8], bases_bytes: usize) -> Result<Vec<(u64, ValueKey, Write)>, Malformed> {
+        unpack_with(bytes, 0, &mut origins(), Some(&mut Bases::new(bases_bytes)))
+    }
+
+    #[test]
+    fn a_batch_of_few_bytes_does_not_become_much_memory() {
+        let value: Arc<[u8]> = vec![7; 1 << 20].into();
+        let compressed = |number| (number, value.clone(), Sent::shortest(Form::Kept, &value, || true));
+        let (bytes, _, records) = pack_as((1..=8).map(compressed));
+        assert!(bytes.len() < 64 << 10);
+        assert_eq!(unpack_kept(&bytes, 4 << 20), Ok(records));
+        let (bytes, ..) = pack_as((1..=9).map(compressed));
+        assert!(unpack_kept(&bytes, 4 << 20).unwrap_err().why.contains("more than 0"));
+        // Deltas count, too.
+        let mut bases = Bases::new(4 << 20);
+        let again = |_| (1, value.clone(), Sent::shortest(bases.send(&1, &value, || true), &value, || false));
+        let (bytes, ..) = pack_as((1..=10).map(again));
+        assert!(bytes.len() < 2 << 20);
+        assert!(unpack_kept(&bytes, 4 << 20).unwrap_err().why.contains("no frame"));
     }
 
     #[test]
@@ -491,6 +554,52 @@ mod tests {
         #[test]
         fn values_survive_the_wire(from in 0..COUNT_MAX, records in prop::collection::vec((value_key(), drawn()), 0..6)) {
             check_records(from, records)?;
+        }
+
+        /// Compressed, as deltas or whole, kept or not: each comes out as it was, and its receiver keeps what its sender does.
+        #[test]
+        fn values_survive_the_wire_in_fewer_bytes(
+            drawn in prop::collection::vec(
+                (1..4u64, prop::collection::vec(any::<u8>(), 1..500), 1..6usize, any::<[bool; 2]>(), any::<prop::sample::Index>()),
+                0..20,
+            ),
+            bases_bytes in 0..8_000usize,
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 20),
+        ) {
+            let mut bases = Bases::new(bases_bytes);
+            let mut last: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+            let drawn = drawn.into_iter().map(|(topic, part, times, [deltas, compress], at)| {
+                // Either another value, or the one before with something in it changed.
+                let value = last.entry(topic).or_default();
+                if times == 1 && !value.is_empty() {
+                    let at = at.index(value.len());
+                    value[at] ^= part[0];
+                } else {
+                    *value = part.repeat(times);
+                }
+                let value: Arc<[u8]> = value.as_slice().into();
+                let sent = Sent::shortest(bases.send(&topic, &value, || deltas), &value, || compress);
+                (topic, value, sent)
+            });
+            let (bytes, ends, records) = pack_as(drawn);
+            prop_assert_eq!(&unpack_kept(&bytes, bases_bytes).unwrap(), &records);
+            for cut in cuts {
+                let len = cut.index(bytes.len() + 1);
+                let read = unpack_kept(&bytes[..len], bases_bytes);
+                match ends.iter().position(|end| *end == len) {
+                    Some(whole) => prop_assert_eq!(&read.unwrap()[..], &records[..whole]),
+                    None => prop_assert!(read.is_err(), "cut to {} of {}", len, bytes.len()),
+                }
+                // A bit that has fallen over is noticed, or gives another value, within limits.
+                let mut other = bytes.clone();
+                if let Some(byte) = other.get_mut(len) {
+                    *byte ^= 1 << (len % 8);
+                    if let Ok(records) = unpack_kept(&other, bases_bytes) {
+                        let values = records.iter().filter_map(|(_, _, write)| write.value.as_ref());
+                        prop_assert!(values.map(|value| value.len()).sum::<usize>() <= crate::FRAME_BYTES_MAX + other.len());
+                    }
+                }
+            }
         }
 
         #[test]

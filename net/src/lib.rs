@@ -46,6 +46,7 @@ mod adopt;
 pub mod batch;
 pub mod blobs;
 pub mod codec;
+pub mod compress;
 pub mod dialer;
 pub mod flood;
 pub mod gossip;

@@ -62,6 +62,10 @@ pub struct LinkStats {
     pub deltas_out: u64,
     /// How many bytes that has saved.
     pub deltas_saved_bytes: u64,
+    /// Values sent compressed.
+    pub compressed_out: u64,
+    /// How many bytes that has saved.
+    pub compressed_saved_bytes: u64,
     /// Messages to topics that were lost since the link was too slow for them.
     pub messages_lost: u64,
     /// Runs begun.
@@ -257,6 +261,8 @@ pub struct Link {
     pub(crate) peer_metered: bool,
     /// How many bytes of values the peer keeps for each lane.
     pub(crate) peer_bases_bytes: usize,
+    /// Whether the peer makes out compressed values.
+    pub(crate) peer_compressed: bool,
     pub(crate) origin: Option<Origin>,
     pub(crate) up_since: Instant,
     pub(crate) intents: VecDeque<Intent>,
@@ -308,6 +314,7 @@ impl Link {
             limits,
             peer_metered: false,
             peer_bases_bytes: 0,
+            peer_compressed: false,
             origin: None,
             up_since: now,
             intents: VecDeque::from([Intent::Hello]),

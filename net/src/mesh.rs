@@ -58,11 +58,20 @@ pub struct Limits {
     pub runs_told: usize,
     /// How many bytes of values are kept at each end of a lane, for deltas to build on.
     pub bases_bytes: usize,
+    /// Whether values may come compressed.
+    pub compressed: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { batch_bytes: 64 * 1024, batch_records: 4096, bulk_bytes: 256 * 1024, runs_told: 2, bases_bytes: 4 * 1024 * 1024 }
+        Limits {
+            batch_bytes: 64 * 1024,
+            batch_records: 4096,
+            bulk_bytes: 256 * 1024,
+            runs_told: 2,
+            bases_bytes: 4 * 1024 * 1024,
+            compressed: true,
+        }
     }
 }
 

@@ -179,6 +179,9 @@ pub struct Hello {
     /// ([`Bases`](mangrove_crdt::delta::Bases)).
     #[cbor(n(4), default)]
     pub bases_bytes: u64,
+    /// Whether the sender makes out values that come compressed ([`Sent::Compressed`](crate::compress::Sent::Compressed)).
+    #[cbor(n(5), default)]
+    pub compressed: bool,
 }
 
 /// See [`Control::Letter`]. It goes the way by which the newest heartbeat of its receiver has come, and may be lost on it, come twice, or be overtaken.

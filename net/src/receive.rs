@@ -133,6 +133,7 @@ impl Link {
                 self.origin = Some(hello.origin);
                 self.peer_metered = hello.metered;
                 self.peer_bases_bytes = usize::try_from(hello.bases_bytes).unwrap_or(usize::MAX);
+                self.peer_compressed = hello.compressed;
             }
             Control::Holds(holds) => {
                 let frontiers = unpack_frontiers(&holds.frontiers, names, &mut |origin| intern(replica, origin))?;

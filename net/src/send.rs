@@ -11,7 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use mangrove_crdt::{
-    delta::{Bases, Form},
+    definition::Properties,
+    delta::Bases,
     frontier::{DotIx, Frontier, OriginIx, Origins},
     id::{Plane, SectionId},
     path::BUCKETS,
@@ -29,6 +30,7 @@ use crate::{
     batch::{Batch, PackKey, Packer, frontier_delta, pack_tree},
     blobs,
     codec::{NamesOut, Writer},
+    compress::Sent,
     flood,
     gossip::Gossip,
     link::{Adopting, Intent, LaneOut, Link, METERED_GAP, RunOut, Said, Serving, Shared},
@@ -233,18 +235,21 @@ impl Link {
                     Plane::Tree => tree_batch(shared, section, cx.origins, names, origin, limits),
                     Plane::Standing => {
                         let (registers, peer) = (&mut section.standing, &mut shared.peer[plane]);
-                        let form = |_: &StandingKey, _: &Arc<[u8]>| Form::Whole;
+                        let form = |_: &StandingKey, _: &Arc<[u8]>| Sent::Whole { kept: false };
                         register_batch(&mut shared.runs, peer, registers, form, plane, cx.origins, names, origin, limits, &mut self.stats)
                     }
                     Plane::Values => {
                         let (registers, peer) = (&mut section.values, &mut shared.peer[plane]);
                         let began = shared.runs.get(&(plane, origin)).map_or(peer.get(origin), |run| run.above);
-                        let tree = &section.tree;
-                        // An event comes once, and what comes after it is another.
-                        let deltas = |key: &ValueKey| {
-                            key.as_event().is_none() && tree.topic_of(key.topic()).is_some_and(|topic| topic.definition.properties().deltas)
+                        let (tree, compressed) = (&section.tree, self.peer_compressed);
+                        let wants = |key: &ValueKey, what: fn(&Properties) -> bool| {
+                            tree.topic_of(key.topic()).is_some_and(|topic| what(topic.definition.properties()))
                         };
-                        let form = |key: &ValueKey, value: &Arc<[u8]>| bases.send(key, value, || deltas(key));
+                        let form = |key: &ValueKey, value: &Arc<[u8]>| {
+                            // An event comes once, and what comes after it is another.
+                            let form = bases.send(key, value, || key.as_event().is_none() && wants(key, |these| these.deltas));
+                            Sent::shortest(form, value, || compressed && wants(key, |these| these.compress))
+                        };
                         let stats = &mut self.stats;
                         let batch =
                             register_batch(&mut shared.runs, peer, registers, form, plane, cx.origins, names, origin, limits, stats);
@@ -271,8 +276,8 @@ impl Link {
         if let Some(Intent::Hello) = self.intents.front() {
             self.intents.pop_front();
             let (version, version_min, metered) = (WIRE, WIRE_MIN, self.options.metered);
-            let bases_bytes = self.limits.bases_bytes as u64;
-            return Some(Control::Hello(Hello { version, version_min, origin: replica.own(), metered, bases_bytes }));
+            let (bases_bytes, compressed) = (self.limits.bases_bytes as u64, self.limits.compressed);
+            return Some(Control::Hello(Hello { version, version_min, origin: replica.own(), metered, bases_bytes, compressed }));
         }
         if self.announced_turnover != replica.turnover() {
             let ended = self.announced.iter().find(|(section, holding)| replica.holding(**section) != Some(**holding));
@@ -566,7 +571,7 @@ fn register_batch<K: PackKey + Ord>(
     runs: &mut std::collections::BTreeMap<(Plane, OriginIx), RunOut>,
     peer: &mut Frontier,
     registers: &mut Registers<K>,
-    mut form: impl FnMut(&K, &Arc<[u8]>) -> Form,
+    mut form: impl FnMut(&K, &Arc<[u8]>) -> Sent,
     plane: Plane,
     origins: &Origins,
     names: &mut NamesOut,
@@ -590,12 +595,20 @@ fn register_batch<K: PackKey + Ord>(
     let mut packer = Packer::new(Some(origin), from);
     packer.w.u64(read.writes.len() as u64);
     for (number, key, write) in &read.writes {
-        let form = write.value.as_ref().map_or(Form::Whole, |value| form(key, value));
-        if let (Form::Delta(delta), Some(value)) = (&form, &write.value) {
-            stats.deltas_out += 1;
-            stats.deltas_saved_bytes += (value.len() - delta.len()) as u64;
+        let sent = write.value.as_ref().map_or(Sent::Whole { kept: false }, |value| form(key, value));
+        let length = write.value.as_ref().map_or(0, |value| value.len());
+        match &sent {
+            Sent::Whole { .. } => {}
+            Sent::Delta(delta) => {
+                stats.deltas_out += 1;
+                stats.deltas_saved_bytes += (length - delta.len()) as u64;
+            }
+            Sent::Compressed { bytes, .. } => {
+                stats.compressed_out += 1;
+                stats.compressed_saved_bytes += (length - bytes.len()) as u64;
+            }
         }
-        packer.push_as(names, origins, *number, key, write, form);
+        packer.push_as(names, origins, *number, key, write, sent);
     }
     stats.records_out += read.writes.len() as u64;
     if read.last {

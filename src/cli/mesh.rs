@@ -275,6 +275,8 @@ mod tests {
             requests: 0,
             deltas: 0,
             saved_bytes: 0,
+            compressed: 0,
+            compressed_saved_bytes: 0,
         }
     }
 

@@ -125,8 +125,8 @@ impl Session {
         };
         let (client, aliases_max) = (self.options.name.clone(), self.options.aliases_max);
         let properties = self.options.session.as_ref().map(|session| session.properties.clone()).unwrap_or_default();
-        let bases_bytes = self.options.bases_bytes;
-        let hello = Hello { version: protocol::VERSION, token, client, aliases_max, session, login, properties, bases_bytes };
+        let (bases_bytes, compressed) = (self.options.bases_bytes, self.options.compress);
+        let hello = Hello { version: protocol::VERSION, token, client, aliases_max, session, login, properties, bases_bytes, compressed };
         let number = self.wires.fetch_add(1, Ordering::Relaxed) + 1;
         let losses = (number, self.losses.clone());
         let wire = Wire::open(streams, hello, address, self.table.clone(), losses, connection).await?;

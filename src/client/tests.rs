@@ -54,6 +54,7 @@ fn welcome() -> Welcome {
         program: "0.1.0".into(),
         aliases_max: 2,
         bases_bytes: 0,
+        compressed: false,
     }
 }
 

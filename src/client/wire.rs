@@ -142,7 +142,7 @@ impl Wire {
         let address = address.to_owned();
         let lost = |error: io::Error| ClientError::Lost { address: address.clone(), cause: error.to_string() };
         let mut receive = BufReader::with_capacity(64 << 10, receive);
-        let (aliases_max, bases_bytes) = (hello.aliases_max, hello.bases_bytes);
+        let (aliases_max, bases_bytes, compressed) = (hello.aliases_max, hello.bases_bytes, hello.compressed);
         let hello = Zeroizing::new(protocol::frame(&FromClient::Hello(hello)).map_err(|error| ClientError::Protocol(error.to_string()))?);
         send.write_all(&hello).await.map_err(lost)?;
         send.flush().await.map_err(lost)?;
@@ -174,7 +174,7 @@ impl Wire {
             end.send_replace(true);
         });
         let numbers = tokio::sync::Mutex::new(Numbers { given: HashMap::new(), count_max: welcome.aliases_max });
-        let shrink = Mutex::new(Shrink::new(welcome.bases_bytes.min(bases_bytes)));
+        let shrink = Mutex::new(Shrink::new(welcome.bases_bytes.min(bases_bytes), welcome.compressed && compressed));
         Ok(Wire { address, welcome, frames, numbers, shrink, reader, ended, connection })
     }
 

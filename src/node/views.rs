@@ -206,6 +206,8 @@ impl Node {
                     requests: stats.requests_out,
                     deltas: stats.deltas_out,
                     saved_bytes: stats.deltas_saved_bytes,
+                    compressed: stats.compressed_out,
+                    compressed_saved_bytes: stats.compressed_saved_bytes,
                 }
             })
             .collect();
@@ -229,6 +231,8 @@ impl Node {
             requests: 0,
             deltas: 0,
             saved_bytes: 0,
+            compressed: 0,
+            compressed_saved_bytes: 0,
         };
         rows.extend(self.blocked.iter().map(|node| down(*node, String::new(), LinkState::Blocked)));
         for target in self.dialled.iter().flatten() {

@@ -1,16 +1,17 @@
-//! Values on a connection: whole, or as what has changed since the last one of the same topic.
+//! Values on a connection: whole, perhaps compressed, or as what has changed since the last one of the same topic.
 //!
-//! This lies between the messages and their frames, at both ends: whoever sends makes deltas last, and whoever receives makes them values again first, so that nobody else
-//! knows of them. What both ends keep for it is what went over this connection ([`Bases`]), whatever has happened to the topics meanwhile; a new connection begins
+//! This lies between the messages and their frames, at both ends: whoever sends makes values short last, and whoever receives makes them whole again first, so that nobody else
+//! knows of it. A node sends what a topic's properties let it; a client, which need not know them, what its options do. What both ends keep for it is what went over this connection ([`Bases`]), whatever has happened to the topics meanwhile; a new connection begins
 //! with nothing.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use mangrove_crdt::delta::{self, Bases, DeltaError};
+use mangrove_crdt::delta::{Bases, DeltaError};
+use mangrove_net::compress::{CompressedError, Sent, decompress};
 use minicbor::{Decode, Encode};
 
-use super::{Event, FRAME_MAX, FromClient, FromNode, Request, SetBatch, Target, Update};
+use super::{Event, FRAME_MAX, FromClient, FromNode, Request, SetBatch, Target, TopicSpec, Update, VALUE_MAX};
 
 /// How many bytes of values a node or client keeps of what one connection brings it. A sender keeps no more than its receiver, and no more than this.
 pub const BASES_BYTES: u64 = 1 << 20;
@@ -25,6 +26,26 @@ pub enum Form {
     /// It is a delta ([`mangrove_crdt::delta`]) to what was kept of the topic last, its check in front; what comes of it is to be kept instead.
     #[n(1)]
     Delta,
+    /// It is compressed ([`mangrove_net::compress`]).
+    #[n(2)]
+    Compressed,
+    /// It is compressed, and what comes of it is to be kept.
+    #[n(3)]
+    CompressedKept,
+}
+
+/// Values that are not what was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// A delta that is none, or of another value than is here.
+    #[error(transparent)]
+    Delta(#[from] DeltaError),
+    /// What is said to be compressed is not.
+    #[error(transparent)]
+    Compressed(#[from] CompressedError),
+    /// They would fit no frame if they came whole.
+    #[error("values of more than {FRAME_MAX} bytes in one frame")]
+    TooMuch,
 }
 
 /// What stands for a topic on a connection.
@@ -47,14 +68,32 @@ impl Name {
 #[derive(Debug, Default)]
 pub struct Shrink {
     bases: Bases<Name>,
-    /// Topics that are to have none.
-    without: HashSet<Name>,
+    /// Whether its receiver makes out compressed values.
+    compressed: bool,
+    /// Topics that are not to have all of it.
+    limited: HashMap<Name, Allowed>,
+}
+
+/// What the properties of a topic let be done with its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Allowed {
+    deltas: bool,
+    compress: bool,
+}
+
+impl Allowed {
+    const ALL: Allowed = Allowed { deltas: true, compress: true };
+
+    fn of(topic: &TopicSpec) -> Allowed {
+        let allows = |property: &str| topic.properties.get(property).is_none_or(|value| value != "false");
+        Allowed { deltas: allows("deltas"), compress: allows("compress") }
+    }
 }
 
 impl Shrink {
-    /// For a receiver that keeps so many bytes.
-    pub fn new(theirs: u64) -> Self {
-        Shrink { bases: Bases::new(theirs.min(BASES_BYTES) as usize), without: HashSet::new() }
+    /// For a receiver that keeps so many bytes, and makes out compressed values or not.
+    pub fn new(theirs: u64, compressed: bool) -> Self {
+        Shrink { bases: Bases::new(theirs.min(BASES_BYTES) as usize), compressed, limited: HashMap::new() }
     }
 
     /// Makes a message of a node's as short as its receiver can make out. It must be sent then, and nothing before it that has not been here.
@@ -64,15 +103,15 @@ impl Shrink {
             match event {
                 Event::Value { value, form, .. } => {
                     let name = Name::of(topic);
-                    let without = &self.without;
-                    *form = shrink(&mut self.bases, &name, value, || !without.contains(&name));
+                    let allowed = || self.limited.get(&name).copied().unwrap_or(Allowed::ALL);
+                    *form = shrink(&mut self.bases, self.compressed, &name, value, allowed);
                 }
-                Event::Added { topic: spec } if spec.properties.get("deltas").is_some_and(|deltas| deltas == "false") => {
-                    self.without.insert(Name::of(topic));
+                Event::Added { topic: spec } if Allowed::of(spec) != Allowed::ALL => {
+                    self.limited.insert(Name::of(topic), Allowed::of(spec));
                 }
                 Event::Message(_) => {}
-                Event::Added { .. } | Event::Removed { .. } if self.without.is_empty() => {}
-                Event::Added { .. } | Event::Removed { .. } => _ = self.without.remove(&Name::of(topic)),
+                Event::Added { .. } | Event::Removed { .. } if self.limited.is_empty() => {}
+                Event::Added { .. } | Event::Removed { .. } => _ = self.limited.remove(&Name::of(topic)),
             }
         }
     }
@@ -83,22 +122,23 @@ impl Shrink {
         let Some(batch) = batch_of(request) else { return false };
         let mut any = false;
         for item in &mut batch.items {
-            item.form = shrink(&mut self.bases, &Name::of(&item.target), &mut item.value, || true);
+            item.form = shrink(&mut self.bases, self.compressed, &Name::of(&item.target), &mut item.value, || Allowed::ALL);
             any |= item.form.is_some();
         }
         any
     }
 }
 
-fn shrink(bases: &mut Bases<Name>, name: &Name, value: &mut Arc<[u8]>, deltas: impl FnOnce() -> bool) -> Option<Form> {
-    match bases.send(name, value, deltas) {
-        delta::Form::Whole => None,
-        delta::Form::Kept => Some(Form::Kept),
-        delta::Form::Delta(delta) => {
-            *value = delta.into();
-            Some(Form::Delta)
-        }
-    }
+fn shrink(bases: &mut Bases<Name>, compressed: bool, name: &Name, value: &mut Arc<[u8]>, allowed: impl Fn() -> Allowed) -> Option<Form> {
+    let form = bases.send(name, value, || allowed().deltas);
+    let (bytes, form) = match Sent::shortest(form, value, || compressed && allowed().compress) {
+        Sent::Whole { kept } => return kept.then_some(Form::Kept),
+        Sent::Delta(bytes) => (bytes, Form::Delta),
+        Sent::Compressed { kept: true, bytes } => (bytes, Form::CompressedKept),
+        Sent::Compressed { kept: false, bytes } => (bytes, Form::Compressed),
+    };
+    *value = bytes.into();
+    Some(form)
 }
 
 /// The receiving end of a connection.
@@ -117,7 +157,7 @@ impl Restore {
     ///
     /// # Errors
     /// It is not from a sender that has kept the same. Nothing that comes after it can be made out.
-    pub fn from_node(&mut self, message: &mut FromNode) -> Result<(), DeltaError> {
+    pub fn from_node(&mut self, message: &mut FromNode) -> Result<(), RestoreError> {
         let FromNode::Updates(updates) = message else { return Ok(()) };
         let mut room = FRAME_MAX;
         for Update { topic, event, .. } in updates {
@@ -129,7 +169,7 @@ impl Restore {
     }
 
     /// Makes the values of a client's message whole, as above.
-    pub fn from_client(&mut self, message: &mut FromClient) -> Result<(), DeltaError> {
+    pub fn from_client(&mut self, message: &mut FromClient) -> Result<(), RestoreError> {
         let FromClient::Request { request, .. } = message else { return Ok(()) };
         let mut room = FRAME_MAX;
         for item in batch_of(request).into_iter().flat_map(|batch| &mut batch.items) {
@@ -139,13 +179,18 @@ impl Restore {
     }
 
     /// All of a message's values fit a frame if they are whole, so whoever sends more means no good.
-    fn restore(&mut self, topic: &Target, value: &mut Arc<[u8]>, form: &mut Option<Form>, room: &mut usize) -> Result<(), DeltaError> {
-        match form.take() {
-            None => return Ok(()),
-            Some(Form::Kept) => self.bases.keep(&Name::of(topic), value.clone()),
-            Some(Form::Delta) => *value = self.bases.receive(&Name::of(topic), value)?,
+    fn restore(&mut self, topic: &Target, value: &mut Arc<[u8]>, form: &mut Option<Form>, room: &mut usize) -> Result<(), RestoreError> {
+        let Some(form) = form.take() else { return Ok(()) };
+        let name = Name::of(topic);
+        match form {
+            Form::Kept => {}
+            Form::Delta => *value = self.bases.receive(&name, value)?,
+            Form::Compressed | Form::CompressedKept => *value = decompress(value, VALUE_MAX.min(*room))?.into(),
         }
-        *room = room.checked_sub(value.len()).ok_or(DeltaError::TooLong(FRAME_MAX))?;
+        if matches!(form, Form::Kept | Form::CompressedKept) {
+            self.bases.keep(&name, value.clone());
+        }
+        *room = room.checked_sub(value.len()).ok_or(RestoreError::TooMuch)?;
         Ok(())
     }
 }
@@ -200,7 +245,7 @@ mod tests {
 
     #[test]
     fn what_a_node_tells_again_is_short_and_comes_out_whole() {
-        let (mut shrink, mut restore) = (Shrink::new(BASES_BYTES), Restore::new(BASES_BYTES));
+        let (mut shrink, mut restore) = (Shrink::new(BASES_BYTES, false), Restore::new(BASES_BYTES));
         let mut lengths = Vec::new();
         let targets = [
             Target::Named { alias: 0, path: "a".into() },
@@ -220,33 +265,86 @@ mod tests {
         assert!(lengths[0] > 1000 && lengths[1] < 50 && lengths[2] > 1000 && lengths[3] < 50 && lengths[4] < 50, "{lengths:?}");
     }
 
+    /// A topic with one of its properties false.
+    fn added(topic: Target, without: &str) -> FromNode {
+        let properties = BTreeMap::from([(without.to_owned(), "false".to_owned())]);
+        update(topic, Event::Added { topic: TopicSpec { topic_type: "binary".into(), properties } })
+    }
+
+    fn noise(length: usize) -> Vec<u8> {
+        let mut noise = vec![0; length];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        noise
+    }
+
+    #[test]
+    fn what_comes_for_the_first_time_is_compressed_and_comes_out_whole() {
+        let mut restore = Restore::new(BASES_BYTES);
+        // Repetition, nearly the same again, noise, what is too long to be kept, and what is short.
+        let values = [vec![7; 1000], [vec![7; 1000], vec![1]].concat(), noise(1000), vec![8; 2_000_000], vec![9; 200]];
+        let mut lengths = Vec::new();
+        for compressed in [true, false] {
+            let mut shrink = Shrink::new(BASES_BYTES, compressed);
+            for value_of in &values {
+                let sent = update(Target::Alias(0), value(value_of));
+                let mut message = sent.clone();
+                shrink.from_node(&mut message);
+                lengths.push(length(&message));
+                let mut message =
+                    crate::protocol::decode_from_node(&crate::protocol::frame(&message).expect("it fits")[4..]).expect("it is one");
+                restore.from_node(&mut message).expect("it is as it was sent");
+                assert_eq!(message, sent);
+            }
+        }
+        let [first, delta, noisy, large, short, first_whole, delta_whole, _, large_whole, short_whole] = lengths[..] else { panic!() };
+        assert!(first < 60 && delta < 50 && noisy > 1000 && large < 10_000 && short > 200, "{lengths:?}");
+        assert!(first_whole > 1000 && delta_whole == delta && large_whole > 2_000_000 && short_whole == short, "{lengths:?}");
+    }
+
     #[test]
     fn topics_that_are_to_have_none_have_none() {
-        let mut shrink = Shrink::new(BASES_BYTES);
-        let target = || Target::Path("a".into());
-        let added = |deltas: &str| {
-            let properties = BTreeMap::from([("deltas".to_owned(), deltas.to_owned())]);
-            update(target(), Event::Added { topic: TopicSpec { topic_type: "binary".into(), properties } })
-        };
+        let mut shrink = Shrink::new(BASES_BYTES, true);
+        let (target, noise) = (|| Target::Path("a".into()), noise(1000));
         let mut told = |mut message: FromNode| {
             shrink.from_node(&mut message);
             length(&message)
         };
-        told(added("false"));
-        assert!([told(update(target(), value(&[1; 1000]))), told(update(target(), value(&[1; 1000])))].iter().all(|length| *length > 1000));
-        told(added("true"));
-        told(update(target(), value(&[1; 1000])));
+        told(added(target(), "deltas"));
+        assert!([told(update(target(), value(&noise))), told(update(target(), value(&noise)))].iter().all(|length| *length > 1000));
+        assert!(told(update(target(), value(&[1; 1000]))) < 60);
+        told(added(target(), "compress"));
+        assert!(told(update(target(), value(&[1; 1000]))) > 1000);
         assert!(told(update(target(), value(&[1; 1000]))) < 50);
+        // Neither is what it is without.
+        told(added(target(), "retain"));
+        assert!(told(update(Target::Path("b".into()), value(&[2; 1000]))) < 60);
+        assert!(told(update(target(), value(&[3; 1000]))) < 60);
     }
 
     #[test]
-    fn a_frame_of_little_deltas_does_not_become_much_memory() {
+    fn what_is_not_compressed_as_it_says_is_refused() {
+        let told = |bytes: &[u8], form| {
+            let mut message = update(Target::Alias(0), value(bytes));
+            let FromNode::Updates(updates) = &mut message else { panic!() };
+            let Event::Value { form: said, .. } = &mut updates[0].event else { panic!() };
+            *said = Some(form);
+            Restore::new(BASES_BYTES).from_node(&mut message)
+        };
+        for form in [Form::Compressed, Form::CompressedKept] {
+            assert_eq!(told(&[1, 2, 3], form), Err(CompressedError::Garbage.into()));
+            assert_eq!(told(&[200, 0, 0, 0, 3, 7], form), Err(CompressedError::Garbage.into()));
+            assert_eq!(told(&[255, 255, 255, 255, 3], form), Err(CompressedError::TooLong(255).into()));
+        }
+    }
+
+    #[test]
+    fn a_frame_of_few_bytes_does_not_become_much_memory() {
         let set = |items: Vec<SetItem>| {
             let request = Request::Set(SetBatch { items, add: None, durability: None, under: None });
             FromClient::Request { id: 1, request: Request::Once { number: 1, floor: 1, request: Box::new(request) } }
         };
         let item = |value: &[u8], form| SetItem { target: Target::Alias(3), value: value.into(), form };
-        let (mut shrink, mut restore) = (Shrink::new(u64::MAX), Restore::new(BASES_BYTES));
+        let (mut shrink, mut restore) = (Shrink::new(u64::MAX, false), Restore::new(BASES_BYTES));
         let large = vec![5; 400_000];
         let mut message = set(vec![item(&large, None), item(&large, None)]);
         assert!(shrink.from_client(&mut message));
@@ -256,8 +354,16 @@ mod tests {
         restore.from_client(&mut message).expect("both have kept the same");
         assert_eq!(message, set(vec![item(&large, None), item(&large, None)]));
         let many = (0..1_000).map(|_| item(&delta, Some(Form::Delta))).collect();
-        assert_eq!(restore.from_client(&mut set(many)), Err(DeltaError::TooLong(FRAME_MAX)));
+        assert_eq!(restore.from_client(&mut set(many)), Err(RestoreError::TooMuch));
+        let mut compressed = set(vec![item(&large, None)]);
+        assert!(Shrink::new(0, true).from_client(&mut compressed));
+        let FromClient::Request { request, .. } = &mut compressed else { panic!() };
+        let compressed = batch_of(request).expect("a batch").items[0].clone();
+        assert!(compressed.value.len() < 2_000 && compressed.form == Some(Form::Compressed));
+        restore.from_client(&mut set(vec![compressed.clone(); 11])).expect("they fit a frame");
+        let more = restore.from_client(&mut set(vec![compressed; 12]));
+        assert_eq!(more, Err(CompressedError::TooLong(FRAME_MAX - 11 * large.len()).into()));
         let unknown = SetItem { form: Some(Form::Delta), ..SetItem::new(Target::Path("other".into()), delta) };
-        assert_eq!(restore.from_client(&mut set(vec![unknown])), Err(DeltaError::NoBase));
+        assert_eq!(restore.from_client(&mut set(vec![unknown])), Err(DeltaError::NoBase.into()));
     }
 }

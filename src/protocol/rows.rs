@@ -227,6 +227,12 @@ pub struct LinkRow {
     /// How many bytes that has saved.
     #[cbor(n(18), default)]
     pub saved_bytes: u64,
+    /// How many of the records were sent compressed.
+    #[cbor(n(19), default)]
+    pub compressed: u64,
+    /// How many bytes that has saved.
+    #[cbor(n(20), default)]
+    pub compressed_saved_bytes: u64,
 }
 
 /// How a link is.

@@ -207,6 +207,8 @@ fn link_row() -> impl Strategy<Value = LinkRow> {
             requests: count[6],
             deltas: count[5],
             saved_bytes: count[4],
+            compressed: count[3],
+            compressed_saved_bytes: count[2],
         },
     )
 }
@@ -546,6 +548,7 @@ fn from_client() -> impl Strategy<Value = FromClient> {
                 client,
                 aliases_max,
                 bases_bytes: 0,
+                compressed: true,
                 session: session.map(|(id, secret)| SessionProof { id: SessionId(id), secret: Secret::new(secret) }),
                 login,
                 properties,
@@ -568,6 +571,7 @@ fn from_node() -> impl Strategy<Value = FromNode> {
             program,
             aliases_max,
             bases_bytes: 0,
+            compressed: true,
         },
     );
     prop_oneof![
@@ -744,6 +748,7 @@ fn what_proves_something_is_never_shown() {
         client: "test".into(),
         aliases_max: 0,
         bases_bytes: 0,
+        compressed: false,
         session: Some(SessionProof { id: SessionId::default(), secret: secret() }),
         login: Some(Login::Password { principal: "ann".into(), password: secret() }),
         properties: BTreeMap::new(),

@@ -395,7 +395,7 @@ impl Drive {
 
     /// Lets a client in, or finds out whether it may come in.
     fn admit(&mut self, hello: Hello, admission: Admission, outbox: Outbox, answer: oneshot::Sender<Result<Admitted, Refusal>>) {
-        let Hello { version, token, client, aliases_max, session: proof, login, properties, bases_bytes: _ } = hello;
+        let Hello { version, token, client, aliases_max, session: proof, login, properties, bases_bytes: _, compressed: _ } = hello;
         let mut entropy = [0; 32];
         let sound = match version {
             0 => Err(Refusal::new(Code::Unsupported, "session", "there is no protocol version 0")),
@@ -470,6 +470,7 @@ impl Drive {
                 program: env!("CARGO_PKG_VERSION").into(),
                 aliases_max: ALIASES_MAX,
                 bases_bytes: protocol::BASES_BYTES,
+                compressed: true,
             };
             Admitted { session, welcome }
         });

@@ -75,7 +75,7 @@ where
     let Ok(FromClient::Hello(hello)) = protocol::decode_from_client(&bytes) else {
         return refuse(&mut write, Refusal::new(Code::InvalidRequest, "hello", "the first message must be a hello")).await;
     };
-    let shrink = Shrink::new(hello.bases_bytes);
+    let shrink = Shrink::new(hello.bases_bytes, hello.compressed);
     let (outgoing, messages) = mpsc::unbounded_channel();
     let queued = Arc::new(AtomicUsize::new(0));
     let outbox = Outbox { messages: outgoing, queued: queued.clone() };

@@ -111,6 +111,7 @@ fn clients_that_break_the_protocol() {
             client: "junk".into(),
             aliases_max: 10,
             bases_bytes: 0,
+            compressed: false,
             session: None,
             login: None,
             properties: Default::default(),

@@ -49,7 +49,7 @@ impl Node {
         let mut mesh = Mesh::new(NOW, Pace::default());
         mesh.handle_link_up(NOW, LINK, peer.node, LinkOptions::default());
         let mut node = Node { replica, mesh };
-        let hello = Hello { version: WIRE, version_min: WIRE_MIN, origin: peer, metered: false, bases_bytes: 0 };
+        let hello = Hello { version: WIRE, version_min: WIRE_MIN, origin: peer, metered: false, bases_bytes: 0, compressed: true };
         assert!(node.hear(0, &Control::Hello(hello).encode()), "a hello is welcome");
         for section in [SectionId::MESH, SECTION] {
             let nothing = pack_frontiers(&mut NamesOut::default(), &Origins::default(), &Frontiers::default());

@@ -221,7 +221,7 @@ pub fn rows_of(disk: &Disk) -> Vec<Row> {
 }
 
 /// One record a frame.
-const ONE_BY_ONE: Limits = Limits { batch_bytes: 1, batch_records: 1, bulk_bytes: 1, runs_told: 1, bases_bytes: 10_000 };
+const ONE_BY_ONE: Limits = Limits { batch_bytes: 1, batch_records: 1, bulk_bytes: 1, runs_told: 1, bases_bytes: 10_000, compressed: true };
 
 impl World {
     pub fn new(seed: u64, plan: Plan) -> Self {
@@ -230,8 +230,9 @@ impl World {
         let limits =
             dice.pick(&[ONE_BY_ONE, Limits { batch_bytes: 256, batch_records: 2, bulk_bytes: 200, ..ONE_BY_ONE }, Limits::default()]);
         // From the oldest to the present one, all of a node's runs may count as retired.
-        // Some keep no values for deltas, some two or three.
-        let limits = Limits { runs_told: [2, 0, 1, 2][seed as usize % 4], bases_bytes: [10_000, 0, 600][seed as usize % 3], ..limits };
+        // Some keep no values for deltas, some two or three; some take no compressed ones.
+        let (runs_told, bases_bytes) = ([2, 0, 1, 2][seed as usize % 4], [10_000, 0, 600][seed as usize % 3]);
+        let limits = Limits { runs_told, bases_bytes, compressed: seed % 5 != 0, ..limits };
         let pace = Pace { limits, ..Pace::default() };
         let retention = if plan.absences { dice.pick(&[20 * SECOND, 60 * SECOND, FOREVER]) } else { FOREVER };
         let paths = (0..1 + dice.below(6)).map(|at| path(&format!("s/{at}"))).collect();

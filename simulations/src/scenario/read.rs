@@ -207,6 +207,7 @@ fn settings(mut keys: Keys) -> Result<NodeSettings, BadScenario> {
             runs_told: keys.count("runs_told")?.map_or(limits.runs_told, |runs| runs as usize),
             bulk_bytes: keys.count("bulk_bytes")?.map_or(limits.bulk_bytes, |bytes| bytes as usize),
             bases_bytes: keys.count("bases_bytes")?.map_or(limits.bases_bytes, |bytes| bytes as usize),
+            ..limits
         },
         idle_timeout,
     };

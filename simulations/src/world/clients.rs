@@ -1120,7 +1120,7 @@ impl World<'_> {
 
 /// Both ends of a new connection.
 fn wire() -> (Shrink, Restore) {
-    (Shrink::new(BASES_BYTES), Restore::new(BASES_BYTES))
+    (Shrink::new(BASES_BYTES, true), Restore::new(BASES_BYTES))
 }
 
 /// What comes of a message at the other end of a connection, and whether there are deltas in it on the way; `None` if that does not make it out, and goes.

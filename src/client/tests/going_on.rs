@@ -57,7 +57,7 @@ impl Roamer {
         table.answered(0, response);
         drop(table);
         self.present = Some((at, connection, Incoming::new(self.moves, (0, BASES_BYTES), frames.downgrade())));
-        self.shrink = Shrink::new(BASES_BYTES);
+        self.shrink = Shrink::new(BASES_BYTES, true);
         self.hears(meshed);
     }
 
