@@ -111,6 +111,7 @@ pub mod feed;
 pub mod frontier;
 pub mod id;
 pub mod json_schema;
+pub mod paged;
 pub mod path;
 pub mod persist;
 pub mod policy;

@@ -10,6 +10,7 @@
 //! | record | one CBOR item, as the topic's schema says ([`record`](crate::record)) | itself | JSON |
 //! | timeseries | each event as the type that it is of | | |
 //! | slave | none of its own | | |
+//! | paged | none that is written; what it shows is one of `json` ([`paged`](crate::paged)) | itself | |
 //! | binary | as they are | a base64 string (RFC 4648 §4, padded) | as they are |
 //!
 //! A value has exactly one encoding, so that equal values are equal bytes and a comparison needs no decoding: RFC 8949
@@ -116,7 +117,7 @@ pub fn validate(topic_type: &TopicType, bytes: &[u8]) -> Result<(), ValueError> 
             return (from_json(&TopicType::Json, &json)? == bytes).then_some(()).ok_or(ValueError::NotCanonical(0));
         }
         TopicType::Unknown(code) => return Err(ValueError::UnknownType(*code)),
-        TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) => return Err(wrong_type(topic_type)),
+        TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) | TopicType::Paged => return Err(wrong_type(topic_type)),
         TopicType::String | TopicType::Int64 | TopicType::Double | TopicType::Decimal(_) => {}
     }
     let mut scan = Scan { bytes, at: 0 };
@@ -191,9 +192,12 @@ pub fn from_json(topic_type: &TopicType, json: &Value) -> Result<Vec<u8>, ValueE
     }
 }
 
-/// The JSON of a value's bytes; fails exactly where [`validate`] does.
+/// The JSON of a value's bytes; fails exactly where [`validate`] does, but for what paged topics show.
 pub fn to_json(topic_type: &TopicType, bytes: &[u8]) -> Result<Value, ValueError> {
-    let topic_type = topic_type.value_type();
+    let topic_type = match topic_type.value_type() {
+        TopicType::Paged => &TopicType::Json,
+        other => other,
+    };
     validate(topic_type, bytes)?;
     if *topic_type == TopicType::Binary {
         return Ok(Value::String(to_base64(bytes)));
@@ -292,7 +296,7 @@ pub fn from_text(topic_type: &TopicType, text: &[u8]) -> Result<Vec<u8>, ValueEr
             Value::Number(Number::from_f64(number).ok_or_else(|| wrong_type(topic_type))?)
         }
         TopicType::Decimal(_) => Value::String(text.into()),
-        TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) => return Err(wrong_type(topic_type)),
+        TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) | TopicType::Paged => return Err(wrong_type(topic_type)),
         TopicType::Unknown(code) => return Err(ValueError::UnknownType(*code)),
         TopicType::Json | TopicType::JsonAs(_) | TopicType::Record(_) | TopicType::Binary => {
             serde_json::from_str(text).map_err(|error| bad_text("JSON", error))?
@@ -313,6 +317,7 @@ fn wrong_type(topic_type: &TopicType) -> ValueError {
         TopicType::Slave(_) => "no value of its own: write its master",
         TopicType::Stateless => "no value: send it messages",
         TopicType::TimeSeries(_) => "values of the type that it is of",
+        TopicType::Paged => "lines: append them, or change them by their numbers",
         TopicType::Unknown(_) => "what a newer version knows",
     };
     ValueError::WrongType { topic_type: topic_type.name(), expected }
