@@ -103,8 +103,11 @@ pub enum LinesError {
 }
 
 impl Splice<'_> {
-    /// Where the change begins, from 0, and how many lines go, in a list of so many; if the new ones are lines.
-    pub(crate) fn place(&self, lines: u64) -> Result<(u64, u64), LinesError> {
+    /// Where the change begins, from 0, and how many lines go, in a list of so many.
+    ///
+    /// # Errors
+    /// There is no such place, or what is new are no lines, or too many.
+    pub fn place(&self, lines: u64) -> Result<(u64, u64), LinesError> {
         for (line, at) in self.lines.iter().zip(1..) {
             if line.contains(['\n', '\r']) {
                 return Err(LinesError::LineBreak { at });
@@ -120,8 +123,12 @@ impl Splice<'_> {
         if take > left {
             return Err(LinesError::NoLine { line: lines + 1, lines });
         }
-        let count = lines - take + self.lines.len() as u64;
-        if count > LINES_MAX { Err(LinesError::TooManyLines(count)) } else { Ok((at, take)) }
+        let (count, bytes) = (lines - take + self.lines.len() as u64, self.lines.iter().map(|line| line.len() as u64).sum());
+        match (count, bytes) {
+            (count, _) if count > LINES_MAX => Err(LinesError::TooManyLines(count)),
+            (_, bytes) if bytes > BYTES_MAX => Err(LinesError::TooLong(bytes)),
+            _ => Ok((at, take)),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use mangrove_crdt::{
     access::{Permission, Rights, Rules},
-    definition::{Definition, Priority},
+    definition::{Definition, Priority, TopicType},
     frontier::DotIx,
     id::{Plane, SectionId, SessionId},
     path::Path,
@@ -627,8 +627,8 @@ impl Subscription {
                 let section = replica.section_of(path);
                 let reason = match replica.section(section) {
                     _ if there.is_some() && !permitted => Gone::NotPermitted,
-                    Some(_) => Gone::Removed,
-                    None => Gone::Dropped,
+                    None if *told.topic_type() != TopicType::Paged => Gone::Dropped,
+                    _ => Gone::Removed,
                 };
                 (known.told, known.valued) = (None, false);
                 self.passing.remove(path);
