@@ -206,9 +206,13 @@ mod tests {
         definition::{Definition, Properties},
         id::{Incarnation, NodeId, Origin},
         paged::{LINE_BYTES_MAX, LINES_MAX},
+        frontier::Dots,
         persist::{Row, Table},
+        policy::SectionPolicy,
+        registers::Write,
         replica::{Added, Replica, SetError},
         section::Event,
+        stamp::Stamp,
     };
 
     type Disk = std::collections::BTreeMap<(Table, Vec<u8>), Vec<u8>>;
@@ -361,6 +365,32 @@ mod tests {
             expected.insert(1, line);
         }
         assert_eq!(lines(&replica).1, expected);
+    }
+
+    #[test]
+    fn a_list_that_a_neighbour_claims_to_have_is_none() {
+        let (mut replica, id) = (Replica::new(own(1)), SectionId(7));
+        replica.declare_section(SectionPolicy::new(id, Path::parse("a").unwrap())).expect("a section");
+        let theirs = replica.intern(Origin { node: NodeId([2; 32]), incarnation: Incarnation { boot: 1, nonce: 0 } });
+        let (section, mut cx) = replica.parts(id).expect("it is held");
+        section.create_topics(&mut cx, theirs, &[(path(), Definition::new(TopicType::Paged, Properties::default()))]);
+        let topic = section.tree.topic(path().as_str()).expect("a topic").ids[0];
+        let summary = Summary { lines: 1, bytes: 1, revision: 1 }.to_value();
+        let chunk = ValueKey::event(topic, EventIx { sequence: 1, origin: theirs });
+        for (number, (key, value)) in (1..).zip([(topic.into(), summary), (chunk, paged::encode(&["x"]))]) {
+            let stamp = Stamp { epoch: 0, rank: None, seq: number };
+            let write = Write { dot: DotIx { origin: theirs, number }, stamp, seen: Dots::new(), time_ms: 0, value: Some(value.into()) };
+            section.merge_value(&mut cx, key, write);
+        }
+        let (section, topic) = replica.topic(&path()).expect("it is a topic");
+        assert!(section == id && replica.value(id, &path()).is_none() && replica.lines(id, topic, 1, 9, 9).is_none());
+        assert!(!replica.is_paged(&path()) && replica.hidden().next().is_none());
+        let splice = Splice { from: None, take: Some(0), lines: &texts(["y"]) };
+        assert!(matches!(replica.change_lines(&path(), 1, &splice), Err(SetError::NoList(_))));
+        // What is left to this node with the section is a list like any other.
+        replica.remove_section(id).expect("it was declared");
+        append(&mut replica, &texts(["y"])).expect("a line");
+        assert_eq!(lines(&replica).1, ["y"]);
     }
 
     #[derive(Clone, Debug)]
