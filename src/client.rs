@@ -36,8 +36,8 @@ use mangrove_crdt::id::{MeshId, SessionId};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::protocol::{
-    Change, Code, DisplacedRow, FRAME_MAX, Finding, HELLO_MAX, Hello, ItemRefusal, LinkRow, ListState, NodeRow, Page, PastRow, Refusal, Request,
-    Response, SectionRow, SetBatch, SetItem, Status, Target, TopicDetail, TopicRow, TopicSpec, ValueRow, Welcome, Wish,
+    Change, Code, DisplacedRow, FRAME_MAX, Finding, HELLO_MAX, Hello, ItemRefusal, LinkRow, ListState, NodeRow, Page, PastRow, Refusal,
+    Request, Response, SectionRow, SetBatch, SetItem, Status, Target, TopicDetail, TopicRow, TopicSpec, ValueRow, Welcome, Wish,
 };
 
 mod access;

@@ -15,6 +15,8 @@
 //! Concurrent creations with equal definitions are one topic; with different ones automerge's winner stands and the other is shown as a
 //! conflict. A removal removes what its remover saw: a concurrent creation survives it, and a concurrent write goes to the section's [`displaced`] log.
 //!
+//! A list of lines ([`paged`]) is changed by position, and two of them cannot be merged: it never leaves the node where it was made, whatever section its path is in.
+//!
 //! # One road: feeds
 //!
 //! Whoever numbers writes is an *origin*: one run of one node ([`id::Origin`]). In each plane of each section an origin's writes are a

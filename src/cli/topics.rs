@@ -13,8 +13,8 @@ use super::output::{JsonArray, bytes_text, count_text, json_of, plural, raw_of, 
 use super::{Context, Failure, all_pages, refusal_text};
 use crate::client::{Changed, Client, ClientError};
 use crate::protocol::{
-    BlobRow, Change, Code, DisplacedRow, ITEMS_MAX, ListState, PAGE_MAX, Page, PastRow, Refusal, TopicDetail, TopicRow, TopicSpec, VALUE_MAX,
-    ValueRow, Wish,
+    BlobRow, Change, Code, DisplacedRow, ITEMS_MAX, ListState, PAGE_MAX, Page, PastRow, Refusal, TopicDetail, TopicRow, TopicSpec,
+    VALUE_MAX, ValueRow, Wish,
 };
 
 fn spec(topic_type: String, properties: Vec<(String, String)>) -> Result<TopicSpec, Failure> {

@@ -94,8 +94,16 @@ impl Node {
         }
         let hidden: Vec<&Path> = self.replica.hidden().collect();
         if let Some(first) = hidden.first() {
-            let found = format!("paged topics of this node are hidden by replicated ones that have come to the same paths: {}, such as {first}", hidden.len());
-            concern(Severity::Warning, "topics", found, "remove the replicated one, and the paged one is seen again with its lines: mangrove topic rm");
+            let found = format!(
+                "paged topics of this node are hidden by replicated ones that have come to the same paths: {}, such as {first}",
+                hidden.len()
+            );
+            concern(
+                Severity::Warning,
+                "topics",
+                found,
+                "remove the replicated one, and the paged one is seen again with its lines: mangrove topic rm",
+            );
         }
         for contested in self.replica.contested() {
             let found = format!("section {} was declared twice in a split; declaration {} lost", contested.root, contested.id);

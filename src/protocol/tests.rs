@@ -74,7 +74,11 @@ fn change() -> impl Strategy<Value = Change> {
         bytes().prop_map(Wish::Value),
         text().prop_map(Wish::Patch),
         (text(), bytes()).prop_map(|(event, value)| Wish::Edit { event, value }),
-        (option::of(any::<u64>()), option::of(any::<u64>()), texts()).prop_map(|(from, take, lines)| Wish::Lines(Splice { from, take, lines }))
+        (option::of(any::<u64>()), option::of(any::<u64>()), texts()).prop_map(|(from, take, lines)| Wish::Lines(Splice {
+            from,
+            take,
+            lines
+        }))
     ];
     (text(), wish, option::of(text()), option::of(spec()), durability(), under)
         .prop_map(|(path, wish, constraint, add, durability, under)| Change { path, wish, constraint, add, durability, under })
@@ -322,8 +326,12 @@ fn response() -> impl Strategy<Value = Response> {
             created,
             refused
         }),
-        (any::<[bool; 2]>(), option::of(text()), option::of(list_state()))
-            .prop_map(|([created, exact], event, list)| Response::Changed { created, exact, event, list }),
+        (any::<[bool; 2]>(), option::of(text()), option::of(list_state())).prop_map(|([created, exact], event, list)| Response::Changed {
+            created,
+            exact,
+            event,
+            list
+        }),
         any::<u64>().prop_map(|sessions| Response::Sent { sessions }),
         any::<u64>().prop_map(|upto| Response::BlobPut { upto }),
         (any::<u64>(), bytes()).prop_map(|(total, bytes)| Response::Blob { total, bytes }),

@@ -204,9 +204,9 @@ mod tests {
     use super::*;
     use crate::{
         definition::{Definition, Properties},
+        frontier::Dots,
         id::{Incarnation, NodeId, Origin},
         paged::{LINE_BYTES_MAX, LINES_MAX},
-        frontier::Dots,
         persist::{Row, Table},
         policy::SectionPolicy,
         registers::Write,

@@ -5,10 +5,11 @@ use mangrove_crdt::{definition::TopicType, path::Path, value};
 use super::*;
 use crate::{
     node::{
+        Input, Output,
         sources::tests::claim,
-        testing::{HASH, Meshed},
+        testing::{HASH, Meshed, SESSION, at, node},
     },
-    protocol::{Change, Event, FromNode, Gone, Page, Request, Severity, SetBatch, SetItem, Target, TopicRow, TopicSpec, Update, Wish},
+    protocol::{Change, Event, FromNode, Gone, Page, Request, SetBatch, SetItem, Severity, Target, TopicRow, TopicSpec, Update, Wish},
 };
 
 const PATH: &str = "s/list";
@@ -223,7 +224,9 @@ fn a_replicated_topic_at_the_same_path_hides_a_list() {
     assert_eq!(listed(&mut meshed, 1), [("binary".into(), None)]);
     let concern = |meshed: &Meshed, at: usize| {
         let concerns = meshed.nodes[at].concerns().into_iter();
-        concerns.filter(|concern| concern.check == "topics" && concern.severity == Severity::Warning && concern.found.contains(PATH)).count()
+        concerns
+            .filter(|concern| concern.check == "topics" && concern.severity == Severity::Warning && concern.found.contains(PATH))
+            .count()
     };
     assert_eq!((concern(&meshed, 0), concern(&meshed, 1)), (1, 0));
     assert_eq!(lines(&mut meshed, 0), Err(Code::InvalidRequest));
@@ -309,7 +312,10 @@ fn lines_are_changed_as_asked_or_not_at_all() {
     assert_eq!(code(asks(Change::new("s/other", Wish::Lines(Splice::clear())))), Err(Code::InvalidRequest));
     assert_eq!(lines(&mut meshed, 0), Ok(texts(&["a", "B", "C", "d", "e"])));
     let list = read(&mut meshed, 0, 2, 2);
-    assert!(matches!(&list, Ok((lines, list)) if *lines == texts(&["B", "C"]) && list.lines == 5 && list.revision > inserted.revision), "{list:?}");
+    assert!(
+        matches!(&list, Ok((lines, list)) if *lines == texts(&["B", "C"]) && list.lines == 5 && list.revision > inserted.revision),
+        "{list:?}"
+    );
     assert_eq!(read(&mut meshed, 0, 6, 2).map(|(lines, _)| lines), Ok(vec![]));
     assert_eq!(read(&mut meshed, 0, 0, 2), Err(Code::InvalidRequest));
 }
@@ -366,6 +372,32 @@ fn who_may_change_and_read_lines_is_said_by_rules_and_sources() {
     assert!(matches!(meshed.ask(0, operator, Request::SectionRemove { root: "s".into() }), Response::Done));
     append(&mut meshed, 0, &["b"]);
     assert_eq!(lines(&mut meshed, 0), Ok(texts(&["b"])));
+}
+
+#[test]
+fn what_is_done_to_a_list_is_answered_once_it_is_on_the_disk() {
+    let mut node = node();
+    let mut ask = |request: Request| {
+        let outputs: Vec<Output> = node.handle_input(at(1), Input::Request { session: SESSION, id: 1, request }).collect();
+        let response =
+            |output| if let Output::Send { message: FromNode::Response { response, .. }, .. } = output { Some(response) } else { None };
+        let marks: Vec<u64> =
+            outputs.iter().filter_map(|output| if let Output::Persist { mark, .. } = output { Some(*mark) } else { None }).collect();
+        assert!(outputs.into_iter().find_map(response).is_none() && !marks.is_empty(), "an answer before the disk has it");
+        let answers = marks
+            .into_iter()
+            .flat_map(|mark| node.handle_input(at(1), Input::Persisted { released: mark, synced: mark }).collect::<Vec<_>>());
+        answers.collect::<Vec<_>>().into_iter().find_map(response).expect("an answer")
+    };
+    assert!(matches!(ask(Request::SectionAdd { root: "s".into(), properties: Default::default() }), Response::Section(_)));
+    assert!(matches!(
+        ask(Request::TopicsAdd { topic: TopicSpec::of("paged"), paths: vec![PATH.into()] }),
+        Response::Added { created: 1, .. }
+    ));
+    let change = |splice| Request::Change(Box::new(Change::new(PATH, Wish::Lines(splice))));
+    assert!(matches!(ask(change(Splice::append(texts(&["a"])))), Response::Changed { .. }));
+    assert!(matches!(ask(change(Splice::clear())), Response::Changed { .. }));
+    assert!(matches!(ask(Request::TopicsRemove { selector: PATH.into(), force: false }), Response::Removed { topics: 1 }));
 }
 
 #[test]
