@@ -354,6 +354,25 @@ mod tests {
     }
 
     #[test]
+    fn chunks_are_few_however_lines_come_and_go() {
+        let mut replica = replica();
+        append(&mut replica, &texts(["first", "last"])).expect("lines");
+        for _ in 0..4_000 {
+            change(&mut replica, Some(2), Some(0), &["x".repeat(50)]).expect("an insertion");
+        }
+        let chunks = chunk_count(&replica);
+        assert!(chunks < 60, "{chunks} chunks for 212 kB");
+        // Every second one goes, line by line; and so on.
+        for left in [2_000, 1_000, 500, 250, 125, 62, 31] {
+            for kept in 1..=left {
+                change(&mut replica, Some(kept), Some(1), &[]).expect("a removal");
+            }
+        }
+        let chunks = chunk_count(&replica);
+        assert!(lines(&replica).0.lines < 50 && chunks < 4, "{chunks} chunks for 2 kB");
+    }
+
+    #[test]
     fn the_narrowest_place_takes_more() {
         let mut replica = replica();
         // Each second one is long enough for a chunk of its own, so that the gap before the last is halved again and again.

@@ -103,15 +103,15 @@ fn told(meshed: &mut Meshed, at: usize, client: ConnectionId) -> Vec<String> {
     told
 }
 
-fn subscribe(meshed: &mut Meshed, at: usize) -> ConnectionId {
+fn subscribe(meshed: &mut Meshed, at: usize, selector: &str) -> ConnectionId {
     let client = meshed.client(at);
-    meshed.ask(at, client, Request::Subscribe { selector: "?s/li.*".into(), credit: 1_000, stamps: false, heard: None });
+    meshed.ask(at, client, Request::Subscribe { selector: selector.into(), credit: 1_000, stamps: false, heard: None });
     client
 }
 
-fn remove(meshed: &mut Meshed, at: usize) -> u64 {
+fn remove(meshed: &mut Meshed, at: usize, path: &str) -> u64 {
     let client = meshed.client(at);
-    let answer = meshed.ask(at, client, Request::TopicsRemove { selector: PATH.into(), force: false });
+    let answer = meshed.ask(at, client, Request::TopicsRemove { selector: path.into(), force: false });
     meshed.gone(at, client);
     if let Response::Removed { topics } = answer { topics } else { panic!("{answer:?}") }
 }
@@ -150,7 +150,7 @@ fn a_list_is_at_its_node_alone_and_says_why() {
     meshed.pass(3_000);
     assert!(rows(&mut meshed, 2).is_empty());
     nowhere_else(&meshed);
-    assert_eq!(remove(&mut meshed, 0), 1);
+    assert_eq!(remove(&mut meshed, 0, PATH), 1);
     assert!(rows(&mut meshed, 0).is_empty());
     assert_eq!(lines(&mut meshed, 0), Err(Code::NoSuchTopic));
 }
@@ -193,6 +193,12 @@ fn sections_come_and_go_over_a_list() {
     meshed.ask(0, operator, Request::SectionDrop { root: "s/list".into(), force: true });
     append(&mut meshed, 0, &["dropped"]);
     assert_eq!(listed(&mut meshed, 0), a_list());
+    assert_eq!(add(&mut meshed, 0, "json", "s/list/deep"), Err(Code::NotHeld));
+    add(&mut meshed, 0, "paged", "s/list/deep").expect("made");
+    let listener = subscribe(&mut meshed, 0, "?s/list/");
+    assert_eq!(told(&mut meshed, 0, listener), ["+ paged", "= 0 lines of 0 bytes"]);
+    assert_eq!(remove(&mut meshed, 0, "s/list/deep"), 1);
+    assert_eq!(told(&mut meshed, 0, listener), ["- removed"]);
     for root in ["s/list", "s"] {
         assert!(matches!(meshed.ask(0, operator, Request::SectionRemove { root: root.into() }), Response::Done));
         meshed.pass(2_000);
@@ -207,7 +213,7 @@ fn a_replicated_topic_at_the_same_path_hides_a_list() {
     let mut meshed = Meshed::with_section(2, &[], "s/other");
     add(&mut meshed, 0, "paged", PATH).expect("made");
     append(&mut meshed, 0, &["a"]);
-    let listener = subscribe(&mut meshed, 0);
+    let listener = subscribe(&mut meshed, 0, PATH);
     assert_eq!(told(&mut meshed, 0, listener), ["+ paged", "= 1 lines of 1 bytes"]);
     assert_eq!(add(&mut meshed, 0, "binary", PATH), Err(Code::ExistsMismatch));
     assert_eq!(add(&mut meshed, 0, "paged", PATH), Ok(()), "it is there");
@@ -239,14 +245,14 @@ fn a_replicated_topic_at_the_same_path_hides_a_list() {
     meshed.restart(0);
     meshed.pass(2_000);
     assert_eq!(concern(&meshed, 0), 1);
-    let listener = subscribe(&mut meshed, 0);
+    let listener = subscribe(&mut meshed, 0, PATH);
     assert_eq!(told(&mut meshed, 0, listener), ["+ binary", "= [8]"]);
     // It is removed by its path; the list is seen again, and can be, too.
-    assert_eq!(remove(&mut meshed, 1), 1);
+    assert_eq!(remove(&mut meshed, 1, PATH), 1);
     meshed.pass(2_000);
     assert_eq!(told(&mut meshed, 0, listener), ["- removed", "+ paged", "= 1 lines of 1 bytes"]);
     assert_eq!((lines(&mut meshed, 0), listed(&mut meshed, 0), concern(&meshed, 0)), (Ok(texts(&["a"])), a_list(), 0));
-    assert_eq!(remove(&mut meshed, 0), 1);
+    assert_eq!(remove(&mut meshed, 0, PATH), 1);
     assert_eq!(told(&mut meshed, 0, listener), ["- removed"]);
 }
 
@@ -272,7 +278,7 @@ fn what_hid_a_list_is_not_lost_with_its_section() {
     };
     assert_eq!(rows.iter().map(|row| (row.path.as_str(), row.topic_type.as_str())).collect::<Vec<_>>(), [(PATH, "binary")]);
     // Where the list goes, it can come back.
-    assert_eq!(remove(&mut meshed, 0), 1);
+    assert_eq!(remove(&mut meshed, 0, PATH), 1);
     assert!(matches!(meshed.ask(0, operator, Request::DisplacedRestore { id: rows[0].id.clone() }), Response::Done));
     assert_eq!(listed(&mut meshed, 0), [("binary".into(), None)]);
 }
@@ -426,7 +432,7 @@ fn a_list_goes_when_it_was_made_to_go_also_after_it_was_hidden() {
     meshed.restart(0);
     meshed.pass(100_000);
     assert_eq!(listed(&mut meshed, 0)[0].0, "binary", "nothing else goes in its place");
-    assert_eq!(remove(&mut meshed, 1), 1);
+    assert_eq!(remove(&mut meshed, 1, PATH), 1);
     meshed.pass(10_000);
     assert_eq!(listed(&mut meshed, 0), a_list());
     meshed.pass(100_000);
