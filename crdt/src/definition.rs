@@ -57,14 +57,23 @@ pub enum TopicType {
     Stateless,
     /// Events, each a value of some type, in an order that is the same everywhere.
     TimeSeries(Arc<SeriesType>),
+    /// A list of lines of text, on the node alone where it was made: see [`paged`](crate::paged). Its value says what the list has come to.
+    Paged,
     /// One that a newer version has made up, by its number. Such topics are carried and stored as they are; what their values mean is not known here.
     Unknown(u64),
 }
 
 impl TopicType {
     /// The types that need no parameters.
-    pub const PLAIN: [TopicType; 6] =
-        [TopicType::Json, TopicType::Binary, TopicType::String, TopicType::Int64, TopicType::Double, TopicType::Stateless];
+    pub const PLAIN: [TopicType; 7] = [
+        TopicType::Json,
+        TopicType::Binary,
+        TopicType::String,
+        TopicType::Int64,
+        TopicType::Double,
+        TopicType::Stateless,
+        TopicType::Paged,
+    ];
 
     /// The type's name on a command line and in JSON.
     pub fn name(&self) -> &'static str {
@@ -81,6 +90,7 @@ impl TopicType {
             TopicType::Slave(_) => SLAVE,
             TopicType::Stateless => "stateless",
             TopicType::TimeSeries(_) => TIME_SERIES,
+            TopicType::Paged => "paged",
             TopicType::Unknown(_) => "unknown",
         }
     }
@@ -153,7 +163,7 @@ impl TopicType {
 
     /// Whether topics of this type hold one value each, whose type it says.
     fn has_values(&self) -> bool {
-        !matches!(self, TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) | TopicType::Unknown(_))
+        !matches!(self, TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) | TopicType::Paged | TopicType::Unknown(_))
     }
 
     /// What the values are that a topic of this type takes and shows, one at a time.
@@ -222,6 +232,7 @@ impl TopicType {
             TopicType::TimeSeries(_) => 9,
             TopicType::Protobuf(_) => 10,
             TopicType::Custom(_) => 11,
+            TopicType::Paged => 12,
             TopicType::Unknown(code) => *code,
         }
     }
@@ -977,7 +988,7 @@ mod tests {
         let message = |topic_type, properties: &[(&str, &str)]| Definition::parse(topic_type, properties).unwrap_err().to_string();
         assert_eq!(
             message("jsn", &[]),
-            "unknown topic type \"jsn\", did you mean \"json\"?; there are json, binary, string, int64, double, stateless, decimal, record, protobuf, custom, slave, timeseries"
+            "unknown topic type \"jsn\", did you mean \"json\"?; there are json, binary, string, int64, double, stateless, paged, decimal, record, protobuf, custom, slave, timeseries"
         );
         assert!(message("quaternion", &[]).starts_with("unknown topic type \"quaternion\"; there are"));
         assert!(message("json", &[("retian", "true")]).contains("did you mean \"retain\"?"));

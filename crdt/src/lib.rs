@@ -18,6 +18,8 @@
 //! A topic may keep events instead of one value ([`series`]): each is a register of its own in the value plane, in an order that needs no clock, and the oldest go by a
 //! register that says up to where.
 //!
+//! A list of lines ([`paged`]) is changed by position, and two of them cannot be merged: it never leaves the node where it was made, whatever section its path is in.
+//!
 //! # One road: feeds
 //!
 //! Whoever numbers writes is an *origin*: one run of one node ([`id::Origin`]). In each plane of each section an origin's writes are a
@@ -115,6 +117,7 @@ pub mod feed;
 pub mod frontier;
 pub mod id;
 pub mod json_schema;
+pub mod paged;
 pub mod path;
 pub mod persist;
 pub mod policy;

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     access::{self, AccessError},
     blob::{Blob, BlobHash, Blobs},
-    definition::Definition,
+    definition::{Definition, TopicType},
     displaced::{self, Beaten, Displaced},
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins, raise},
     id::{DisplacedId, Origin, Plane, SectionId},
@@ -31,6 +31,7 @@ use crate::{
 };
 
 mod events;
+mod lines;
 
 pub use events::Told;
 
@@ -212,6 +213,8 @@ pub struct Section {
     durable: Frontiers,
     /// Which events there are, by topic.
     series: BTreeMap<DotIx, Series>,
+    /// The paths of paged topics: only where what is local is held.
+    lists: BTreeSet<Path>,
     /// Topics that do not live here (yet), of which there are values.
     orphans: BTreeSet<DotIx>,
     /// Values that are none of their topic's type: somebody took them who should not have. They are carried like any other, and shown to nobody.
@@ -262,6 +265,7 @@ impl Section {
             clock_dirty: false,
             durable: Frontiers::default(),
             series: BTreeMap::new(),
+            lists: BTreeSet::new(),
             orphans: BTreeSet::new(),
             unfit: BTreeSet::new(),
             graves: BTreeMap::new(),
@@ -1008,6 +1012,9 @@ impl Section {
         let (clock, epoch) = stamps.fold((0, 0), |(clock, epoch), stamp| (clock.max(stamp.seq), epoch.max(stamp.epoch)));
         (self.clock, self.epoch) = (self.clock.max(clock), self.epoch.max(epoch));
         self.twins = self.tree.topics_from("").filter(|topic| topic.ids.len() > 1).flat_map(|topic| topic.ids.iter().copied()).collect();
+        if self.id == SectionId::LOCAL {
+            self.lists = self.tree.topics_from("").filter(|topic| lines::is_list(topic)).map(|topic| topic.path.clone()).collect();
+        }
         let valued: Vec<ValueKey> = self.values.iter().map(|(key, _)| *key).collect();
         for key in valued {
             if self.tree.topic_of(key.topic()).is_some() {
@@ -1057,6 +1064,7 @@ impl Section {
                 self.twins.extend(topic.into_iter().flat_map(|topic| topic.ids.iter().copied()));
                 self.join_creations(cx, *id, covered);
             }
+            self.note_list(&change.path);
             let (lived, lives) = change.lived;
             let ids = self.tree.topic(change.path.as_str()).map(|topic| topic.ids.clone());
             for id in ids.into_iter().flatten() {
@@ -1165,6 +1173,10 @@ impl Section {
         // One that has lost to another definition is shown to nobody anyway.
         let wrong = topic.filter(|topic| topic.ids.contains(&key.topic())).zip(value).and_then(|(topic, (write, value))| {
             let topic_type = topic.definition.topic_type();
+            // Nobody but this node writes a list; of one that somebody says to be elsewhere, nothing is any value.
+            if *topic_type == TopicType::Paged && self.id == SectionId::LOCAL {
+                return None;
+            }
             if topic_type.series().is_some() && events::is_horizon(write) && key.as_event().is_none() {
                 return None;
             }

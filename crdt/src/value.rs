@@ -12,6 +12,7 @@
 //! | custom | as the topic's module says ([`custom`](crate::custom)) | as the module shows it; taken where it can read that, otherwise a base64 string | JSON where the module can read that, otherwise as they are |
 //! | timeseries | each event as the type that it is of | | |
 //! | slave | none of its own | | |
+//! | paged | none that is written; what it shows is one of `json` ([`paged`](crate::paged)) | itself | |
 //! | binary | as they are | a base64 string (RFC 4648 §4, padded) | as they are |
 //!
 //! A value has exactly one encoding, so that equal values are equal bytes and a comparison needs no decoding: RFC 8949
@@ -120,7 +121,7 @@ pub fn validate(topic_type: &TopicType, bytes: &[u8]) -> Result<(), ValueError> 
         TopicType::Protobuf(message) => return message.get()?.validate(bytes),
         TopicType::Custom(module) => return Ok(module.get()?.validate(bytes)?),
         TopicType::Unknown(code) => return Err(ValueError::UnknownType(*code)),
-        TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) => return Err(wrong_type(topic_type)),
+        TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) | TopicType::Paged => return Err(wrong_type(topic_type)),
         TopicType::String | TopicType::Int64 | TopicType::Double | TopicType::Decimal(_) => {}
     }
     let mut scan = Scan { bytes, at: 0 };
@@ -207,9 +208,12 @@ pub fn from_json(topic_type: &TopicType, json: &Value) -> Result<Vec<u8>, ValueE
     }
 }
 
-/// The JSON of a value's bytes; fails exactly where [`validate`] does.
+/// The JSON of a value's bytes; fails exactly where [`validate`] does, but for what paged topics show.
 pub fn to_json(topic_type: &TopicType, bytes: &[u8]) -> Result<Value, ValueError> {
-    let topic_type = topic_type.value_type();
+    let topic_type = match topic_type.value_type() {
+        TopicType::Paged => &TopicType::Json,
+        other => other,
+    };
     if let TopicType::Protobuf(message) = topic_type {
         return message.get()?.to_json(bytes);
     }
@@ -320,7 +324,7 @@ pub fn from_text(topic_type: &TopicType, text: &[u8]) -> Result<Vec<u8>, ValueEr
             Value::Number(Number::from_f64(number).ok_or_else(|| wrong_type(topic_type))?)
         }
         TopicType::Decimal(_) => Value::String(text.into()),
-        TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) => return Err(wrong_type(topic_type)),
+        TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) | TopicType::Paged => return Err(wrong_type(topic_type)),
         TopicType::Unknown(code) => return Err(ValueError::UnknownType(*code)),
         TopicType::Json
         | TopicType::JsonAs(_)
@@ -346,6 +350,7 @@ fn wrong_type(topic_type: &TopicType) -> ValueError {
         TopicType::Slave(_) => "no value of its own: write its master",
         TopicType::Stateless => "no value: send it messages",
         TopicType::TimeSeries(_) => "values of the type that it is of",
+        TopicType::Paged => "lines: append them, or change them by their numbers",
         TopicType::Unknown(_) => "what a newer version knows",
     };
     ValueError::WrongType { topic_type: topic_type.name(), expected }

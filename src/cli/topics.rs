@@ -21,8 +21,8 @@ use super::reader::Reader;
 use super::{Context, Failure, all_pages, refusal_text};
 use crate::client::{Changed, Client, ClientError};
 use crate::protocol::{
-    BlobRow, Change, Code, DisplacedRow, EventRow, EventsWanted, ITEMS_MAX, PAGE_MAX, Page, PastRow, Refusal, TopicDetail, TopicRow,
-    TopicSpec, VALUE_MAX, ValueRow, Wish,
+    BlobRow, Change, Code, DisplacedRow, EventRow, EventsWanted, ITEMS_MAX, ListState, PAGE_MAX, Page, PastRow, Refusal, TopicDetail,
+    TopicRow, TopicSpec, VALUE_MAX, ValueRow, Wish,
 };
 
 /// A definition as it is asked for, and the blob that its files are.
@@ -183,7 +183,10 @@ async fn list(context: &mut Context, client: &Client, selector: &str, pending: b
             match &mut array {
                 Some(array) => array.item(&mut context.output, row)?,
                 None if row.waits => context.output.line(format!("{}\t{} (waits for a blob)", row.path, spec_text(&row.topic)))?,
-                None => context.output.line(format!("{}\t{}", row.path, spec_text(&row.topic)))?,
+                None => {
+                    let remark = row.remark.as_ref().map(|remark| format!(" ({remark})")).unwrap_or_default();
+                    context.output.line(format!("{}\t{}{remark}", row.path, spec_text(&row.topic)))?;
+                }
             }
         }
         match next {
@@ -260,6 +263,12 @@ fn show(context: &mut Context, detail: &TopicDetail, past: &Past) -> Result<(), 
     if let Some(events) = detail.events {
         fields.push(("events", count_text(events)));
     }
+    if let Some(ListState { lines, bytes, revision }) = detail.list {
+        fields.push(("lines", format!("{}, {}, revision {revision}", count_text(lines), bytes_text(bytes))));
+    }
+    if let Some(remark) = &detail.remark {
+        fields.push(("remark", remark.clone()));
+    }
     if detail.pending {
         fields.push(("pending", "its master is not on this node, so readers do not see it".into()));
     }
@@ -311,7 +320,7 @@ pub(super) async fn patch(context: &mut Context, patch: Patch) -> Result<(), Fai
 
 async fn change(context: &mut Context, client: &Client, change: Change) -> Result<(), Failure> {
     let (path, judged) = (change.path.clone(), change.constraint.is_some());
-    let Changed { created, exact, event } = client.change(change).await?;
+    let Changed { created, exact, event, .. } = client.change(change).await?;
     match (context.output.json, judged) {
         (true, _) => {
             let mut object = json!({ "path": path, "created": created });
@@ -452,15 +461,16 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
     // What must be said with a type for a topic to be made with it. Few have any.
     let mut parameters: HashMap<String, Arc<BTreeMap<String, String>>> = HashMap::new();
     let mut last = Arc::default();
-    // What slaves show is their masters', and what is in the others nobody here knows.
-    let (mut left_out, mut unknown, mut brought): (HashSet<String>, u64, HashSet<BlobHash>) = Default::default();
+    // What slaves show is their masters', lists are no values and belong to their node, and what is in the others nobody here knows.
+    let (mut left_out, mut unknown, mut paged, mut brought): (HashSet<String>, u64, u64, HashSet<BlobHash>) = Default::default();
     let mut series: Vec<(String, Arc<BTreeMap<String, String>>)> = Vec::new();
     let (mut after, mut more) = (None, true);
     while more {
         let (rows, next) = client.topics(selector, Page { after, limit: PAGE_MAX }).await?;
         for TopicRow { path, topic: TopicSpec { topic_type, mut properties }, .. } in rows {
-            if topic_type == "slave" || topic_type.starts_with("unknown(") {
-                unknown += u64::from(topic_type != "slave");
+            if ["slave", "paged"].contains(&topic_type.as_str()) || topic_type.starts_with("unknown(") {
+                unknown += u64::from(topic_type.starts_with("unknown("));
+                paged += u64::from(topic_type == "paged");
                 left_out.insert(path);
                 continue;
             }
@@ -520,6 +530,9 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
         }
     }
     progress.finish_and_clear();
+    if paged > 0 {
+        eprintln!("note: {} of this node alone left out: `mangrove page show` prints lines", plural(paged, "paged topic"));
+    }
     if unknown > 0 {
         eprintln!("note: {} of a type that the node does not know left out", plural(unknown, "topic"));
     }

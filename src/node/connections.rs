@@ -627,8 +627,8 @@ impl Subscription {
                 let section = replica.section_of(path);
                 let reason = match replica.section(section) {
                     _ if there.is_some() && !permitted => Gone::NotPermitted,
-                    Some(_) => Gone::Removed,
-                    None => Gone::Dropped,
+                    None if *told.topic_type() != TopicType::Paged => Gone::Dropped,
+                    _ => Gone::Removed,
                 };
                 (known.told, known.valued) = (None, false);
                 self.passing.remove(path);

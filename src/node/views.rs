@@ -92,6 +92,19 @@ impl Node {
                 "they come once this node is linked to one that has them, if there is room: see mangrove topic show",
             );
         }
+        let hidden: Vec<&Path> = self.replica.hidden().collect();
+        if let Some(first) = hidden.first() {
+            let found = format!(
+                "paged topics of this node are hidden by replicated ones that have come to the same paths: {}, such as {first}",
+                hidden.len()
+            );
+            concern(
+                Severity::Warning,
+                "topics",
+                found,
+                "remove the replicated one, and the paged one is seen again with its lines: mangrove topic rm",
+            );
+        }
         for contested in self.replica.contested() {
             let found = format!("section {} was declared twice in a split; declaration {} lost", contested.root, contested.id);
             concern(Severity::Warning, "sections", found, "");
@@ -285,7 +298,8 @@ impl Node {
 
     pub(super) fn topic_row(&self, path: &Path) -> Option<TopicRow> {
         let (_, topic) = self.replica.topic(path)?;
-        Some(TopicRow { path: path.to_string(), topic: topic_spec(&topic.definition), waits: self.lacks_blob(&topic.definition) })
+        let (topic, waits) = (topic_spec(&topic.definition), self.lacks_blob(&topic.definition));
+        Some(TopicRow { path: path.to_string(), topic, waits, remark: self.remark(path) })
     }
 
     pub(super) fn topic_detail(&self, now: Now, path: &Path) -> Option<TopicDetail> {
@@ -318,6 +332,8 @@ impl Node {
             blobs: self.blob_rows(&topic.definition),
             epoch: write.map(|write| write.stamp.epoch),
             origin: write.map(|write| self.replica.dot(write.dot).origin.to_string()),
+            list: self.list_state(path),
+            remark: self.remark(path),
         })
     }
 

@@ -10,7 +10,7 @@ use mangrove_crdt::{
 use minicbor::{Decode, Encode};
 use serde::{Serialize, Serializer};
 
-use super::{EventMark, TopicSpec, VoterRow, bounded};
+use super::{EventMark, ListState, TopicSpec, VoterRow, bounded};
 
 /// How a node is.
 #[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize)]
@@ -311,6 +311,10 @@ pub struct TopicRow {
     #[cbor(n(2), default)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub waits: bool,
+    /// What else there is to say of it: why it is not replicated, or what it hides.
+    #[n(3)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
 }
 
 /// A blob that a definition names.
@@ -372,6 +376,14 @@ pub struct TopicDetail {
     /// Which run of which node wrote the value.
     #[n(14)]
     pub origin: Option<String>,
+    /// What its list has come to, if it is a paged topic of this node.
+    #[n(15)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub list: Option<ListState>,
+    /// As in [`TopicRow::remark`].
+    #[n(16)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
 }
 
 /// Something that has happened at a path.

@@ -14,6 +14,7 @@ mod a_hostile_module_costs_its_topic;
 mod a_join_goes_on_where_it_was_killed;
 mod a_larger_mesh_keeps_few_links;
 mod a_link_in_bad_weather_loses_nothing;
+mod a_list_stays_at_its_node;
 mod a_long_schema_comes_by_itself;
 mod a_mesh_outlives_its_founder;
 mod a_metered_link_says_its_lag;
