@@ -27,6 +27,7 @@ use crate::{
     definition::Definition,
     id::SectionId,
     persist::{Row, Table},
+    protobuf::Messages,
     value::ValueError,
 };
 
@@ -108,18 +109,18 @@ pub enum BlobError {
     },
 }
 
-/// A blob that is here: its content, and the module that it may be.
+/// A blob that is here: its content, and what is made of it for all definitions that name it, so that what that costs is limited however many they are.
 #[derive(Debug)]
 pub struct Blob {
     content: Arc<[u8]>,
-    /// One for all definitions that name it, so that what it costs is limited however many there are.
     module: OnceLock<Result<Arc<Custom>, String>>,
+    messages: OnceLock<Result<Arc<Messages>, String>>,
 }
 
 impl Blob {
     /// The blob with this content.
     pub fn new(content: Arc<[u8]>) -> Blob {
-        Blob { content, module: OnceLock::new() }
+        Blob { content, module: OnceLock::new(), messages: OnceLock::new() }
     }
 
     /// Its content.
@@ -134,9 +135,17 @@ impl Blob {
     pub(crate) fn module(&self) -> Result<Arc<Custom>, String> {
         self.module.get_or_init(|| Custom::new(&self.content).map(Arc::new).map_err(|error| error.to_string())).clone()
     }
+
+    /// The messages that its content defines.
+    ///
+    /// # Errors
+    /// Why it is no descriptor set.
+    pub(crate) fn messages(&self) -> Result<Arc<Messages>, String> {
+        self.messages.get_or_init(|| Messages::new(&self.content).map(Arc::new).map_err(|error| error.to_string())).clone()
+    }
 }
 
-/// What is made of a blob's content, once that is here. Two are equal if they are of the same blob.
+/// What is made of a blob's content for one definition, once that is here. Two are equal if they are of the same blob.
 pub struct FromBlob<T> {
     hash: BlobHash,
     /// Shared by all copies, so that it is made once.

@@ -207,7 +207,7 @@ impl TopicType {
     pub fn supply(&self, hash: &BlobHash, blob: &Blob) -> Result<(), String> {
         match self.value_type() {
             TopicType::JsonAs(schema) => schema.supply(hash, blob.content()),
-            TopicType::Protobuf(message) => message.supply(hash, blob.content()),
+            TopicType::Protobuf(message) => message.supply(hash, blob),
             TopicType::Custom(module) => module.supply(hash, blob.content(), |_| blob.module()),
             _ => Ok(()),
         }

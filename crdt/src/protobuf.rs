@@ -30,7 +30,7 @@ mod set;
 mod tests;
 mod wire;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use prost_reflect::{
     DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, ReflectMessage, Value as Held,
@@ -41,7 +41,7 @@ use serde_json::Value;
 use serde_path_to_error::{Deserializer, Segment, Track};
 
 use crate::{
-    blob::{BlobHash, FromBlob},
+    blob::{Blob, BlobHash, FromBlob},
     value::{VALUE_MAX, ValueError},
 };
 use set::Set;
@@ -119,8 +119,8 @@ impl MessageOf {
         self.set.hash()
     }
 
-    pub(crate) fn supply(&self, hash: &BlobHash, content: &[u8]) -> Result<(), String> {
-        self.set.supply(hash, content, |set| Protobuf::new(set, &self.name).map_err(|error| error.to_string()))
+    pub(crate) fn supply(&self, hash: &BlobHash, blob: &Blob) -> Result<(), String> {
+        self.set.supply(hash, blob.content(), |_| Protobuf::of(blob.messages()?, &self.name).map_err(|error| error.to_string()))
     }
 
     /// What judges its values.
@@ -132,11 +132,37 @@ impl MessageOf {
     }
 }
 
+/// All messages of a descriptor set, compiled.
+pub(crate) struct Messages {
+    pool: DescriptorPool,
+    required: Required,
+}
+
+impl fmt::Debug for Messages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Messages").field(&self.pool.all_messages().len()).finish()
+    }
+}
+
+impl Messages {
+    pub(crate) fn new(set: &[u8]) -> Result<Messages, BadProtobuf> {
+        let pool = compile(set)?;
+        let mut required: Required = BTreeMap::new();
+        for message in pool.all_messages() {
+            let fields = message.fields().filter(|field| field.is_required());
+            let fields: Vec<_> = fields.map(|field| (field.number(), field.json_name().to_owned())).collect();
+            if !fields.is_empty() {
+                required.insert(message.full_name().to_owned(), fields);
+            }
+        }
+        Ok(Messages { pool, required })
+    }
+}
+
 /// One message type, ready to judge values.
 pub struct Protobuf {
-    pool: DescriptorPool,
+    messages: Arc<Messages>,
     message: MessageDescriptor,
-    required: Required,
 }
 
 impl fmt::Debug for Protobuf {
@@ -184,17 +210,12 @@ impl Protobuf {
     /// # Errors
     /// It is no set, or too large a one, or has no such message.
     pub fn new(set: &[u8], message: &str) -> Result<Protobuf, BadProtobuf> {
-        let pool = compile(set)?;
-        let message = pool.get_message_by_name(message).ok_or_else(|| BadProtobuf::NoMessage(message.into()))?;
-        let mut required: Required = BTreeMap::new();
-        for message in pool.all_messages() {
-            let fields = message.fields().filter(|field| field.is_required());
-            let fields: Vec<_> = fields.map(|field| (field.number(), field.json_name().to_owned())).collect();
-            if !fields.is_empty() {
-                required.insert(message.full_name().to_owned(), fields);
-            }
-        }
-        Ok(Protobuf { pool, message, required })
+        Protobuf::of(Arc::new(Messages::new(set)?), message)
+    }
+
+    fn of(messages: Arc<Messages>, message: &str) -> Result<Protobuf, BadProtobuf> {
+        let message = messages.pool.get_message_by_name(message).ok_or_else(|| BadProtobuf::NoMessage(message.into()))?;
+        Ok(Protobuf { messages, message })
     }
 
     /// The message's whole name.
@@ -210,7 +231,7 @@ impl Protobuf {
         if bytes.len() > VALUE_MAX {
             return Err(ValueError::TooLong(bytes.len()));
         }
-        let Wrong { at, why } = match Walk::new(&self.pool, &self.required).message(&self.message, bytes) {
+        let Wrong { at, why } = match Walk::new(&self.messages.pool, &self.messages.required).message(&self.message, bytes) {
             Ok(()) => return Ok(()),
             Err(wrong) => wrong,
         };

@@ -20,7 +20,7 @@ pub(super) async fn run(bench: &BenchEvents) -> Result<Report, BenchError> {
     let directory = Directory::new("bench")?;
     let pair = Pair::start(&directory.path, true, 8, 8).await?;
     let path = format!("{SECTION}/events");
-    let keep = (bench.events.saturating_mul(bench.rounds)).max(1).min(mangrove_crdt::series::KEEP_MAX);
+    let keep = bench.events.saturating_mul(bench.rounds).clamp(1, mangrove_crdt::series::KEEP_MAX);
     let properties = [("of", "binary".to_owned()), ("keep", keep.to_string())].map(|(key, value)| (key.to_owned(), value));
     pair.writer.add_topics(TopicSpec { topic_type: "timeseries".into(), properties: properties.into() }, vec![path.clone()]).await?;
     let mut publisher = pair.writer.publisher(None);

@@ -40,7 +40,7 @@ async fn list(context: &mut Context, client: &Client, path: &str, wanted: Events
     loop {
         let (rows, next) = client.events(path, wanted.clone(), Page { after, limit: PAGE_MAX }).await?;
         for EventRow { mark, value } in rows {
-            let (value, _) = reader.read_as(&topic, &value).await?;
+            let value = reader.json_as(&topic, &value).await?;
             match &mut array {
                 Some(array) => {
                     let mut object = event_json(&mark);

@@ -38,29 +38,32 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A value of a topic with this definition, or one of the events of such a series: as JSON, and whether that makes the same bytes again.
+    /// A value as JSON, of a topic with this definition, or one of the events of such a series.
     ///
     /// # Errors
     /// The node cannot be asked for what is needed. What it does not have is no error: then the value is shown as base64.
-    pub(super) async fn read_as(&mut self, spec: &TopicSpec, bytes: &[u8]) -> Result<(Value, bool), Failure> {
-        let type_name = spec.properties.get("of").unwrap_or(&spec.topic_type);
-        let spec = matches!(type_name.as_str(), "protobuf" | "custom").then_some(spec);
-        self.read(type_name, spec, bytes).await
+    pub(super) async fn json_as(&mut self, spec: &TopicSpec, bytes: &[u8]) -> Result<Value, Failure> {
+        self.json(type_of_values(spec), is_needed(spec).then_some(spec), bytes).await
     }
 
     /// The same, where no more is known than the name of its type, but for what `spec` says if that is not enough.
     ///
     /// # Errors
-    /// As [`Reader::read_as`].
-    pub(super) async fn read(&mut self, type_name: &str, spec: Option<&TopicSpec>, bytes: &[u8]) -> Result<(Value, bool), Failure> {
-        if let Some(spec) = spec
-            && let Some(definition) = self.definition(spec).await?
-            && let Ok(json) = value::to_json(definition.topic_type(), bytes)
-        {
-            let whole = value::from_json(definition.topic_type(), &json).is_ok_and(|made| made == bytes);
-            return Ok((json, whole));
-        }
-        Ok((json_of(type_name, bytes), spec.is_none()))
+    /// As [`Reader::json_as`].
+    pub(super) async fn json(&mut self, type_name: &str, spec: Option<&TopicSpec>, bytes: &[u8]) -> Result<Value, Failure> {
+        let definition = match spec {
+            Some(spec) => self.definition(spec).await?,
+            None => None,
+        };
+        let json = definition.and_then(|definition| value::to_json(definition.topic_type(), bytes).ok());
+        Ok(json.unwrap_or_else(|| json_of(type_name, bytes)))
+    }
+
+    /// Whether the JSON that has just been made of a value makes the same bytes again.
+    pub(super) fn is_whole(&self, spec: Option<&TopicSpec>, json: &Value, bytes: &[u8]) -> bool {
+        let Some(spec) = spec.filter(|spec| is_needed(spec)) else { return true };
+        let definition = self.known.get(spec).and_then(Option::as_ref);
+        definition.is_some_and(|definition| value::from_json(definition.topic_type(), json).is_ok_and(|made| made == bytes))
     }
 
     async fn definition(&mut self, spec: &TopicSpec) -> Result<Option<&Definition>, Failure> {
@@ -84,4 +87,13 @@ impl<'a> Reader<'a> {
         }
         Ok(self.known.get(spec).and_then(Option::as_ref))
     }
+}
+
+fn type_of_values(spec: &TopicSpec) -> &str {
+    spec.properties.get("of").unwrap_or(&spec.topic_type)
+}
+
+/// Whether the name of its type is not enough to know what values mean.
+fn is_needed(spec: &TopicSpec) -> bool {
+    matches!(type_of_values(spec), "protobuf" | "custom")
 }

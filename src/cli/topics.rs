@@ -376,13 +376,13 @@ pub(super) async fn get(context: &mut Context, get: &Get) -> Result<(), Failure>
     while let Some(rows) = pages.next().await? {
         for row in rows {
             match (&mut array, &row.value) {
-                (Some(array), _) => array.item(&mut context.output, &value_json(&row, shown(&mut reader, &row).await?.0))?,
+                (Some(array), _) => array.item(&mut context.output, &value_json(&row, shown(&mut reader, &row).await?))?,
                 (None, None) => {}
                 (None, Some(value)) if get.raw => {
                     context.output.bytes(&raw_of(&row.topic_type, value))?;
                     context.output.line("")?;
                 }
-                (None, Some(_)) => context.output.line(format!("{}\t{}", row.path, shown(&mut reader, &row).await?.0))?,
+                (None, Some(_)) => context.output.line(format!("{}\t{}", row.path, shown(&mut reader, &row).await?))?,
             }
         }
     }
@@ -399,7 +399,7 @@ async fn get_one(context: &mut Context, client: &Client, get: &Get) -> Result<()
             .hint("`mangrove topic ls` lists them; `mangrove section ls` says which nodes hold which branch"));
     };
     if context.output.json {
-        let (json, _) = shown(&mut Reader::new(client), &row).await?;
+        let json = shown(&mut Reader::new(client), &row).await?;
         return context.output.json_line(&value_json(&row, json));
     }
     let Some(value) = &row.value else {
@@ -408,14 +408,14 @@ async fn get_one(context: &mut Context, client: &Client, get: &Get) -> Result<()
     if get.raw {
         return context.output.bytes(&raw_of(&row.topic_type, value));
     }
-    context.output.line(shown(&mut Reader::new(client), &row).await?.0.to_string())
+    context.output.line(shown(&mut Reader::new(client), &row).await?.to_string())
 }
 
-/// A topic's value as JSON, null where there is none, and whether that says all of it.
-async fn shown(reader: &mut Reader<'_>, row: &ValueRow) -> Result<(Value, bool), Failure> {
+/// A topic's value as JSON, null where there is none.
+async fn shown(reader: &mut Reader<'_>, row: &ValueRow) -> Result<Value, Failure> {
     match &row.value {
-        Some(value) => reader.read(&row.topic_type, row.spec.as_ref(), value).await,
-        None => Ok((Value::Null, true)),
+        Some(value) => reader.json(&row.topic_type, row.spec.as_ref(), value).await,
+        None => Ok(Value::Null),
     }
 }
 
@@ -500,10 +500,11 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
     let (mut pages, mut reader) = (Pages::new(&client, selector), Reader::new(&client));
     while let Some(rows) = pages.next().await? {
         for row in rows.iter().filter(|row| row.value.is_some() && !left_out.contains(&row.path)) {
-            let (value, whole) = shown(&mut reader, row).await?;
-            let mut line = value_json(row, value);
+            let (json, bytes) = (shown(&mut reader, row).await?, row.value.as_deref().unwrap_or_default());
+            let whole = reader.is_whole(row.spec.as_ref(), &json, bytes);
+            let mut line = value_json(row, json);
             if !whole {
-                line["bytes"] = json_of("binary", row.value.as_deref().unwrap_or_default());
+                line["bytes"] = json_of("binary", bytes);
             }
             if let Some(parameters) = parameters.get(&row.path) {
                 line["properties"] = json!(**parameters);
@@ -518,7 +519,8 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
         while more {
             let (rows, next) = client.events(&path, EventsWanted::default(), Page { after, limit: PAGE_MAX }).await?;
             for EventRow { mark, value } in &rows {
-                let ((json, whole), time) = (reader.read_as(&spec, value).await?, time_text(mark.unix_ms));
+                let (json, time) = (reader.json_as(&spec, value).await?, time_text(mark.unix_ms));
+                let whole = reader.is_whole(Some(&spec), &json, value);
                 let mut line = json!({ "path": path, "type": TIME_SERIES, "properties": *properties, "value": json, "time": time });
                 if !whole {
                     line["bytes"] = json_of("binary", value);
@@ -565,7 +567,7 @@ pub(super) async fn displaced(context: &mut Context, command: DisplacedCommand) 
             let (row, bytes) = client.displaced_show(&id).await?;
             let value = match (&row.too_long, &row.spec) {
                 (Some(_), _) => Value::Null,
-                (None, Some(spec)) => Reader::new(&client).read_as(spec, &bytes).await?.0,
+                (None, Some(spec)) => Reader::new(&client).json_as(spec, &bytes).await?,
                 (None, None) => json_of(&row.topic_type, &bytes),
             };
             if context.output.json {

@@ -122,7 +122,7 @@ async fn show_heard(context: &mut Context, types: &mut Types, reader: &mut Reade
         }
         Heard::Topic { path, event: Event::Value { value, unix_ms, stamp, missed, event, .. } } => {
             let value = match types.get(&path) {
-                Some(spec) => reader.read_as(spec, &value).await?.0,
+                Some(spec) => reader.json_as(spec, &value).await?,
                 None => json_of("", &value),
             };
             if json {

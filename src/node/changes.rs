@@ -45,7 +45,9 @@ impl Node {
         }
         let section = self.locate(&path)?;
         let under = self.authority(now, session, &path, change.under)?;
-        let found = self.found_at(&path);
+        // To find out what there is may run the module of a custom type.
+        let asked = constraint.is_some() || matches!(change.wish, Wish::Patch(_));
+        let found = if asked { self.found_at(&path) } else { Found::Nothing };
         if let Some(unmet) = constraint.as_ref().and_then(|constraint| constraint.unmet(&mut |clause| clause.is_met(&found))) {
             return Err(Refusal::new(Code::ConstraintUnmet, path.as_str(), format!("it is not so that {unmet}")));
         }

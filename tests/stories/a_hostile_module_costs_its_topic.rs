@@ -140,20 +140,29 @@ fn a_module_that_means_harm_is_given_up() {
             refused_as(refusal, Code::InvalidValue);
         }
         // As much as they can waste, while somebody else writes.
-        let (begun, mut slowest, mut given_up) = (Instant::now(), Duration::ZERO, false);
         let large = vec![b'x'; 1 << 20];
-        for round in 0..20 {
-            let (wasted, served) = tokio::join!(bad.set("t/endless", large.clone(), None), async {
+        let wasting = async {
+            for (name, ..) in hostile {
+                for _ in 0..5 {
+                    refused_as(bad.set(&format!("t/{name}"), large.clone(), None).await, Code::InvalidValue);
+                }
+            }
+        };
+        let (mut slowest, mut served) = (Duration::ZERO, 0);
+        let serving = async {
+            loop {
                 let begun = Instant::now();
-                good.set("t/good", crate::support::bytes_of(&json!(round)), None).await.expect("it is taken");
-                begun.elapsed()
-            });
-            given_up |= wasted.as_ref().is_err_and(|error| error.to_string().contains("given up"));
-            refused_as(wasted, Code::InvalidValue);
-            slowest = slowest.max(served);
+                good.set("t/good", crate::support::bytes_of(&json!("served")), None).await.expect("it is taken");
+                (slowest, served) = (slowest.max(begun.elapsed()), served + 1);
+            }
+        };
+        tokio::select! {
+            () = wasting => {}
+            () = serving => {}
         }
-        assert!(given_up, "after all this it is asked no more");
-        assert!(slowest < Duration::from_secs(15) && begun.elapsed() < Duration::from_secs(50), "{slowest:?} of {:?}", begun.elapsed());
+        assert!(served > 10 && slowest < Duration::from_secs(3), "{served} served, the slowest in {slowest:?}");
+        let refusal = bad.set("t/endless", b"x".to_vec(), None).await;
+        assert!(refusal.as_ref().is_err_and(|error| error.to_string().contains("given up")), "{refusal:?}");
         // Another topic with the same module is another definition, and the same cost.
         let spec = {
             let mut spec = bad.topic("t/endless").await.expect("it is there").topic;
@@ -167,7 +176,7 @@ fn a_module_that_means_harm_is_given_up() {
         let refusal = bad.set("t/trap", b"x".to_vec(), None).await;
         assert!(refusal.as_ref().is_err_and(|error| error.to_string().contains("unreachable")), "{refusal:?}");
     });
-    a.shows("t/good", 19);
+    b.shows("t/good", "served");
     for (name, ..) in hostile {
         assert!(a.json(&["topic", "show", &format!("t/{name}")])["value_bytes"].is_null(), "{name} has no value");
     }

@@ -41,6 +41,7 @@ fn from_the_mesh_alone() {
     add("t/reading", &files);
     add("t/log", &[&["--type", "timeseries", "--prop", "of=protobuf"], &files[..]].concat());
     a.told(&["topic", "add", "t/alias", "--type", "slave", "--prop", "master=t/reading"]);
+    a.told(&[&["set", "t/third", r#"{"count": 3}"#], &files[..]].concat());
     std::fs::remove_dir_all(include).expect("it is there");
     std::fs::remove_file(proto).expect("it is there");
 
