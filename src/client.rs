@@ -36,8 +36,8 @@ use mangrove_crdt::id::{MeshId, SessionId};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::protocol::{
-    Change, Code, DisplacedRow, FRAME_MAX, Finding, HELLO_MAX, Hello, ItemRefusal, LinkRow, NodeRow, Page, PastRow, Refusal, Request,
-    Response, SectionRow, SetBatch, SetItem, Status, Target, TopicDetail, TopicRow, TopicSpec, ValueRow, Welcome, Wish,
+    Change, Code, DisplacedRow, FRAME_MAX, Finding, HELLO_MAX, Hello, ItemRefusal, LinkRow, ListState, NodeRow, Page, PastRow, Refusal,
+    Request, Response, SectionRow, SetBatch, SetItem, Status, Target, TopicDetail, TopicRow, TopicSpec, ValueRow, Welcome, Wish,
 };
 
 mod access;
@@ -48,6 +48,7 @@ mod followed;
 mod handler;
 mod listener;
 mod messages;
+mod paged;
 mod publisher;
 mod recovery;
 mod session;
@@ -241,6 +242,8 @@ pub struct Changed {
     pub exact: bool,
     /// The name of the event that it is now, if the topic is a time series.
     pub event: Option<String>,
+    /// What the list has come to, if the topic is a paged one.
+    pub list: Option<ListState>,
 }
 
 impl WriteReport {
@@ -528,7 +531,7 @@ impl Client {
     /// [`Code::ConstraintUnmet`] if it is not, [`Code::PatchFailed`] if a patch cannot be applied to what is there, and as any write.
     pub async fn change(&self, change: Change) -> Result<Changed, ClientError> {
         match self.request(Request::Change(Box::new(change))).await? {
-            Response::Changed { created, exact, event } => Ok(Changed { created, exact, event }),
+            Response::Changed { created, exact, event, list } => Ok(Changed { created, exact, event, list }),
             other => Err(unexpected(&other)),
         }
     }

@@ -48,6 +48,7 @@ mod access;
 mod aliases;
 mod deltas;
 mod events;
+mod lines;
 mod messages;
 mod places;
 mod refusal;
@@ -63,6 +64,7 @@ pub use access::{ChangeRow, ConflictRow, MissingTopic, PrincipalRow, Question, R
 pub use aliases::{AliasError, Aliases};
 pub use deltas::{Allowed, BASES_BYTES, Form, Restore, RestoreError, Shrink};
 pub use events::{Edited, EventMark, EventRow, EventsWanted};
+pub use lines::{ListState, Splice};
 pub use messages::{MESSAGE_MAX, Message, Recipient, Send};
 pub use places::{Feed, Heard, Mark, Place, Through, path_hash, slot_of, slots_of};
 pub use refusal::{Code, ItemRefusal, Refusal};
@@ -661,6 +663,19 @@ pub enum Request {
         #[n(2)]
         page: Page,
     },
+    /// Lines of a paged topic, in order: [`Response::Lines`].
+    #[n(64)]
+    Lines {
+        /// The topic's path.
+        #[n(0)]
+        path: String,
+        /// From which line on; the first is 1.
+        #[n(1)]
+        from: u64,
+        /// How many at most, no more than [`PAGE_MAX`]. There may be fewer in the response, and still more after them.
+        #[n(2)]
+        count: u32,
+    },
     /// What lost to a concurrent write or removal, the first that was written first: [`Response::Displaced`].
     #[n(22)]
     Displaced {
@@ -1074,6 +1089,19 @@ pub enum Response {
         /// The name of the event that it is now, if the topic is a time series.
         #[n(2)]
         event: Option<String>,
+        /// What the list has come to, if the topic is a paged one.
+        #[n(3)]
+        list: Option<ListState>,
+    },
+    /// To [`Request::Lines`].
+    #[n(40)]
+    Lines {
+        /// Some of them; none behind the last.
+        #[cbor(n(0), decode_with = "bounded::list")]
+        lines: Vec<String>,
+        /// What the list had come to when they were read.
+        #[n(1)]
+        list: ListState,
     },
     /// To [`Request::Events`].
     #[n(39)]

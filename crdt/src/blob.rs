@@ -23,6 +23,7 @@ use minicbor::{Decode, Encode};
 use serde::{Serialize, Serializer};
 
 use crate::{
+    custom::Custom,
     definition::Definition,
     id::SectionId,
     persist::{Row, Table},
@@ -107,6 +108,34 @@ pub enum BlobError {
     },
 }
 
+/// A blob that is here: its content, and the module that it may be.
+#[derive(Debug)]
+pub struct Blob {
+    content: Arc<[u8]>,
+    /// One for all definitions that name it, so that what it costs is limited however many there are.
+    module: OnceLock<Result<Arc<Custom>, String>>,
+}
+
+impl Blob {
+    /// The blob with this content.
+    pub fn new(content: Arc<[u8]>) -> Blob {
+        Blob { content, module: OnceLock::new() }
+    }
+
+    /// Its content.
+    pub fn content(&self) -> &Arc<[u8]> {
+        &self.content
+    }
+
+    /// The module that its content is.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub(crate) fn module(&self) -> Result<Arc<Custom>, String> {
+        self.module.get_or_init(|| Custom::new(&self.content).map(Arc::new).map_err(|error| error.to_string())).clone()
+    }
+}
+
 /// What is made of a blob's content, once that is here. Two are equal if they are of the same blob.
 pub struct FromBlob<T> {
     hash: BlobHash,
@@ -179,7 +208,7 @@ impl<T> Hash for FromBlob<T> {
 
 #[derive(Debug)]
 struct Held {
-    content: Arc<[u8]>,
+    blob: Arc<Blob>,
     /// Since when nothing names it.
     unnamed: Option<Unnamed>,
 }
@@ -209,7 +238,12 @@ pub struct Blobs {
 impl Blobs {
     /// A blob's content, if it is held.
     pub fn get(&self, hash: &BlobHash) -> Option<&Arc<[u8]>> {
-        self.held.get(hash).map(|held| &held.content)
+        self.blob(hash).map(|blob| blob.content())
+    }
+
+    /// A blob, if it is held.
+    pub(crate) fn blob(&self, hash: &BlobHash) -> Option<&Arc<Blob>> {
+        self.held.get(hash).map(|held| &held.blob)
     }
 
     /// Whether the definition of any live topic names it.
@@ -262,7 +296,8 @@ impl Blobs {
     /// It is too long, or there is no room.
     pub fn room_for(&self, length: usize) -> Result<(), BlobError> {
         let unnamed = self.held.values().filter(|held| held.unnamed.is_some());
-        let (count, bytes) = unnamed.fold((self.held.len(), self.bytes), |(count, bytes), held| (count - 1, bytes - held.content.len()));
+        let (count, bytes) =
+            unnamed.fold((self.held.len(), self.bytes), |(count, bytes), held| (count - 1, bytes - held.blob.content.len()));
         match length {
             _ if length > BLOB_BYTES_MAX => Err(BlobError::TooLong(length)),
             // What nothing names makes room.
@@ -286,7 +321,7 @@ impl Blobs {
     fn insert(&mut self, hash: BlobHash, content: Arc<[u8]>) {
         self.bytes += content.len();
         let unnamed = (!self.is_named(&hash)).then(|| self.next_place());
-        self.held.insert(hash, Held { content, unnamed });
+        self.held.insert(hash, Held { blob: Arc::new(Blob::new(content)), unnamed });
         self.changes += u64::from(self.missing.remove(&hash));
     }
 
@@ -298,7 +333,7 @@ impl Blobs {
     /// Lets go of what nothing names beyond what may be kept, but for the one that has just come.
     fn let_go_beyond(&mut self, newest: &BlobHash) {
         loop {
-            let unnamed = self.held.iter().filter_map(|(hash, held)| Some((held.unnamed.as_ref()?.place, *hash, held.content.len())));
+            let unnamed = self.held.iter().filter_map(|(hash, held)| Some((held.unnamed.as_ref()?.place, *hash, held.blob.content.len())));
             let unnamed: Vec<(u64, BlobHash, usize)> = unnamed.collect();
             let beyond = unnamed.len() > UNNAMED_MAX
                 || unnamed.iter().map(|(.., length)| length).sum::<usize>() > UNNAMED_BYTES_MAX
@@ -313,7 +348,7 @@ impl Blobs {
 
     fn let_go(&mut self, hash: &BlobHash) {
         if let Some(held) = self.held.remove(hash) {
-            self.bytes -= held.content.len();
+            self.bytes -= held.blob.content.len();
             self.dirty.insert(*hash);
         }
     }
@@ -352,8 +387,8 @@ impl Blobs {
     /// # Errors
     /// Something that it names is here, and no use to its type.
     pub fn supply(&self, definition: &Definition) -> Result<(), String> {
-        let here = definition.blobs().iter().filter_map(|hash| Some((hash, self.get(hash)?)));
-        here.into_iter().try_for_each(|(hash, content)| definition.topic_type().supply(hash, content))
+        let here = definition.blobs().iter().filter_map(|hash| Some((hash, self.blob(hash)?)));
+        here.into_iter().try_for_each(|(hash, blob)| definition.topic_type().supply(hash, blob))
     }
 
     /// Time passes: what nothing has named for [`UNNAMED_GRACE_US`] is let go.

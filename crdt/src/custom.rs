@@ -29,7 +29,7 @@
 //! - It is checked whole before anything of it runs: what it imports (nothing), exports (these, with these types), how large it is in every respect that costs its compiler or each instance.
 //! - A call has fuel, [`FUEL`] and [`FUEL_PER_BYTE`] for what it is given, and memory, [`MEMORY_BYTES`] and [`MEMORY_PER_BYTE`]. The first is more than a check takes, and less than a millisecond.
 //! - A trap, an end of the fuel, an answer that is out of the memory or not what it should be is a *failure*: it refuses that value and harms nothing else.
-//! - What failures have cost is added up, and with [`WASTE_MAX`] the module is given up for this run of the node: from then on it refuses without running. So a module that
+//! - What failures have cost is added up, over all definitions that name the module, and with [`WASTE_MAX`] the module is given up for this run of the node: from then on it refuses without running. So a module that
 //!   never ends costs its node less than a second altogether. A value that is refused properly is no failure, however often that happens.
 //!
 //! It computes the same everywhere, with one exception: the sign and the digits of a NaN that an operation gives are the processor's, so a module refuses NaN, or writes one of its own. How far

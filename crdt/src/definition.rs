@@ -8,9 +8,11 @@ use std::{fmt, sync::Arc};
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use crate::{
-    blob::{BlobHash, NAMED_MAX, NotABlob},
+    blob::{Blob, BlobHash, FromBlob, NAMED_MAX, NotABlob},
+    custom::Custom,
     json_schema::JsonSchema,
     path::Path,
+    protobuf::MessageOf,
     record::Schema,
     sabotage::{Sabotage, hides_type, is},
     series::{self, SeriesType},
@@ -44,6 +46,10 @@ pub enum TopicType {
     Decimal(u8),
     /// Records of fields.
     Record(Arc<Schema>),
+    /// Messages of protobuf.
+    Protobuf(Arc<MessageOf>),
+    /// Bytes that a WebAssembly module judges and shows, which is a blob.
+    Custom(Arc<FromBlob<Arc<Custom>>>),
     /// Another name for the topic at this path: it shows that one's type and value to its readers, and takes none itself. It is not there for them on a node without
     /// that topic, nor if that is such a name, too.
     Slave(Path),
@@ -51,14 +57,23 @@ pub enum TopicType {
     Stateless,
     /// Events, each a value of some type, in an order that is the same everywhere.
     TimeSeries(Arc<SeriesType>),
+    /// A list of lines of text, on the node alone where it was made: see [`paged`](crate::paged). Its value says what the list has come to.
+    Paged,
     /// One that a newer version has made up, by its number. Such topics are carried and stored as they are; what their values mean is not known here.
     Unknown(u64),
 }
 
 impl TopicType {
     /// The types that need no parameters.
-    pub const PLAIN: [TopicType; 6] =
-        [TopicType::Json, TopicType::Binary, TopicType::String, TopicType::Int64, TopicType::Double, TopicType::Stateless];
+    pub const PLAIN: [TopicType; 7] = [
+        TopicType::Json,
+        TopicType::Binary,
+        TopicType::String,
+        TopicType::Int64,
+        TopicType::Double,
+        TopicType::Stateless,
+        TopicType::Paged,
+    ];
 
     /// The type's name on a command line and in JSON.
     pub fn name(&self) -> &'static str {
@@ -70,9 +85,12 @@ impl TopicType {
             TopicType::Double => "double",
             TopicType::Decimal(_) => DECIMAL,
             TopicType::Record(_) => RECORD,
+            TopicType::Protobuf(_) => PROTOBUF,
+            TopicType::Custom(_) => CUSTOM,
             TopicType::Slave(_) => SLAVE,
             TopicType::Stateless => "stateless",
             TopicType::TimeSeries(_) => TIME_SERIES,
+            TopicType::Paged => "paged",
             TopicType::Unknown(_) => "unknown",
         }
     }
@@ -82,7 +100,7 @@ impl TopicType {
         if name.eq_ignore_ascii_case(TIME_SERIES) {
             return TopicType::series_named(parameters);
         }
-        let Parameters { scale, schema, master, blobs, of, keep, keep_for_ms } = parameters;
+        let Parameters { scale, schema, master, blobs, of, keep, keep_for_ms, message, descriptors, module } = parameters;
         let plain = TopicType::PLAIN.into_iter().find(|topic_type| topic_type.name().eq_ignore_ascii_case(name));
         let topic_type = if name.eq_ignore_ascii_case(DECIMAL) {
             TopicType::Decimal(scale.ok_or(DefinitionError::Missing { topic_type: DECIMAL, key: "scale" })?)
@@ -93,10 +111,17 @@ impl TopicType {
             let schema = schema.as_ref().ok_or(DefinitionError::Missing { topic_type: RECORD, key: "schema" })?;
             let schema = Schema::new(schema).map_err(|error| DefinitionError::BadSchema(error.to_string()))?;
             TopicType::Record(Arc::new(schema))
+        } else if name.eq_ignore_ascii_case(PROTOBUF) {
+            let set = descriptors.ok_or(DefinitionError::Missing { topic_type: PROTOBUF, key: "descriptors" })?;
+            let name = message.as_deref().ok_or(DefinitionError::Missing { topic_type: PROTOBUF, key: "message" })?;
+            TopicType::Protobuf(Arc::new(message_of(name, set)?))
+        } else if name.eq_ignore_ascii_case(CUSTOM) {
+            let module = module.ok_or(DefinitionError::Missing { topic_type: CUSTOM, key: "module" })?;
+            TopicType::Custom(Arc::new(FromBlob::new(module)))
         } else if name.eq_ignore_ascii_case(SLAVE) {
             TopicType::Slave(master.clone().ok_or(DefinitionError::Missing { topic_type: SLAVE, key: "master" })?)
         } else {
-            let known = TopicType::PLAIN.iter().map(TopicType::name).chain([DECIMAL, RECORD, SLAVE, TIME_SERIES]);
+            let known = TopicType::PLAIN.iter().map(TopicType::name).chain([DECIMAL, RECORD, PROTOBUF, CUSTOM, SLAVE, TIME_SERIES]);
             match (plain.ok_or_else(|| unknown("topic type", name, known))?, &schema) {
                 (TopicType::Json, Some(schema)) => {
                     TopicType::JsonAs(JsonSchema::new(schema).map(Arc::new).map_err(DefinitionError::BadSchema)?)
@@ -115,6 +140,9 @@ impl TopicType {
         strange("scale", scale.is_some(), matches!(topic_type, TopicType::Decimal(_)))?;
         strange("schema", schema.is_some() || !blobs.is_empty(), matches!(topic_type, TopicType::Record(_) | TopicType::JsonAs(_)))?;
         strange("master", master.is_some(), matches!(topic_type, TopicType::Slave(_)))?;
+        strange("descriptors", descriptors.is_some(), matches!(topic_type, TopicType::Protobuf(_)))?;
+        strange("message", message.is_some(), matches!(topic_type, TopicType::Protobuf(_)))?;
+        strange("module", module.is_some(), matches!(topic_type, TopicType::Custom(_)))?;
         strange("of", of.is_some(), false)?;
         strange("keep", keep.is_some(), false)?;
         strange("keep_for", keep_for_ms.is_some(), false)?;
@@ -123,19 +151,19 @@ impl TopicType {
 
     /// A series of events that are values of a type, to which the other parameters belong.
     fn series_named(parameters: Parameters<serde_json::Value, String>) -> Result<TopicType, DefinitionError> {
-        let Parameters { scale, schema, master, blobs, of, keep, keep_for_ms } = parameters;
-        let name = of.as_deref().unwrap_or("json");
-        let of = TopicType::named(name, Parameters { scale, schema, master, blobs, ..Parameters::NONE })?;
+        let name = parameters.of.clone().unwrap_or_else(|| "json".into());
+        let (keep, keep_for_ms) = (parameters.keep, parameters.keep_for_ms);
+        let of = TopicType::named(&name, Parameters { of: None, keep: None, keep_for_ms: None, ..parameters })?;
         if !of.has_values() {
-            let expected = "a type of values: json, binary, string, int64, double, decimal or record";
-            return Err(DefinitionError::BadProperty { key: "of", value: name.into(), expected });
+            let expected = "a type of values: json, binary, string, int64, double, decimal, record, protobuf or custom";
+            return Err(DefinitionError::BadProperty { key: "of", value: name, expected });
         }
         Ok(TopicType::TimeSeries(Arc::new(SeriesType { of, keep: keep.unwrap_or(series::KEEP_DEFAULT), keep_for_ms })))
     }
 
     /// Whether topics of this type hold one value each, whose type it says.
     fn has_values(&self) -> bool {
-        !matches!(self, TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) | TopicType::Unknown(_))
+        !matches!(self, TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) | TopicType::Paged | TopicType::Unknown(_))
     }
 
     /// What the values are that a topic of this type takes and shows, one at a time.
@@ -166,6 +194,8 @@ impl TopicType {
     pub fn blobs(&self) -> &[BlobHash] {
         match self.value_type() {
             TopicType::JsonAs(schema) => schema.blob().map_or(&[], std::slice::from_ref),
+            TopicType::Protobuf(message) => std::slice::from_ref(message.set()),
+            TopicType::Custom(module) => std::slice::from_ref(module.hash()),
             _ => &[],
         }
     }
@@ -174,9 +204,11 @@ impl TopicType {
     ///
     /// # Errors
     /// Why the blob is no use to this type: then it never takes any.
-    pub fn supply(&self, hash: &BlobHash, content: &Arc<[u8]>) -> Result<(), String> {
+    pub fn supply(&self, hash: &BlobHash, blob: &Blob) -> Result<(), String> {
         match self.value_type() {
-            TopicType::JsonAs(schema) => schema.supply(hash, content),
+            TopicType::JsonAs(schema) => schema.supply(hash, blob.content()),
+            TopicType::Protobuf(message) => message.supply(hash, blob.content()),
+            TopicType::Custom(module) => module.supply(hash, blob.content(), |_| blob.module()),
             _ => Ok(()),
         }
     }
@@ -198,24 +230,32 @@ impl TopicType {
             TopicType::Slave(_) => 7,
             TopicType::Stateless => 8,
             TopicType::TimeSeries(_) => 9,
+            TopicType::Protobuf(_) => 10,
+            TopicType::Custom(_) => 11,
+            TopicType::Paged => 12,
             TopicType::Unknown(code) => *code,
         }
     }
 
     /// The type with this number and these parameters; `None` if there is none.
-    fn from_code(
-        code: u64,
-        Parameters { scale, schema, master, blobs, of, keep, keep_for_ms }: Parameters<Box<[u8]>, u64>,
-    ) -> Option<TopicType> {
-        if let (9, Some(of), Some(keep)) = (code, of, keep) {
-            let of =
-                TopicType::from_code(of, Parameters { scale, schema, master, blobs, ..Parameters::NONE }).filter(TopicType::has_values)?;
+    fn from_code(code: u64, parameters: Parameters<Box<[u8]>, u64>) -> Option<TopicType> {
+        if let (9, Some(of), Some(keep)) = (code, parameters.of, parameters.keep) {
+            let keep_for_ms = parameters.keep_for_ms;
+            let of = TopicType::from_code(of, Parameters { of: None, keep: None, keep_for_ms: None, ..parameters });
+            let of = of.filter(TopicType::has_values)?;
             return Some(TopicType::TimeSeries(Arc::new(SeriesType { of, keep, keep_for_ms })));
         }
-        if of.is_some() || keep.is_some() || keep_for_ms.is_some() {
+        let Parameters { scale, schema, master, blobs, of: None, keep: None, keep_for_ms: None, message, .. } = parameters else {
             return None;
+        };
+        if let Some(message) = message {
+            return match (code, scale, schema, master, &blobs[..]) {
+                (10, None, None, None, [set]) => MessageOf::new(&message, *set).map(|message| TopicType::Protobuf(Arc::new(message))),
+                _ => None,
+            };
         }
         match (code, scale, schema, master, &blobs[..]) {
+            (11, None, None, None, [module]) => Some(TopicType::Custom(Arc::new(FromBlob::new(*module)))),
             (5, Some(scale), None, None, []) => Some(TopicType::Decimal(scale)),
             (0, None, Some(schema), None, []) => JsonSchema::from_bytes(&schema).map(|schema| TopicType::JsonAs(Arc::new(schema))),
             (0, None, None, None, [blob]) => Some(TopicType::JsonAs(Arc::new(JsonSchema::in_blob(*blob)))),
@@ -229,6 +269,8 @@ impl TopicType {
 
 const DECIMAL: &str = "decimal";
 const RECORD: &str = "record";
+const PROTOBUF: &str = "protobuf";
+const CUSTOM: &str = "custom";
 const SLAVE: &str = "slave";
 const TIME_SERIES: &str = "timeseries";
 
@@ -241,10 +283,25 @@ struct Parameters<S, T> {
     of: Option<T>,
     keep: Option<u32>,
     keep_for_ms: Option<u64>,
+    message: Option<String>,
+    /// Where it is spelled; where it is encoded, it is among the blobs.
+    descriptors: Option<BlobHash>,
+    module: Option<BlobHash>,
 }
 
 impl<S, T> Parameters<S, T> {
-    const NONE: Self = Parameters { scale: None, schema: None, master: None, blobs: Vec::new(), of: None, keep: None, keep_for_ms: None };
+    const NONE: Self = Parameters {
+        scale: None,
+        schema: None,
+        master: None,
+        blobs: Vec::new(),
+        of: None,
+        keep: None,
+        keep_for_ms: None,
+        message: None,
+        descriptors: None,
+        module: None,
+    };
 }
 
 impl fmt::Display for TopicType {
@@ -371,7 +428,7 @@ impl Default for Properties {
 }
 
 /// The names of all properties, in the order of their documentation.
-const PROPERTY_NAMES: [&str; 14] = [
+const PROPERTY_NAMES: [&str; 17] = [
     "retain",
     "conflate",
     "compress",
@@ -386,7 +443,13 @@ const PROPERTY_NAMES: [&str; 14] = [
     "of",
     "keep",
     "keep_for",
+    "descriptors",
+    "message",
+    "module",
 ];
+
+/// Those of them that say what the values are.
+pub const TYPE_PROPERTIES: [&str; 8] = ["scale", "schema", "of", "keep", "keep_for", "descriptors", "message", "module"];
 
 /// What a topic is: its type and properties. Immutable.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -540,6 +603,9 @@ impl Definition {
                 "of" => parameters.of = Some(value.as_ref().to_owned()),
                 "keep" => parameters.keep = Some(keep_of(value.as_ref())?),
                 "keep_for" => parameters.keep_for_ms = Some(keep_for_of(value.as_ref())?),
+                "descriptors" => parameters.descriptors = Some(in_blob(key, value.as_ref())?),
+                "message" => parameters.message = Some(value.as_ref().to_owned()),
+                "module" => parameters.module = Some(in_blob(key, value.as_ref())?),
                 key => parsed.set(key, value.as_ref())?,
             }
         }
@@ -593,6 +659,10 @@ impl Definition {
             TopicType::Decimal(scale) => listed.push(("scale", scale.to_string())),
             TopicType::JsonAs(schema) => listed.push(("schema", schema.to_string())),
             TopicType::Record(schema) => listed.push(("schema", schema.to_json().to_string())),
+            TopicType::Protobuf(message) => {
+                listed.extend([("descriptors", format!("{IN_BLOB}{}", message.set())), ("message", message.name().to_owned())]);
+            }
+            TopicType::Custom(module) => listed.push(("module", format!("{IN_BLOB}{}", module.hash()))),
             TopicType::Slave(master) => listed.push(("master", master.to_string())),
             _ => {}
         }
@@ -671,6 +741,9 @@ impl Definition {
             fields.extend([(13, Field::Number(of.code())), (14, Field::Number((*keep).into()))]);
             fields.extend(keep_for_ms.map(|ms| (15, Field::Number(ms))));
         }
+        if let TopicType::Protobuf(message) = self.topic_type.value_type() {
+            fields.push((16, Field::Text(message.name())));
+        }
         fields
     }
 }
@@ -726,6 +799,16 @@ fn keep_of(value: &str) -> Result<u32, DefinitionError> {
 fn keep_for_of(value: &str) -> Result<u64, DefinitionError> {
     let ms = parse_duration_ms(value).filter(|ms| *ms > 0);
     ms.ok_or_else(|| DefinitionError::BadProperty { key: "keep_for", value: value.into(), expected: "a time such as 90s, 12h or 7d" })
+}
+
+fn in_blob(key: &'static str, value: &str) -> Result<BlobHash, DefinitionError> {
+    let hash = value.strip_prefix(IN_BLOB).and_then(|hash| hash.parse().ok());
+    hash.ok_or_else(|| DefinitionError::BadProperty { key, value: value.into(), expected: "a blob: blob: and 64 hexadecimal digits" })
+}
+
+fn message_of(name: &str, set: BlobHash) -> Result<MessageOf, DefinitionError> {
+    let expected = "a message's whole name, such as telemetry.Reading";
+    MessageOf::new(name, set).ok_or_else(|| DefinitionError::BadProperty { key: "message", value: name.into(), expected })
 }
 
 fn text(key: &'static str, value: &str) -> Result<Box<str>, DefinitionError> {
@@ -785,6 +868,7 @@ fn read_field(d: &mut Decoder<'_>, field: u64, definition: &mut Definition, para
         13 => parameters.of = Some(d.u64().ok()?),
         14 => parameters.keep = Some(d.u32().ok().filter(|keep| (1..=series::KEEP_MAX).contains(keep))?),
         15 => parameters.keep_for_ms = Some(d.u64().ok().filter(|ms| *ms > 0)?),
+        16 => parameters.message = Some(d.str().ok()?.to_owned()),
         _ => return None,
     }
     Some(())
@@ -904,7 +988,7 @@ mod tests {
         let message = |topic_type, properties: &[(&str, &str)]| Definition::parse(topic_type, properties).unwrap_err().to_string();
         assert_eq!(
             message("jsn", &[]),
-            "unknown topic type \"jsn\", did you mean \"json\"?; there are json, binary, string, int64, double, stateless, decimal, record, slave, timeseries"
+            "unknown topic type \"jsn\", did you mean \"json\"?; there are json, binary, string, int64, double, stateless, paged, decimal, record, protobuf, custom, slave, timeseries"
         );
         assert!(message("quaternion", &[]).starts_with("unknown topic type \"quaternion\"; there are"));
         assert!(message("json", &[("retian", "true")]).contains("did you mean \"retain\"?"));
@@ -1054,6 +1138,44 @@ mod tests {
         assert_eq!(message("json", "blob:12"), "no schema: a blob is named by 64 hexadecimal digits");
         assert_eq!(message("string", &format!("blob:{one}")), "a topic of type string has no property schema");
         assert_eq!(message("record", &format!("blob:{one}")), "no schema: that of a record stands in its definition");
+    }
+
+    #[test]
+    fn protobuf_and_custom_types_are_told_by_their_blobs() {
+        let blob = BlobHash([7; 32]);
+        let hash = format!("blob:{blob}");
+        let spelled = |topic_type, properties: &[(&str, &str)]| {
+            let definition = Definition::parse(topic_type, properties).unwrap_or_else(|error| panic!("{topic_type}: {error}"));
+            assert_eq!(Definition::from_bytes(&definition.to_bytes()), Ok(definition.clone()));
+            assert_eq!(Definition::parse(topic_type, &definition.explicit_properties()), Ok(definition.clone()));
+            assert_eq!(definition.blobs(), [blob]);
+            definition
+        };
+        let named = [&[12, 0x58, 32][..], &blob.0].concat();
+        let custom = spelled("custom", &[("module", &hash)]);
+        assert_eq!(custom.to_bytes(), [&[0xa2, 0, 11][..], &named].concat());
+        let reading = spelled("protobuf", &[("message", "a.B"), ("descriptors", &hash)]);
+        assert_eq!(reading.to_bytes(), [&[0xa3, 0, 10][..], &named, &[16, 0x63, b'a', b'.', b'B']].concat());
+        assert_ne!(reading.hash(), spelled("protobuf", &[("message", "a.C"), ("descriptors", &hash)]).hash());
+        let series = spelled("timeseries", &[("of", "protobuf"), ("message", "a.B"), ("descriptors", &hash)]);
+        assert_eq!(series.topic_type().value_type(), reading.topic_type());
+        assert_eq!(spelled("timeseries", &[("of", "custom"), ("module", &hash)]).topic_type().value_type(), custom.topic_type());
+        let message = |topic_type, properties: &[(&str, &str)]| Definition::parse(topic_type, properties).unwrap_err().to_string();
+        assert_eq!(message("custom", &[]), "a topic of type custom needs the property module");
+        assert_eq!(message("protobuf", &[("message", "a.B")]), "a topic of type protobuf needs the property descriptors");
+        assert_eq!(message("protobuf", &[("descriptors", &hash)]), "a topic of type protobuf needs the property message");
+        assert_eq!(message("json", &[("module", &hash)]), "a topic of type json has no property module");
+        assert_eq!(message("custom", &[("module", &hash), ("message", "B")]), "a topic of type custom has no property message");
+        assert_eq!(message("custom", &[("module", &hash), ("schema", &hash)]), "a topic of type custom has no property schema");
+        assert!(message("custom", &[("module", "blob:12")]).starts_with("module is a blob: blob: and 64 hexadecimal digits, not"));
+        for name in ["", ".B", "a..B", "a B", "1a", &"x".repeat(crate::protobuf::NAME_BYTES_MAX + 1)] {
+            assert!(message("protobuf", &[("descriptors", &hash), ("message", name)]).starts_with("message is a message's whole name"));
+        }
+        // What no version spells like this is carried.
+        for bytes in [[&[0xa2, 0, 10][..], &named].concat(), [&[0xa3, 0, 11][..], &named, &[16, 0x61, b'B']].concat()] {
+            let carried = Definition::from_bytes(&bytes).expect("it is carried");
+            assert!(matches!(carried.topic_type(), TopicType::Unknown(10 | 11)) && carried.blobs() == [blob]);
+        }
     }
 
     prop_compose! {

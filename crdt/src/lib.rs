@@ -15,6 +15,11 @@
 //! Concurrent creations with equal definitions are one topic; with different ones automerge's winner stands and the other is shown as a
 //! conflict. A removal removes what its remover saw: a concurrent creation survives it, and a concurrent write goes to the section's [`displaced`] log.
 //!
+//! A topic may keep events instead of one value ([`series`]): each is a register of its own in the value plane, in an order that needs no clock, and the oldest go by a
+//! register that says up to where.
+//!
+//! A list of lines ([`paged`]) is changed by position, and two of them cannot be merged: it never leaves the node where it was made, whatever section its path is in.
+//!
 //! # One road: feeds
 //!
 //! Whoever numbers writes is an *origin*: one run of one node ([`id::Origin`]). In each plane of each section an origin's writes are a
@@ -75,7 +80,8 @@
 //! # What definitions have no room for
 //!
 //! A definition may name data by its hash, a [`blob`]: nothing of that is merged, and any neighbour's copy is as good as another's. What a node's topics name it fetches and keeps, also for types that it
-//! does not know; until it is there, their values are carried, and judged when it comes.
+//! does not know; until it is there, their values are carried, and judged when it comes. It may be a schema, the descriptor set of a [`protobuf`] message, or a [`custom`] type's module, which is
+//! a program of a stranger's and held to what it may cost.
 //!
 //! # Names, bytes, memory
 //!
@@ -111,6 +117,7 @@ pub mod feed;
 pub mod frontier;
 pub mod id;
 pub mod json_schema;
+pub mod paged;
 pub mod path;
 pub mod persist;
 pub mod policy;

@@ -40,7 +40,10 @@ use prost_reflect::{
 use serde_json::Value;
 use serde_path_to_error::{Deserializer, Segment, Track};
 
-use crate::value::{VALUE_MAX, ValueError};
+use crate::{
+    blob::{BlobHash, FromBlob},
+    value::{VALUE_MAX, ValueError},
+};
 use set::Set;
 pub use set::{NAME_BYTES_MAX, SET_BYTES_MAX, SET_PARTS_MAX};
 use wire::{Required, Walk, Wrong, pointer_step};
@@ -85,6 +88,48 @@ pub enum BadProtobuf {
     /// It has no message of this name.
     #[error("the descriptor set has no message {0:?}")]
     NoMessage(String),
+}
+
+/// The message that a topic's values are, by its whole name in a descriptor set, which is a blob.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct MessageOf {
+    name: Box<str>,
+    set: FromBlob<Protobuf>,
+}
+
+impl MessageOf {
+    /// The message with this name; `None` if no message can have it.
+    pub fn new(name: &str, set: BlobHash) -> Option<MessageOf> {
+        let word = |word: &str| {
+            !word.starts_with(|first: char| first.is_ascii_digit())
+                && !word.is_empty()
+                && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
+        let sound = name.len() <= NAME_BYTES_MAX && name.split('.').all(word);
+        sound.then(|| MessageOf { name: name.into(), set: FromBlob::new(set) })
+    }
+
+    /// Its whole name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The blob that is its descriptor set.
+    pub fn set(&self) -> &BlobHash {
+        self.set.hash()
+    }
+
+    pub(crate) fn supply(&self, hash: &BlobHash, content: &[u8]) -> Result<(), String> {
+        self.set.supply(hash, content, |set| Protobuf::new(set, &self.name).map_err(|error| error.to_string()))
+    }
+
+    /// What judges its values.
+    ///
+    /// # Errors
+    /// The descriptor set is not here, or no use.
+    pub fn get(&self) -> Result<&Protobuf, ValueError> {
+        self.set.get()
+    }
 }
 
 /// One message type, ready to judge values.

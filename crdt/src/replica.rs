@@ -14,9 +14,10 @@ use crate::{
     blob::{BlobError, BlobHash, Blobs},
     bucket::Happening,
     definition::{Definition, Durability, TopicType},
-    displaced::{Displaced, Log, Noticed},
+    displaced::{Beaten, Displaced, Log, Noticed},
     frontier::{DotIx, Dots, OriginIx, Origins},
     id::{DisplacedId, Dot, NodeId, Origin, Plane, SectionId},
+    paged::{LinesError, Splice, Summary},
     path::Path,
     persist::{Row, Table},
     policy::{PolicyError, SectionEdit, SectionPolicy},
@@ -85,6 +86,12 @@ pub enum SetError {
     /// It is not a topic of events.
     #[error("a topic of type {0} has no events")]
     NoSeries(&'static str),
+    /// It is not a topic of lines.
+    #[error("a topic of type {0} has no lines")]
+    NoList(&'static str),
+    /// Its lines cannot be so.
+    #[error(transparent)]
+    Lines(#[from] LinesError),
     /// There is no such event, or none any more.
     #[error("there is no event {0}")]
     NoEvent(EventName),
@@ -346,9 +353,12 @@ impl Replica {
     /// It is too long, or there is no room.
     pub fn put_blob(&mut self, content: Arc<[u8]>) -> Result<BlobHash, BlobError> {
         let hash = BlobHash::of(&content);
-        if self.blobs.put(hash, content.clone())? && self.blobs.is_named(&hash) {
+        if self.blobs.put(hash, content)?
+            && self.blobs.is_named(&hash)
+            && let Some(blob) = self.blobs.blob(&hash).cloned()
+        {
             let mut cx = Context { origins: &mut self.origins, events: &mut self.events, blobs: &mut self.blobs, time_ms: self.time_ms };
-            self.sections.values_mut().for_each(|section| section.blob_came(&mut cx, &hash, &content));
+            self.sections.values_mut().for_each(|section| section.blob_came(&mut cx, &hash, &blob));
         }
         Ok(hash)
     }
@@ -399,15 +409,41 @@ impl Replica {
         path.self_and_ancestors().filter_map(|root| self.roots.get(root)).next().copied().unwrap_or(SectionId::LOCAL)
     }
 
-    /// The held section that a path belongs to.
-    pub fn locate(&self, path: &Path) -> Result<SectionId, NotHeld> {
+    /// Where the topic at a path is, or would be made: in the section that the path belongs to, unless it is a paged one, which is this node's alone, and nothing hides it.
+    pub fn home_of(&self, path: &Path) -> SectionId {
         let section = self.section_of(path);
+        let hidden = || self.sections.get(&section).is_some_and(|held| held.tree.topic(path.as_str()).is_some());
+        if section != SectionId::LOCAL && self.is_paged(path) && !hidden() { SectionId::LOCAL } else { section }
+    }
+
+    /// Whether this node has a paged topic at a path, hidden or not.
+    pub fn is_paged(&self, path: &Path) -> bool {
+        self.sections.get(&SectionId::LOCAL).is_some_and(|local| local.is_list(path))
+    }
+
+    /// Where this node has a paged topic that a replicated one hides, which has come to the same path from elsewhere.
+    pub fn hidden(&self) -> impl Iterator<Item = &Path> {
+        let lists = self.sections.get(&SectionId::LOCAL).into_iter().flat_map(Section::lists);
+        lists.filter(|path| self.home_of(path) != SectionId::LOCAL)
+    }
+
+    /// The held section that the topic at a path is in, or would be made in.
+    pub fn locate(&self, path: &Path) -> Result<SectionId, NotHeld> {
+        self.as_held(self.home_of(path))
+    }
+
+    /// The held section that a path belongs to, whatever is at it.
+    pub fn locate_branch(&self, path: &Path) -> Result<SectionId, NotHeld> {
+        self.as_held(self.section_of(path))
+    }
+
+    fn as_held(&self, section: SectionId) -> Result<SectionId, NotHeld> {
         if self.sections.contains_key(&section) { Ok(section) } else { Err(NotHeld { section }) }
     }
 
     /// The live topic at a path, and its section.
     pub fn topic(&self, path: &Path) -> Option<(SectionId, &Topic)> {
-        let section = self.section_of(path);
+        let section = self.home_of(path);
         Some((section, self.sections.get(&section)?.tree.topic(path.as_str())?))
     }
 
@@ -491,7 +527,7 @@ impl Replica {
             topics.next().map(|topic| (*id, topic))
         })
         // A topic of an outer section that a nested one has taken over stays hidden until its removal arrives.
-        .filter(|(id, topic)| self.section_of(&topic.path) == *id)
+        .filter(|(id, topic)| self.home_of(&topic.path) == *id)
     }
 
     /// Whether this node's declared name of a dot is this.
@@ -628,10 +664,11 @@ impl Replica {
         let mut new: BTreeMap<&Path, &Definition> = BTreeMap::new();
         let mut results = Vec::with_capacity(topics.len());
         for (path, definition) in topics {
-            let standing = match self.locate(path) {
+            let paged = *definition.topic_type() == TopicType::Paged;
+            let standing = match if paged { Ok(SectionId::LOCAL) } else { self.locate(path) } {
                 Err(not_held) => Err(not_held.into()),
                 Ok(section) => {
-                    let lives = self.sections[&section].tree.topic(path.as_str()).map(|topic| topic.definition.clone());
+                    let lives = self.topic(path).map(|(_, topic)| topic.definition.clone());
                     let lives = lives.or_else(|| new.get(path).map(|definition| Arc::new((*definition).clone())));
                     match lives {
                         Some(standing) if *standing == *definition => Ok(Added::Exists),
@@ -648,6 +685,11 @@ impl Replica {
         }
         for (section, topics) in created {
             self.create_in(section, &topics);
+            for (path, _) in topics.iter().filter(|(_, definition)| *definition.topic_type() == TopicType::Paged) {
+                // Empty, and says so.
+                let nothing = Splice { from: None, take: None, lines: &[] };
+                self.change_lines(path, self.time_ms, &nothing).expect("an empty list is one");
+            }
         }
         results
     }
@@ -688,7 +730,7 @@ impl Replica {
 
     /// Writes a topic's value; to a topic of events it is appended.
     pub fn set_by(&mut self, path: &Path, writer: Writer<'_>, value: Arc<[u8]>) -> Result<Taken, SetError> {
-        let id = self.section_of(path);
+        let id = self.home_of(path);
         let own = self.writers.get(&id).copied();
         let (Some(own), Some((section, mut cx))) = (own, self.parts(id)) else { return Err(NotHeld { section: id }.into()) };
         let topic = section.tree.topic(path.as_str()).ok_or(SetError::NoTopic)?;
@@ -709,7 +751,7 @@ impl Replica {
 
     /// Writes an event anew, in its place.
     pub fn edit_event(&mut self, path: &Path, name: EventName, writer: Writer<'_>, value: &[u8]) -> Result<Taken, SetError> {
-        let id = self.section_of(path);
+        let id = self.home_of(path);
         let own = self.writers.get(&id).copied();
         let (Some(own), Some((section, mut cx))) = (own, self.parts(id)) else { return Err(NotHeld { section: id }.into()) };
         let topic = section.tree.topic(path.as_str()).ok_or(SetError::NoTopic)?;
@@ -732,6 +774,26 @@ impl Replica {
         let (key, event) = (told.key, told.event);
         let dot = section.put_event(&mut cx, own, key, under, time_ms, content);
         Ok(Taken { written: Written { section: id, plane: Plane::Values, dot }, durability, event: Some(event) })
+    }
+
+    /// Changes the lines of a paged topic. Nothing is merged with that, so it needs no authority to stand against anything.
+    pub fn change_lines(&mut self, path: &Path, time_ms: u64, splice: &Splice<'_>) -> Result<(Taken, Summary), SetError> {
+        let (id, topic) = self.topic(path).ok_or(SetError::NoTopic)?;
+        let topic_type = topic.definition.topic_type();
+        let list = topic.ids.first().copied().filter(|_| id == SectionId::LOCAL && *topic_type == TopicType::Paged);
+        let list = list.ok_or(SetError::NoList(topic_type.name()))?;
+        let durability = topic.definition.properties().durability;
+        let own = self.writer(id);
+        let (section, mut cx) = self.parts(id).ok_or(NotHeld { section: id })?;
+        let (dot, summary) = section.splice(&mut cx, own, list, time_ms, splice)?;
+        Ok((Taken { written: Written { section: id, plane: Plane::Values, dot }, durability, event: None }, summary))
+    }
+
+    /// What the list of a paged topic has come to, and some of its lines: from one on, counted from 1, so many at most, and about so many bytes. `None` if it is no list of this node's.
+    pub fn lines(&self, section: SectionId, topic: &Topic, from: u64, count: usize, bytes_max: usize) -> Option<(Summary, Vec<&str>)> {
+        let held = self.sections.get(&section).filter(|held| held.id() == SectionId::LOCAL && held.is_list(&topic.path))?;
+        let list = *topic.ids.first()?;
+        Some((held.summary(list), held.lines(list, from.saturating_sub(1), count, bytes_max)))
     }
 
     /// The events of a topic that are wanted of it, in order: those that it keeps, and at this wall clock still shows.
@@ -964,7 +1026,8 @@ impl Replica {
         let lost: Vec<SectionId> = self.held().filter(|id| *id != SectionId::MESH && !self.policies.contains_key(id)).collect();
         for id in lost {
             let topics = self.contents(id, |_| true);
-            let displaced: Vec<Displaced> = Log::read(&self.sections[&id], &self.origins).entries().map(|(_, entry)| entry).collect();
+            let mut displaced: Vec<Displaced> = Log::read(&self.sections[&id], &self.origins).entries().map(|(_, entry)| entry).collect();
+            displaced.extend(self.contents_of_hiding(id));
             self.close(id);
             self.take_over(topics);
             for entry in displaced {
@@ -976,7 +1039,8 @@ impl Replica {
         for id in strays {
             let moved = |path: &Path| {
                 let target = self.section_of(path);
-                target != id && self.sections.contains_key(&target) && (id == SectionId::LOCAL || declared == Some(target))
+                let moves = if id == SectionId::LOCAL { !self.is_paged(path) } else { declared == Some(target) };
+                moves && target != id && self.sections.contains_key(&target)
             };
             let topics = self.contents(id, moved);
             if topics.is_empty() {
@@ -1013,6 +1077,20 @@ impl Replica {
                 (topic.path.clone(), (*topic.definition).clone(), values.into_iter().filter_map(moved).collect())
             })
             .collect()
+    }
+
+    /// The values of a section's topics that would be local without it, where this node has paged topics that stay.
+    fn contents_of_hiding(&self, id: SectionId) -> Vec<Displaced> {
+        let Some(section) = self.sections.get(&id) else { return Vec::new() };
+        let lists = self.sections.get(&SectionId::LOCAL).into_iter().flat_map(Section::lists);
+        let topics = lists.filter(|path| self.section_of(path) == SectionId::LOCAL).filter_map(|path| section.tree.topic(path.as_str()));
+        let values = topics.flat_map(|topic| topic.ids.iter().flat_map(|id| section.keys_of(*id)).map(move |key| (topic, key)));
+        let displaced = values.filter_map(|(topic, key)| {
+            let write = section.values.get(&key)?;
+            let (path, definition) = (topic.path.clone(), Some(topic.definition.to_bytes()));
+            Some(Displaced::new(&self.origins, id, path, definition, key, write, Beaten::ByRemoval { removal: None }))
+        });
+        displaced.collect()
     }
 
     /// Makes topics where they belong now, as new writes, unless there is something already.

@@ -13,8 +13,8 @@ use std::{
 
 use crate::{
     access::{self, AccessError},
-    blob::{BlobHash, Blobs},
-    definition::Definition,
+    blob::{Blob, BlobHash, Blobs},
+    definition::{Definition, TopicType},
     displaced::{self, Beaten, Displaced},
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins, raise},
     id::{DisplacedId, Origin, Plane, SectionId},
@@ -31,6 +31,7 @@ use crate::{
 };
 
 mod events;
+mod lines;
 
 pub use events::Told;
 
@@ -212,6 +213,8 @@ pub struct Section {
     durable: Frontiers,
     /// Which events there are, by topic.
     series: BTreeMap<DotIx, Series>,
+    /// The paths of paged topics: only where what is local is held.
+    lists: BTreeSet<Path>,
     /// Topics that do not live here (yet), of which there are values.
     orphans: BTreeSet<DotIx>,
     /// Values that are none of their topic's type: somebody took them who should not have. They are carried like any other, and shown to nobody.
@@ -262,6 +265,7 @@ impl Section {
             clock_dirty: false,
             durable: Frontiers::default(),
             series: BTreeMap::new(),
+            lists: BTreeSet::new(),
             orphans: BTreeSet::new(),
             unfit: BTreeSet::new(),
             graves: BTreeMap::new(),
@@ -583,7 +587,7 @@ impl Section {
             self.heard(&write.stamp);
         }
         let fresh = !self.values.frontier().covers(write.dot);
-        if key.as_event().is_some_and(|event| event.sequence <= self.horizon(id)) {
+        if self.place_in_feeds(key) != key {
             return Some(id.into());
         }
         if self.tree.path_of(id).is_none() {
@@ -913,7 +917,9 @@ impl Section {
 
     /// Ends a run of a value feed, once the tree allows it (R9).
     pub fn end_value_run(&mut self, run: ValueRun) {
-        self.values.end_run(run.origin, run.upto, run.positions);
+        // What came in the run may have been forgotten before its end.
+        let positions: Vec<_> = run.positions.into_iter().map(|(number, key)| (number, self.place_in_feeds(key))).collect();
+        self.values.end_run(run.origin, run.upto, positions);
         self.values.raise_floor(run.origin, run.floor);
     }
 
@@ -1006,6 +1012,9 @@ impl Section {
         let (clock, epoch) = stamps.fold((0, 0), |(clock, epoch), stamp| (clock.max(stamp.seq), epoch.max(stamp.epoch)));
         (self.clock, self.epoch) = (self.clock.max(clock), self.epoch.max(epoch));
         self.twins = self.tree.topics_from("").filter(|topic| topic.ids.len() > 1).flat_map(|topic| topic.ids.iter().copied()).collect();
+        if self.id == SectionId::LOCAL {
+            self.lists = self.tree.topics_from("").filter(|topic| lines::is_list(topic)).map(|topic| topic.path.clone()).collect();
+        }
         let valued: Vec<ValueKey> = self.values.iter().map(|(key, _)| *key).collect();
         for key in valued {
             if self.tree.topic_of(key.topic()).is_some() {
@@ -1049,22 +1058,22 @@ impl Section {
                     self.bury(cx, key, Some((&change.path, change.before.as_ref())), &write, covered);
                 }
             }
-            for id in &change.born {
-                if self.orphans.remove(id) {
-                    cx.events.push(Event::Value { section: self.id, key: (*id).into(), passed: None });
-                }
-            }
+            let waited: Vec<DotIx> = change.born.iter().copied().filter(|id| self.orphans.remove(id)).collect();
             if let Some(id) = change.born.first().filter(|_| change.lived.0 || change.born.len() > 1) {
                 let topic = self.tree.topic(change.path.as_str()).filter(|topic| topic.ids.len() > 1);
                 self.twins.extend(topic.into_iter().flat_map(|topic| topic.ids.iter().copied()));
                 self.join_creations(cx, *id, covered);
             }
+            self.note_list(&change.path);
             let (lived, lives) = change.lived;
             let ids = self.tree.topic(change.path.as_str()).map(|topic| topic.ids.clone());
             for id in ids.into_iter().flatten() {
                 self.keys_of(id).collect::<Vec<_>>().into_iter().for_each(|key| self.judge(key));
             }
             cx.events.push(Event::Topic { section: self.id, path: change.path, lived, lives });
+            for key in waited.into_iter().flat_map(|id| self.keys_of(id)) {
+                self.tell_value(cx, key);
+            }
         }
     }
 
@@ -1082,8 +1091,8 @@ impl Section {
     }
 
     /// A blob is here: the topics whose definitions name it take values from now on, and values that have come before are judged.
-    pub(crate) fn blob_came(&mut self, cx: &mut Context<'_>, hash: &BlobHash, content: &Arc<[u8]>) {
-        let topics = self.tree.supply(hash, content);
+    pub(crate) fn blob_came(&mut self, cx: &mut Context<'_>, hash: &BlobHash, blob: &Blob) {
+        let topics = self.tree.supply(hash, blob);
         let keys: Vec<ValueKey> = topics.into_iter().flat_map(|id| self.keys_of(id)).collect();
         for key in keys {
             if self.unfit.contains(&key) {
@@ -1164,6 +1173,10 @@ impl Section {
         // One that has lost to another definition is shown to nobody anyway.
         let wrong = topic.filter(|topic| topic.ids.contains(&key.topic())).zip(value).and_then(|(topic, (write, value))| {
             let topic_type = topic.definition.topic_type();
+            // Nobody but this node writes a list; of one that somebody says to be elsewhere, nothing is any value.
+            if *topic_type == TopicType::Paged && self.id == SectionId::LOCAL {
+                return None;
+            }
             if topic_type.series().is_some() && events::is_horizon(write) && key.as_event().is_none() {
                 return None;
             }
@@ -1204,7 +1217,10 @@ impl Section {
     }
 
     fn tell_value(&self, cx: &mut Context<'_>, key: ValueKey) {
-        let passes = (key.as_event().is_some() || self.tree.wants_all(key.topic())) && !self.unfit.contains(&key);
+        let id = key.topic();
+        // A creation that has lost to another definition is shown to nobody.
+        let shown = || self.tree.topic_of(id).is_some_and(|topic| topic.ids.contains(&id)) && !self.unfit.contains(&key);
+        let passes = (key.as_event().is_some() || self.tree.wants_all(id)) && shown();
         let passed = self.values.get(&key).filter(|_| passes).cloned().map(Box::new);
         cx.events.push(Event::Value { section: self.id, key, passed });
     }

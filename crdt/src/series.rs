@@ -222,6 +222,17 @@ impl Series {
         }
     }
 
+    /// One less.
+    pub fn remove(&mut self, event: EventIx) {
+        let Some(same) = self.events.get_mut(&event.sequence) else { return };
+        let before = same.len();
+        same.retain(|origin| *origin != event.origin);
+        self.count -= before - same.len();
+        if same.is_empty() {
+            self.events.remove(&event.sequence);
+        }
+    }
+
     /// Lets go of all up to a sequence, and gives them.
     pub fn take_upto(&mut self, horizon: u64) -> Vec<EventIx> {
         let rest = self.events.split_off(&(horizon + 1));
@@ -299,6 +310,11 @@ mod tests {
         #[allow(clippy::reversed_empty_ranges, reason = "somebody may ask for one")]
         let none = series.range(4..=2).count();
         assert_eq!(none, 0);
+        series.remove(event(9, 1));
+        series.remove(event(2, 7));
+        series.insert(&origins, event(3, 1));
+        series.remove(event(3, 1));
+        assert_eq!(series.len(), 5);
         assert_eq!(series.take_upto(2), expected[..4]);
         assert_eq!((series.len(), series.iter().next()), (1, Some(event(5, 1))));
     }

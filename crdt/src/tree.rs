@@ -21,7 +21,7 @@ use smallvec::SmallVec;
 
 use crate::{
     access::{self, Access, AccessError},
-    blob::BlobHash,
+    blob::{Blob, BlobHash},
     bucket::{Bucket, Happening, SavedBucket, TOPICS_PER_CHANGE_MAX},
     catalogue::{Catalogue, Place},
     definition::{Conflate, Definition, DefinitionHash},
@@ -332,11 +332,11 @@ impl Tree {
     }
 
     /// Gives a blob to the definitions that name it. Returns the creations of these.
-    pub(crate) fn supply(&self, hash: &BlobHash, content: &Arc<[u8]>) -> Vec<DotIx> {
+    pub(crate) fn supply(&self, hash: &BlobHash, blob: &Blob) -> Vec<DotIx> {
         let Naming { creations, definitions, .. } = &self.naming;
         let mut naming = BTreeSet::new();
         for (of, (definition, _)) in definitions.iter().filter(|(_, (definition, _))| definition.blobs().contains(hash)) {
-            if let Err(why) = definition.topic_type().supply(hash, content) {
+            if let Err(why) = definition.topic_type().supply(hash, blob) {
                 tracing::warn!(blob = %hash, topic_type = %definition.topic_type(), why, "a blob is no use to the topics whose definition names it");
             }
             naming.insert(*of);

@@ -8,8 +8,11 @@
 //! | double | a CBOR float, finite, or null | a number, or null | decimal, or `null` |
 //! | decimal | a CBOR text such as `-12.50`, with as many digits after the point as the topic says, or null | that text, or null; numbers are taken, too | decimal, or `null` |
 //! | record | one CBOR item, as the topic's schema says ([`record`](crate::record)) | itself | JSON |
+//! | protobuf | a message in protobuf's encoding ([`protobuf`](crate::protobuf)) | protobuf's canonical JSON | JSON |
+//! | custom | as the topic's module says ([`custom`](crate::custom)) | as the module shows it; taken where it can read that, otherwise a base64 string | JSON where the module can read that, otherwise as they are |
 //! | timeseries | each event as the type that it is of | | |
 //! | slave | none of its own | | |
+//! | paged | none that is written; what it shows is one of `json` ([`paged`](crate::paged)) | itself | |
 //! | binary | as they are | a base64 string (RFC 4648 §4, padded) | as they are |
 //!
 //! A value has exactly one encoding, so that equal values are equal bytes and a comparison needs no decoding: RFC 8949
@@ -115,8 +118,10 @@ pub fn validate(topic_type: &TopicType, bytes: &[u8]) -> Result<(), ValueError> 
             // Only the one encoding: what a map's keys were in another order is seen here.
             return (from_json(&TopicType::Json, &json)? == bytes).then_some(()).ok_or(ValueError::NotCanonical(0));
         }
+        TopicType::Protobuf(message) => return message.get()?.validate(bytes),
+        TopicType::Custom(module) => return Ok(module.get()?.validate(bytes)?),
         TopicType::Unknown(code) => return Err(ValueError::UnknownType(*code)),
-        TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) => return Err(wrong_type(topic_type)),
+        TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) | TopicType::Paged => return Err(wrong_type(topic_type)),
         TopicType::String | TopicType::Int64 | TopicType::Double | TopicType::Decimal(_) => {}
     }
     let mut scan = Scan { bytes, at: 0 };
@@ -161,6 +166,18 @@ pub fn from_json(topic_type: &TopicType, json: &Value) -> Result<Vec<u8>, ValueE
             write_json(&mut bytes, json, VALUE_DEPTH_MAX)?;
             schema.check(json)?;
         }
+        (TopicType::Protobuf(message), json) => bytes = message.get()?.from_json(json)?,
+        (TopicType::Custom(module), json) => {
+            let module = module.get()?;
+            bytes = match json {
+                Value::String(text) if !module.takes_json() => {
+                    let bytes = from_base64(text)?;
+                    module.validate(&bytes)?;
+                    bytes
+                }
+                json => module.from_json(json)?,
+            };
+        }
         (TopicType::Unknown(code), _) => return Err(ValueError::UnknownType(*code)),
         (TopicType::String | TopicType::Int64 | TopicType::Double | TopicType::Decimal(_), Value::Null) => bytes.push(NULL),
         (TopicType::Decimal(scale), Value::String(text)) => write_text(&mut bytes, &decimal(*scale, text)?),
@@ -191,12 +208,20 @@ pub fn from_json(topic_type: &TopicType, json: &Value) -> Result<Vec<u8>, ValueE
     }
 }
 
-/// The JSON of a value's bytes; fails exactly where [`validate`] does.
+/// The JSON of a value's bytes; fails exactly where [`validate`] does, but for what paged topics show.
 pub fn to_json(topic_type: &TopicType, bytes: &[u8]) -> Result<Value, ValueError> {
-    let topic_type = topic_type.value_type();
+    let topic_type = match topic_type.value_type() {
+        TopicType::Paged => &TopicType::Json,
+        other => other,
+    };
+    if let TopicType::Protobuf(message) = topic_type {
+        return message.get()?.to_json(bytes);
+    }
     validate(topic_type, bytes)?;
-    if *topic_type == TopicType::Binary {
-        return Ok(Value::String(to_base64(bytes)));
+    match topic_type {
+        TopicType::Binary => return Ok(Value::String(to_base64(bytes))),
+        TopicType::Custom(module) => return Ok(module.get()?.to_json(bytes)?),
+        _ => {}
     }
     Scan { bytes, at: 0 }.json(VALUE_DEPTH_MAX)
 }
@@ -282,6 +307,13 @@ pub fn from_text(topic_type: &TopicType, text: &[u8]) -> Result<Vec<u8>, ValueEr
     if *topic_type == TopicType::Binary {
         return Ok(text.to_vec());
     }
+    if let TopicType::Custom(module) = topic_type
+        && let module = module.get()?
+        && !module.takes_json()
+    {
+        module.validate(text)?;
+        return Ok(text.to_vec());
+    }
     let text = str::from_utf8(text).map_err(|error| bad_text("UTF-8 text", error))?;
     let json = match topic_type {
         TopicType::String => Value::String(text.into()),
@@ -292,11 +324,14 @@ pub fn from_text(topic_type: &TopicType, text: &[u8]) -> Result<Vec<u8>, ValueEr
             Value::Number(Number::from_f64(number).ok_or_else(|| wrong_type(topic_type))?)
         }
         TopicType::Decimal(_) => Value::String(text.into()),
-        TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) => return Err(wrong_type(topic_type)),
+        TopicType::Slave(_) | TopicType::Stateless | TopicType::TimeSeries(_) | TopicType::Paged => return Err(wrong_type(topic_type)),
         TopicType::Unknown(code) => return Err(ValueError::UnknownType(*code)),
-        TopicType::Json | TopicType::JsonAs(_) | TopicType::Record(_) | TopicType::Binary => {
-            serde_json::from_str(text).map_err(|error| bad_text("JSON", error))?
-        }
+        TopicType::Json
+        | TopicType::JsonAs(_)
+        | TopicType::Record(_)
+        | TopicType::Protobuf(_)
+        | TopicType::Custom(_)
+        | TopicType::Binary => serde_json::from_str(text).map_err(|error| bad_text("JSON", error))?,
     };
     from_json(topic_type, &json)
 }
@@ -310,9 +345,12 @@ fn wrong_type(topic_type: &TopicType) -> ValueError {
         TopicType::Double => "a finite floating-point number, or null for no value",
         TopicType::Decimal(_) => "a decimal number with the topic's number of digits after the point, or null for no value",
         TopicType::Record(_) => "an object as its schema says",
+        TopicType::Protobuf(_) => "a message of its type",
+        TopicType::Custom(_) => "what its module takes",
         TopicType::Slave(_) => "no value of its own: write its master",
         TopicType::Stateless => "no value: send it messages",
         TopicType::TimeSeries(_) => "values of the type that it is of",
+        TopicType::Paged => "lines: append them, or change them by their numbers",
         TopicType::Unknown(_) => "what a newer version knows",
     };
     ValueError::WrongType { topic_type: topic_type.name(), expected }
@@ -805,6 +843,54 @@ mod tests {
         assert_eq!(validate(&record, &bytes_of(json!({"r": {}}))).map(|()| Vec::new()), misfit);
         assert_eq!(validate(&record, &[0xa1, 0x61, b'r', 0xa2, 0x62, b'b', b'b', 0x60, 0x61, b'a', 1]), Err(ValueError::NotCanonical(0)));
         assert_eq!(validate(&record, &[0xa1]), Err(ValueError::NotOneItem));
+    }
+
+    #[test]
+    fn what_a_blob_says_is_asked_once_it_is_here() {
+        use crate::{blob::Blob, definition::Definition};
+
+        let blob = Blob::new(std::sync::Arc::from(&b"no module"[..]));
+        let hash = BlobHash::of(blob.content());
+        for (topic_type, other) in [("custom", ("module", "")), ("protobuf", ("descriptors", "a.B"))] {
+            let properties = [(other.0, format!("blob:{hash}")), ("message", other.1.to_owned())];
+            let properties = &properties[..if other.1.is_empty() { 1 } else { 2 }];
+            let definition = Definition::parse(topic_type, properties).unwrap();
+            let topic_type = definition.topic_type();
+            assert_eq!(validate(topic_type, b""), Err(ValueError::NotHere(hash)));
+            assert_eq!(to_json(topic_type, b""), Err(ValueError::NotHere(hash)));
+            assert_eq!(from_json(topic_type, &json!({})), Err(ValueError::NotHere(hash)));
+            assert_eq!(from_text(topic_type, b"{}"), Err(ValueError::NotHere(hash)));
+            let useless = topic_type.supply(&hash, &blob).unwrap_err();
+            assert!(matches!(validate(topic_type, b""), Err(ValueError::Misfit { why, .. }) if why.contains(&useless)), "{useless}");
+        }
+    }
+
+    #[test]
+    fn one_module_judges_for_all_definitions_that_name_it() {
+        use crate::{blob::Blob, custom::FUEL_PER_BYTE, definition::Definition};
+
+        let endless = r#"(module (memory (export "memory") 1)
+            (func (export "alloc") (param i32) (result i32) (i32.const 0))
+            (func (export "validate") (param i32 i32) (result i64) (if (local.get 1) (then (loop (br 0)))) (i64.const 0))
+            (func (export "to_json") (param i32 i32) (result i64) (i64.const 0)))"#;
+        let blob = Blob::new(wat::parse_str(endless).unwrap().into());
+        let hash = BlobHash::of(blob.content());
+        let of = |retain: &str| {
+            let definition = Definition::parse("custom", &[("module", format!("blob:{hash}")), ("retain", retain.into())]).unwrap();
+            definition.topic_type().supply(&hash, &blob).unwrap();
+            definition
+        };
+        let (one, other) = (of("true"), of("false"));
+        assert_eq!((validate(one.topic_type(), b""), from_text(one.topic_type(), b"")), (Ok(()), Ok(vec![])));
+        assert_eq!(from_json(one.topic_type(), &json!("")), Ok(vec![]));
+        let wasted = |definition: &Definition| match validate(definition.topic_type(), &[0; 1 << 16]) {
+            Err(ValueError::Misfit { why, .. }) => why,
+            other => panic!("{other:?}"),
+        };
+        let calls = (crate::custom::WASTE_MAX / (FUEL_PER_BYTE << 16)) as usize + 1;
+        let said: Vec<String> = (0..calls).map(|_| wasted(&one)).collect();
+        assert!(said[0].contains("failed") && wasted(&other).contains("given up"), "{said:?}");
+        assert!(wasted(&of("true")).contains("given up"), "made anew");
     }
 
     #[test]

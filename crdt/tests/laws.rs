@@ -19,9 +19,10 @@ use mangrove_crdt::{
     persist::{Row, Table},
     policy::SectionPolicy,
     registers::Write,
-    replica::{Added, Replica},
+    replica::{Added, EventRange, Replica},
     rows,
-    section::{Frontiers, Positions, StandingKey, ValueRun},
+    section::{Event, Frontiers, Positions, StandingKey, ValueRun},
+    series::{EventIx, ValueKey},
     standing::Standing,
     tree::{Removal, TreeRecord},
 };
@@ -45,7 +46,9 @@ fn path(text: &str) -> Path {
 }
 
 fn definition(topic_type: &str) -> Definition {
-    Definition::parse::<&str, &str>(topic_type, &[]).unwrap()
+    // Of so few events that old ones are forgotten.
+    let properties: &[(&str, &str)] = if topic_type == "timeseries" { &[("of", "int64"), ("keep", "3")] } else { &[] };
+    Definition::parse(topic_type, properties).unwrap()
 }
 
 fn commit(disk: &mut Disk, replica: &mut Replica) {
@@ -76,7 +79,7 @@ fn load(origin: Origin, disk: &Disk) -> Replica {
 /// A record on its way, with origins named in full.
 #[derive(Clone, Debug)]
 enum Record {
-    Value { topic: Dot, write: Carried },
+    Value { topic: Dot, event: Option<(u64, Origin)>, write: Carried },
     Standing { key: StandingKey, write: Carried },
     Tree { origin: Origin, record: TreeRecord, removals: Vec<(Dot, Vec<Dot>)> },
 }
@@ -100,6 +103,19 @@ impl Carried {
 
 fn named(origins: &Origins, dot: DotIx) -> Dot {
     Dot { origin: origins.get(dot.origin), number: dot.number }
+}
+
+fn value_record(origins: &Origins, key: &ValueKey, write: &Write) -> Record {
+    let event = key.as_event().map(|event| (event.sequence, origins.get(event.origin)));
+    Record::Value { topic: named(origins, key.topic()), event, write: Carried::of(origins, write) }
+}
+
+fn value_key(replica: &mut Replica, topic: Dot, event: Option<(u64, Origin)>) -> ValueKey {
+    let topic = indexed(replica, topic);
+    match event {
+        Some((sequence, origin)) => ValueKey::event(topic, EventIx { sequence, origin: replica.intern(origin) }),
+        None => topic.into(),
+    }
 }
 
 fn indexed(replica: &mut Replica, dot: Dot) -> DotIx {
@@ -152,6 +168,28 @@ impl Node {
         })
     }
 
+    /// Appends an event: its record, and where it raises it, that of the horizon.
+    fn append(&mut self, at: &str, value: i64) -> Vec<Record> {
+        let own =
+            self.replica.section(SECTION).unwrap().values.frontier().iter().map(|dot| (dot.origin, dot.number)).collect::<BTreeMap<_, _>>();
+        self.replica.set(&path(at), value as u64, minicbor::to_vec(value).unwrap().into()).unwrap();
+        self.replica.take_events();
+        let section = self.replica.section(SECTION).unwrap();
+        let fresh = |write: &Write| write.dot.number > own.get(&write.dot.origin).copied().unwrap_or(0);
+        let made =
+            section.values.iter().filter(|(_, write)| self.replica.origins().get(write.dot.origin) == self.replica.own() && fresh(write));
+        made.map(|(key, write)| value_record(self.replica.origins(), key, write)).collect()
+    }
+
+    /// The values of the events that a reader is shown.
+    fn events(&self, at: &str) -> Vec<i64> {
+        let Some((section, topic)) = self.replica.topic(&path(at)) else { return Vec::new() };
+        let told = self.replica.events(section, topic, 0, &EventRange::default());
+        told.iter()
+            .map(|told| minicbor::decode(topic.definition.topic_type().value_in(told.write.value.as_ref().unwrap()).unwrap()).unwrap())
+            .collect()
+    }
+
     fn remove(&mut self, at: &str) -> Vec<Record> {
         self.tree(|replica| assert_eq!(replica.remove_topics(&[path(at)]), 1))
     }
@@ -161,8 +199,8 @@ impl Node {
         self.replica.take_events();
         let origins = self.replica.origins();
         let section = self.replica.section(SECTION).unwrap();
-        let (topic, write) = section.values.iter().find(|(_, write)| write.dot == written.dot).unwrap();
-        Record::Value { topic: named(origins, topic.topic()), write: Carried::of(origins, write) }
+        let (key, write) = section.values.iter().find(|(_, write)| write.dot == written.dot).unwrap();
+        value_record(origins, key, write)
     }
 
     fn put(&mut self, key: u8, value: Option<i64>) -> Record {
@@ -176,10 +214,10 @@ impl Node {
     fn hear(&mut self, record: &Record) {
         let replica = &mut self.replica;
         match record {
-            Record::Value { topic, write } => {
-                let (topic, write) = (indexed(replica, *topic), write.at(replica));
+            Record::Value { topic, event, write } => {
+                let (key, write) = (value_key(replica, *topic, *event), write.at(replica));
                 let (section, mut cx) = replica.parts(SECTION).unwrap();
-                section.merge_value(&mut cx, topic, write);
+                section.merge_value(&mut cx, key, write);
             }
             Record::Standing { key, write } => {
                 let write = write.at(replica);
@@ -209,9 +247,9 @@ impl Node {
         let (mut values, mut standing) = (BTreeMap::new(), BTreeMap::new());
         for record in records {
             match record {
-                Record::Value { topic, write } => {
-                    let (topic, dot) = (indexed(&mut self.replica, *topic), indexed(&mut self.replica, write.dot));
-                    values.entry(dot.origin).or_insert_with(Vec::new).push((dot.number, topic.into()));
+                Record::Value { topic, event, write } => {
+                    let (key, dot) = (value_key(&mut self.replica, *topic, *event), indexed(&mut self.replica, write.dot));
+                    values.entry(dot.origin).or_insert_with(Vec::new).push((dot.number, key));
                 }
                 Record::Standing { key, write } => {
                     let dot = indexed(&mut self.replica, write.dot);
@@ -831,5 +869,95 @@ proptest! {
             node.restart();
             prop_assert_eq!(before, node.state());
         }
+    }
+}
+
+#[test]
+fn events_that_come_before_their_topic_are_told_one_by_one_when_it_comes() {
+    let (mut writer, mut listener) = (Node::new(1), Node::new(2));
+    let mut records = writer.create("s/log", "timeseries");
+    let events: Vec<Record> = (1..=3).flat_map(|value| writer.append("s/log", value)).collect();
+    listener.hear_all(&events);
+    assert!(listener.events("s/log").is_empty());
+    let Record::Tree { origin, record, .. } = records.remove(0) else { panic!("a topic is made in the tree") };
+    let origin = listener.replica.intern(origin);
+    let (section, mut cx) = listener.replica.parts(SECTION).unwrap();
+    section.merge_tree(&mut cx, origin, record).unwrap();
+    let told = listener.replica.take_events();
+    let passed = told.iter().filter(|event| matches!(event, Event::Value { key, passed: Some(_), .. } if key.as_event().is_some()));
+    assert_eq!((passed.count(), listener.events("s/log")), (3, vec![1, 2, 3]));
+}
+
+#[test]
+fn what_a_lost_definition_has_taken_is_passed_on_to_nobody() {
+    let (mut one, mut other) = (Node::new(1), Node::new(2));
+    let (made, also) = (one.create("s/log", "timeseries"), other.create("s/log", "string"));
+    one.hear_all(&also);
+    other.hear_all(&made);
+    // Whichever stands, the other's creation is written by whoever has not heard of it.
+    let mut third = Node::new(3);
+    third.hear_all(&made);
+    let event = third.append("s/log", 7);
+    for node in [&mut one, &mut other] {
+        let Record::Value { topic, event, write } = &event[0] else { panic!("an event") };
+        let (key, write) = (value_key(&mut node.replica, *topic, *event), write.at(&mut node.replica));
+        let (section, mut cx) = node.replica.parts(SECTION).unwrap();
+        section.merge_value(&mut cx, key, write);
+        let stands = node.replica.topic(&path("s/log")).unwrap().1.ids.contains(&key.topic());
+        let told = node.replica.take_events();
+        assert_eq!(told.iter().any(|told| matches!(told, Event::Value { passed: Some(_), .. })), stands);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Some hear of some events before they append; in the end all hear all, in any order and more than once.
+    #[test]
+    fn a_series_is_the_same_whatever_order_its_events_come_in(
+        appends in prop::collection::vec((0..3usize, 0..4usize), 1..24),
+        order in any::<prop::sample::Index>(),
+        seed in any::<u64>(),
+    ) {
+        let mut nodes = [Node::new(1), Node::new(2), Node::new(3)];
+        let made = nodes[0].create("s/log", "timeseries");
+        nodes[1..].iter_mut().for_each(|node| node.hear_all(&made));
+        let mut records: Vec<Record> = Vec::new();
+        let mut sequences: Vec<(u64, Origin, i64)> = Vec::new();
+        for (value, (at, heard)) in appends.into_iter().enumerate() {
+            // It hears the first few of what there is.
+            let known = records.len() * heard / 3;
+            nodes[at].hear_all(&records[..known.min(records.len())]);
+            let fresh = nodes[at].append("s/log", value as i64);
+            let own = nodes[at].replica.own();
+            let appended = fresh.iter().filter_map(|record| if let Record::Value { event: Some((sequence, _)), .. } = record { Some(*sequence) } else { None });
+            sequences.extend(appended.max().map(|sequence| (sequence, own, value as i64)));
+            records.extend(fresh);
+        }
+        for (at, node) in nodes.iter_mut().enumerate() {
+            let mut shuffled: Vec<Record> = records.iter().chain(&records).cloned().collect();
+            let turn = (order.index(shuffled.len()) + at * 7) % shuffled.len();
+            shuffled.rotate_left(turn);
+            let mut state = seed.wrapping_add(at as u64) | 1;
+            for place in (1..shuffled.len()).rev() {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                shuffled.swap(place, (state >> 33) as usize % (place + 1));
+            }
+            node.hear_all(&shuffled);
+        }
+        sequences.sort_unstable();
+        let newest: Vec<i64> = sequences.iter().rev().take(3).rev().map(|(.., value)| *value).collect();
+        for node in &mut nodes {
+            prop_assert_eq!(node.events("s/log"), newest.clone());
+        }
+        let digests = nodes.each_mut().map(|node| {
+            let (section, cx) = node.replica.parts(SECTION).unwrap();
+            section.digest_over(cx.origins, 0..BUCKETS)
+        });
+        prop_assert!(digests.iter().all(|digest| *digest == digests[0]));
+        // And over a restart.
+        nodes[1].end_runs(&records);
+        nodes[1].restart();
+        prop_assert_eq!(nodes[1].events("s/log"), newest);
     }
 }

@@ -52,9 +52,9 @@ const fn around(name: &'static str, breaks: &'static str, with: Tamper, scenario
 /// All of them.
 pub const ALL: &[Bite] = &[
     rule("open-run", "the frontier moves inside a run", Sabotage::OpenRun, "hot", Some(0)),
-    rule("moved-skip", "keys that have moved past a run's target are not sent", Sabotage::MovedSkip, "hot", Some(45)),
+    rule("moved-skip", "keys that have moved past a run's target are not sent", Sabotage::MovedSkip, "hot", Some(23)),
     rule("no-pointer", "an overtaken entry sends nothing", Sabotage::NoPointer, "hot", Some(1)),
-    rule("early", "positions are taken over before the end of a run", Sabotage::Early, "hot", Some(90)),
+    rule("early", "positions are taken over before the end of a run", Sabotage::Early, "hot", Some(44)),
     rule("no-floor", "forgetting raises no floor", Sabotage::NoFloor, "hot", Some(5)),
     rule("forget-fast", "a removal is forgotten before what it overtook has come", Sabotage::ForgetFast, "hot", None),
     rule("keep-all", "who adopts keeps what the peer has removed", Sabotage::KeepAll, "hot", Some(7)),
@@ -64,8 +64,9 @@ pub const ALL: &[Bite] = &[
     rule("no-repair", "buckets that differ are left so", Sabotage::NoRepair, "sender-gone", Some(0)),
     rule("key-clock", "a stamp comes from the key's own past", Sabotage::KeyClock, "hot", Some(3)),
     rule("no-tree", "value runs end without regard to the tree", Sabotage::NoTree, "hot", Some(0)),
-    rule("no-topics", "value runs end without regard to the topics that they are of", Sabotage::NoTopics, "hot", Some(60)),
-    rule("tree-at-start", "value runs wait for the tree as it was when they began", Sabotage::TreeAtStart, "hot", Some(118)),
+    rule("no-topics", "value runs end without regard to the topics that they are of", Sabotage::NoTopics, "hot", Some(53)),
+    rule("tree-at-start", "value runs wait for the tree as it was when they began", Sabotage::TreeAtStart, "hot", Some(105)),
+    rule("no-horizon", "what is forgotten of a series leaves nothing that says so", Sabotage::NoHorizon, "all-types", Some(5)),
     rule("takes-any", "a value is taken whatever its topic's type", Sabotage::TakesAny, "all-types", Some(0)),
     rule("stale-base", "what a delta gave is not what the next one builds on", Sabotage::StaleBase, "all-types", Some(0)),
     rule("forgets-slaves", "who reads a slave is not told of its master", Sabotage::ForgetsSlaves, "all-types", Some(0)),

@@ -24,6 +24,8 @@ pub enum Kind {
     Decimal,
     /// `record`.
     Record,
+    /// `timeseries` of `json`, of so few events that old ones are forgotten.
+    TimeSeries,
 }
 
 /// A value that an operation writes.
@@ -47,7 +49,8 @@ pub fn slave_of(master: &str) -> TopicSpec {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 7] = [Kind::Binary, Kind::Json, Kind::String, Kind::Int64, Kind::Double, Kind::Decimal, Kind::Record];
+    pub const ALL: [Kind; 8] =
+        [Kind::Binary, Kind::Json, Kind::String, Kind::Int64, Kind::Double, Kind::Decimal, Kind::Record, Kind::TimeSeries];
 
     /// Its type's name.
     pub fn name(self) -> &'static str {
@@ -59,6 +62,7 @@ impl Kind {
             Kind::Double => "double",
             Kind::Decimal => "decimal",
             Kind::Record => "record",
+            Kind::TimeSeries => "timeseries",
         }
     }
 
@@ -78,6 +82,7 @@ impl Kind {
         let property = match self {
             Kind::Decimal => Some(("scale", "2".to_owned())),
             Kind::Record => Some(("schema", schema().to_string())),
+            Kind::TimeSeries => Some(("keep", "5".to_owned())),
             _ => None,
         };
         let properties = property.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
@@ -89,10 +94,11 @@ impl Kind {
         if self == Kind::Binary {
             return Some(u32::from_le_bytes(*bytes.first_chunk::<OP_BYTES>()?));
         }
-        let value = value::json_of(self.name(), bytes)?;
+        let of = if self == Kind::TimeSeries { Kind::Json } else { self };
+        let value = value::json_of(of.name(), bytes)?;
         let number = |text: &str, end: char| text.split(end).next()?.parse().ok();
         match self {
-            Kind::Json => number(value.get("op")?.as_str()?, ' '),
+            Kind::Json | Kind::TimeSeries => number(value.get("op")?.as_str()?, ' '),
             Kind::Record => number(value.get("r")?.get("op")?.as_str()?, ' '),
             Kind::String => number(value.as_str()?, ' '),
             Kind::Int64 => value.as_u64().and_then(|op| u32::try_from(op).ok()),
@@ -124,7 +130,7 @@ impl Payload {
         let text = || bytes[OP_BYTES..].chunks(2).fold(format!("{op} "), |text, pair| format!("{text}{:02x}", pair[0]));
         let (topic_type, json) = match self.kind {
             Kind::Binary => return bytes,
-            Kind::Json => (TopicType::Json, json!({ "op": text(), "even": op.is_multiple_of(2), "next": [op, null] })),
+            Kind::Json | Kind::TimeSeries => (TopicType::Json, json!({ "op": text(), "even": op.is_multiple_of(2), "next": [op, null] })),
             Kind::String => (TopicType::String, json!(text())),
             Kind::Int64 => (TopicType::Int64, json!(op)),
             Kind::Double => (TopicType::Double, json!(f64::from(op) + 0.5)),

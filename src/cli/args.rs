@@ -89,6 +89,9 @@ pub(crate) enum Command {
     /// Events of time series; `set` and `publish` append them
     #[command(subcommand)]
     Event(EventCommand),
+    /// Lines of paged topics, which stay at the node where they were made; the first line is 1
+    #[command(subcommand)]
+    Page(PageCommand),
     /// Send a message to whoever listens: to a topic's subscribers, or to sessions of this node
     #[command(subcommand)]
     Send(SendCommand),
@@ -293,12 +296,14 @@ pub(crate) enum TopicCommand {
         /// Their paths
         #[arg(required = true)]
         paths: Vec<String>,
-        /// json (perhaps with `--prop schema=@FILE`, a JSON Schema), binary, string, int64, double, decimal (with `--prop scale=2`), record (`--prop schema=@FILE`), slave (`--prop master=PATH`), timeseries (`--prop of=TYPE`, `keep=N`, `keep_for=TIME`) or stateless
-        #[arg(long = "type", value_name = "TYPE")]
-        topic_type: String,
+        /// json (perhaps with `--prop schema=@FILE`, a JSON Schema), binary, string, int64, double, decimal (with `--prop scale=2`), record (`--prop schema=@FILE`), protobuf (`--proto FILE --message NAME`), custom (`--wasm FILE`), slave (`--prop master=PATH`), timeseries (`--prop of=TYPE`, `keep=N`, `keep_for=TIME`), paged (lines of text, on this node alone) or stateless
+        #[arg(long = "type", value_name = "TYPE", required_unless_present_any = ["proto", "wasm"])]
+        topic_type: Option<String>,
         /// A property such as `durability=disk`, or `schema=@FILE` to read it from a file; may be repeated
         #[arg(long = "prop", value_name = "KEY=VALUE", value_parser = key_value)]
         properties: Vec<(String, String)>,
+        #[command(flatten)]
+        files: TypeFiles,
     },
     /// Remove topics; a selector that ends in `//` removes whole branches
     Rm {
@@ -357,6 +362,76 @@ pub(crate) enum EventCommand {
         value: String,
     },
 }
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PageCommand {
+    /// Add lines after the last
+    Append {
+        /// The topic's path
+        path: String,
+        #[arg(required = true, value_name = "LINE", help = LINES)]
+        lines: Vec<String>,
+        #[arg(long = "if", value_name = "CONSTRAINT", help = IF_LIST)]
+        constraint: Option<String>,
+    },
+    /// Add lines before a line
+    Insert {
+        /// The topic's path
+        path: String,
+        /// Before which; one more than there are, for after the last
+        at: u64,
+        #[arg(required = true, value_name = "LINE", help = LINES)]
+        lines: Vec<String>,
+        #[arg(long = "if", value_name = "CONSTRAINT", help = IF_LIST)]
+        constraint: Option<String>,
+    },
+    /// Put lines in the place of as many others
+    Replace {
+        /// The topic's path
+        path: String,
+        /// From which on
+        from: u64,
+        #[arg(required = true, value_name = "LINE", help = LINES)]
+        lines: Vec<String>,
+        #[arg(long = "if", value_name = "CONSTRAINT", help = IF_LIST)]
+        constraint: Option<String>,
+    },
+    /// Remove lines
+    Rm {
+        /// The topic's path
+        path: String,
+        /// The first that goes
+        #[arg(required_unless_present = "all")]
+        from: Option<u64>,
+        /// The last that goes, if it is not only one
+        to: Option<u64>,
+        /// All lines; the topic stays
+        #[arg(long, conflicts_with_all = ["from", "to"])]
+        all: bool,
+        #[arg(long = "if", value_name = "CONSTRAINT", help = IF_LIST)]
+        constraint: Option<String>,
+    },
+    /// Print lines with their numbers; all of them, unless told otherwise
+    Show {
+        /// The topic's path
+        path: String,
+        /// From this line on
+        #[arg(long, value_name = "LINE", default_value_t = 1)]
+        from: u64,
+        /// Only so many
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        /// Only this page, the first of which is 1
+        #[arg(long, value_name = "N", conflicts_with_all = ["from", "count"], value_parser = clap::value_parser!(u64).range(1..))]
+        page: Option<u64>,
+        /// How many lines a page has
+        #[arg(long, value_name = "N", default_value_t = 50, requires = "page", value_parser = clap::value_parser!(u64).range(1..))]
+        size: u64,
+    },
+}
+
+const LINES: &str = "Lines; a single `-` reads them from stdin, a single `@FILE` from a file";
+const IF_LIST: &str = "Only if this is so, such as `/revision is 17` or `/lines is 0`";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SessionCommand {
@@ -596,10 +671,29 @@ pub(crate) struct Set {
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) topic_type: Option<String>,
     /// A property of the topic to be made; may be repeated
-    #[arg(long = "prop", value_name = "KEY=VALUE", value_parser = key_value, requires = "topic_type")]
+    #[arg(long = "prop", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) properties: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) files: TypeFiles,
     #[arg(long = "if", value_name = "CONSTRAINT", help = IF)]
     pub(crate) constraint: Option<String>,
+}
+
+/// Files that say what a topic's values are. The mesh keeps what they say, so nobody else needs them.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct TypeFiles {
+    /// Its values are messages that this `.proto` file defines: type protobuf
+    #[arg(long, value_name = "FILE", requires = "message", conflicts_with = "wasm", value_hint = ValueHint::FilePath)]
+    pub(crate) proto: Option<PathBuf>,
+    /// Which message of the `.proto` file
+    #[arg(long, value_name = "NAME", requires = "proto")]
+    pub(crate) message: Option<String>,
+    /// Where the `.proto` file's imports are looked for, besides its own directory; may be repeated
+    #[arg(short = 'I', long = "include", value_name = "DIR", requires = "proto", value_hint = ValueHint::DirPath)]
+    pub(crate) includes: Vec<PathBuf>,
+    /// Its values are what this WebAssembly module takes: type custom
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) wasm: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -647,7 +741,7 @@ const MESSAGE: &str = "What is said; `-` reads it from stdin, `@FILE` from a fil
 pub(crate) struct Get {
     /// A path, or a selector such as `?flights//`
     pub(crate) selector: String,
-    /// Print the value alone and as it is: a string without quotes, a binary value as bytes
+    /// Print the value alone and as it is: a string without quotes, a binary, protobuf or custom value as bytes
     #[arg(long, conflicts_with = "json")]
     pub(crate) raw: bool,
 }

@@ -4,7 +4,8 @@ use mangrove_crdt::value;
 use serde_json::json;
 
 use super::args::EventCommand;
-use super::output::{JsonArray, json_of, time_text};
+use super::output::{JsonArray, time_text};
+use super::reader::Reader;
 use super::topics::read_value;
 use super::{Context, Failure};
 use crate::client::{Changed, Client};
@@ -21,6 +22,7 @@ pub(super) async fn event(context: &mut Context, command: EventCommand) -> Resul
             let text = read_value(&value).await?;
             let topic = client.topic(&path).await?.topic;
             let definition = topic.definition().map_err(Failure::usage)?;
+            client.supply(&definition).await?;
             let value = value::from_text(definition.topic_type(), &text)
                 .map_err(|error| Failure::usage(format!("not a value of {path}, which is of type {}: {error}", topic.topic_type)))?;
             let Changed { event, .. } = client.edit_event(&path, &event, value).await?;
@@ -32,13 +34,13 @@ pub(super) async fn event(context: &mut Context, command: EventCommand) -> Resul
 }
 
 async fn list(context: &mut Context, client: &Client, path: &str, wanted: EventsWanted) -> Result<(), Failure> {
-    let of = client.topic(path).await?.topic.properties.get("of").cloned().unwrap_or_default();
+    let (topic, mut reader) = (client.topic(path).await?.topic, Reader::new(client));
     let mut array = if context.output.json { Some(JsonArray::begin(&mut context.output)?) } else { None };
     let mut after = None;
     loop {
         let (rows, next) = client.events(path, wanted.clone(), Page { after, limit: PAGE_MAX }).await?;
         for EventRow { mark, value } in rows {
-            let value = json_of(&of, &value);
+            let (value, _) = reader.read_as(&topic, &value).await?;
             match &mut array {
                 Some(array) => {
                     let mut object = event_json(&mark);

@@ -20,7 +20,9 @@ mod failure;
 mod local;
 mod mesh;
 mod output;
+mod paged;
 mod publish;
+mod reader;
 mod session;
 mod source;
 mod topics;
@@ -111,6 +113,7 @@ async fn command(context: &mut Context, command: Command) -> Result<(), Failure>
         Command::Set(set) => topics::set(context, set).await,
         Command::Patch(patch) => topics::patch(context, patch).await,
         Command::Event(command) => events::event(context, command).await,
+        Command::Page(command) => paged::page(context, command).await,
         Command::Send(command) => watch::send(context, command).await,
         Command::Get(get) => topics::get(context, &get).await,
         Command::Watch(watch) => watch::watch(context, &watch).await,

@@ -5,7 +5,6 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use base64_less::base64;
 use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
-use mangrove_crdt::definition::TopicType;
 use mangrove_crdt::value;
 use serde::Serialize;
 use serde_json::Value;
@@ -134,9 +133,9 @@ pub(crate) fn json_of(topic_type: &str, bytes: &[u8]) -> Value {
     value::json_of(topic_type, bytes).unwrap_or_else(|| serde_json::json!({ "type": topic_type, "base64": base64(bytes) }))
 }
 
-/// A value as it is: a string without quotes, binary as bytes, everything else as JSON.
+/// A value as it is: a string without quotes, binary, protobuf and custom as bytes, everything else as JSON.
 pub(crate) fn raw_of(topic_type: &str, bytes: &[u8]) -> Vec<u8> {
-    if topic_type == TopicType::Binary.name() {
+    if ["binary", "protobuf", "custom"].contains(&topic_type) {
         return bytes.to_vec();
     }
     match json_of(topic_type, bytes) {
@@ -272,6 +271,8 @@ mod base64_less {
 
 #[cfg(test)]
 mod tests {
+    use mangrove_crdt::definition::TopicType;
+
     use super::*;
 
     #[test]

@@ -1,10 +1,10 @@
 //! `mangrove publish`: many values from a file or pipe.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use mangrove_crdt::definition::Definition;
+use mangrove_crdt::definition::{Definition, TYPE_PROPERTIES};
 use mangrove_crdt::value;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -15,8 +15,8 @@ use super::args::{Claiming, Publish};
 use super::output::{bytes_text, count_text, parse_time, plural};
 use super::topics::INEXACT;
 use super::{Context, Failure, refusal_text, source};
-use crate::client::{Client, PublishReport, Publisher, Source};
-use crate::protocol::{Refusal, SourceState, TopicSpec, VALUE_MAX};
+use crate::client::{Client, ClientError, PublishReport, Publisher, Source};
+use crate::protocol::{Code, Refusal, SourceState, TopicSpec, VALUE_MAX};
 
 /// The longest line: a value of the greatest length, each byte of it escaped.
 const LINE_MAX: u64 = VALUE_MAX as u64 * 6;
@@ -28,6 +28,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(1);
 pub(super) struct Line {
     path: String,
     value: Value,
+    /// The value itself in base64, where its JSON does not say all of it.
+    bytes: Option<String>,
     #[serde(default)]
     time: Option<Value>,
     #[serde(default, rename = "type")]
@@ -80,7 +82,8 @@ pub(super) async fn publish(context: &mut Context, publish: &Publish) -> Result<
     let start = Instant::now();
     let progress = super::progress(length, "publishing");
     let source = held.as_ref().map(|held| &held.source);
-    let mut replay = Replay { publish, pace: Pace::new(publish.speed), publishers: BTreeMap::new(), client: &client, source };
+    let mut replay =
+        Replay { publish, pace: Pace::new(publish.speed), publishers: BTreeMap::new(), found: HashMap::new(), client: &client, source };
     let read = tokio::select! {
         result = replay.lines(input, &progress) => result,
         // What was read so far is still finished below.
@@ -195,7 +198,9 @@ struct Replay<'a> {
     publish: &'a Publish,
     pace: Pace,
     /// By the type and properties of the topics that they make.
-    publishers: BTreeMap<(String, BTreeMap<String, String>), (Definition, Publisher)>,
+    publishers: BTreeMap<TopicSpec, (Definition, Publisher)>,
+    /// What those topics are of which the lines say only that they are protobuf, or of a custom type.
+    found: HashMap<String, TopicSpec>,
     client: &'a Client,
     /// As whom to write.
     source: Option<&'a Source>,
@@ -239,12 +244,14 @@ impl Replay<'_> {
             tokio::time::sleep(wait).await;
         }
         let name = line.topic_type.as_deref().unwrap_or(&self.publish.topic_type);
-        let made = (name.to_owned(), line.properties);
+        let mut made = TopicSpec { topic_type: name.to_owned(), properties: line.properties };
+        if matches!(name, "protobuf" | "custom") && made.properties.is_empty() {
+            made = self.found(&line.path, made).await?;
+        }
         if !self.publishers.contains_key(&made) {
-            let spec = TopicSpec { topic_type: made.0.clone(), properties: made.1.clone() };
-            let definition = spec.definition().map_err(|error| wrong(error.to_string()))?;
+            let definition = made.definition().map_err(|error| wrong(error.to_string()))?;
             self.client.supply(&definition).await?;
-            let add = Some(spec);
+            let add = Some(made.clone());
             let publisher = self.source.map_or_else(|| self.client.publisher(add.clone()), |source| source.publisher(add.clone()));
             let mut publisher = publisher.durability(self.publish.durability);
             if let Some(constraint) = &self.publish.constraint {
@@ -253,8 +260,30 @@ impl Replay<'_> {
             self.publishers.insert(made.clone(), (definition, publisher));
         }
         let Some((definition, publisher)) = self.publishers.get_mut(&made) else { return Ok(()) };
-        let value = value::from_json(definition.topic_type(), &line.value).map_err(|error| wrong(error.to_string()))?;
+        let value = match &line.bytes {
+            Some(bytes) => value::from_base64(bytes),
+            None => value::from_json(definition.topic_type(), &line.value),
+        };
+        let value = value.map_err(|error| wrong(error.to_string()))?;
         Ok(publisher.set(&line.path, value).await?)
+    }
+
+    /// What a topic is, if it is there and of this type.
+    async fn found(&mut self, path: &str, said: TopicSpec) -> Result<TopicSpec, Failure> {
+        if let Some(found) = self.found.get(path) {
+            return Ok(found.clone());
+        }
+        match self.client.topic(path).await {
+            Ok(detail) if detail.topic.topic_type == said.topic_type => {
+                let mut spec = detail.topic;
+                spec.properties.retain(|key, _| TYPE_PROPERTIES.contains(&key.as_str()));
+                self.found.insert(path.to_owned(), spec.clone());
+                Ok(spec)
+            }
+            Ok(_) => Ok(said),
+            Err(ClientError::Refused(refusal)) if refusal.code == Code::NoSuchTopic => Ok(said),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Sends the rest, waits for all answers, and adds the reports up.

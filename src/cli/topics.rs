@@ -1,41 +1,104 @@
 //! Topics and their values.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 
-use mangrove_crdt::{blob::BlobHash, json_schema::JsonSchema, value};
+use mangrove_crdt::{
+    blob::{BLOB_BYTES_MAX, BlobHash},
+    definition::TYPE_PROPERTIES,
+    json_schema::JsonSchema,
+    protobuf, value,
+};
 use serde_json::{Value, json};
 
-use super::args::{DisplacedCommand, Get, Patch, Set, TopicCommand};
+use super::args::{DisplacedCommand, Get, Patch, Set, TopicCommand, TypeFiles};
 use super::events::event_json;
 use super::output::{JsonArray, bytes_text, count_text, json_of, plural, raw_of, time_text};
+use super::reader::Reader;
 use super::{Context, Failure, all_pages, refusal_text};
 use crate::client::{Changed, Client, ClientError};
 use crate::protocol::{
-    BlobRow, Change, Code, DisplacedRow, EventRow, EventsWanted, ITEMS_MAX, PAGE_MAX, Page, PastRow, Refusal, TopicDetail, TopicRow,
-    TopicSpec, VALUE_MAX, ValueRow, Wish,
+    BlobRow, Change, Code, DisplacedRow, EventRow, EventsWanted, ITEMS_MAX, ListState, PAGE_MAX, Page, PastRow, Refusal, TopicDetail,
+    TopicRow, TopicSpec, VALUE_MAX, ValueRow, Wish,
 };
 
-fn spec(topic_type: String, properties: Vec<(String, String)>) -> Result<TopicSpec, Failure> {
-    let mut map = BTreeMap::new();
-    for (key, mut value) in properties {
-        if let Some(path) = value.strip_prefix('@').filter(|_| key == "schema") {
-            // More than any definition holds is refused by its length, and need not be read.
-            let file = std::fs::File::open(path).map_err(|error| Failure::usage(format!("{path}: {error}")))?;
-            let mut text = String::new();
-            file.take(1 << 20).read_to_string(&mut text).map_err(|error| Failure::usage(format!("{path}: {error}")))?;
-            value = text;
-        }
-        if map.insert(key.clone(), value).is_some() {
-            return Err(Failure::usage(format!("property {key} is given twice")));
-        }
-    }
-    Ok(TopicSpec { topic_type, properties: map })
+/// A definition as it is asked for, and the blob that its files are.
+struct Asked {
+    spec: TopicSpec,
+    blob: Option<Vec<u8>>,
 }
 
-/// What a schema says that is too long for a definition goes into a blob.
-async fn bring(client: &Client, mut spec: TopicSpec) -> Result<TopicSpec, Failure> {
+impl Asked {
+    /// Nothing, if nothing says what type.
+    fn new(topic_type: Option<String>, properties: Vec<(String, String)>, files: TypeFiles) -> Result<Option<Asked>, Failure> {
+        let twice = |key: &str| Failure::usage(format!("property {key} is given twice"));
+        let implied = if files.proto.is_some() { Some("protobuf") } else { files.wasm.as_ref().map(|_| "custom") };
+        let Some(topic_type) = topic_type.or(implied.map(String::from)) else {
+            return match properties.first() {
+                None => Ok(None),
+                Some((key, _)) => Err(Failure::usage(format!("property {key} is of a topic to be made: give its type, too: --type"))),
+            };
+        };
+        let mut map = BTreeMap::new();
+        for (key, value) in properties {
+            if map.insert(key.clone(), value).is_some() {
+                return Err(twice(&key));
+            }
+        }
+        let mut asked = Asked { spec: TopicSpec { topic_type, properties: BTreeMap::new() }, blob: None };
+        if let (Some(proto), Some(message)) = (&files.proto, &files.message) {
+            let compiled = crate::proto::compile(proto, &files.includes, message).map_err(Failure::usage)?;
+            asked.put("descriptors", compiled.set);
+            asked.spec.properties.insert("message".into(), compiled.message);
+        }
+        if let Some(wasm) = &files.wasm {
+            asked.put("module", read_file(wasm)?);
+        }
+        let message = map.get("message").cloned();
+        for (key, value) in map {
+            if asked.spec.properties.contains_key(&key) {
+                return Err(twice(&key));
+            }
+            match (key.as_str(), value.strip_prefix('@').map(Path::new)) {
+                ("schema", Some(path)) => {
+                    let text = String::from_utf8(read_file(path)?);
+                    let text = text.map_err(|_| Failure::usage(format!("{}: a schema is JSON, and that is UTF-8", path.display())))?;
+                    asked.spec.properties.insert(key, text);
+                }
+                ("descriptors", Some(path)) => {
+                    let message = message.as_deref().ok_or_else(|| Failure::usage("which of these messages? give message=NAME, too"))?;
+                    let set = protobuf::minimal(&read_file(path)?, message);
+                    asked.put("descriptors", set.map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?);
+                }
+                ("module", Some(path)) => asked.put("module", read_file(path)?),
+                _ => _ = asked.spec.properties.insert(key, value),
+            }
+        }
+        Ok(Some(asked))
+    }
+
+    fn put(&mut self, key: &str, content: Vec<u8>) {
+        self.spec.properties.insert(key.into(), format!("blob:{}", BlobHash::of(&content)));
+        self.blob = Some(content);
+    }
+}
+
+/// What a file says, of which no more is read than any topic's definition can need.
+fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    let wrong = |error| Failure::usage(format!("{}: {error}", path.display()));
+    let mut content = Vec::new();
+    File::open(path).map_err(wrong)?.take(BLOB_BYTES_MAX as u64 + 1).read_to_end(&mut content).map_err(wrong)?;
+    Ok(content)
+}
+
+/// Brings what a definition has no room for: its files, and a schema that is too long.
+async fn bring(client: &Client, Asked { mut spec, blob }: Asked) -> Result<TopicSpec, Failure> {
+    if let Some(content) = blob {
+        client.put_blob(&content).await?;
+    }
     if spec.topic_type.eq_ignore_ascii_case("json")
         && spec.definition().is_err()
         && let Some(schema) = spec.properties.get_mut("schema")
@@ -54,8 +117,9 @@ async fn bring(client: &Client, mut spec: TopicSpec) -> Result<TopicSpec, Failur
 pub(super) async fn topic(context: &mut Context, command: TopicCommand) -> Result<(), Failure> {
     let client = context.connect().await?;
     match command {
-        TopicCommand::Add { paths, topic_type, properties } => {
-            let spec = bring(&client, spec(topic_type, properties)?).await?;
+        TopicCommand::Add { paths, topic_type, properties, files } => {
+            let asked = Asked::new(topic_type, properties, files)?.ok_or_else(|| Failure::usage("of what type?"))?;
+            let spec = bring(&client, asked).await?;
             add(context, &client, paths, spec).await
         }
         TopicCommand::Rm { selector, force } => {
@@ -119,7 +183,10 @@ async fn list(context: &mut Context, client: &Client, selector: &str, pending: b
             match &mut array {
                 Some(array) => array.item(&mut context.output, row)?,
                 None if row.waits => context.output.line(format!("{}\t{} (waits for a blob)", row.path, spec_text(&row.topic)))?,
-                None => context.output.line(format!("{}\t{}", row.path, spec_text(&row.topic)))?,
+                None => {
+                    let remark = row.remark.as_ref().map(|remark| format!(" ({remark})")).unwrap_or_default();
+                    context.output.line(format!("{}\t{}{remark}", row.path, spec_text(&row.topic)))?;
+                }
             }
         }
         match next {
@@ -196,6 +263,12 @@ fn show(context: &mut Context, detail: &TopicDetail, past: &Past) -> Result<(), 
     if let Some(events) = detail.events {
         fields.push(("events", count_text(events)));
     }
+    if let Some(ListState { lines, bytes, revision }) = detail.list {
+        fields.push(("lines", format!("{}, {}, revision {revision}", count_text(lines), bytes_text(bytes))));
+    }
+    if let Some(remark) = &detail.remark {
+        fields.push(("remark", remark.clone()));
+    }
     if detail.pending {
         fields.push(("pending", "its master is not on this node, so readers do not see it".into()));
     }
@@ -216,10 +289,10 @@ pub(super) const INEXACT: &str = "judged by what this node knew: somebody may ha
 
 pub(super) async fn set(context: &mut Context, set: Set) -> Result<(), Failure> {
     let text = read_value(&set.value).await?;
-    let add = set.topic_type.map(|topic_type| spec(topic_type, set.properties)).transpose()?;
+    let add = Asked::new(set.topic_type, set.properties, set.files)?;
     let client = context.connect().await?;
     let add = match add {
-        Some(spec) => Some(bring(&client, spec).await?),
+        Some(asked) => Some(bring(&client, asked).await?),
         None => None,
     };
     let topic = match (client.topic(&set.path).await, &add) {
@@ -247,7 +320,7 @@ pub(super) async fn patch(context: &mut Context, patch: Patch) -> Result<(), Fai
 
 async fn change(context: &mut Context, client: &Client, change: Change) -> Result<(), Failure> {
     let (path, judged) = (change.path.clone(), change.constraint.is_some());
-    let Changed { created, exact, event } = client.change(change).await?;
+    let Changed { created, exact, event, .. } = client.change(change).await?;
     match (context.output.json, judged) {
         (true, _) => {
             let mut object = json!({ "path": path, "created": created });
@@ -299,17 +372,17 @@ pub(super) async fn get(context: &mut Context, get: &Get) -> Result<(), Failure>
         return get_one(context, &client, get).await;
     }
     let mut array = if context.output.json { Some(JsonArray::begin(&mut context.output)?) } else { None };
-    let mut pages = Pages::new(&client, &get.selector);
+    let (mut pages, mut reader) = (Pages::new(&client, &get.selector), Reader::new(&client));
     while let Some(rows) = pages.next().await? {
         for row in rows {
             match (&mut array, &row.value) {
-                (Some(array), _) => array.item(&mut context.output, &value_json(&row))?,
+                (Some(array), _) => array.item(&mut context.output, &value_json(&row, shown(&mut reader, &row).await?.0))?,
                 (None, None) => {}
                 (None, Some(value)) if get.raw => {
                     context.output.bytes(&raw_of(&row.topic_type, value))?;
                     context.output.line("")?;
                 }
-                (None, Some(value)) => context.output.line(format!("{}\t{}", row.path, json_of(&row.topic_type, value)))?,
+                (None, Some(_)) => context.output.line(format!("{}\t{}", row.path, shown(&mut reader, &row).await?.0))?,
             }
         }
     }
@@ -326,7 +399,8 @@ async fn get_one(context: &mut Context, client: &Client, get: &Get) -> Result<()
             .hint("`mangrove topic ls` lists them; `mangrove section ls` says which nodes hold which branch"));
     };
     if context.output.json {
-        return context.output.json_line(&value_json(&row));
+        let (json, _) = shown(&mut Reader::new(client), &row).await?;
+        return context.output.json_line(&value_json(&row, json));
     }
     let Some(value) = &row.value else {
         return Err(Failure::refused(format!("{}: the topic has no value yet", row.path)));
@@ -334,12 +408,19 @@ async fn get_one(context: &mut Context, client: &Client, get: &Get) -> Result<()
     if get.raw {
         return context.output.bytes(&raw_of(&row.topic_type, value));
     }
-    context.output.line(json_of(&row.topic_type, value).to_string())
+    context.output.line(shown(&mut Reader::new(client), &row).await?.0.to_string())
 }
 
-/// A value as `export` prints it and `publish` takes it.
-fn value_json(row: &ValueRow) -> Value {
-    let value = row.value.as_ref().map_or(Value::Null, |value| json_of(&row.topic_type, value));
+/// A topic's value as JSON, null where there is none, and whether that says all of it.
+async fn shown(reader: &mut Reader<'_>, row: &ValueRow) -> Result<(Value, bool), Failure> {
+    match &row.value {
+        Some(value) => reader.read(&row.topic_type, row.spec.as_ref(), value).await,
+        None => Ok((Value::Null, true)),
+    }
+}
+
+/// A value as `get` prints it.
+fn value_json(row: &ValueRow, value: Value) -> Value {
     let mut object = json!({ "path": row.path, "type": row.topic_type, "value": value, "time": row.unix_ms.map(time_text) });
     if let Some(mark) = &row.event {
         object["event"] = event_json(mark);
@@ -380,20 +461,21 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
     // What must be said with a type for a topic to be made with it. Few have any.
     let mut parameters: HashMap<String, Arc<BTreeMap<String, String>>> = HashMap::new();
     let mut last = Arc::default();
-    // What slaves show is their masters', and what is in the others nobody here knows.
-    let (mut left_out, mut unknown, mut brought): (HashSet<String>, u64, HashSet<BlobHash>) = Default::default();
+    // What slaves show is their masters', lists are no values and belong to their node, and what is in the others nobody here knows.
+    let (mut left_out, mut unknown, mut paged, mut brought): (HashSet<String>, u64, u64, HashSet<BlobHash>) = Default::default();
     let mut series: Vec<(String, Arc<BTreeMap<String, String>>)> = Vec::new();
     let (mut after, mut more) = (None, true);
     while more {
         let (rows, next) = client.topics(selector, Page { after, limit: PAGE_MAX }).await?;
         for TopicRow { path, topic: TopicSpec { topic_type, mut properties }, .. } in rows {
-            if topic_type == "slave" || topic_type.starts_with("unknown(") {
-                unknown += u64::from(topic_type != "slave");
+            if ["slave", "paged"].contains(&topic_type.as_str()) || topic_type.starts_with("unknown(") {
+                unknown += u64::from(topic_type.starts_with("unknown("));
+                paged += u64::from(topic_type == "paged");
                 left_out.insert(path);
                 continue;
             }
             let is_series = topic_type == TIME_SERIES;
-            properties.retain(|key, _| ["scale", "schema", "of", "keep", "keep_for"].contains(&key.as_str()));
+            properties.retain(|key, _| TYPE_PROPERTIES.contains(&key.as_str()));
             if !properties.is_empty() {
                 // Most are those of the one before.
                 if *last != properties {
@@ -415,10 +497,14 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
         }
         (more, after) = (next.is_some(), next);
     }
-    let mut pages = Pages::new(&client, selector);
+    let (mut pages, mut reader) = (Pages::new(&client, selector), Reader::new(&client));
     while let Some(rows) = pages.next().await? {
         for row in rows.iter().filter(|row| row.value.is_some() && !left_out.contains(&row.path)) {
-            let mut line = value_json(row);
+            let (value, whole) = shown(&mut reader, row).await?;
+            let mut line = value_json(row, value);
+            if !whole {
+                line["bytes"] = json_of("binary", row.value.as_deref().unwrap_or_default());
+            }
             if let Some(parameters) = parameters.get(&row.path) {
                 line["properties"] = json!(**parameters);
             }
@@ -427,12 +513,16 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
         progress.inc(rows.len() as u64);
     }
     for (path, properties) in series {
-        let (of, mut after, mut more) = (properties.get("of").cloned().unwrap_or_default(), None, true);
+        let spec = TopicSpec { topic_type: TIME_SERIES.into(), properties: (*properties).clone() };
+        let (mut after, mut more) = (None, true);
         while more {
             let (rows, next) = client.events(&path, EventsWanted::default(), Page { after, limit: PAGE_MAX }).await?;
             for EventRow { mark, value } in &rows {
-                let (value, time) = (json_of(&of, value), time_text(mark.unix_ms));
-                let line = json!({ "path": path, "type": TIME_SERIES, "properties": *properties, "value": value, "time": time });
+                let ((json, whole), time) = (reader.read_as(&spec, value).await?, time_text(mark.unix_ms));
+                let mut line = json!({ "path": path, "type": TIME_SERIES, "properties": *properties, "value": json, "time": time });
+                if !whole {
+                    line["bytes"] = json_of("binary", value);
+                }
                 context.output.json_line(&line)?;
             }
             progress.inc(rows.len() as u64);
@@ -440,6 +530,9 @@ pub(super) async fn export(context: &mut Context, selector: &str) -> Result<(), 
         }
     }
     progress.finish_and_clear();
+    if paged > 0 {
+        eprintln!("note: {} of this node alone left out: `mangrove page show` prints lines", plural(paged, "paged topic"));
+    }
     if unknown > 0 {
         eprintln!("note: {} of a type that the node does not know left out", plural(unknown, "topic"));
     }
@@ -470,7 +563,11 @@ pub(super) async fn displaced(context: &mut Context, command: DisplacedCommand) 
         }
         DisplacedCommand::Show { id } => {
             let (row, bytes) = client.displaced_show(&id).await?;
-            let value = if row.too_long.is_some() { Value::Null } else { json_of(&row.topic_type, &bytes) };
+            let value = match (&row.too_long, &row.spec) {
+                (Some(_), _) => Value::Null,
+                (None, Some(spec)) => Reader::new(&client).read_as(spec, &bytes).await?.0,
+                (None, None) => json_of(&row.topic_type, &bytes),
+            };
             if context.output.json {
                 let mut object = serde_json::to_value(&row)?;
                 if let Some(object) = object.as_object_mut() {
@@ -520,16 +617,26 @@ mod tests {
     #[test]
     fn a_property_is_given_once() {
         let twice = vec![("durability".to_owned(), "disk".to_owned()), ("durability".to_owned(), "memory".to_owned())];
-        assert!(spec("json".into(), twice.clone()).is_err());
-        assert_eq!(spec_text(&spec("json".into(), twice[..1].to_vec()).unwrap()), "json durability=disk");
+        let asked = |properties: &[(String, String)]| Asked::new(Some("json".into()), properties.to_vec(), TypeFiles::default());
+        assert!(asked(&twice).is_err());
+        assert_eq!(spec_text(&asked(&twice[..1]).unwrap().unwrap().spec), "json durability=disk");
+        assert!(Asked::new(None, twice[..1].to_vec(), TypeFiles::default()).is_err());
+        assert!(Asked::new(None, Vec::new(), TypeFiles::default()).unwrap().is_none());
     }
 
     #[test]
     fn an_exported_value_is_one_that_publish_takes() {
         let bytes = value::from_json(&TopicType::Json, &json!({ "dest": "IAH" })).unwrap();
-        let row =
-            ValueRow { path: "a/b".into(), topic_type: "json".into(), value: Some(bytes), unix_ms: Some(0), stamp: None, event: None };
-        let line = value_json(&row).to_string();
+        let row = ValueRow {
+            path: "a/b".into(),
+            topic_type: "json".into(),
+            value: Some(bytes),
+            unix_ms: Some(0),
+            stamp: None,
+            event: None,
+            spec: None,
+        };
+        let line = value_json(&row, json!({ "dest": "IAH" })).to_string();
         assert_eq!(line, r#"{"path":"a/b","time":"1970-01-01T00:00:00Z","type":"json","value":{"dest":"IAH"}}"#);
         super::super::publish::Line::parse(line.as_bytes()).unwrap();
     }

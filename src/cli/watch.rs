@@ -8,6 +8,7 @@ use serde_json::json;
 use super::args::{SendCommand, Watch};
 use super::events::{by, event_json};
 use super::output::{json_of, plural, time_text};
+use super::reader::Reader;
 use super::topics::{read_value, spec_text};
 use super::{Context, Failure};
 use crate::client::Heard;
@@ -19,7 +20,7 @@ pub(super) async fn watch(context: &mut Context, watch: &Watch) -> Result<(), Fa
         true => client.subscribe_with_stamps(&watch.selector).await?,
         false => client.subscribe(&watch.selector).await?,
     };
-    let mut types: HashMap<Arc<str>, String> = HashMap::new();
+    let (mut types, mut reader): (Types, _) = (HashMap::new(), Reader::new(&client));
     let mut messages = client.messages();
     let mut left = watch.count.unwrap_or(u64::MAX);
     // Listened for from the start: whoever interrupts a long listing need not wait for its end.
@@ -47,7 +48,7 @@ pub(super) async fn watch(context: &mut Context, watch: &Watch) -> Result<(), Fa
         match heard {
             News::Heard(heard) => {
                 left -= u64::from(matches!(heard, Heard::Topic { event: Event::Value { .. } | Event::Message(_), .. }));
-                show_heard(context, &mut types, heard)?;
+                show_heard(context, &mut types, &mut reader, heard).await?;
             }
             News::Message(path, message) => {
                 left -= 1;
@@ -87,7 +88,10 @@ fn show_message(context: &mut Context, path: &str, message: &Message, alone: boo
     context.output.line(format!("> {path}\t{shown}\tfrom {author} at {node}{to}"))
 }
 
-fn show_heard(context: &mut Context, types: &mut HashMap<Arc<str>, String>, heard: Heard) -> Result<(), Failure> {
+/// What is said of the values of each topic.
+type Types = HashMap<Arc<str>, Arc<TopicSpec>>;
+
+async fn show_heard(context: &mut Context, types: &mut Types, reader: &mut Reader<'_>, heard: Heard) -> Result<(), Failure> {
     let json = context.output.json;
     match heard {
         Heard::Synced if json => context.output.json_line(&json!({ "event": "synced" })),
@@ -105,8 +109,7 @@ fn show_heard(context: &mut Context, types: &mut HashMap<Arc<str>, String>, hear
                 }
                 false => context.output.line(format!("+ {path}\t{}", spec_text(&topic))),
             };
-            let TopicSpec { topic_type, mut properties } = topic;
-            types.insert(path, properties.remove("of").unwrap_or(topic_type));
+            types.insert(path, reader.said_of(topic));
             result
         }
         Heard::Topic { path, event: Event::Message(message) } => show_message(context, &path, &message, false),
@@ -118,7 +121,10 @@ fn show_heard(context: &mut Context, types: &mut HashMap<Arc<str>, String>, hear
             }
         }
         Heard::Topic { path, event: Event::Value { value, unix_ms, stamp, missed, event, .. } } => {
-            let value = json_of(types.get(&path).map_or("", String::as_str), &value);
+            let value = match types.get(&path) {
+                Some(spec) => reader.read_as(spec, &value).await?.0,
+                None => json_of("", &value),
+            };
             if json {
                 let mut object = json!({ "path": &*path, "event": "value", "value": value });
                 if let Some(mark) = &event {

@@ -1,6 +1,6 @@
 //! Blobs: what definitions name, since they have no room for it.
 
-use mangrove_crdt::blob::{BLOB_BYTES_MAX, BlobHash};
+use mangrove_crdt::blob::{BLOB_BYTES_MAX, Blob, BlobHash};
 use mangrove_crdt::definition::Definition;
 
 use super::{Client, ClientError, Refusal, Request, Response, unexpected};
@@ -64,9 +64,9 @@ impl Client {
     /// As [`Client::blob`]; or a blob is no use to the type.
     pub async fn supply(&self, definition: &Definition) -> Result<(), ClientError> {
         for hash in definition.blobs() {
-            let content = self.blob(*hash).await?.into();
+            let blob = Blob::new(self.blob(*hash).await?.into());
             let useless = |why| ClientError::from(Refusal::new(Code::InvalidDefinition, hash.to_string(), why));
-            definition.topic_type().supply(hash, &content).map_err(useless)?;
+            definition.topic_type().supply(hash, &blob).map_err(useless)?;
         }
         Ok(())
     }

@@ -339,11 +339,11 @@ async fn a_stream_is_judged_as_it_begins_and_goes_on_or_not() {
     let node = async {
         let mut heard = Vec::new();
         for response in [
-            Response::Changed { created: true, exact: false, event: None },
+            Response::Changed { created: true, exact: false, event: None, list: None },
             Response::Refused(Refusal::new(Code::ConstraintUnmet, "b", "it is not so")),
             Response::Written { written: 1, created: 0, refused: Vec::new() },
             Response::Refused(Refusal::new(Code::InvalidValue, "c", "no value of it")),
-            Response::Changed { created: false, exact: true, event: None },
+            Response::Changed { created: false, exact: true, event: None, list: None },
             Response::Written { written: 1, created: 0, refused: Vec::new() },
         ] {
             let (id, request) = script.request().await;

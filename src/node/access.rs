@@ -85,6 +85,7 @@ fn asks(request: &Request) -> Asks<'_> {
         | Request::Set(_)
         | Request::Change(_)
         | Request::Events { .. }
+        | Request::Lines { .. }
         | Request::Send(_)
         | Request::DisplacedShow { .. }
         | Request::DisplacedRestore { .. } => Asks::Nothing,

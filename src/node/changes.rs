@@ -49,7 +49,12 @@ impl Node {
         if let Some(unmet) = constraint.as_ref().and_then(|constraint| constraint.unmet(&mut |clause| clause.is_met(&found))) {
             return Err(Refusal::new(Code::ConstraintUnmet, path.as_str(), format!("it is not so that {unmet}")));
         }
+        let exact = section == SectionId::LOCAL;
         let (value, edited) = match change.wish {
+            Wish::Lines(splice) => {
+                let (created, list, needs) = self.change_lines(now, session, &path, &splice, add.as_ref(), change.durability)?;
+                return Ok((Response::Changed { created, exact, event: None, list: Some(list) }, needs));
+            }
             Wish::Value(value) => (value, None),
             Wish::Patch(patch) => (self.patched(&path, found, &patch)?, None),
             Wish::Edit { event, value } => (value, Some(parse_event(path.as_str(), &event)?)),
@@ -57,7 +62,7 @@ impl Node {
         let new = New { value, add: add.as_ref(), durability: change.durability, edited };
         let (created, event, needs) = self.write_one(now, session, &path, under, new)?;
         let event = event.map(|event| event.name(self.replica.origins()).to_string());
-        Ok((Response::Changed { created, exact: section == SectionId::LOCAL, event }, needs))
+        Ok((Response::Changed { created, exact, event, list: None }, needs))
     }
 
     fn found_at(&self, path: &Path) -> Found {
@@ -112,7 +117,7 @@ impl Node {
             if let Some(error) = added.into_iter().find_map(Result::err) {
                 return Err(self.add_refusal(path, error));
             }
-            self.need_tree(&mut needs, std::iter::once(path), durability.or(definition.properties().durability));
+            self.need_tree(&mut needs, [self.replica.home_of(path)], durability.or(definition.properties().durability));
         }
         let author = self.author(session);
         let writer = Writer { under, time_ms: now.unix_ms, author: &author };

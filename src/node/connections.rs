@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use mangrove_crdt::{
     access::{Permission, Rights, Rules},
-    definition::{Definition, Priority},
+    definition::{Definition, Priority, TYPE_PROPERTIES, TopicType},
     frontier::DotIx,
     id::{Plane, SectionId, SessionId},
     path::Path,
@@ -628,8 +628,8 @@ impl Subscription {
                 let section = replica.section_of(path);
                 let reason = match replica.section(section) {
                     _ if there.is_some() && !permitted => Gone::NotPermitted,
-                    Some(_) => Gone::Removed,
-                    None => Gone::Dropped,
+                    None if *told.topic_type() != TopicType::Paged => Gone::Dropped,
+                    _ => Gone::Removed,
                 };
                 (known.told, known.valued) = (None, false);
                 self.passing.remove(path);
@@ -679,7 +679,7 @@ impl Subscription {
                         self.masters.insert(path.clone(), shown.of.0);
                         // What its values are and how they go, and not what else is said of its master.
                         spec.properties
-                            .retain(|key, _| ["scale", "schema", "compress", "deltas", "of", "keep", "keep_for"].contains(&key.as_str()));
+                            .retain(|key, _| ["compress", "deltas"].contains(&key.as_str()) || TYPE_PROPERTIES.contains(&key.as_str()));
                     }
                     // One that keeps no value has none for those who come later.
                     (Some((Event::Added { topic: spec }, section, made)), value.is_some() && (kept || known.news))
@@ -732,6 +732,15 @@ pub fn not_selectable(selector: &Selector, at: &str) -> Refusal {
 pub fn topic_spec(definition: &Definition) -> TopicSpec {
     let properties = definition.explicit_properties().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     TopicSpec { topic_type: definition.topic_type().to_string(), properties }
+}
+
+/// What says what values of a topic mean, where the name of its type does not.
+pub fn value_spec(definition: &Definition) -> Option<TopicSpec> {
+    matches!(definition.topic_type().value_type(), TopicType::Protobuf(_) | TopicType::Custom(_)).then(|| {
+        let mut spec = topic_spec(definition);
+        spec.properties.retain(|key, _| TYPE_PROPERTIES.contains(&key.as_str()));
+        spec
+    })
 }
 
 /// A value's stamp, for people: epoch, clock, and who wrote it.

@@ -8,7 +8,7 @@ use mangrove_crdt::{
     selector::Selector,
 };
 
-use super::{ConnectionId, Node};
+use super::{ConnectionId, Node, connections::value_spec};
 use crate::protocol::{Code, DisplacedRow, PAGE_MAX, Page, Refusal};
 
 impl Node {
@@ -59,6 +59,7 @@ impl Node {
         DisplacedRow {
             id: id.to_string(),
             path: entry.path.to_string(),
+            spec: definition.as_ref().filter(|definition| definition.topic_type().series().is_none()).and_then(value_spec),
             topic_type: definition.map(|definition| definition.topic_type().to_string()).unwrap_or_default(),
             by: by.into(),
             value_bytes: entry.value_bytes(),

@@ -40,6 +40,7 @@ mod displaced;
 mod events;
 mod input;
 mod letters;
+mod lines;
 mod logins;
 mod membership;
 mod messages;
@@ -516,6 +517,10 @@ impl Node {
                 }
                 Event::Topic { section, path, .. } => {
                     self.watch_removal(now, section, &path);
+                    // A paged topic is seen again where what has hidden it is gone.
+                    if section != SectionId::LOCAL && self.replica.is_paged(&path) {
+                        self.watch_removal(now, SectionId::LOCAL, &path);
+                    }
                     self.note_slave(&path);
                     if listening {
                         for path in std::iter::once(&path).chain(self.slaves.of(&path)) {

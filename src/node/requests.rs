@@ -6,6 +6,7 @@ use mangrove_crdt::{
     access::Permission,
     definition::{Definition, Durability},
     id::{NodeId, SectionId},
+    paged::LinesError,
     path::Path,
     policy::{Arbitration, Founding, PolicyError, SectionEdit, SectionPolicy},
     replica::{AddError, Added, NotHeld, SetError, Taken, Writer},
@@ -153,6 +154,7 @@ impl Node {
                     Err(Refusal::new(Code::UnknownSubscription, subscription.to_string(), "there is no such subscription"))
                 }
             }
+            Request::Lines { path, from, count } => done(self.line_rows(session, &path, from, count)?),
             Request::Events { path, wanted, page } => done(self.event_rows(now, session, &path, &wanted, &page)?),
             Request::Displaced { selector, page } => {
                 let selector = parse_selector(&selector)?;
@@ -219,6 +221,10 @@ impl Node {
 
     pub(super) fn locate(&self, path: &Path) -> Result<SectionId, Refusal> {
         self.replica.locate(path).map_err(|NotHeld { section }| self.not_held(path.as_str(), section))
+    }
+
+    pub(super) fn locate_branch(&self, path: &Path) -> Result<SectionId, Refusal> {
+        self.replica.locate_branch(path).map_err(|NotHeld { section }| self.not_held(path.as_str(), section))
     }
 
     fn not_held(&self, what: &str, section: SectionId) -> Refusal {
@@ -468,14 +474,15 @@ impl Node {
                 Err(error) => refused.push(ItemRefusal { item, refusal: self.add_refusal(path, error) }),
             }
         }
-        self.need_tree(&mut needs, topics.iter().map(|(path, _)| path), definition.properties().durability);
+        let sections = topics.iter().map(|(path, _)| self.replica.home_of(path));
+        self.need_tree(&mut needs, sections, definition.properties().durability);
         refused.sort_by_key(|refused| refused.item);
         Ok((Response::Added { created, existed, refused }, needs))
     }
 
-    /// Tree writes of these paths' sections must be as durable as the topic or section asks.
-    pub(super) fn need_tree<'a>(&self, needs: &mut Needs, paths: impl Iterator<Item = &'a Path>, asked: Option<Durability>) {
-        let sections: std::collections::BTreeSet<SectionId> = paths.map(|path| self.replica.section_of(path)).collect();
+    /// Tree writes in these sections must be as durable as the topic or section asks.
+    pub(super) fn need_tree(&self, needs: &mut Needs, sections: impl IntoIterator<Item = SectionId>, asked: Option<Durability>) {
+        let sections: std::collections::BTreeSet<SectionId> = sections.into_iter().collect();
         for section in sections {
             if let Some(written) = self.replica.last_tree_write(section) {
                 needs.add(written, asked.unwrap_or_else(|| self.durability_of(section)));
@@ -521,9 +528,10 @@ impl Node {
             }
             tracing::warn!(%selector, connection = session.0, claimed = refusal.what, why = refusal.why, "topics of a claimed branch are removed by force");
         }
+        let sections: Vec<SectionId> = paths.iter().map(|path| self.replica.home_of(path)).collect();
         let topics = self.replica.remove_topics(&paths) as u64;
         let mut needs = Needs::default();
-        self.need_tree(&mut needs, paths.iter(), None);
+        self.need_tree(&mut needs, sections, None);
         Ok((Response::Removed { topics }, needs))
     }
 
@@ -576,7 +584,7 @@ impl Node {
                 let results = self.replica.add_topics(&missing);
                 created = results.iter().filter(|result| matches!(result, Ok(Added::Created))).count() as u64;
                 let asked = batch.durability.or(definition.properties().durability);
-                self.need_tree(&mut needs, missing.iter().map(|(path, _)| path), asked);
+                self.need_tree(&mut needs, missing.iter().map(|(path, _)| self.replica.home_of(path)), asked);
             }
         }
         let author = self.author(session);
@@ -612,7 +620,15 @@ impl Node {
                 Refusal::new(Code::Exclusive, path.as_str(), format!("a source that this node has yet to hear of holds it: {error}"))
                     .hint("try again in a moment")
             }
-            SetError::NoSeries(_) => Refusal::new(Code::InvalidRequest, path.as_str(), error.to_string()),
+            SetError::NoSeries(_) | SetError::NoList(_) => Refusal::new(Code::InvalidRequest, path.as_str(), error.to_string()),
+            SetError::Lines(wrong) => {
+                let code = match wrong {
+                    LinesError::NoLine { .. } => Code::NoSuchLine,
+                    LinesError::LineBreak { .. } => Code::InvalidValue,
+                    LinesError::LineTooLong { .. } | LinesError::TooManyLines(_) | LinesError::TooLong(_) => Code::TooLarge,
+                };
+                Refusal::new(code, path.as_str(), wrong.to_string())
+            }
             SetError::NoEvent(_) => {
                 Refusal::new(Code::NoSuchEvent, path.as_str(), error.to_string()).hint("see those that it keeps with: mangrove event ls")
             }

@@ -11,7 +11,7 @@ use mangrove_crdt::{
 
 use super::{
     Node, Now,
-    connections::{stamp_text, topic_spec},
+    connections::{stamp_text, topic_spec, value_spec},
     events,
     membership::OUTCAST_HINT,
 };
@@ -90,6 +90,19 @@ impl Node {
                 "blobs",
                 found,
                 "they come once this node is linked to one that has them, if there is room: see mangrove topic show",
+            );
+        }
+        let hidden: Vec<&Path> = self.replica.hidden().collect();
+        if let Some(first) = hidden.first() {
+            let found = format!(
+                "paged topics of this node are hidden by replicated ones that have come to the same paths: {}, such as {first}",
+                hidden.len()
+            );
+            concern(
+                Severity::Warning,
+                "topics",
+                found,
+                "remove the replicated one, and the paged one is seen again with its lines: mangrove topic rm",
             );
         }
         for contested in self.replica.contested() {
@@ -285,7 +298,8 @@ impl Node {
 
     pub(super) fn topic_row(&self, path: &Path) -> Option<TopicRow> {
         let (_, topic) = self.replica.topic(path)?;
-        Some(TopicRow { path: path.to_string(), topic: topic_spec(&topic.definition), waits: self.lacks_blob(&topic.definition) })
+        let (topic, waits) = (topic_spec(&topic.definition), self.lacks_blob(&topic.definition));
+        Some(TopicRow { path: path.to_string(), topic, waits, remark: self.remark(path) })
     }
 
     pub(super) fn topic_detail(&self, now: Now, path: &Path) -> Option<TopicDetail> {
@@ -318,6 +332,8 @@ impl Node {
             blobs: self.blob_rows(&topic.definition),
             epoch: write.map(|write| write.stamp.epoch),
             origin: write.map(|write| self.replica.dot(write.dot).origin.to_string()),
+            list: self.list_state(path),
+            remark: self.remark(path),
         })
     }
 
@@ -363,7 +379,8 @@ impl Node {
             let topic_type = shown.of.1.definition.topic_type();
             let value = write.and_then(|write| topic_type.value_in(write.value.as_ref()?)).map(<[u8]>::to_vec);
             let event = self.replica.last_event(&shown).zip(write);
-            bytes += value.as_ref().map_or(0, Vec::len) + 64;
+            let spec = value_spec(&shown.of.1.definition);
+            bytes += value.as_ref().map_or(0, Vec::len) + if spec.is_some() { 256 } else { 64 };
             rows.push(ValueRow {
                 path: path.to_string(),
                 topic_type: topic_type.value_type().to_string(),
@@ -371,6 +388,7 @@ impl Node {
                 value,
                 unix_ms: write.map(|write| write.time_ms),
                 stamp: write.map(|write| stamp_text(&self.replica, write)),
+                spec,
             });
         }
         (rows, None)

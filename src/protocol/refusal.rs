@@ -191,6 +191,8 @@ codes! {
     NoSuchEvent = 50 "no-such-event",
     /// More than one event has this sequence; `who` are their names.
     AmbiguousEvent = 51 "ambiguous-event",
+    /// The list has no such line.
+    NoSuchLine = 52 "no-such-line",
 }
 
 impl fmt::Display for Code {

@@ -10,7 +10,7 @@ use mangrove_crdt::{
 use minicbor::{Decode, Encode};
 use serde::{Serialize, Serializer};
 
-use super::{EventMark, TopicSpec, VoterRow, bounded};
+use super::{EventMark, ListState, TopicSpec, VoterRow, bounded};
 
 /// How a node is.
 #[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize)]
@@ -311,6 +311,10 @@ pub struct TopicRow {
     #[cbor(n(2), default)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub waits: bool,
+    /// What else there is to say of it: why it is not replicated, or what it hides.
+    #[n(3)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
 }
 
 /// A blob that a definition names.
@@ -372,6 +376,14 @@ pub struct TopicDetail {
     /// Which run of which node wrote the value.
     #[n(14)]
     pub origin: Option<String>,
+    /// What its list has come to, if it is a paged topic of this node.
+    #[n(15)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub list: Option<ListState>,
+    /// As in [`TopicRow::remark`].
+    #[n(16)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
 }
 
 /// Something that has happened at a path.
@@ -441,6 +453,9 @@ pub struct ValueRow {
     /// Which event it is, if the topic is a time series: the newest one. The type is then that of its events.
     #[n(5)]
     pub event: Option<EventMark>,
+    /// What says what its bytes mean, where the name of its type does not: if they are protobuf, or of a custom type.
+    #[n(6)]
+    pub spec: Option<TopicSpec>,
 }
 
 /// A value that lost to a concurrent write or removal.
@@ -486,6 +501,10 @@ pub struct DisplacedRow {
     /// The BLAKE3 hash of a value that was too long to be kept.
     #[n(12)]
     pub too_long: Option<String>,
+    /// What says what its bytes mean, where the name of its type does not: if it is protobuf, or of a custom type.
+    #[n(13)]
+    #[serde(skip)]
+    pub spec: Option<TopicSpec>,
 }
 
 /// One of [`Request::Doctor`](super::Request::Doctor)'s findings.

@@ -73,7 +73,12 @@ fn change() -> impl Strategy<Value = Change> {
     let wish = prop_oneof![
         bytes().prop_map(Wish::Value),
         text().prop_map(Wish::Patch),
-        (text(), bytes()).prop_map(|(event, value)| Wish::Edit { event, value })
+        (text(), bytes()).prop_map(|(event, value)| Wish::Edit { event, value }),
+        (option::of(any::<u64>()), option::of(any::<u64>()), texts()).prop_map(|(from, take, lines)| Wish::Lines(Splice {
+            from,
+            take,
+            lines
+        }))
     ];
     (text(), wish, option::of(text()), option::of(spec()), durability(), under)
         .prop_map(|(path, wish, constraint, add, durability, under)| Change { path, wish, constraint, add, durability, under })
@@ -91,6 +96,7 @@ fn request() -> impl Strategy<Value = Request> {
         (recipient(), text(), bytes()).prop_map(|(to, path, content)| Request::Send(Box::new(Send { to, path, content }))),
         (text(), page()).prop_map(|(selector, page)| Request::Values { selector, page }),
         (text(), events_wanted(), page()).prop_map(|(path, wanted, page)| Request::Events { path, wanted, page }),
+        (text(), any::<u64>(), any::<u32>()).prop_map(|(path, from, count)| Request::Lines { path, from, count }),
         (text(), any::<u32>(), any::<bool>(), option::of(heard())).prop_map(|(selector, credit, stamps, heard)| Request::Subscribe {
             selector,
             credit,
@@ -230,15 +236,17 @@ fn section_row() -> impl Strategy<Value = SectionRow> {
 }
 
 fn topic_detail() -> impl Strategy<Value = TopicDetail> {
-    let about = (any::<u32>(), any::<bool>());
+    let about = (any::<u32>(), any::<bool>(), option::of(list_state()));
     (text(), spec(), text(), [(); 3].map(|()| option::of(text())), [(); 2].map(|()| option::of(any::<u64>())), about).prop_map(
-        |(path, topic, id, [section, stamp, writer], [value_bytes, unix_ms], (conflicts, pending))| TopicDetail {
+        |(path, topic, id, [section, stamp, writer], [value_bytes, unix_ms], (conflicts, pending, list))| TopicDetail {
             path,
             topic,
             id,
             section,
             value_bytes,
             origin: stamp.clone(),
+            remark: stamp.clone(),
+            list,
             stamp,
             unix_ms,
             epoch: unix_ms,
@@ -265,6 +273,10 @@ fn event_row() -> impl Strategy<Value = EventRow> {
     (event_mark(), bytes()).prop_map(|(mark, value)| EventRow { mark, value })
 }
 
+fn list_state() -> impl Strategy<Value = ListState> {
+    any::<[u64; 3]>().prop_map(|[lines, bytes, revision]| ListState { lines, bytes, revision })
+}
+
 fn events_wanted() -> impl Strategy<Value = EventsWanted> {
     [(); 5].map(|()| option::of(any::<u64>())).prop_map(|[from, to, since_unix_ms, until_unix_ms, last]| EventsWanted {
         from,
@@ -288,15 +300,39 @@ fn past_row() -> impl Strategy<Value = PastRow> {
 }
 
 fn value_row() -> impl Strategy<Value = ValueRow> {
-    (text(), text(), option::of(bytes()), option::of(any::<u64>()), option::of(text()), option::of(event_mark()))
-        .prop_map(|(path, topic_type, value, unix_ms, stamp, event)| ValueRow { path, topic_type, value, unix_ms, stamp, event })
+    (text(), text(), option::of(bytes()), option::of(any::<u64>()), option::of(text()), option::of(event_mark()), option::of(spec()))
+        .prop_map(|(path, topic_type, value, unix_ms, stamp, event, spec)| ValueRow {
+            path,
+            topic_type,
+            value,
+            unix_ms,
+            stamp,
+            event,
+            spec,
+        })
 }
 
 fn displaced_row() -> impl Strategy<Value = DisplacedRow> {
     let texts = ([(); 8].map(|()| text()), option::of(text()));
-    (texts, any::<[u64; 3]>(), option::of(any::<u64>())).prop_map(|((texts, too_long), [value_bytes, unix_ms, epoch], winner_epoch)| {
+    let numbers = (any::<[u64; 3]>(), option::of(any::<u64>()));
+    (texts, numbers, option::of(spec())).prop_map(|((texts, too_long), ([value_bytes, unix_ms, epoch], winner_epoch), spec)| {
         let [id, path, topic_type, by, stamp, writer, winner, winner_writer] = texts;
-        DisplacedRow { id, path, topic_type, by, value_bytes, stamp, unix_ms, writer, winner, epoch, winner_writer, winner_epoch, too_long }
+        DisplacedRow {
+            id,
+            path,
+            topic_type,
+            by,
+            value_bytes,
+            stamp,
+            unix_ms,
+            writer,
+            winner,
+            epoch,
+            winner_writer,
+            winner_epoch,
+            too_long,
+            spec,
+        }
     })
 }
 
@@ -316,7 +352,12 @@ fn response() -> impl Strategy<Value = Response> {
             created,
             refused
         }),
-        (any::<[bool; 2]>(), option::of(text())).prop_map(|([created, exact], event)| Response::Changed { created, exact, event }),
+        (any::<[bool; 2]>(), option::of(text()), option::of(list_state())).prop_map(|([created, exact], event, list)| Response::Changed {
+            created,
+            exact,
+            event,
+            list
+        }),
         any::<u64>().prop_map(|sessions| Response::Sent { sessions }),
         any::<u64>().prop_map(|upto| Response::BlobPut { upto }),
         (any::<u64>(), bytes()).prop_map(|(total, bytes)| Response::Blob { total, bytes }),
@@ -331,12 +372,17 @@ fn response() -> impl Strategy<Value = Response> {
         vec(link_row(), 0..3).prop_map(Response::Links),
         section_row().prop_map(|row| Response::Section(Box::new(row))),
         vec(section_row(), 0..3).prop_map(Response::Sections),
-        (vec((text(), spec()).prop_map(|(path, topic)| TopicRow { waits: path.is_empty(), path, topic }), 0..3), option::of(text()))
+        (vec((text(), spec(), option::of(text())), 0..3), option::of(text()))
+            .prop_map(|(rows, next)| {
+                let row = |(path, topic, remark): (String, _, _)| TopicRow { waits: path.is_empty(), path, topic, remark };
+                (rows.into_iter().map(row).collect(), next)
+            })
             .prop_map(|(rows, next)| Response::Topics { rows, next }),
         topic_detail().prop_map(|detail| Response::Topic(Box::new(detail))),
         (vec(past_row(), 0..3), any::<bool>()).prop_map(|(rows, cut)| Response::TopicPast { rows, cut }),
         (vec(value_row(), 0..3), option::of(text())).prop_map(|(rows, next)| Response::Values { rows, next }),
         (vec(event_row(), 0..3), option::of(text())).prop_map(|(rows, next)| Response::Events { rows, next }),
+        (texts(), list_state()).prop_map(|(lines, list)| Response::Lines { lines, list }),
         (vec(displaced_row(), 0..3), option::of(text())).prop_map(|(rows, next)| Response::Displaced { rows, next }),
         (displaced_row(), bytes()).prop_map(|(row, value)| Response::DisplacedValue { row: Box::new(row), value }),
         vec(finding(), 0..3).prop_map(Response::Findings),

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use mangrove_crdt::definition::Durability;
 use minicbor::{Decode, Encode};
 
-use super::{Form, TopicSpec, bounded, disks};
+use super::{Form, Splice, TopicSpec, bounded, disks};
 
 /// A topic's path, or the number that stands for it in this session and direction.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -133,6 +133,9 @@ pub enum Wish {
         #[cbor(n(1), with = "minicbor::bytes")]
         value: Vec<u8>,
     },
+    /// Other lines in a paged topic.
+    #[n(3)]
+    Lines(#[n(0)] Splice),
 }
 
 impl fmt::Debug for Wish {
@@ -141,6 +144,7 @@ impl fmt::Debug for Wish {
             Wish::Value(value) => write!(f, "Value({} bytes)", value.len()),
             Wish::Patch(patch) => write!(f, "Patch({} bytes)", patch.len()),
             Wish::Edit { event, value } => write!(f, "Edit({event}, {} bytes)", value.len()),
+            Wish::Lines(Splice { from, take, lines }) => write!(f, "Lines({from:?}, {take:?}, {} lines)", lines.len()),
         }
     }
 }

@@ -14,18 +14,34 @@ const SCHEMA: &str = r#"{"records": [
   {"name": "leg", "min": 0, "max": null, "fields": [{"name": "to", "type": "string"}, {"name": "fee", "type": "decimal", "scale": 2}]}
 ]}"#;
 
+const READING: &str = r#"
+    syntax = "proto3";
+    package telemetry;
+    message Reading { string sensor = 1; repeated double celsius = 2; Kind kind = 3; }
+    enum Kind { OUTSIDE = 0; INSIDE = 1; }
+"#;
+
 /// A type, its properties, two values as they are typed and shown, and one that is wrong, with what is said of it.
 struct Case {
     topic_type: &'static str,
-    property: Option<String>,
-    values: [(&'static str, Value); 2],
+    properties: Vec<String>,
+    values: [(String, Value); 2],
     wrong: Option<(&'static str, &'static str)>,
 }
 
 fn cases(world: &World) -> Vec<Case> {
-    let case = |topic_type, values, wrong| Case { topic_type, property: None, values, wrong };
-    let schema = world.path("flight.json");
-    std::fs::write(&schema, SCHEMA).expect("a file");
+    let case = |topic_type, values: [(&str, Value); 2], wrong| {
+        let values = values.map(|(typed, shown)| (typed.to_owned(), shown));
+        Case { topic_type, properties: Vec::new(), values, wrong }
+    };
+    let file = |name: &str, content: &[u8]| {
+        std::fs::write(world.path(name), content).expect("a file");
+        format!("@{}", world.path(name).display())
+    };
+    let position = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/examples/custom/position.wasm");
+    let [lost, found] = [0, 9].map(|satellites: u8| [&[1, 0, satellites][..], &[0; 25]].concat());
+    file("reading.proto", READING.as_bytes());
+    let reading = mangrove::proto::compile(&world.path("reading.proto"), &[], "Reading").expect("a message");
     vec![
         case("json", [("{\"b\": 1, \"a\": [null]}", json!({"a": [null], "b": 1})), ("null", Value::Null)], Some(("{\"a\":", "EOF"))),
         case("binary", [("ab", json!("YWI=")), ("", json!(""))], None),
@@ -33,11 +49,11 @@ fn cases(world: &World) -> Vec<Case> {
         case("int64", [("-7", json!(-7)), ("null", Value::Null)], Some(("1.5", "an integer"))),
         case("double", [("7", json!(7.0)), ("-1e300", json!(-1e300))], Some(("fast", "a number"))),
         Case {
-            property: Some("scale=2".into()),
+            properties: vec!["scale=2".into()],
             ..case("decimal", [("12.5", json!("12.50")), ("-3", json!("-3.00"))], Some(("0.001", "more than 2 digits after the point")))
         },
         Case {
-            property: Some(format!("schema=@{}", schema.display())),
+            properties: vec![format!("schema={}", file("flight.json", SCHEMA.as_bytes()))],
             ..case(
                 "record",
                 [
@@ -49,6 +65,26 @@ fn cases(world: &World) -> Vec<Case> {
                 ],
                 Some((r#"{"flight": {"number": "UA1"}, "leg": [{"to": "IAH", "fee": "12.5"}]}"#, "at \"/leg/0/fee\"")),
             )
+        },
+        Case {
+            properties: vec![format!("descriptors={}", file("reading.bin", &reading.set)), format!("message={}", reading.message)],
+            ..case(
+                "protobuf",
+                [
+                    (r#"{"sensor": "a", "celsius": [1.5]}"#, json!({"sensor": "a", "celsius": [1.5]})),
+                    (r#"{"kind": "INSIDE"}"#, json!({"kind": "INSIDE"})),
+                ],
+                Some((r#"{"celsius": [1, "warm"]}"#, "at \"/celsius/1\"")),
+            )
+        },
+        Case {
+            topic_type: "custom",
+            properties: vec![format!("module=@{position}")],
+            values: [
+                (file("lost", &lost), json!({"time": 0, "fix": "none", "satellites": 0})),
+                (file("found", &found), json!({"time": 0, "fix": "none", "satellites": 9})),
+            ],
+            wrong: Some(("somewhere", "a position has 28 bytes")),
         },
     ]
 }
@@ -66,10 +102,10 @@ fn what_is_made_on_one_node_is_the_same_on_another() {
     a.told(&["section", "add", "t"]);
     let b = world.join("B", &a);
     let cases = cases(&world);
-    for Case { topic_type, property, values: [(first, shown), _], .. } in &cases {
+    for Case { topic_type, properties, values: [(first, shown), _], .. } in &cases {
         let path = format!("t/{topic_type}");
-        let property = property.as_ref().map(|property| ["--prop", property]);
-        a.told(&[&["topic", "add", &path, "--type", topic_type][..], property.as_ref().map_or(&[], |property| &property[..])].concat());
+        let properties: Vec<&str> = properties.iter().flat_map(|property| ["--prop", property]).collect();
+        a.told(&[&["topic", "add", &path, "--type", topic_type], &properties[..]].concat());
         a.told(&["set", &path, first]);
         assert_eq!(a.get(&path), *shown, "{topic_type}");
     }

@@ -35,15 +35,18 @@ impl Section {
     /// The events of a topic that a reader may be shown, of some sequences, in order: the newest that it keeps, and of these such as are of its type.
     pub fn events<'a>(
         &'a self,
-        origins: &Origins,
+        origins: &'a Origins,
         topic: &'a Topic,
         sequences: RangeInclusive<u64>,
     ) -> Box<dyn DoubleEndedIterator<Item = Told<'a>> + 'a> {
         let Some(series) = topic.definition.topic_type().series() else { return Box::new(std::iter::empty()) };
-        let sequences = self.first_shown(topic, series).max(*sequences.start())..=*sequences.end();
+        let first = self.first_kept(origins, topic, series).map(|first| first.rank(origins));
+        let sequences = first.map_or(0, |first| first.0).max(*sequences.start())..=*sequences.end();
         let of = move |id: DotIx| {
             let events = self.series.get(&id).map(|series| series.range(sequences.clone()));
-            events.into_iter().flatten().filter_map(move |event| self.told(id, event))
+            // Of several of one sequence some may be no part of it.
+            let kept = move |event: &EventIx| first.is_none_or(|first| event.sequence > first.0 || event.rank(origins) >= first);
+            events.into_iter().flatten().filter(kept).filter_map(move |event| self.told(id, event))
         };
         match topic.ids.as_slice() {
             [only] => Box::new(of(*only)),
@@ -72,19 +75,15 @@ impl Section {
         topic.ids.iter().filter_map(|id| self.series.get(id)).map(Series::len).sum()
     }
 
-    /// The sequence from which on there are as many events as a topic keeps.
-    fn first_shown(&self, topic: &Topic, series: &SeriesType) -> u64 {
-        let (count, keep) = (self.event_count(topic), series.keep as usize);
-        if count <= keep {
-            return 0;
-        }
+    /// The first of the events that a topic keeps; `None` if it has no more than that.
+    fn first_kept(&self, origins: &Origins, topic: &Topic, series: &SeriesType) -> Option<EventIx> {
+        let more = self.event_count(topic).checked_sub(series.keep as usize).filter(|more| *more > 0)?;
         match topic.ids.as_slice() {
-            [only] => self.series.get(only).and_then(|series| series.iter().nth(count - keep)).map_or(0, |event| event.sequence),
+            [only] => self.series.get(only)?.iter().nth(more),
             ids => {
-                let each = ids.iter().filter_map(|id| self.series.get(id)).flat_map(|series| series.iter().rev().take(keep));
-                let mut sequences: Vec<u64> = each.map(|event| event.sequence).collect();
-                sequences.sort_unstable_by(|a, b| b.cmp(a));
-                sequences.get(keep - 1).copied().unwrap_or(0)
+                let mut events: Vec<EventIx> = ids.iter().filter_map(|id| self.series.get(id)).flat_map(Series::iter).collect();
+                events.sort_by_key(|event| event.rank(origins));
+                events.get(more).copied()
             }
         }
     }
@@ -92,6 +91,14 @@ impl Section {
     /// Up to where a creation's events are forgotten.
     pub(super) fn horizon(&self, topic: DotIx) -> u64 {
         self.values.get(&topic.into()).filter(|write| is_horizon(write)).map_or(0, |write| write.stamp.seq)
+    }
+
+    /// What stands in feeds where a key would: itself, or for an event that is forgotten the register that says so.
+    pub(super) fn place_in_feeds(&self, key: ValueKey) -> ValueKey {
+        match key.as_event() {
+            Some(event) if event.sequence <= self.horizon(key.topic()) => key.topic().into(),
+            _ => key,
+        }
     }
 
     /// Appends an event: its place, and its write's. `None` if there is no such topic, or no further place in it.
@@ -111,7 +118,7 @@ impl Section {
         let last = ids.iter().map(|id| self.series.get(id).map_or(0, Series::last).max(self.horizon(*id))).max()?;
         let event = EventIx { sequence: (last < SEQUENCE_MAX).then_some(last + 1)?, origin: own };
         let dot = self.put_event(cx, own, ValueKey::event(of, event), under, time_ms, content);
-        self.forget_oldest(own, path, series, time_ms);
+        self.forget_oldest(cx.origins, own, path, series, time_ms);
         Some((event, dot))
     }
 
@@ -140,12 +147,12 @@ impl Section {
     }
 
     /// Raises the horizon of a topic that has more than it keeps, by so much that this is not to be done with each event.
-    fn forget_oldest(&mut self, own: OriginIx, path: &str, series: &SeriesType, time_ms: u64) {
+    fn forget_oldest(&mut self, origins: &Origins, own: OriginIx, path: &str, series: &SeriesType, time_ms: u64) {
         let Some(topic) = self.tree.topic(path) else { return };
         if self.event_count(topic) <= series.keep as usize + series.slack() {
             return;
         }
-        let horizon = self.first_shown(topic, series).saturating_sub(1);
+        let horizon = self.first_kept(origins, topic, series).map_or(0, |first| first.sequence - 1);
         for id in topic.ids.clone() {
             let old = self.series.get(&id).and_then(|series| series.iter().next()).is_some_and(|event| event.sequence <= horizon);
             if old && self.horizon(id) < horizon {

@@ -57,9 +57,13 @@ impl Losses {
 /// # Errors
 /// It is not.
 pub fn written(oracle: &Oracle, name: &str, id: mangrove_crdt::id::SectionId, mark: Mark) -> Result<(), Violation> {
-    let Some(Record::Value { stamp, seen, .. }) = oracle.get(id, Plane::Values, mark).map(|written| &written.record) else { return Ok(()) };
+    let record = |mark: Mark| oracle.get(id, Plane::Values, mark).map(|written| &written.record);
+    let Some(Record::Value { event, stamp, seen, .. }) = record(mark) else { return Ok(()) };
     for known in seen {
-        let Some(Record::Value { stamp: of_known, .. }) = oracle.get(id, Plane::Values, *known).map(|written| &written.record) else {
+        // That events are forgotten overtakes them, whatever their stamps.
+        let Some(Record::Value { stamp: of_known, .. }) =
+            record(*known).filter(|known| matches!(known, Record::Value { event: of, .. } if of == event))
+        else {
             continue;
         };
         if oracle.rank(of_known, *known) > oracle.rank(stamp, mark) {

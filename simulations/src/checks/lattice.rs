@@ -280,7 +280,7 @@ fn covered(
             let removed = !section.tree.is_settled() && oracle.topics.get(&(id, *topic)).is_some_and(|facts| !facts.removals.is_empty());
             if rank < Some(oracle.rank(stamp, mark)) || !(lives || knows || removed) {
                 return unsound(format!(
-                    "it covers the value {:?} of topic {:?} and holds {rank:?}; the topic lives: {lives}, is covered: {knows}",
+                    "it covers the value {:?} of topic {:?} (event {event:?}) and holds {rank:?}; the topic lives: {lives}, is covered: {knows}",
                     oracle.dot(mark),
                     oracle.dot(*topic)
                 ));

@@ -1,13 +1,13 @@
 //! S10: what one subscription is told of a topic never goes back. (S11, that when all is quiet the last that it was told is what stands, is looked at once, in the end.)
 //!
 //! Of one topic: a path may be another topic's from one moment to the next, without a word where both have the same definition. The value of a creation
-//! that survives the removal of its twin may be older than the twin's.
+//! that survives the removal of its twin may be older than the twin's. Events of a series come in whatever order their nodes meet in; each by itself does not go back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Invariant, Violation};
 use crate::history::History;
-use crate::oracle::{Mark, Oracle, Rank, Record};
+use crate::oracle::{EventMark, Mark, Oracle, Rank, Record};
 use mangrove_crdt::{definition::TopicType, id::Plane, path::Path, registers::Write, replica::Replica};
 
 /// The operation whose value was told last, with its topic and its rank.
@@ -34,6 +34,10 @@ pub struct Told {
     pub topics: BTreeMap<String, Option<Last>>,
     /// Their types, by name.
     types: BTreeMap<String, String>,
+    /// The events that it was told, by path, topic and event, each with the rank of what it was last told of it.
+    events: BTreeMap<(String, Mark, EventMark), Rank>,
+    /// The operations whose values it was told, by path.
+    heard: BTreeMap<String, BTreeSet<u32>>,
     /// Of which the next may be older.
     doubted: BTreeSet<String>,
 }
@@ -52,12 +56,15 @@ impl Told {
 
     /// A topic is gone.
     pub fn removed(&mut self, path: &str) {
+        self.events.retain(|(of, ..), _| of != path);
+        self.heard.remove(path);
         self.topics.remove(path);
         self.types.remove(path);
     }
 
     /// What comes now may be older than what was told: its node has said so.
     pub fn rewound(&mut self) {
+        self.events.clear();
         self.doubted = self.topics.keys().cloned().collect();
     }
 
@@ -66,17 +73,32 @@ impl Told {
     /// # Errors
     /// It is older than the one before.
     pub fn value(&mut self, oracle: &Oracle, history: &History, home: &str, path: &str, op: u32) -> Result<(), Violation> {
+        self.heard.entry(path.to_owned()).or_default().insert(op);
         let written = history.get(op).and_then(|op| op.value);
         let written = written.and_then(|(section, mark)| match &oracle.get(section, Plane::Values, mark)?.record {
-            Record::Value { topic, stamp, .. } => Some((*topic, oracle.rank(stamp, mark))),
+            Record::Value { topic, event, stamp, .. } => Some((*topic, *event, oracle.rank(stamp, mark))),
             _ => None,
         });
+        let backwards = |earlier: &str| {
+            let what = format!("node {home}: a subscriber is told operation {op} of {path} after {earlier}, which is newer");
+            Err(Violation::new(Invariant::S10, what))
+        };
+        if let Some((topic, Some(event), rank)) = &written {
+            self.topics.insert(path.to_owned(), Some((op, None)));
+            let before = self.events.insert((path.to_owned(), *topic, *event), rank.clone());
+            return if before.is_some_and(|before| *rank < before) { backwards("something else of that event") } else { Ok(()) };
+        }
+        let written = written.map(|(topic, _, rank)| (topic, rank));
         let before = self.topics.insert(path.to_owned(), Some((op, written.clone()))).flatten();
         let (Some((earlier, Some((of, before)))), Some((topic, rank))) = (before, written) else { return Ok(()) };
         if of == topic && rank < before && !self.doubted.remove(path) {
-            let what = format!("node {home}: a subscriber is told operation {op} of {path} after operation {earlier}, which is newer");
-            return Err(Violation::new(Invariant::S10, what));
+            return backwards(&format!("operation {earlier}"));
         }
         Ok(())
+    }
+
+    /// Whether it was told, ever since it has known of a topic, what an operation has written.
+    pub fn has_heard(&self, path: &str, op: u32) -> bool {
+        self.heard.get(path).is_some_and(|heard| heard.contains(&op))
     }
 }

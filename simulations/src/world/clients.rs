@@ -679,14 +679,17 @@ impl World<'_> {
             Doing::Remove => op.removed.clone_from(&about.removes),
             Doing::Set => {
                 for (id, topic) in living {
-                    let held = self.oracle.local(replica, topic).and_then(|topic| replica.section(id)?.values.get(&topic.into()));
-                    let Some(dot) = held.map(|write| write.dot) else { continue };
-                    let mark = self.oracle.mark(replica, dot);
-                    let written = self.oracle.get(id, mangrove_crdt::id::Plane::Values, mark);
-                    let is_own = written
-                        .is_some_and(|written| matches!(&written.record, crate::oracle::Record::Value { op, .. } if *op == Some(about.op)));
-                    if is_own {
-                        op.value = Some((id, mark));
+                    let (Some(topic), Some(section)) = (self.oracle.local(replica, topic), replica.section(id)) else { continue };
+                    let held: Vec<_> = section.keys_of(topic).filter_map(|key| Some(section.values.get(&key)?.dot)).collect();
+                    for dot in held {
+                        let mark = self.oracle.mark(replica, dot);
+                        let written = self.oracle.get(id, mangrove_crdt::id::Plane::Values, mark);
+                        let is_own = written.is_some_and(
+                            |written| matches!(&written.record, crate::oracle::Record::Value { op, .. } if *op == Some(about.op)),
+                        );
+                        if is_own {
+                            op.value = Some((id, mark));
+                        }
                     }
                 }
             }
@@ -1089,10 +1092,15 @@ impl World<'_> {
                 return Some(format!("a subscriber at {home} was not told that {path} is gone"));
             }
             for (_, topic) in replica.topics_from("").filter(|(_, topic)| selector.matches(&topic.path) && may_see(&topic.path)) {
-                let Some((_, Some(write))) = reads::visible(replica, &topic.path) else { continue };
-                let stands = write.value.as_deref().and_then(|value| self.history.op_of(value)).map(|op| op.id);
+                let Some((shown, Some(write))) = reads::visible(replica, &topic.path) else { continue };
+                let topic_type = replica.topic(shown).map(|(_, shown)| shown.definition.topic_type());
+                let value = topic_type.and_then(|topic_type| topic_type.value_in(write.value.as_deref()?));
+                let stands = value.and_then(|value| self.history.op_of(value)).map(|op| op.id);
                 let said = told.topics.get(topic.path.as_str()).and_then(Option::as_ref).map(|told| told.0);
-                if stands != said {
+                // Of a series, whose events come as they come, it must have been told the newest.
+                let is_series = topic_type.is_some_and(|topic_type| topic_type.series().is_some());
+                let heard = is_series && stands.is_some_and(|op| told.has_heard(topic.path.as_str(), op));
+                if stands != said && !heard {
                     let home = &self.hosts[host].name;
                     return Some(format!(
                         "a subscriber at {home} was told operation {said:?} of {} last, and {stands:?} stands",

@@ -135,7 +135,7 @@ impl Node {
     /// Everything about one branch.
     pub(in crate::node) fn source_detail(&self, now: Now, branch: &str) -> Result<Response, Refusal> {
         let path = requests::parse_path(branch)?;
-        let section = self.locate(&path)?;
+        let section = self.locate_branch(&path)?;
         let known = self.sources.branch(section, &path).ok_or_else(|| {
             Refusal::new(Code::UnknownSource, path.as_str(), "nobody has claimed this branch").hint("see: mangrove source ls")
         })?;

@@ -16,7 +16,7 @@ impl Node {
     ) -> Result<(Response, Needs), Refusal> {
         self.writable()?;
         let branch = requests::parse_topic_path(branch)?;
-        let section = self.locate(&branch)?;
+        let section = self.locate_branch(&branch)?;
         let (id, _) = self.open_session(now, connection)?;
         let life = |claim: &Claim| self.life(now.at, claim);
         if let Some(field) = self.sources.fields.get(&section) {
