@@ -62,7 +62,7 @@ mod writes;
 
 pub use access::{ChangeRow, ConflictRow, MissingTopic, PrincipalRow, Question, RoleRow, Verdict, WhyReport};
 pub use aliases::{AliasError, Aliases};
-pub use deltas::{BASES_BYTES, Form, Restore, RestoreError, Shrink};
+pub use deltas::{Allowed, BASES_BYTES, Form, Restore, RestoreError, Shrink};
 pub use events::{Edited, EventMark, EventRow, EventsWanted};
 pub use lines::{ListState, Splice};
 pub use messages::{MESSAGE_MAX, Message, Recipient, Send};
@@ -1395,6 +1395,9 @@ pub enum Event {
         /// What the bytes are while they are on the way; `None` for the value itself, as everybody but [`Shrink`] and [`Restore`] sees it.
         #[n(3)]
         form: Option<Form>,
+        /// What may be done with it for the way. The node knows; it is not told.
+        #[cbor(skip)]
+        allowed: Allowed,
         /// How many values before it were skipped that should not have been (`conflate=off`), since the client was too slow for them.
         #[n(4)]
         missed: Option<u64>,

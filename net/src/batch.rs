@@ -489,8 +489,10 @@ mod tests {
         assert!(unpack::<StandingKey>(&long, 7, &mut origins()).unwrap_err().why.contains("at most"));
     }
 
+    type Record = (u64, ValueKey, Write);
+
     /// Packs values of topics, each in its way; what was packed, and where each record ends.
-    fn pack_as(sent: impl IntoIterator<Item = (u64, Arc<[u8]>, Sent)>) -> (Vec<u8>, Vec<usize>, Vec<(u64, ValueKey, Write)>) {
+    fn pack_as(sent: impl IntoIterator<Item = (u64, Arc<[u8]>, Sent)>) -> (Vec<u8>, Vec<usize>, Vec<Record>) {
         let (origins, mut names) = (origins(), NamesOut::default());
         let mut packer = Packer::<ValueKey>::new(Some(OriginIx(0)), 0);
         let (mut ends, mut records) = (vec![0], Vec::new());
@@ -505,7 +507,7 @@ mod tests {
         (packer.w.out, ends, records)
     }
 
-    fn unpack_kept(bytes: &[u8], bases_bytes: usize) -> Result<Vec<(u64, ValueKey, Write)>, Malformed> {
+    fn unpack_kept(bytes: &[u8], bases_bytes: usize) -> Result<Vec<Record>, Malformed> {
         unpack_with(bytes, 0, &mut origins(), Some(&mut Bases::new(bases_bytes)))
     }
 

@@ -102,6 +102,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn what_was_compressed_comes_out_the_same(value in values()) {
             if let Some(bytes) = compressed(&value) {

@@ -6,7 +6,7 @@ use mangrove_crdt::id::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
-use crate::protocol::{self, Event, FromClient, FromNode, Gone, Update};
+use crate::protocol::{self, Allowed, Event, FromClient, FromNode, Gone, Update};
 
 mod going_on;
 mod sources;
@@ -135,7 +135,15 @@ fn value(subscription: u32, topic: Target, byte: u8) -> Update {
     Update {
         subscription,
         topic,
-        event: Event::Value { value: [byte].into(), unix_ms: None, stamp: None, form: None, missed: None, event: None },
+        event: Event::Value {
+            value: [byte].into(),
+            unix_ms: None,
+            stamp: None,
+            form: None,
+            allowed: Allowed::ALL,
+            missed: None,
+            event: None,
+        },
         mark: None,
     }
 }
@@ -143,7 +151,15 @@ fn value(subscription: u32, topic: Target, byte: u8) -> Update {
 fn heard(path: &str, byte: u8) -> Heard {
     Heard::Topic {
         path: path.into(),
-        event: Event::Value { value: [byte].into(), unix_ms: None, stamp: None, form: None, missed: None, event: None },
+        event: Event::Value {
+            value: [byte].into(),
+            unix_ms: None,
+            stamp: None,
+            form: None,
+            allowed: Allowed::ALL,
+            missed: None,
+            event: None,
+        },
     }
 }
 

@@ -34,7 +34,8 @@ use self::{
 };
 use super::{blobs::Upload, events, input::ConnectionId, sessions::listeners::Listeners};
 use crate::protocol::{
-    Aliases, Code, Event, FRAME_AIM, FromNode, Gone, Heard, Mark, Message, MissingTopic, Refusal, Target, Through, TopicSpec, Update,
+    Aliases, Allowed, Code, Event, FRAME_AIM, FromNode, Gone, Heard, Mark, Message, MissingTopic, Refusal, Target, Through, TopicSpec,
+    Update,
 };
 
 /// How many subscriptions one session may have.
@@ -677,7 +678,8 @@ impl Subscription {
                     if shown.is_slave() {
                         self.masters.insert(path.clone(), shown.of.0);
                         // What its values are and how they go, and not what else is said of its master.
-                        spec.properties.retain(|key, _| key == "deltas" || TYPE_PROPERTIES.contains(&key.as_str()));
+                        spec.properties
+                            .retain(|key, _| ["compress", "deltas"].contains(&key.as_str()) || TYPE_PROPERTIES.contains(&key.as_str()));
                     }
                     // One that keeps no value has none for those who come later.
                     (Some((Event::Added { topic: spec }, section, made)), value.is_some() && (kept || known.news))
@@ -702,7 +704,8 @@ impl Subscription {
                         };
                         let missed = (missed > 0).then_some(missed);
                         let change = Some((Plane::Values, write.dot));
-                        Some((Event::Value { value, unix_ms, stamp, form: None, missed, event }, shown.of.0, change))
+                        let allowed = Allowed::of(shown.of.1.definition.properties());
+                        Some((Event::Value { value, unix_ms, stamp, form: None, allowed, missed, event }, shown.of.0, change))
                     };
                     (next.and_then(told), more)
                 }

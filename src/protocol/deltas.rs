@@ -4,14 +4,14 @@
 //! knows of it. A node sends what a topic's properties let it; a client, which need not know them, what its options do. What both ends keep for it is what went over this connection ([`Bases`]), whatever has happened to the topics meanwhile; a new connection begins
 //! with nothing.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use mangrove_crdt::definition::Properties;
 use mangrove_crdt::delta::{Bases, DeltaError};
 use mangrove_net::compress::{CompressedError, Sent, decompress};
 use minicbor::{Decode, Encode};
 
-use super::{Event, FRAME_MAX, FromClient, FromNode, Request, SetBatch, Target, TopicSpec, Update, VALUE_MAX};
+use super::{Event, FRAME_MAX, FromClient, FromNode, Request, SetBatch, Target, Update, VALUE_MAX};
 
 /// How many bytes of values a node or client keeps of what one connection brings it. A sender keeps no more than its receiver, and no more than this.
 pub const BASES_BYTES: u64 = 1 << 20;
@@ -48,6 +48,31 @@ pub enum RestoreError {
     TooMuch,
 }
 
+/// What the properties of a topic let be done with its values for the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowed {
+    /// Whether they may be sent as what has changed, and be built on.
+    pub deltas: bool,
+    /// Whether they may be compressed.
+    pub compress: bool,
+}
+
+impl Allowed {
+    /// Everything.
+    pub const ALL: Allowed = Allowed { deltas: true, compress: true };
+
+    /// What a topic of these properties allows.
+    pub fn of(properties: &Properties) -> Allowed {
+        Allowed { deltas: properties.deltas, compress: properties.compress }
+    }
+}
+
+impl Default for Allowed {
+    fn default() -> Self {
+        Allowed::ALL
+    }
+}
+
 /// What stands for a topic on a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Name {
@@ -70,48 +95,20 @@ pub struct Shrink {
     bases: Bases<Name>,
     /// Whether its receiver makes out compressed values.
     compressed: bool,
-    /// Topics that are not to have all of it.
-    limited: HashMap<Name, Allowed>,
-}
-
-/// What the properties of a topic let be done with its values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Allowed {
-    deltas: bool,
-    compress: bool,
-}
-
-impl Allowed {
-    const ALL: Allowed = Allowed { deltas: true, compress: true };
-
-    fn of(topic: &TopicSpec) -> Allowed {
-        let allows = |property: &str| topic.properties.get(property).is_none_or(|value| value != "false");
-        Allowed { deltas: allows("deltas"), compress: allows("compress") }
-    }
 }
 
 impl Shrink {
     /// For a receiver that keeps so many bytes, and makes out compressed values or not.
     pub fn new(theirs: u64, compressed: bool) -> Self {
-        Shrink { bases: Bases::new(theirs.min(BASES_BYTES) as usize), compressed, limited: HashMap::new() }
+        Shrink { bases: Bases::new(theirs.min(BASES_BYTES) as usize), compressed }
     }
 
     /// Makes a message of a node's as short as its receiver can make out. It must be sent then, and nothing before it that has not been here.
     pub fn from_node(&mut self, message: &mut FromNode) {
         let FromNode::Updates(updates) = message else { return };
         for Update { topic, event, .. } in updates {
-            match event {
-                Event::Value { value, form, .. } => {
-                    let name = Name::of(topic);
-                    let allowed = || self.limited.get(&name).copied().unwrap_or(Allowed::ALL);
-                    *form = shrink(&mut self.bases, self.compressed, &name, value, allowed);
-                }
-                Event::Added { topic: spec } if Allowed::of(spec) != Allowed::ALL => {
-                    self.limited.insert(Name::of(topic), Allowed::of(spec));
-                }
-                Event::Message(_) => {}
-                Event::Added { .. } | Event::Removed { .. } if self.limited.is_empty() => {}
-                Event::Added { .. } | Event::Removed { .. } => _ = self.limited.remove(&Name::of(topic)),
+            if let Event::Value { value, form, allowed, .. } = event {
+                *form = shrink(&mut self.bases, self.compressed, &Name::of(topic), value, *allowed);
             }
         }
     }
@@ -122,16 +119,16 @@ impl Shrink {
         let Some(batch) = batch_of(request) else { return false };
         let mut any = false;
         for item in &mut batch.items {
-            item.form = shrink(&mut self.bases, self.compressed, &Name::of(&item.target), &mut item.value, || Allowed::ALL);
+            item.form = shrink(&mut self.bases, self.compressed, &Name::of(&item.target), &mut item.value, Allowed::ALL);
             any |= item.form.is_some();
         }
         any
     }
 }
 
-fn shrink(bases: &mut Bases<Name>, compressed: bool, name: &Name, value: &mut Arc<[u8]>, allowed: impl Fn() -> Allowed) -> Option<Form> {
-    let form = bases.send(name, value, || allowed().deltas);
-    let (bytes, form) = match Sent::shortest(form, value, || compressed && allowed().compress) {
+fn shrink(bases: &mut Bases<Name>, compressed: bool, name: &Name, value: &mut Arc<[u8]>, allowed: Allowed) -> Option<Form> {
+    let form = bases.send(name, value, || allowed.deltas);
+    let (bytes, form) = match Sent::shortest(form, value, || compressed && allowed.compress) {
         Sent::Whole { kept } => return kept.then_some(Form::Kept),
         Sent::Delta(bytes) => (bytes, Form::Delta),
         Sent::Compressed { kept: true, bytes } => (bytes, Form::CompressedKept),
@@ -226,17 +223,15 @@ pub(super) mod shared_bytes {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::protocol::{SetItem, TopicSpec};
+    use crate::protocol::SetItem;
 
     fn update(topic: Target, event: Event) -> FromNode {
         FromNode::Updates(vec![Update { subscription: 1, topic, event, mark: None }])
     }
 
     fn value(bytes: &[u8]) -> Event {
-        Event::Value { value: bytes.into(), unix_ms: None, stamp: None, form: None, missed: None, event: None }
+        Event::Value { value: bytes.into(), unix_ms: None, stamp: None, form: None, allowed: Allowed::ALL, missed: None, event: None }
     }
 
     fn length(message: &FromNode) -> usize {
@@ -263,12 +258,6 @@ mod tests {
             assert_eq!(message, sent);
         }
         assert!(lengths[0] > 1000 && lengths[1] < 50 && lengths[2] > 1000 && lengths[3] < 50 && lengths[4] < 50, "{lengths:?}");
-    }
-
-    /// A topic with one of its properties false.
-    fn added(topic: Target, without: &str) -> FromNode {
-        let properties = BTreeMap::from([(without.to_owned(), "false".to_owned())]);
-        update(topic, Event::Added { topic: TopicSpec { topic_type: "binary".into(), properties } })
     }
 
     fn noise(length: usize) -> Vec<u8> {
@@ -304,21 +293,24 @@ mod tests {
     #[test]
     fn topics_that_are_to_have_none_have_none() {
         let mut shrink = Shrink::new(BASES_BYTES, true);
-        let (target, noise) = (|| Target::Path("a".into()), noise(1000));
-        let mut told = |mut message: FromNode| {
+        let mut told = |bytes: &[u8], allows: Allowed| {
+            let mut event = value(bytes);
+            if let Event::Value { allowed, .. } = &mut event {
+                *allowed = allows;
+            }
+            let mut message = update(Target::Path("a".into()), event);
             shrink.from_node(&mut message);
             length(&message)
         };
-        told(added(target(), "deltas"));
-        assert!([told(update(target(), value(&noise))), told(update(target(), value(&noise)))].iter().all(|length| *length > 1000));
-        assert!(told(update(target(), value(&[1; 1000]))) < 60);
-        told(added(target(), "compress"));
-        assert!(told(update(target(), value(&[1; 1000]))) > 1000);
-        assert!(told(update(target(), value(&[1; 1000]))) < 50);
-        // Neither is what it is without.
-        told(added(target(), "retain"));
-        assert!(told(update(Target::Path("b".into()), value(&[2; 1000]))) < 60);
-        assert!(told(update(target(), value(&[3; 1000]))) < 60);
+        let [no_deltas, no_compression] =
+            [Properties { deltas: false, ..Properties::default() }, Properties { compress: false, ..Properties::default() }]
+                .map(|properties| Allowed::of(&properties));
+        let noise = noise(1000);
+        assert!([told(&noise, no_deltas), told(&noise, no_deltas)].iter().all(|length| *length > 1000));
+        assert!(told(&[1; 1000], no_deltas) < 60);
+        assert!([told(&[2; 1000], no_compression), told(&[3; 1000], no_compression)].iter().all(|length| *length > 1000));
+        assert!(told(&[3; 1000], no_compression) < 50);
+        assert!([told(&noise, Allowed::of(&Properties::default())), told(&noise, Allowed::ALL)].iter().any(|length| *length < 50));
     }
 
     #[test]

@@ -394,7 +394,15 @@ fn update() -> impl Strategy<Value = Update> {
     let event = prop_oneof![
         spec().prop_map(|topic| Event::Added { topic }),
         (bytes(), option::of(any::<u64>()), option::of(text()), option::of(event_mark())).prop_map(|(value, unix_ms, stamp, event)| {
-            Event::Value { value: value.into(), unix_ms, stamp, form: None, missed: None, event: event.map(Box::new) }
+            Event::Value {
+                value: value.into(),
+                unix_ms,
+                stamp,
+                form: None,
+                allowed: Allowed::ALL,
+                missed: None,
+                event: event.map(Box::new),
+            }
         }),
         message().prop_map(|message| Event::Message(Box::new(message))),
         prop::sample::select(vec![Gone::Removed, Gone::Dropped, Gone::NotPermitted]).prop_map(|reason| Event::Removed { reason }),
@@ -742,7 +750,15 @@ fn an_update_by_number_costs_few_bytes_beyond_its_value() {
     let update = |alias| Update {
         subscription: 1,
         topic: Target::Alias(alias),
-        event: Event::Value { value: [7; 64].into(), unix_ms: None, stamp: None, form: None, missed: None, event: None },
+        event: Event::Value {
+            value: [7; 64].into(),
+            unix_ms: None,
+            stamp: None,
+            form: None,
+            allowed: Allowed::ALL,
+            missed: None,
+            event: None,
+        },
         mark: None,
     };
     let length = frame(&FromNode::Updates((60_000..60_100).map(update).collect())).unwrap().len();

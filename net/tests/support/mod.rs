@@ -232,7 +232,7 @@ impl World {
         // From the oldest to the present one, all of a node's runs may count as retired.
         // Some keep no values for deltas, some two or three; some take no compressed ones.
         let (runs_told, bases_bytes) = ([2, 0, 1, 2][seed as usize % 4], [10_000, 0, 600][seed as usize % 3]);
-        let limits = Limits { runs_told, bases_bytes, compressed: seed % 5 != 0, ..limits };
+        let limits = Limits { runs_told, bases_bytes, compressed: !seed.is_multiple_of(5), ..limits };
         let pace = Pace { limits, ..Pace::default() };
         let retention = if plan.absences { dice.pick(&[20 * SECOND, 60 * SECOND, FOREVER]) } else { FOREVER };
         let paths = (0..1 + dice.below(6)).map(|at| path(&format!("s/{at}"))).collect();
