@@ -56,6 +56,9 @@ fn a_stream_that_has_begun_goes_on_at_another_node_without_being_judged_again() 
     let mut a = world.found("A");
     a.told(&["section", "add", "plant"]);
     let b = world.join("B", &a);
+    // A client asks where else it could go once it has come.
+    let knows = || a.json(&["node", "ls"]).as_array().is_some_and(|nodes| nodes.iter().any(|node| node["name"] == "B"));
+    until("A knows B", knows);
     let client = block(a.connect_with(|options| options.session = Some(SessionOptions::default())));
     let mut stream = client.publisher(Some(TopicSpec::of("json"))).only_if("no topic");
     block(stream.set("plant/x", bytes_of(&json!(1)))).expect("it is taken");
