@@ -247,6 +247,12 @@ impl<S: Store, R: FnMut(Report)> Work<S, R> {
                 }
                 Err(error) => {
                     self.tell_failed(&error, Some(retry_in));
+                    // What is refused may wait for room that the store can give back, and does not as long as something waits.
+                    if matches!(error, StoreError::Full { .. })
+                        && let Err(error) = self.store.tidy()
+                    {
+                        self.is_in_doubt |= !matches!(error, StoreError::Full { .. } | StoreError::Row { .. });
+                    }
                     self.wait_to_retry(retry_in);
                     retry_in = (retry_in * 2).min(self.options.retry_max);
                 }
