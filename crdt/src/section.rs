@@ -581,11 +581,7 @@ impl Section {
         foretold: Option<DotIx>,
     ) -> Option<ValueKey> {
         let id = key.topic();
-        let horizon = key.as_event().is_none() && events::is_horizon(&write);
-        // The stamp of a horizon is none of the clock's.
-        if !horizon {
-            self.heard(&write.stamp);
-        }
+        self.heard(&write.stamp);
         let fresh = !self.values.frontier().covers(write.dot);
         if self.place_in_feeds(key) != key {
             return Some(id.into());
@@ -606,7 +602,7 @@ impl Section {
                     self.displaced_value(cx, key, &loser, beaten);
                 }
                 self.note_event(cx.origins, key);
-                if horizon {
+                if key.as_event().is_none() {
                     self.horizon_moved(id);
                 }
                 self.judge(key);
@@ -1113,9 +1109,6 @@ impl Section {
         write: &Write,
         covered: Option<&Frontier>,
     ) {
-        if events::is_horizon(write) {
-            return;
-        }
         let grave = self.graves.get(&key.topic());
         let knew = match grave {
             Some(grave) => grave.seen.iter().any(|seen| seen.origin == write.dot.origin && seen.number >= write.dot.number),
@@ -1124,6 +1117,9 @@ impl Section {
         let path = topic.map(|(path, _)| path).or(grave.and_then(|grave| grave.path.as_ref()));
         if let (false, Some(path)) = (knew, path) {
             let definition = topic.and_then(|(_, definition)| definition).or(grave.and_then(|grave| grave.definition.as_ref()));
+            if definition.is_some_and(|definition| events::is_horizon(definition, &key, write)) {
+                return;
+            }
             let definition = definition.map(|definition| definition.to_bytes());
             let beaten = Beaten::ByRemoval { removal: grave.map(|grave| cx.origins.dot(grave.by)) };
             let displaced = Displaced::new(cx.origins, self.id, path.clone(), definition, key, write, beaten);
@@ -1132,9 +1128,13 @@ impl Section {
     }
 
     fn displaced_value(&mut self, cx: &mut Context<'_>, key: ValueKey, loser: &Write, beaten: Beaten) {
-        if let Some(path) = self.tree.path_of(key.topic()).filter(|_| !events::is_horizon(loser)) {
-            let definition = self.tree.topic(path.as_str()).map(|topic| topic.definition.to_bytes());
-            let displaced = Displaced::new(cx.origins, self.id, path.clone(), definition, key, loser, beaten);
+        if let Some(topic) = self.tree.topic_of(key.topic()) {
+            // Of a creation that has lost to another definition it is not known here what it was.
+            if topic.ids.contains(&key.topic()) && events::is_horizon(&topic.definition, &key, loser) {
+                return;
+            }
+            let definition = Some(topic.definition.to_bytes());
+            let displaced = Displaced::new(cx.origins, self.id, topic.path.clone(), definition, key, loser, beaten);
             cx.events.push(Event::Displaced(Box::new(displaced)));
         }
     }
@@ -1177,7 +1177,7 @@ impl Section {
             if *topic_type == TopicType::Paged && self.id == SectionId::LOCAL {
                 return None;
             }
-            if topic_type.series().is_some() && events::is_horizon(write) && key.as_event().is_none() {
+            if events::is_horizon(&topic.definition, &key, write) {
                 return None;
             }
             let value = match key.as_event() {

@@ -195,7 +195,11 @@ impl Node {
     }
 
     fn set(&mut self, at: &str, value: i64) -> Record {
-        let written = self.replica.set(&path(at), value as u64, minicbor::to_vec(value).unwrap().into()).unwrap();
+        self.set_bytes(at, value as u64, &minicbor::to_vec(value).unwrap())
+    }
+
+    fn set_bytes(&mut self, at: &str, time_ms: u64, value: &[u8]) -> Record {
+        let written = self.replica.set(&path(at), time_ms, value.into()).unwrap();
         self.replica.take_events();
         let origins = self.replica.origins();
         let section = self.replica.section(SECTION).unwrap();
@@ -282,7 +286,7 @@ impl Node {
 
     fn value(&self, at: &str) -> Option<i64> {
         let write = self.replica.value(SECTION, &path(at))?;
-        Some(minicbor::decode(write.value.as_deref()?).unwrap())
+        minicbor::decode(write.value.as_deref()?).ok()
     }
 
     fn lives(&self, at: &str) -> bool {
@@ -546,6 +550,38 @@ fn of_concurrent_writes_every_loser_is_logged_once() {
         let logged: BTreeSet<(i64, bool)> = listener.displaced_values().into_iter().collect();
         assert_eq!(logged, BTreeSet::from([(1, true), (2, true)]));
         assert_eq!(listener.displaced().len(), 2);
+    });
+}
+
+/// What says up to where the events of a series are forgotten is an empty value, too.
+#[test]
+fn an_empty_value_is_a_value_like_any_other() {
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    let base = a.create("s/x", "binary");
+    b.hear_all(&base);
+    let empty = a.set_bytes("s/x", 1, b"");
+    let logged = |listener: &Node| -> Vec<(Vec<u8>, bool)> {
+        let entry = |entry: Displaced| (entry.value.clone(), matches!(entry.beaten, Beaten::ByWrite { .. }));
+        listener.displaced().into_iter().map(entry).collect()
+    };
+    // It loses.
+    let other = b.set_bytes("s/x", 2, b"not empty");
+    heard_in_any_order(&base, &[empty.clone(), other], |listener| assert_eq!(logged(listener), [(Vec::new(), true)]));
+    // It is of a topic that is removed by one who has not seen it.
+    let mut c = Node::new(3);
+    c.hear_all(&base);
+    let mut removed = c.remove("s/x");
+    removed.push(empty.clone());
+    heard_in_any_order(&base, &removed, |listener| assert_eq!(logged(listener), [(Vec::new(), false)]));
+    // Who has heard of it writes after it.
+    let ahead = (2..9).map(|time_ms| a.set_bytes("s/x", time_ms, b"")).last().unwrap();
+    let mut d = Node::new(0);
+    d.hear_all(&base);
+    d.hear(&ahead);
+    let over = d.set_bytes("s/x", 9, b"over");
+    heard_in_any_order(&base, &[ahead, over], |listener| {
+        assert_eq!(listener.replica.value(SECTION, &path("s/x")).unwrap().value.as_deref(), Some(&b"over"[..]));
+        assert_eq!(logged(listener), []);
     });
 }
 

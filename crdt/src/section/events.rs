@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, sync::Arc};
 
 use crate::{
-    definition::TopicType,
+    definition::{Definition, TopicType},
     frontier::{DotIx, OriginIx, Origins, raise},
     registers::Write,
     sabotage::{Sabotage, is},
@@ -90,7 +90,7 @@ impl Section {
 
     /// Up to where a creation's events are forgotten.
     pub(super) fn horizon(&self, topic: DotIx) -> u64 {
-        self.values.get(&topic.into()).filter(|write| is_horizon(write)).map_or(0, |write| write.stamp.seq)
+        self.values.get(&topic.into()).filter(|write| looks_like_horizon(write)).map_or(0, |write| write.stamp.seq)
     }
 
     /// What stands in feeds where a key would: itself, or for an event that is forgotten the register that says so.
@@ -200,8 +200,13 @@ impl Section {
     }
 }
 
-/// Whether a topic's own register says up to where its events are forgotten. (An empty value of a binary topic looks the same, and there are no events of one.)
-pub(super) fn is_horizon(write: &Write) -> bool {
+/// Whether a register of a topic says up to where its events are forgotten.
+pub(super) fn is_horizon(definition: &Definition, key: &ValueKey, write: &Write) -> bool {
+    definition.topic_type().series().is_some() && key.as_event().is_none() && looks_like_horizon(write)
+}
+
+/// Of a topic that has events, a horizon. Of others it is an empty value, written without a source.
+fn looks_like_horizon(write: &Write) -> bool {
     write.value.as_ref().is_some_and(|value| value.is_empty()) && write.stamp.epoch == 0 && write.stamp.rank.is_none()
 }
 
