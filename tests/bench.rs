@@ -58,6 +58,13 @@ fn events_are_counted_where_they_arrive_and_read() {
 }
 
 #[test]
+fn the_cost_of_changing_a_field_is_measured() {
+    let report = bench(&["deltas", "--documents", "20", "--changes", "2", "--rounds", "1"]);
+    let [alone, together] = [0, 1].map(|row| report["rows"][row]["measured"].as_f64().unwrap_or(0.0));
+    assert!(10.0 < together && together < alone && alone < report["bytes"].as_f64().unwrap_or(0.0) / 4.0, "{report}");
+}
+
+#[test]
 fn a_fresh_node_joins_and_one_that_was_killed_goes_on() {
     let report = bench(&["join", "--topics", "3000", "--bytes", "400", "--rounds", "1", "--kill-halfway"]);
     assert_eq!(report["rows"].as_array().map(Vec::len), Some(5), "{report}");

@@ -5,7 +5,7 @@
 //! ```text
 //!   length·2+1, bytes          these come next
 //!   length·2,   jump           so many bytes of the base come next, from where the last copy ended, moved by the jump
-//!                              (zigzag: 0, -1, 1, -2, … as 0, 1, 2, 3, …)
+//!                              (zigzag: 0, -1, 1, -2, … as 0, 1, 2, 3, …); of length 0, all that is left of it
 //! ```
 //!
 //! What both have in common at their ends is found first; between, every eighth place of the base is indexed by the eight bytes that stand there, and the new value
@@ -63,13 +63,17 @@ pub fn diff(base: &[u8], to: &[u8]) -> Option<Vec<u8>> {
     let suffix = common(base_rest.iter().rev().zip(to_rest.iter().rev()));
     let (base_middle, middle) = (&base_rest[..base_rest.len() - suffix], &to_rest[..to_rest.len() - suffix]);
     let mut steps = Steps { out: Vec::new(), at: 0, most };
-    steps.copy(0, prefix)?;
+    if prefix > 0 {
+        steps.copy(0, prefix)?;
+    }
     if base_middle.len() >= KEY && middle.len() >= KEY {
         steps.middle(prefix, base_middle, middle)?;
     } else {
         steps.insert(middle)?;
     }
-    steps.copy(base.len() - suffix, suffix)?;
+    if suffix > 0 {
+        steps.copy(base.len() - suffix, 0)?;
+    }
     Some(steps.out)
 }
 
@@ -94,9 +98,13 @@ pub fn apply(base: &[u8], mut delta: &[u8], bytes_max: usize) -> Result<Vec<u8>,
             let jump = number(&mut delta)?;
             let jump = (jump >> 1) as i64 ^ -((jump & 1) as i64);
             let from = isize::try_from(jump).ok().and_then(|jump| at.checked_add_signed(jump)).ok_or(DeltaError::Beyond)?;
-            let end = from.checked_add(length).ok_or(DeltaError::Beyond)?;
-            to.extend_from_slice(base.get(from..end).ok_or(DeltaError::Beyond)?);
-            at = end;
+            let end = if length == 0 { Some(base.len()) } else { from.checked_add(length) };
+            let copied = end.and_then(|end| base.get(from..end)).ok_or(DeltaError::Beyond)?;
+            if copied.len() > bytes_max - to.len() {
+                return Err(DeltaError::TooLong(bytes_max));
+            }
+            to.extend_from_slice(copied);
+            at = from + copied.len();
         }
     }
     Ok(to)
@@ -147,13 +155,12 @@ impl Steps {
         (self.out.len() <= self.most).then_some(())
     }
 
+    /// `length` 0 is all that is left.
     fn copy(&mut self, from: usize, length: usize) -> Option<()> {
-        if length > 0 {
-            self.number((length as u64) << 1);
-            let jump = from as i64 - self.at as i64;
-            self.number(((jump << 1) ^ (jump >> 63)) as u64);
-            self.at = from + length;
-        }
+        self.number((length as u64) << 1);
+        let jump = from as i64 - self.at as i64;
+        self.number(((jump << 1) ^ (jump >> 63)) as u64);
+        self.at = from + length;
         (self.out.len() <= self.most).then_some(())
     }
 

@@ -2,6 +2,10 @@
 
 use std::{hash::Hash, sync::Arc};
 
+use crate::{
+    codec::{Intern, Malformed, NamesIn, NamesOut, Reader, USUAL_BYTES, VALUE_BYTES_MAX, Writer, is_plain},
+    compress::{Sent, decompress},
+};
 use mangrove_crdt::{
     delta::Bases,
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins},
@@ -12,37 +16,46 @@ use mangrove_crdt::{
     standing::STANDING_KEY_BYTES_MAX,
     tree::{Removal, TreeRecord},
 };
-use minicbor::{Decode, Encode};
 
-use crate::{
-    codec::{Intern, Malformed, NamesIn, NamesOut, Reader, USUAL_BYTES, VALUE_BYTES_MAX, Writer, is_plain},
-    compress::{Sent, decompress},
-};
-
-/// A part of a run, as it travels: on the lane of its section and plane.
+/// A part of a run, as it travels: this, then the records, then, with the last batch of a value run, how the sender's tree frontier has moved since it last
+/// told this lane (R9), if it has.
 ///
 /// The receiver merges the records, keeps their positions, and, at the last batch, takes the positions over and moves its frontier to `upto`.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// The feed's origin (packed).
-    #[cbor(n(0), with = "minicbor::bytes")]
-    pub origin: Vec<u8>,
+    /// The feed's origin.
+    pub origin: OriginIx,
     /// What the receiver must have of the feed.
-    #[n(1)]
     pub from: u64,
     /// How far this batch reaches.
-    #[n(2)]
     pub upto: u64,
     /// Whether the run ends here.
-    #[n(3)]
     pub last: bool,
-    /// The records (packed).
-    #[cbor(n(4), with = "minicbor::bytes")]
-    pub records: Vec<u8>,
-    /// With the last batch of a value run: how the sender's tree frontier has moved since it last told this lane (R9; packed).
-    #[cbor(n(5), with = "minicbor::bytes")]
-    pub tree: Vec<u8>,
+    /// How many records there are.
+    pub count: usize,
+}
+
+impl Batch {
+    /// Begins what travels.
+    pub fn pack(&self, names: &mut NamesOut, origins: &Origins) -> Writer {
+        let Batch { origin, from, upto, last, count } = *self;
+        let mut w = Writer { out: Vec::with_capacity(USUAL_BYTES) };
+        w.origin(names, origins, origin);
+        w.delta(names.told.upto.insert(origin, upto).unwrap_or(0), from);
+        w.u64(upto.wrapping_sub(from));
+        w.u64((count as u64) << 1 | u64::from(last));
+        w
+    }
+
+    /// Reads what comes before the records.
+    pub fn unpack(r: &mut Reader<'_>, names: &mut NamesIn, intern: &mut Intern<'_>) -> Result<Batch, Malformed> {
+        let origin = r.origin(names, intern)?;
+        let from = r.seq(names.told.upto.get(&origin).copied().unwrap_or(0))?;
+        let upto = from + r.number()?;
+        names.told.upto.insert(origin, upto);
+        let counts = r.u64()?;
+        Ok(Batch { origin, from, upto, last: counts & 1 != 0, count: r.counted(counts >> 1)? })
+    }
 }
 
 /// How a plane's keys are packed.
@@ -125,15 +138,13 @@ pub struct Packer<K: PackKey> {
     pub w: Writer,
     feed: Option<OriginIx>,
     number: u64,
-    seq: u64,
-    time_ms: u64,
     key: K::Last,
 }
 
 impl<K: PackKey> Packer<K> {
     /// For records of one feed, whose positions come after `from`; or, without a feed, for records with dots of their own.
-    pub fn new(feed: Option<OriginIx>, from: u64) -> Self {
-        Packer { w: Writer { out: Vec::with_capacity(USUAL_BYTES) }, feed, number: from, seq: 0, time_ms: 0, key: K::Last::default() }
+    pub fn new(w: Writer, feed: Option<OriginIx>, from: u64) -> Self {
+        Packer { w, feed, number: from, key: K::Last::default() }
     }
 
     /// Adds a record: its position, key and write.
@@ -144,7 +155,7 @@ impl<K: PackKey> Packer<K> {
     /// The same, its value as its receiver can make it out.
     pub fn push_as(&mut self, names: &mut NamesOut, origins: &Origins, number: u64, key: &K, write: &Write, sent: Sent) {
         let own = self.feed.is_some_and(|origin| write.dot == DotIx { origin, number });
-        let told = (names.under.epoch, &names.under.rank) == (write.stamp.epoch, &write.stamp.rank);
+        let told = (names.told.under.epoch, &names.told.under.rank) == (write.stamp.epoch, &write.stamp.rank);
         let (same, ranked) = (told && !is_plain(&write.stamp), !told && !is_plain(&write.stamp));
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
         let flags = flag(!own, OTHER_DOT)
@@ -168,12 +179,10 @@ impl<K: PackKey> Packer<K> {
             if let Some(rank) = &write.stamp.rank {
                 self.w.rank(rank);
             }
-            names.under = Under { epoch: write.stamp.epoch, rank: write.stamp.rank.clone() };
+            names.told.under = Under { epoch: write.stamp.epoch, rank: write.stamp.rank.clone() };
         }
-        self.w.delta(self.seq, write.stamp.seq);
-        self.seq = write.stamp.seq;
-        self.w.delta(self.time_ms, write.time_ms);
-        self.time_ms = write.time_ms;
+        self.w.delta(std::mem::replace(&mut names.told.seq, write.stamp.seq), write.stamp.seq);
+        self.w.delta(std::mem::replace(&mut names.told.time_ms, write.time_ms), write.time_ms);
         if !write.seen.is_empty() {
             self.w.dots(names, origins, &write.seen);
         }
@@ -192,8 +201,6 @@ pub struct Unpacker<'a, K: PackKey> {
     pub r: Reader<'a>,
     feed: Option<OriginIx>,
     number: u64,
-    seq: u64,
-    time_ms: u64,
     key: K::Last,
     /// How many bytes the values that came in fewer may still become: whole, all would fit a frame, so who sends more means no good.
     room: usize,
@@ -202,8 +209,7 @@ pub struct Unpacker<'a, K: PackKey> {
 impl<'a, K: PackKey> Unpacker<'a, K> {
     /// See [`Packer::new`].
     pub fn new(bytes: &'a [u8], feed: Option<OriginIx>, from: u64) -> Self {
-        let (r, room) = (Reader::new("records", bytes), crate::FRAME_BYTES_MAX);
-        Unpacker { r, feed, number: from, seq: 0, time_ms: 0, key: K::Last::default(), room }
+        Unpacker { r: Reader::new("records", bytes), feed, number: from, key: K::Last::default(), room: crate::FRAME_BYTES_MAX }
     }
 
     /// The next record: its position, key and write. Values that are to be kept, what builds on them, and compressed ones are for those who keep some.
@@ -230,16 +236,17 @@ impl<'a, K: PackKey> Unpacker<'a, K> {
             if self.r.u64()? != 0 {
                 stamp.rank = Some(Arc::new(self.r.rank()?));
             }
-            names.under = Under { epoch: stamp.epoch, rank: stamp.rank.clone() };
+            names.told.under = Under { epoch: stamp.epoch, rank: stamp.rank.clone() };
         } else if flags & SAME_RANK != 0 {
-            (stamp.epoch, stamp.rank) = (names.under.epoch, names.under.rank.clone());
+            (stamp.epoch, stamp.rank) = (names.told.under.epoch, names.told.under.rank.clone());
         }
-        self.seq = self.r.seq(self.seq)?;
-        stamp.seq = self.seq;
-        self.time_ms = self.r.delta(self.time_ms)?;
+        stamp.seq = self.r.seq(names.told.seq)?;
+        names.told.seq = stamp.seq;
+        let time_ms = self.r.delta(names.told.time_ms)?;
+        names.told.time_ms = time_ms;
         let seen = if flags & SEEN != 0 { self.r.dots(names, intern)? } else { Dots::new() };
         let value = if flags & GONE != 0 { None } else { Some(self.value(flags, &key, bases)?) };
-        Ok((self.number, key, Write { dot, stamp, seen, time_ms: self.time_ms, value }))
+        Ok((self.number, key, Write { dot, stamp, seen, time_ms, value }))
     }
 
     fn value(&mut self, flags: u8, key: &K, bases: Option<&mut Bases<K>>) -> Result<Arc<[u8]>, Malformed> {
@@ -384,7 +391,7 @@ mod tests {
     /// Packs records of the feed of origin 0; what was packed, and where each record ends.
     fn pack<K: PackKey>(from: u64, records: &[(u64, K, Write)]) -> (Vec<u8>, Vec<usize>) {
         let (origins, mut names) = (origins(), NamesOut::default());
-        let mut packer = Packer::<K>::new(Some(OriginIx(0)), from);
+        let mut packer = Packer::<K>::new(Writer::default(), Some(OriginIx(0)), from);
         let mut ends = vec![0];
         for (number, key, write) in records {
             packer.push(&mut names, &origins, *number, key, write);
@@ -414,6 +421,43 @@ mod tests {
             }
         }
         Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn batches_of_a_lane_are_told_against_each_other(
+            drawn in prop::collection::vec((0..5u32, 0..COUNT_MAX / 2, 0..COUNT_MAX / 2, any::<bool>(), 0..4usize), 1..20),
+        ) {
+            let (mut origins, mut out, mut into) = (origins(), NamesOut::default(), NamesIn::default());
+            for (origin, from, length, last, count) in drawn {
+                let batch = Batch { origin: OriginIx(origin), from, upto: from + length, last, count };
+                let mut bytes = batch.pack(&mut out, &origins).out;
+                let begin = bytes.len();
+                bytes.extend([7, 7, 7]);
+                let mut r = Reader::new("records", &bytes);
+                prop_assert_eq!(Batch::unpack(&mut r, &mut into, &mut |origin| Some(origins.intern(origin))), Ok(batch));
+                prop_assert_eq!(r.rest(), &bytes[begin..]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_continues_a_feed_says_so_in_four_bytes() {
+        let (origins, mut names) = (origins(), NamesOut::default());
+        let batch = |from, count| Batch { origin: OriginIx(0), from, upto: from + count as u64, last: true, count };
+        batch(50_000_000_000, 2).pack(&mut names, &origins);
+        assert_eq!(batch(50_000_000_002, 1).pack(&mut names, &origins).out, [0, 0, 1, 3]);
+    }
+
+    #[test]
+    fn a_batch_beyond_what_can_be_counted_is_refused() {
+        let origins = origins();
+        for (from, upto, count) in [(u64::MAX, u64::MAX, 0), (1, u64::MAX, 0), (1, 2, 2), (1, 2, usize::MAX >> 1)] {
+            let batch = Batch { origin: OriginIx(0), from, upto, last: false, count };
+            let bytes = [batch.pack(&mut NamesOut::default(), &origins).out, vec![0]].concat();
+            let read = Batch::unpack(&mut Reader::new("records", &bytes), &mut NamesIn::default(), &mut |_| Some(OriginIx(0)));
+            assert!(read.is_err(), "{batch:?}");
+        }
     }
 
     #[test]
@@ -494,7 +538,7 @@ mod tests {
     /// Packs values of topics, each in its way; what was packed, and where each record ends.
     fn pack_as(sent: impl IntoIterator<Item = (u64, Arc<[u8]>, Sent)>) -> (Vec<u8>, Vec<usize>, Vec<Record>) {
         let (origins, mut names) = (origins(), NamesOut::default());
-        let mut packer = Packer::<ValueKey>::new(Some(OriginIx(0)), 0);
+        let mut packer = Packer::<ValueKey>::new(Writer::default(), Some(OriginIx(0)), 0);
         let (mut ends, mut records) = (vec![0], Vec::new());
         for ((topic, value, sent), number) in sent.into_iter().zip(1..) {
             let (dot, stamp) = (DotIx { origin: OriginIx(0), number }, Stamp { seq: number, ..Stamp::default() });

@@ -5,10 +5,10 @@
 //! the previous record, and origins by a number agreed per lane.
 //!
 //! **Names.** The first time an origin is mentioned on a lane, it is written out after the next free number; from then on the number alone
-//! stands for it. Lanes are ordered and reliable, so both ends count alike. A message kind added later must not introduce
-//! names, since an older node skips it unread.
+//! stands for it. Lanes are ordered and reliable, so both ends count alike; and so what a record is told against may be the last one of the frame before
+//! ([`Told`]). A message kind added later must do neither, since an older node skips it unread.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use mangrove_crdt::{
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins},
@@ -47,16 +47,27 @@ impl Malformed {
 pub struct NamesOut {
     numbers: Vec<u32>,
     given: u32,
-    /// The epoch and rank that were written last: what a source writes comes in a row.
-    pub(crate) under: Under,
+    pub(crate) told: Told,
 }
 
 /// Which origins the other end of a lane has numbered.
 #[derive(Debug, Default)]
 pub struct NamesIn {
     origins: Vec<OriginIx>,
-    /// The epoch and rank that were read last.
+    pub(crate) told: Told,
+}
+
+/// What a lane's records have told last, against which the next are told.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// The epoch and rank: what a source writes comes in a row.
     pub(crate) under: Under,
+    /// The stamp's clock.
+    pub(crate) seq: u64,
+    /// The writer's wall clock.
+    pub(crate) time_ms: u64,
+    /// How far the batches of each feed have reached: the next begins there.
+    pub(crate) upto: BTreeMap<OriginIx, u64>,
 }
 
 /// Most frames are no longer than this: a buffer of so much seldom has to grow.
@@ -217,6 +228,11 @@ impl<'a> Reader<'a> {
     /// How many entries a list has.
     pub fn count(&mut self) -> Result<usize, Malformed> {
         let count = self.u64()?;
+        self.counted(count)
+    }
+
+    /// The same, of a count that was read with something else.
+    pub(crate) fn counted(&self, count: u64) -> Result<usize, Malformed> {
         // Every entry takes at least one byte, so a count beyond the bytes left is a lie.
         if count > LIST_MAX || count > self.bytes.len() as u64 {
             return Err(self.bad(format!("a list of {count}")));

@@ -1,6 +1,7 @@
 //! What neighbours say to each other. Every message documents *the receiver's duty*.
 //!
-//! A frame is a kind (one varint) and a CBOR map with numbered fields: fields and kinds that a node does not know are skipped. On
+//! A frame is a kind (one varint) and a CBOR map with numbered fields: fields and kinds that a node does not know are skipped. (Of a [`Batch`](Content::Batch), the
+//! most frequent, the kind is followed by what is packed and nothing else: one update alone is often all that a packet carries.) On
 //! lane 0 travel the control messages, on each other lane what belongs to one [`LaneOf`]: one plane of one section, or its bulk. Its first frame
 //! is the [`LaneOf`].
 //!
@@ -13,10 +14,10 @@ use mangrove_crdt::{
     id::{NodeId, Origin, Plane, SectionId},
     section::{BucketImage, Frontiers, ImageEntry},
 };
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use crate::{
-    batch::{Batch, PackKey, Packer, Unpacker},
+    batch::{PackKey, Packer, Unpacker},
     codec::{Intern, Malformed, NamesIn, NamesOut, Reader, USUAL_BYTES, Writer},
 };
 
@@ -130,8 +131,6 @@ messages! {
     Content {
         /// The first frame of the lane. *Duty*: treat all that follows as of this.
         1 Lane(LaneOf),
-        /// A part of a run. *Duty*: see [`Batch`].
-        2 Batch(Batch),
         /// An adoption begins. *Duty*: if this is the answer to the newest request, forget partial runs of this section from this peer, and collect; otherwise
         /// ignore it and what follows of it.
         3 AdoptBegin(AdoptBegin),
@@ -147,6 +146,8 @@ messages! {
         8 Messages(Packed),
         /// The answer to the newest `BlobRequest`. *Duty*: see [`blobs`](crate::blobs).
         9 Blob(BlobPiece),
+        /// A part of a run. *Duty*: see [`Batch`](crate::batch::Batch).
+        10 Batch(Bare),
     }
 }
 
@@ -311,6 +312,27 @@ pub struct Packed {
     /// The content (packed).
     #[cbor(n(0), with = "minicbor::bytes")]
     pub packed: Vec<u8>,
+}
+
+/// A message that is all packed, without a map around it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bare {
+    /// The content (packed).
+    pub packed: Vec<u8>,
+}
+
+impl<C> Encode<C> for Bare {
+    fn encode<W: minicbor::encode::Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.writer_mut().write_all(&self.packed).map_err(minicbor::encode::Error::write)
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Bare {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let packed = d.input()[d.position()..].to_vec();
+        d.set_position(d.input().len());
+        Ok(Bare { packed })
+    }
 }
 
 /// See [`Control::Report`].
@@ -586,15 +608,14 @@ pub fn unpack_image(r: &mut Reader<'_>, names: &mut NamesIn, intern: &mut Intern
 fn pack_entries<K: PackKey>(w: &mut Writer, names: &mut NamesOut, origins: &Origins, entries: &[ImageEntry<K>]) {
     let (told, bare): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.write.is_some());
     w.u64(told.len() as u64);
-    let mut packer = Packer::<K>::new(None, 0);
-    std::mem::swap(&mut packer.w, w);
+    let mut packer = Packer::<K>::new(std::mem::take(w), None, 0);
     for entry in told {
         if let Some(write) = &entry.write {
             packer.push(names, origins, 0, &entry.key, write);
             packer.w.dots(names, origins, &entry.entries);
         }
     }
-    std::mem::swap(&mut packer.w, w);
+    *w = packer.w;
     w.u64(bare.len() as u64);
     let mut last = K::Last::default();
     for entry in bare {

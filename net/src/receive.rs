@@ -432,8 +432,8 @@ impl Link {
         match content {
             Content::Lane(_) => Err(Malformed::new("lane", "it was said before what this is of").into()),
             Content::Batch(batch) => match of.plane {
-                Some(Plane::Tree) => self.tree_batch(replica, of.section, &batch, names),
-                Some(plane) => self.register_batch(replica, of.section, plane, &batch, lane),
+                Some(Plane::Tree) => self.tree_batch(replica, of.section, &batch.packed, names),
+                Some(plane) => self.register_batch(replica, of.section, plane, &batch.packed, lane),
                 None => Err(Malformed::new("lane", "a batch among the bulk").into()),
             },
             Content::AdoptBegin(begin) => self.adopt_begin(replica, of.section, &begin, names),
@@ -464,12 +464,13 @@ impl Link {
         }
     }
 
-    fn tree_batch(&mut self, replica: &mut Replica, id: SectionId, batch: &Batch, names: &mut NamesIn) -> Result<Effects, Violation> {
+    fn tree_batch(&mut self, replica: &mut Replica, id: SectionId, packed: &[u8], names: &mut NamesIn) -> Result<Effects, Violation> {
         let mut effects = Effects::default();
-        let origin = Reader::new("origin", &batch.origin).origin(names, &mut |origin| intern(replica, origin))?;
-        let mut r = Reader::new("tree records", &batch.records);
+        let mut r = Reader::new("tree records", packed);
+        let batch = Batch::unpack(&mut r, names, &mut |origin| intern(replica, origin))?;
+        let origin = batch.origin;
         let mut records = Vec::new();
-        for _ in 0..r.count()? {
+        for _ in 0..batch.count {
             records.push(unpack_tree(&mut r, names, &mut |origin| intern(replica, origin))?);
         }
         self.stats.records_in += records.len() as u64;
@@ -493,34 +494,31 @@ impl Link {
         replica: &mut Replica,
         id: SectionId,
         plane: Plane,
-        batch: &Batch,
+        packed: &[u8],
         LaneIn { names, bases, tree_heard, told, .. }: &mut LaneIn,
     ) -> Result<Effects, Violation> {
-        let origin = Reader::new("origin", &batch.origin).origin(names, &mut |origin| intern(replica, origin))?;
-        if batch.upto < batch.from {
-            return Err(Malformed::new("batch", "it ends before it begins").into());
-        }
+        let mut r = Reader::new("records", packed);
+        let batch = Batch::unpack(&mut r, names, &mut |origin| intern(replica, origin))?;
+        let origin = batch.origin;
         let mut values = Vec::new();
         let mut standing = Vec::new();
         match plane {
             Plane::Values => {
-                let mut unpacker = Unpacker::<ValueKey>::new(&batch.records, Some(origin), batch.from);
-                for _ in 0..unpacker.r.count()? {
+                let mut unpacker = Unpacker::<ValueKey>::new(r.rest(), Some(origin), batch.from);
+                for _ in 0..batch.count {
                     values.push(unpacker.next(names, &mut |origin| intern(replica, origin), Some(&mut *bases))?);
                 }
+                r = unpacker.r;
             }
             _ => {
-                let mut unpacker = Unpacker::<StandingKey>::new(&batch.records, Some(origin), batch.from);
-                for _ in 0..unpacker.r.count()? {
+                let mut unpacker = Unpacker::<StandingKey>::new(r.rest(), Some(origin), batch.from);
+                for _ in 0..batch.count {
                     standing.push(unpacker.next(names, &mut |origin| intern(replica, origin), None)?);
                 }
+                r = unpacker.r;
             }
         }
-        let tree = if batch.tree.is_empty() {
-            Default::default()
-        } else {
-            Reader::new("tree frontier", &batch.tree).dots(names, &mut |origin| intern(replica, origin))?
-        };
+        let tree = if r.is_done() { Default::default() } else { r.dots(names, &mut |origin| intern(replica, origin))? };
         if let Some(heard) = self.heard.get(&id).filter(|_| !std::mem::replace(told, true)) {
             tree_heard.join(&heard.frontiers[Plane::Tree]);
         }

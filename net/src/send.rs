@@ -36,7 +36,7 @@ use crate::{
     link::{Adopting, Intent, LaneOut, Link, METERED_GAP, RunOut, Said, Serving, Shared},
     mesh::Limits,
     message::{
-        AdoptBegin, AdoptEnd, AdoptRequest, Buckets, Check, Content, Control, Graft, Groups, Hello, Holds, Images, LaneOf, OfBucket,
+        AdoptBegin, AdoptEnd, AdoptRequest, Bare, Buckets, Check, Content, Control, Graft, Groups, Hello, Holds, Images, LaneOf, OfBucket,
         OfFeed, OfHolding, OfSection, OfTopic, Packed, Piece, Relay, Repair, Report, WIRE, WIRE_MIN, pack_frontiers, pack_frontiers_above,
         pack_image, pack_origin,
     },
@@ -253,21 +253,19 @@ impl Link {
                         let stats = &mut self.stats;
                         let batch =
                             register_batch(&mut shared.runs, peer, registers, form, plane, cx.origins, names, origin, limits, stats);
-                        batch.map(|mut batch| {
+                        batch.map(|(batch, mut w)| {
                             let tell = if is(Sabotage::TreeAtStart) { batch.from == began } else { batch.last };
                             if tell {
                                 // R9: as the tree is now, when the run's last batch is built, not when the run began.
                                 let now_at = section.tree.frontier();
-                                let mut w = Writer::default();
                                 frontier_delta(&mut w, names, cx.origins, tree_told, now_at);
                                 *tree_told = now_at.clone();
-                                batch.tree = w.out;
                             }
-                            batch
+                            (batch, w)
                         })
                     }
                 };
-                batch.map(|batch| Content::Batch(batch).encode())
+                batch.map(|(_, w)| Content::Batch(Bare { packed: w.out }).encode())
             }
         }
     }
@@ -552,18 +550,17 @@ fn tree_batch(
     names: &mut NamesOut,
     origin: OriginIx,
     limits: Limits,
-) -> Option<Batch> {
+) -> Option<(Batch, Writer)> {
     let from = shared.peer[Plane::Tree].get(origin);
     let (records, _) = section.tree.read(origin, from, limits.batch_bytes)?;
-    let packed_origin = pack_origin(names, origins, origin);
-    let mut w = Writer::default();
-    w.u64(records.len() as u64);
+    let upto = records.last().map_or(section.tree.frontier().get(origin), |record| record.number);
+    let batch = Batch { origin, from, upto, last: true, count: records.len() };
+    let mut w = batch.pack(names, origins);
     for record in &records {
         pack_tree(&mut w, names, origins, record);
     }
-    let upto = records.last().map_or(section.tree.frontier().get(origin), |record| record.number);
     shared.peer[Plane::Tree].raise(origin, upto);
-    Some(Batch { origin: packed_origin, from, upto, last: true, records: w.out, tree: Vec::new() })
+    Some((batch, w))
 }
 
 #[allow(clippy::too_many_arguments, reason = "the two register planes share this; their parts are borrowed apart")]
@@ -578,7 +575,7 @@ fn register_batch<K: PackKey + Ord>(
     origin: OriginIx,
     limits: Limits,
     stats: &mut crate::link::LinkStats,
-) -> Option<Batch> {
+) -> Option<(Batch, Writer)> {
     let run = match runs.get(&(plane, origin)) {
         Some(run) => *run,
         None => {
@@ -591,9 +588,8 @@ fn register_batch<K: PackKey + Ord>(
     };
     let from = registers.run_passed(origin, run.id)?;
     let read = registers.read_run(origin, run.id, limits.batch_records, limits.batch_bytes)?;
-    let packed_origin = pack_origin(names, origins, origin);
-    let mut packer = Packer::new(Some(origin), from);
-    packer.w.u64(read.writes.len() as u64);
+    let batch = Batch { origin, from, upto: read.upto, last: read.last, count: read.writes.len() };
+    let mut packer = Packer::new(batch.pack(names, origins), Some(origin), from);
     for (number, key, write) in &read.writes {
         let sent = write.value.as_ref().map_or(Sent::Whole { kept: false }, |value| form(key, value));
         let length = write.value.as_ref().map_or(0, |value| value.len());
@@ -616,7 +612,7 @@ fn register_batch<K: PackKey + Ord>(
         runs.remove(&(plane, origin));
         peer.raise(origin, read.upto);
     }
-    Some(Batch { origin: packed_origin, from, upto: read.upto, last: read.last, records: packer.w.out, tree: Vec::new() })
+    Some((batch, packer.w))
 }
 
 /// The frame of images, or of their first piece, if they are too long for one; the other frames come to the rest.

@@ -9,7 +9,7 @@
 //!   replicate --from node     this process: node A ──────▶ node B                                1 hop,  2 processes
 //!   replicate --from client   this process: publisher ───▶ node A ──▶ node B ──▶ this process    3 hops, 3 processes
 //!   latency                   this process: publisher ───▶ node A ──▶ node B ──▶ this process    3 hops, 3 processes
-//!   publish, events           this process: publisher ───▶ node A ◀──▶ node B
+//!   publish, events, deltas   this process: publisher ───▶ node A ◀──▶ node B
 //!   join, catch-up, memory    node A ◀──▶ node B, watched from here                              1 hop,  2 processes
 //!   idle                      so many nodes, watched from here
 //!   sessions                  node A ◀──▶ node B, and clients of node A, watched from here
@@ -38,6 +38,7 @@ use crate::runtime::StartError;
 
 mod baseline;
 mod catch_up;
+mod deltas;
 mod events;
 mod founder;
 mod idle;
@@ -114,6 +115,7 @@ pub(crate) async fn run(output: &mut Output, bench: &Bench) -> Result<(), Failur
             Bench::Join(join) => join::run(join).await.map(Some),
             Bench::CatchUp(catch_up) => catch_up::run(catch_up).await.map(Some),
             Bench::Events(events) => events::run(events).await.map(Some),
+            Bench::Deltas(deltas) => deltas::run(deltas).await.map(Some),
             Bench::Memory(memory) => memory::run(memory).await.map(Some),
             Bench::Idle(idle) => idle::run(idle).await.map(Some),
             Bench::Sessions(sessions) => sessions::run(sessions).await.map(Some),

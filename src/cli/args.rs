@@ -854,6 +854,8 @@ pub(crate) enum Bench {
     CatchUp(BenchCatchUp),
     /// Events a second of a time series from one node to another, and the time to read some of very many
     Events(BenchEvents),
+    /// The cost on the wire of a document of which one field changes
+    Deltas(BenchDeltas),
     /// What a topic takes of memory, beyond its path and value
     Memory(BenchMemory),
     /// What a mesh costs in which nothing happens
@@ -906,6 +908,22 @@ pub(crate) struct BenchEvents {
     pub(crate) rounds: u32,
     /// The length of an event
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..=65_536))]
+    pub(crate) bytes: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchDeltas {
+    /// How many documents there are
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) documents: u32,
+    /// How often each of them changes in a round, once one at a time and as often all together
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) changes: u32,
+    /// How many rounds; figures are their medians
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) rounds: u32,
+    /// The length of a document, about
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(100..=65_536))]
     pub(crate) bytes: u32,
 }
 

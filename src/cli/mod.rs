@@ -29,8 +29,8 @@ mod topics;
 mod watch;
 
 pub(crate) use args::{
-    Bench, BenchBaseline, BenchCatchUp, BenchEvents, BenchIdle, BenchJoin, BenchLatency, BenchMemory, BenchPublish, BenchReplicate,
-    BenchSessions, BenchSources, Demo, JoinDurability, Source,
+    Bench, BenchBaseline, BenchCatchUp, BenchDeltas, BenchEvents, BenchIdle, BenchJoin, BenchLatency, BenchMemory, BenchPublish,
+    BenchReplicate, BenchSessions, BenchSources, Demo, JoinDurability, Source,
 };
 pub(crate) use failure::{Exit, Failure, refusal_text};
 pub(crate) use output::{Output, bytes_text, count_text, duration_text, progress, table};

@@ -19,7 +19,7 @@ use std::{
 
 use mangrove_crdt::id::{MeshId, NodeId};
 use quinn::{
-    ClientConfig, Connection, ConnectionError, EndpointConfig, ServerConfig, VarInt,
+    ClientConfig, Connection, ConnectionError, ServerConfig, VarInt,
     crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
 };
 use rustls::pki_types::CertificateDer;
@@ -174,7 +174,7 @@ impl Endpoint {
         let socket = transport::bind(listen, options.socket_buffer_bytes)?;
         let congestion = LastWord::default();
         let server = server_config(identity, &revocations, &options, &congestion).map_err(io::Error::other)?;
-        let quinn = quinn::Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(quinn::TokioRuntime))?;
+        let quinn = quinn::Endpoint::new(transport::endpoint(), Some(server), socket, Arc::new(quinn::TokioRuntime))?;
         let counters = Arc::new(Counters::default());
         // A slow consumer holds back the handshakes that wait to be handed over, which then count against their bound.
         let (arrived, arrivals) = mpsc::channel(16);
@@ -292,7 +292,7 @@ impl ClientEndpoint {
         let any: [SocketAddr; 2] = [(std::net::Ipv6Addr::UNSPECIFIED, 0).into(), (std::net::Ipv4Addr::UNSPECIFIED, 0).into()];
         let socket =
             transport::bind(any[0], options.socket_buffer_bytes).or_else(|_| transport::bind(any[1], options.socket_buffer_bytes))?;
-        let quinn = quinn::Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(quinn::TokioRuntime))?;
+        let quinn = quinn::Endpoint::new(transport::endpoint(), None, socket, Arc::new(quinn::TokioRuntime))?;
         Ok(ClientEndpoint { quinn, options, congestion: LastWord::default() })
     }
 

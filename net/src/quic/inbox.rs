@@ -16,9 +16,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use quinn::{ReadError, RecvStream};
 use tokio::sync::{Notify, mpsc};
 
+use crate::codec::Reader;
+
 use super::{
     close::CloseCode,
-    lanes::{FRAME_HEADER_BYTES, FRAME_MAX, LinkEvent},
+    lanes::{FRAME_HEADER_BYTES_MAX, FRAME_MAX, LinkEvent},
 };
 
 /// How much of one lane may be delivered and not yet dropped.
@@ -180,7 +182,7 @@ pub(super) async fn read_frames(inbox: Arc<Inbox>, lane: u32, mut stream: RecvSt
     }
 }
 
-fn too_large(lane: u32, length: usize) -> Fault {
+fn too_large(lane: u32, length: u64) -> Fault {
     (CloseCode::FrameTooLarge, format!("a frame of {length} bytes on lane {lane}; the limit is {FRAME_MAX}"))
 }
 
@@ -212,7 +214,7 @@ impl Drop for Partial<'_> {
     }
 }
 
-/// Cuts a stream of bytes into frames: four bytes of length, little-endian, then as many bytes.
+/// Cuts a stream of bytes into frames: a length, as [`Reader::u64`] reads it, then as many bytes.
 #[derive(Default)]
 struct Deframer {
     buffer: BytesMut,
@@ -224,17 +226,23 @@ impl Deframer {
         self.buffer.extend_from_slice(&chunk);
     }
 
-    /// The next complete frame; an error with its length if it is announced above [`FRAME_MAX`].
-    fn next(&mut self) -> Result<Option<Bytes>, usize> {
-        let Some((header, rest)) = self.buffer.split_first_chunk::<FRAME_HEADER_BYTES>() else { return Ok(None) };
-        let length = u32::from_le_bytes(*header) as usize;
-        if length > FRAME_MAX {
+    /// The next complete frame; an error with its length, or what that is at least, if it is announced above [`FRAME_MAX`].
+    fn next(&mut self) -> Result<Option<Bytes>, u64> {
+        let header = &self.buffer[..self.buffer.len().min(FRAME_HEADER_BYTES_MAX)];
+        let mut r = Reader::new("a frame's length", header);
+        let length = match r.u64() {
+            Ok(length) => length,
+            Err(_) if header.len() < FRAME_HEADER_BYTES_MAX => return Ok(None),
+            Err(_) => 1 << (7 * FRAME_HEADER_BYTES_MAX),
+        };
+        if length > FRAME_MAX as u64 {
             return Err(length);
         }
-        if rest.len() < length {
+        let (begin, length) = (header.len() - r.rest().len(), length as usize);
+        if self.buffer.len() - begin < length {
             return Ok(None);
         }
-        self.buffer.advance(FRAME_HEADER_BYTES);
+        self.buffer.advance(begin);
         Ok(Some(self.buffer.split_to(length).freeze()))
     }
 
@@ -247,10 +255,10 @@ impl Deframer {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::lanes::frame_header, *};
 
     fn framed(frames: &[Vec<u8>]) -> Vec<u8> {
-        frames.iter().flat_map(|frame| (frame.len() as u32).to_le_bytes().into_iter().chain(frame.iter().copied())).collect()
+        frames.iter().flat_map(|frame| frame_header(frame.len()).into_iter().chain(frame.iter().copied())).collect()
     }
 
     proptest! {
@@ -284,8 +292,14 @@ mod tests {
     #[test]
     fn the_limit_itself_is_allowed() {
         let mut deframer = Deframer::default();
-        deframer.push(Bytes::from((FRAME_MAX as u32 + 1).to_le_bytes().to_vec()));
-        assert_eq!(deframer.next(), Err(FRAME_MAX + 1));
+        deframer.push(Bytes::from(frame_header(FRAME_MAX + 1)));
+        assert_eq!(deframer.next(), Err(FRAME_MAX as u64 + 1));
+        // A length that does not end.
+        let mut deframer = Deframer::default();
+        deframer.push(Bytes::from_static(&[0xff; 3]));
+        assert_eq!(deframer.next(), Ok(None));
+        deframer.push(Bytes::from_static(&[0xff]));
+        assert_eq!(deframer.next(), Err(1 << 28));
         let mut deframer = Deframer::default();
         deframer.push(Bytes::from(framed(&[vec![1; FRAME_MAX]])));
         assert_eq!(deframer.next().unwrap().map(|frame| frame.len()), Some(FRAME_MAX));

@@ -39,6 +39,8 @@ use tokio::{
     time::Instant,
 };
 
+use crate::codec::Writer;
+
 use super::{
     close::{CloseCode, Closed},
     congestion,
@@ -54,8 +56,16 @@ pub const LANES_MAX: usize = 4096;
 /// The link's own lane, opened by the accepting side at once: its arrival tells the dialling side that it was let in.
 pub const LANE_CONTROL: u32 = 0;
 
-/// The length in front of a frame.
-pub(super) const FRAME_HEADER_BYTES: usize = 4;
+/// The most that the length in front of a frame takes, as [`Writer::u64`] writes it.
+pub(super) const FRAME_HEADER_BYTES_MAX: usize = 4;
+const _: () = assert!(FRAME_MAX < 1 << (7 * FRAME_HEADER_BYTES_MAX));
+
+/// What goes in front of a frame of so many bytes.
+pub(super) fn frame_header(length: usize) -> Vec<u8> {
+    let mut w = Writer { out: Vec::with_capacity(FRAME_HEADER_BYTES_MAX) };
+    w.u64(length as u64);
+    w.out
+}
 
 /// How much of a lane may wait here, on a fast path.
 const LANE_QUEUE_BYTES_MAX: usize = 256 << 10;
@@ -374,7 +384,7 @@ impl Queue {
             return Err(SendError::Blocked(frame));
         }
         self.priority.store(priority, Ordering::Relaxed);
-        waiting.bytes += frame.len() + FRAME_HEADER_BYTES;
+        waiting.bytes += frame_header(frame.len()).len() + frame.len();
         waiting.frames.push_back(frame);
         waiting.blocked = waiting.bytes >= limit;
         let room = if waiting.blocked { Room::Blocked } else { Room::Open };
@@ -388,12 +398,13 @@ impl Queue {
         let mut waiting = self.waiting();
         let mut count = 0;
         while let Some(frame) = waiting.frames.front() {
-            let bytes = frame.len() + FRAME_HEADER_BYTES;
+            let header = frame_header(frame.len());
+            let bytes = header.len() + frame.len();
             if count > 0 && scratch.len() + bytes > WRITE_BYTES {
                 break;
             }
             count += 1;
-            scratch.put_u32_le(frame.len() as u32);
+            scratch.extend_from_slice(&header);
             let large = bytes > WRITE_BYTES / 4;
             let frame = waiting.frames.pop_front().unwrap_or_default();
             if large {

@@ -3,7 +3,8 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use quinn::{TransportConfig, VarInt};
+use quinn::{EndpointConfig, TransportConfig, VarInt};
+use quinn_proto::RandomConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{congestion::LastWord, lanes::LANES_MAX};
@@ -14,6 +15,10 @@ const LANE_WINDOW_BYTES: u32 = 2 << 20;
 /// The same over all lanes of a connection: lanes that nobody reads hold at most [`LANE_WINDOW_BYTES`] each of it, so two dozen of them
 /// can stall before the others feel it.
 const CONNECTION_WINDOW_BYTES: u32 = 48 << 20;
+
+/// The length of the ids by which packets find their connection here: they go with every packet, and eight bytes, quinn's default, are a tenth of one that carries
+/// a small update. Four are enough to tell some thousand connections apart.
+const CONNECTION_ID_BYTES: usize = 4;
 
 /// What a connection may hold unacknowledged before its lanes know the path; see `Pace` in `lanes`.
 pub(super) const SEND_WINDOW_BYTES_FIRST: u64 = 128 << 10;
@@ -36,6 +41,12 @@ pub(super) enum Purpose {
     Mesh,
     /// A client, or a join.
     Client,
+}
+
+pub(super) fn endpoint() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID_BYTES)));
+    config
 }
 
 pub(super) fn config(purpose: Purpose, keep_alive: Duration, idle_timeout: Duration, congestion: &LastWord) -> Arc<TransportConfig> {

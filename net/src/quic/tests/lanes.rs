@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    super::lanes::{FRAME_MAX, LANES_MAX},
+    super::lanes::{FRAME_MAX, LANES_MAX, frame_header},
     *,
 };
 
@@ -185,7 +185,7 @@ async fn an_oversized_frame_closes_with_its_reason() {
     let (connection, mut node, _acceptor, _raw) = raw_link().await;
     let mut stream = connection.open_uni().await.unwrap();
     stream.write_all(&5u32.to_le_bytes()).await.unwrap();
-    stream.write_all(&(FRAME_MAX as u32 + 1).to_le_bytes()).await.unwrap();
+    stream.write_all(&frame_header(FRAME_MAX + 1)).await.unwrap();
     let words = format!("a frame of {} bytes on lane 5; the limit is {FRAME_MAX}", FRAME_MAX + 1);
     assert_eq!(peer_words(&connection).await, (Some(CloseCode::FrameTooLarge), words.clone()));
     assert_eq!(node.closed().await, Closed::Here { code: CloseCode::FrameTooLarge, reason: words });
@@ -205,7 +205,7 @@ async fn a_lane_opened_twice_or_cut_within_a_frame_closes() {
 
     let (connection, mut node, _acceptor, _raw) = raw_link().await;
     let mut stream = connection.open_uni().await.unwrap();
-    stream.write_all(&[6, 0, 0, 0, 100, 0, 0, 0, 1, 2, 3]).await.unwrap();
+    stream.write_all(&[6, 0, 0, 0, 100, 1, 2, 3]).await.unwrap();
     stream.finish().unwrap();
     assert_eq!(peer_words(&connection).await, (Some(CloseCode::Protocol), "lane 6 ended inside a frame".into()));
     assert!(matches!(node.closed().await, Closed::Here { code: CloseCode::Protocol, .. }));
@@ -217,7 +217,7 @@ async fn lanes_beyond_the_limit_are_not_opened() {
     let mut streams = Vec::new();
     for lane in 0..LANES_MAX as u32 {
         let mut stream = timeout(PATIENCE, connection.open_uni()).await.unwrap().unwrap();
-        stream.write_all(&[lane.to_le_bytes(), 0u32.to_le_bytes()].concat()).await.unwrap();
+        stream.write_all(&[&lane.to_le_bytes()[..], &frame_header(0)].concat()).await.unwrap();
         streams.push(stream);
     }
     for _ in 0..LANES_MAX {
