@@ -541,6 +541,11 @@ impl Client {
         self.change(Change::new(path, Wish::Patch(patch.to_string()))).await
     }
 
+    /// Changes a `custom` topic's value by a delta that its module takes (see [`Custom::delta`](mangrove_crdt::custom::Custom::delta)), all of it or nothing.
+    pub async fn patch_custom(&self, path: &str, delta: Vec<u8>) -> Result<Changed, ClientError> {
+        self.change(Change::new(path, Wish::Delta(delta))).await
+    }
+
     /// A page of the values of the topics that a selector matches, and where the next one starts.
     pub async fn values(&self, selector: &str, page: Page) -> Result<(Vec<ValueRow>, Option<String>), ClientError> {
         match self.request(Request::Values { selector: selector.into(), page }).await? {

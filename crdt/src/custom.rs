@@ -16,6 +16,9 @@
 //! apply(base: i32, length: i32, delta: i32, length: i32) -> i64    to the next, and the next value again
 //! ```
 //!
+//! Deltas are for clients, which change a value by one without a look at all of it (`mangrove patch --delta`): what two of them change in different parts of it is not lost to either at a node that takes both.
+//! Between nodes values travel as differences of bytes, like others: a neighbour may not have the module yet.
+//!
 //! An answer is `address << 32 | length` of bytes in the memory; with the highest bit set (`1 << 63`) it is a *refusal* instead, and the bytes say why, in UTF-8. If they begin with `/`, their first line is a JSON pointer to
 //! what is wrong, and the rest says what is wrong with it. What is asked and answered has at most [`BYTES_MAX`] bytes, a reason [`REASON_BYTES_MAX`].
 //!

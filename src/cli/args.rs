@@ -84,7 +84,7 @@ pub(crate) enum Command {
     Logout,
     /// Write a topic's value
     Set(Set),
-    /// Change a json topic's value by a JSON Patch (RFC 6902), all of it or nothing
+    /// Change a json topic's value by a JSON Patch (RFC 6902), or a custom topic's by a delta of its own, all of it or nothing
     Patch(Patch),
     /// Events of time series; `set` and `publish` append them
     #[command(subcommand)]
@@ -701,7 +701,11 @@ pub(crate) struct Patch {
     /// The topic's path
     pub(crate) path: String,
     /// The operations, such as `[{"op":"replace","path":"/gate","value":"B7"}]`; `-` reads them from stdin, `@FILE` from a file
-    pub(crate) patch: String,
+    #[arg(required_unless_present = "delta")]
+    pub(crate) patch: Option<String>,
+    /// For a custom topic, instead: the bytes of a delta that its module takes; `-` reads them from stdin, `@FILE` from a file
+    #[arg(long, value_name = "DELTA", conflicts_with = "patch")]
+    pub(crate) delta: Option<String>,
     #[arg(long = "if", value_name = "CONSTRAINT", help = IF)]
     pub(crate) constraint: Option<String>,
 }

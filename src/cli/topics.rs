@@ -312,10 +312,13 @@ pub(super) async fn set(context: &mut Context, set: Set) -> Result<(), Failure> 
 }
 
 pub(super) async fn patch(context: &mut Context, patch: Patch) -> Result<(), Failure> {
-    let text = String::from_utf8(read_value(&patch.patch).await?).map_err(|_| Failure::usage("a patch is JSON, and that is UTF-8"))?;
+    let given = read_value(patch.patch.as_ref().or(patch.delta.as_ref()).map_or("", String::as_str)).await?;
+    let wish = match patch.delta {
+        Some(_) => Wish::Delta(given),
+        None => Wish::Patch(String::from_utf8(given).map_err(|_| Failure::usage("a patch is JSON, and that is UTF-8"))?),
+    };
     let client = context.connect().await?;
-    let wish = Change { constraint: patch.constraint, ..Change::new(&patch.path, Wish::Patch(text)) };
-    change(context, &client, wish).await
+    change(context, &client, Change { constraint: patch.constraint, ..Change::new(&patch.path, wish) }).await
 }
 
 async fn change(context: &mut Context, client: &Client, change: Change) -> Result<(), Failure> {

@@ -40,7 +40,7 @@ impl Node {
         let constraint = change.constraint.as_deref().map(|text| parse_constraint(&path, text)).transpose()?;
         self.permitted(session, Permission::Update, &path)?;
         // What is refused tells what is there.
-        if constraint.is_some() || matches!(change.wish, Wish::Patch(_)) {
+        if constraint.is_some() || matches!(change.wish, Wish::Patch(_) | Wish::Delta(_)) {
             self.permitted(session, Permission::Read, &path)?;
         }
         let section = self.locate(&path)?;
@@ -59,6 +59,7 @@ impl Node {
             }
             Wish::Value(value) => (value, None),
             Wish::Patch(patch) => (self.patched(&path, found, &patch)?, None),
+            Wish::Delta(delta) => (self.applied(&path, &delta)?, None),
             Wish::Edit { event, value } => (value, Some(parse_event(path.as_str(), &event)?)),
         };
         let new = New { value, add: add.as_ref(), durability: change.durability, edited };
@@ -99,6 +100,19 @@ impl Node {
             Refusal::new(code, path.as_str(), error.to_string())
         })?;
         value::from_json(topic_type, &document).map_err(|error| self.set_refusal(path, SetError::Invalid(error)))
+    }
+
+    /// The value of a topic after a delta of its type's own.
+    fn applied(&self, path: &Path, delta: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let (section, topic) = self.replica.topic(path).ok_or_else(|| no_such_topic(path))?;
+        let failed = |why: &str| Refusal::new(Code::PatchFailed, path.as_str(), why);
+        let TopicType::Custom(module) = topic.definition.topic_type() else {
+            return Err(failed(&format!("a delta is for custom topics, and this one is of type {}", topic.definition.topic_type())));
+        };
+        let module = module.get().map_err(|error| self.set_refusal(path, SetError::Invalid(error)))?;
+        let value = self.replica.value(section, path).and_then(|write| write.value.as_deref());
+        let value = value.ok_or_else(|| failed("there is no value to be changed").hint("set one first: mangrove set"))?;
+        module.apply(value, delta).map_err(|error| failed(&error.to_string()))
     }
 
     /// Writes one value. Whether the topic was made for it, which event it is, and what the answer has to wait for.

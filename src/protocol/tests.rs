@@ -73,6 +73,7 @@ fn change() -> impl Strategy<Value = Change> {
     let wish = prop_oneof![
         bytes().prop_map(Wish::Value),
         text().prop_map(Wish::Patch),
+        bytes().prop_map(Wish::Delta),
         (text(), bytes()).prop_map(|(event, value)| Wish::Edit { event, value }),
         (option::of(any::<u64>()), option::of(any::<u64>()), texts()).prop_map(|(from, take, lines)| Wish::Lines(Splice {
             from,

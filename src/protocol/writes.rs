@@ -136,6 +136,9 @@ pub enum Wish {
     /// Other lines in a paged topic.
     #[n(3)]
     Lines(#[n(0)] Splice),
+    /// What it is, changed by a delta of its type's own: what the module of a custom type calls one. Only for topics that have a value.
+    #[n(4)]
+    Delta(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
 }
 
 impl fmt::Debug for Wish {
@@ -143,6 +146,7 @@ impl fmt::Debug for Wish {
         match self {
             Wish::Value(value) => write!(f, "Value({} bytes)", value.len()),
             Wish::Patch(patch) => write!(f, "Patch({} bytes)", patch.len()),
+            Wish::Delta(delta) => write!(f, "Delta({} bytes)", delta.len()),
             Wish::Edit { event, value } => write!(f, "Edit({event}, {} bytes)", value.len()),
             Wish::Lines(Splice { from, take, lines }) => write!(f, "Lines({from:?}, {take:?}, {} lines)", lines.len()),
         }

@@ -52,6 +52,19 @@ fn a_module_goes_where_its_topics_are() {
     refused_as(refusal, Code::InvalidValue);
     b.refused(&["patch", "t/ship", "[]"]).says(1, &["for json topics", "custom"]);
     assert_eq!(b.run(&["get", "--raw", "t/ship"]).stdout, position(8));
+    // What its module calls a delta changes a part of it: here the first of seven words.
+    let delta = |name: &str, bytes: &[u8]| {
+        let file = world.path(name);
+        std::fs::write(&file, bytes).expect("a file");
+        format!("@{}", file.display())
+    };
+    let word = |satellites| [&[1], &position(satellites)[..4]].concat();
+    b.told(&["patch", "t/ship", "--delta", &delta("to-6", &word(6)), "--if", "/satellites is 8"]);
+    a.shows("t/ship", shown(6));
+    b.refused(&["patch", "t/ship", "--delta", &delta("none", b"what")]).says(1, &["t/ship", "not a delta of a position", "patch-failed"]);
+    b.refused(&["patch", "t/ship", "--delta", &delta("to-201", &word(201))]).says(1, &["t/ship", "at \"/satellites\"", "at most 200"]);
+    assert!(block(async { b.connect().await.patch_custom("t/ship", word(8)).await }).is_ok());
+    a.shows("t/ship", shown(8));
 
     a.kill();
     let c = world.join("C", &b);
