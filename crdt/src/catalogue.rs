@@ -131,7 +131,7 @@ fn first(topic: &Topic) -> Option<DotIx> {
 }
 
 fn others(topic: &Topic) -> impl Iterator<Item = DotIx> + '_ {
-    topic.ids.iter().skip(1).copied().chain(topic.conflicts.iter().map(|conflict| conflict.0))
+    topic.creations().skip(1)
 }
 
 fn hash(of: impl std::hash::Hash) -> u64 {

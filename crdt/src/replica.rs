@@ -731,8 +731,7 @@ impl Replica {
     /// Writes a topic's value; to a topic of events it is appended.
     pub fn set_by(&mut self, path: &Path, writer: Writer<'_>, value: Arc<[u8]>) -> Result<Taken, SetError> {
         let id = self.home_of(path);
-        let own = self.writers.get(&id).copied();
-        let (Some(own), Some((section, mut cx))) = (own, self.parts(id)) else { return Err(NotHeld { section: id }.into()) };
+        let (own, section, mut cx) = self.writing(id)?;
         let topic = section.tree.topic(path.as_str()).ok_or(SetError::NoTopic)?;
         value::validate(topic.definition.topic_type(), &value).or_else(|error| if is(Sabotage::TakesAny) { Ok(()) } else { Err(error) })?;
         let Writer { under, time_ms, author } = writer;
@@ -749,11 +748,17 @@ impl Replica {
         Ok(Taken { written: Written { section: id, plane: Plane::Values, dot }, durability, event })
     }
 
+    /// What it takes to write to a section.
+    fn writing(&mut self, id: SectionId) -> Result<(OriginIx, &mut Section, Context<'_>), NotHeld> {
+        let own = self.writers.get(&id).copied();
+        let (section, cx) = self.parts(id).ok_or(NotHeld { section: id })?;
+        Ok((own.ok_or(NotHeld { section: id })?, section, cx))
+    }
+
     /// Writes an event anew, in its place.
     pub fn edit_event(&mut self, path: &Path, name: EventName, writer: Writer<'_>, value: &[u8]) -> Result<Taken, SetError> {
         let id = self.home_of(path);
-        let own = self.writers.get(&id).copied();
-        let (Some(own), Some((section, mut cx))) = (own, self.parts(id)) else { return Err(NotHeld { section: id }.into()) };
+        let (own, section, mut cx) = self.writing(id)?;
         let topic = section.tree.topic(path.as_str()).ok_or(SetError::NoTopic)?;
         let topic_type = topic.definition.topic_type();
         topic_type.series().ok_or(SetError::NoSeries(topic_type.name()))?;

@@ -382,22 +382,19 @@ impl Section {
 
     /// The same of a topic at hand; of a series its newest event.
     pub fn value_of(&self, origins: &Origins, topic: &Topic) -> Option<&Write> {
-        if topic.definition.topic_type().series().is_some() {
-            return self.last_event(origins, topic).map(|told| told.write);
-        }
-        self.newest(origins, topic.ids.iter().map(|id| ValueKey::from(*id)).filter(|key| !self.unfit.contains(key)))
+        self.newest(origins, topic, |key| !self.unfit.contains(key))
     }
 
     /// The newest write of a topic, even if it is no value of its type.
     pub(crate) fn newest_of(&self, origins: &Origins, topic: &Topic) -> Option<&Write> {
+        self.newest(origins, topic, |_| true)
+    }
+
+    fn newest(&self, origins: &Origins, topic: &Topic, counts: impl Fn(&ValueKey) -> bool) -> Option<&Write> {
         if topic.definition.topic_type().series().is_some() {
             return self.last_event(origins, topic).map(|told| told.write);
         }
-        self.newest(origins, topic.ids.iter().map(|id| ValueKey::from(*id)))
-    }
-
-    fn newest(&self, origins: &Origins, keys: impl Iterator<Item = ValueKey>) -> Option<&Write> {
-        let writes = keys.filter_map(|key| self.values.get(&key));
+        let writes = topic.ids.iter().map(|id| ValueKey::from(*id)).filter(counts).filter_map(|key| self.values.get(&key));
         writes.max_by(|a, b| newer(origins, (&a.stamp, a.dot), (&b.stamp, b.dot)))
     }
 
@@ -418,8 +415,7 @@ impl Section {
     pub fn remove_topics(&mut self, cx: &mut Context<'_>, own: OriginIx, paths: &[Path]) {
         let known = |path: &Path| {
             let topic = self.tree.topic(path.as_str())?;
-            let ids = topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0));
-            let removals = ids.map(|id| self.removal_of(*id)).collect();
+            let removals = topic.creations().map(|id| self.removal_of(id)).collect();
             Some((path.clone(), removals))
         };
         let topics: Vec<(Path, Vec<Removal>)> = paths.iter().filter_map(known).collect();
@@ -744,12 +740,10 @@ impl Section {
         if !same {
             image.document = self.tree.saved(bucket);
         }
-        for topic in self.tree.bucket_topics(bucket) {
-            for key in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)).flat_map(|id| self.keys_of(*id)) {
-                image.values.extend(image_entry(&self.values, &key, same));
-                if let Some(write) = self.values.get(&key).filter(|_| same) {
-                    raise(&mut image.value_dots, write.dot);
-                }
+        for key in self.keys_in(bucket) {
+            image.values.extend(image_entry(&self.values, &key, same));
+            if let Some(write) = self.values.get(&key).filter(|_| same) {
+                raise(&mut image.value_dots, write.dot);
             }
         }
         if bucket == BUCKETS - 1 {
@@ -833,11 +827,9 @@ impl Section {
 
     /// Where a bucket's content is the same on both sides, each key's position is that of its newest write, unless told otherwise.
     fn own_positions(&self, bucket: u16, positions: &mut Positions) {
-        for topic in self.tree.bucket_topics(bucket) {
-            for key in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)).flat_map(|id| self.keys_of(*id)) {
-                if let Some(write) = self.values.get(&key) {
-                    positions.values.entry(write.dot.origin).or_default().push((write.dot.number, key));
-                }
+        for key in self.keys_in(bucket) {
+            if let Some(write) = self.values.get(&key) {
+                positions.values.entry(write.dot.origin).or_default().push((write.dot.number, key));
             }
         }
         for (key, write) in self.standing_of(bucket) {
@@ -848,11 +840,9 @@ impl Section {
     /// Where a bucket has changed since it was the same, it is not known any more which keys stood where: each of them may stand at the
     /// peer's greatest number of each origin. A pointer too many costs a record, one too few would lose one (R3).
     fn any_positions(&self, image: &BucketImage, positions: &mut Positions) {
-        for topic in self.tree.bucket_topics(image.bucket) {
-            for key in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)).flat_map(|id| self.keys_of(*id)) {
-                for dot in &image.value_dots {
-                    positions.values.entry(dot.origin).or_default().push((dot.number, key));
-                }
+        for key in self.keys_in(image.bucket) {
+            for dot in &image.value_dots {
+                positions.values.entry(dot.origin).or_default().push((dot.number, key));
             }
         }
         for (key, _) in self.standing_of(image.bucket) {
@@ -1277,21 +1267,19 @@ impl Section {
             }
             sum.add(hasher);
         }
-        for topic in self.tree.bucket_topics(bucket) {
-            for key in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)).flat_map(|id| self.keys_of(*id)) {
-                if let Some(write) = self.values.get(&key) {
-                    let mut hasher = blake3::Hasher::new();
-                    hasher.update(b"value");
-                    hasher.update(&origins.get(key.topic().origin).to_bytes());
-                    hasher.update(&key.topic().number.to_be_bytes());
-                    if let Some(event) = key.as_event() {
-                        hasher.update(&event.sequence.to_be_bytes());
-                        hasher.update(&origins.get(event.origin).to_bytes());
-                    }
-                    hash_write(origins, &mut hasher, write);
-                    sum.add(hasher);
-                    raise(&mut dots[Plane::Values as usize], write.dot);
+        for key in self.keys_in(bucket) {
+            if let Some(write) = self.values.get(&key) {
+                let mut hasher = blake3::Hasher::new();
+                hasher.update(b"value");
+                hasher.update(&origins.get(key.topic().origin).to_bytes());
+                hasher.update(&key.topic().number.to_be_bytes());
+                if let Some(event) = key.as_event() {
+                    hasher.update(&event.sequence.to_be_bytes());
+                    hasher.update(&origins.get(event.origin).to_bytes());
                 }
+                hash_write(origins, &mut hasher, write);
+                sum.add(hasher);
+                raise(&mut dots[Plane::Values as usize], write.dot);
             }
         }
         for (key, write) in self.standing_of(bucket) {

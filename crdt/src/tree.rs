@@ -69,6 +69,13 @@ pub struct Topic {
     pub conflicts: Vec<(DotIx, DefinitionHash)>,
 }
 
+impl Topic {
+    /// All its creating dots, those included that have lost to another definition.
+    pub fn creations(&self) -> impl Iterator<Item = DotIx> + '_ {
+        self.ids.iter().copied().chain(self.conflicts.iter().map(|conflict| conflict.0))
+    }
+}
+
 /// What happened to a path in the tree.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicChange {
@@ -902,9 +909,7 @@ impl Tree {
         if before == after {
             return None;
         }
-        let all = |topic: &Option<Topic>| -> Dots {
-            topic.iter().flat_map(|topic| topic.ids.iter().copied().chain(topic.conflicts.iter().map(|conflict| conflict.0))).collect()
-        };
+        let all = |topic: &Option<Topic>| -> Dots { topic.iter().flat_map(Topic::creations).collect() };
         let (old, new) = (all(&before), all(&after));
         let gone: Dots = old.iter().filter(|id| !new.contains(id)).copied().collect();
         let born: Dots = new.iter().filter(|id| !old.contains(id)).copied().collect();

@@ -313,10 +313,7 @@ impl Oracle {
     /// The topics that live at some paths of a node, concurrent ones included.
     pub fn living(&mut self, replica: &Replica, paths: &[Path]) -> Vec<(SectionId, Mark)> {
         let topics = paths.iter().filter_map(|path| replica.topic(path));
-        let ids = topics.flat_map(|(section, topic)| {
-            let all = topic.ids.iter().copied().chain(topic.conflicts.iter().map(|conflict| conflict.0));
-            all.map(move |id| (section, id))
-        });
+        let ids = topics.flat_map(|(section, topic)| topic.creations().map(move |id| (section, id)));
         ids.map(|(section, id)| (section, self.mark(replica, id))).collect()
     }
 

@@ -32,6 +32,11 @@ impl Section {
         self.values.get(&own).map(|_| own).into_iter().chain(events.map(move |event| ValueKey::event(topic, event)))
     }
 
+    /// The registers of all creations in a bucket, those included that have lost to another definition.
+    pub fn keys_in(&self, bucket: u16) -> impl Iterator<Item = ValueKey> + '_ {
+        self.tree.bucket_topics(bucket).flat_map(Topic::creations).flat_map(|id| self.keys_of(id))
+    }
+
     /// The events of a topic that a reader may be shown, of some sequences, in order: the newest that it keeps, and of these such as are of its type.
     pub fn events<'a>(
         &'a self,

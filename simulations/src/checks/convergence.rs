@@ -92,10 +92,10 @@ pub fn digests(replica: &Replica, id: SectionId, known: &mut Known) -> Vec<Bucke
                 false => std::hash::Hash::hash(&topic.definition, &mut mix),
             }
             found.push((bucket, mix.finish()));
-            for id in topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)) {
+            for id in topic.creations() {
                 let mut mix = Mix(3);
-                dot(&mut mix, *id);
-                for key in section.keys_of(*id) {
+                dot(&mut mix, id);
+                for key in section.keys_of(id) {
                     let write = section.values.get(&key).expect("its keys are those that it has");
                     if let Some(event) = key.as_event() {
                         dot(&mut mix, DotIx { origin: event.origin, number: event.sequence });
@@ -150,9 +150,7 @@ fn dots(replica: &Replica, id: SectionId, bucket: u16) -> [Vec<DotIx>; 3] {
     let mut dots: [Vec<DotIx>; 3] = Default::default();
     let Some(section) = replica.section(id) else { return dots };
     dots[Plane::Tree as usize] = section.tree.dots(bucket).to_vec();
-    let ids =
-        section.tree.bucket_topics(bucket).flat_map(|topic| topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0)));
-    for write in ids.flat_map(|id| section.keys_of(*id)).filter_map(|key| section.values.get(&key)) {
+    for write in section.keys_in(bucket).filter_map(|key| section.values.get(&key)) {
         raise(&mut dots[Plane::Values as usize], write.dot);
     }
     for (_, write) in section.standing_of(bucket) {

@@ -165,8 +165,7 @@ impl Base {
 
     /// Whether a client knows a topic as it is; to be asked once of each. Who knows it knows its definition too: that hangs on its creations alone.
     pub fn knows(&mut self, section: SectionId, path: &Path, topic: &Topic) -> bool {
-        let mut creations = topic.ids.iter().chain(topic.conflicts.iter().map(|conflict| &conflict.0));
-        let known = creations.all(|dot| self.covers(section, Plane::Tree, *dot));
+        let known = topic.creations().all(|dot| self.covers(section, Plane::Tree, dot));
         if known && !self.sums.1.is_empty() {
             let hash = path_hash(path.as_str());
             let slot = slot_of(hash, self.sums.1.len());
