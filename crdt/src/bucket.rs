@@ -129,6 +129,15 @@ impl Bucket {
         Some(SavedBucket { heads, topics, definitions: definitions.collect() })
     }
 
+    /// The creations in the history of a saved bucket that live no more; none if that cannot be made out.
+    pub(crate) fn read_bygone(saved: &[u8]) -> Vec<Dot> {
+        let mut bygone = Vec::new();
+        let read = Saved::read_with_past(&GENESIS, saved, |SavedEntry { map, bytes, origin, .. }| {
+            bygone.extend(split(bytes).filter(|_| map == TOPICS).map(|(number, _)| Dot { origin, number }));
+        });
+        read.map_or(Vec::new(), |_| bygone)
+    }
+
     /// The whole bucket with its history, not compressed. Equal buckets may save to different bytes.
     pub fn save(&self) -> Vec<u8> {
         self.document.save()
@@ -511,6 +520,19 @@ mod tests {
         assert!(read(b"").is_none() && read(b"no bucket").is_none());
         let policy = crate::policy::Policy::new().save();
         assert!(read(&policy).is_none(), "another kind of document");
+    }
+
+    #[test]
+    fn a_saved_bucket_tells_which_creations_are_gone() {
+        let mut bucket = with_a_past();
+        let gone = |bucket: &Bucket| Bucket::read_bygone(&bucket.save()).into_iter().collect::<BTreeSet<_>>();
+        // At c both creations were removed, at a both were overtaken.
+        let overtaken = [dot(1, 1), dot(2, 1), dot(1, 3), dot(2, 3)];
+        assert_eq!(gone(&bucket), overtaken.into());
+        bucket.remove(origin(2), TIME_S, &[path("a/b")]).unwrap();
+        assert_eq!(gone(&bucket), overtaken.into_iter().chain([dot(1, 2), dot(2, 2)]).collect());
+        assert_eq!(gone(&Bucket::new()), BTreeSet::new());
+        assert_eq!(Bucket::read_bygone(b"no bucket"), []);
     }
 
     #[test]

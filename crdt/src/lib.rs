@@ -53,7 +53,8 @@
 //! - **R9 across planes.** A value leaves its feed without a record when its topic goes. So the last batch of a value run carries the sender's
 //!   tree frontier of the moment in which it was built, and the receiver's value frontier moves only once its tree frontier covers that. Nor does it before each topic of the run is
 //!   there, or covered: an adoption under way, or a repair, shows topics that no frontier of that node covers yet, and its clients write them.
-//!   If whoever made such a topic is gone, no feed brings it: a node that waits for it asks the neighbour for its bucket (R7).
+//!   If whoever made such a topic is gone, no feed brings it: a node that waits for it asks the neighbour for its bucket (R7). Where the
+//!   topic is gone again within that document, this is all that there is to know: the run may end, and its values wait with whoever has them.
 //!
 //! A tree change is never overtaken: each is a run of its own, and one that comes before those it builds on waits.
 //!

@@ -43,6 +43,11 @@ type OperationId = (u64, u64);
 impl<'a> Saved<'a> {
     /// Reads a document of this kind. `None` if it is none, or one that this cannot make out.
     pub fn read(genesis: &Genesis, saved: &'a [u8]) -> Option<Saved<'a>> {
+        Saved::read_with_past(genesis, saved, |_| ())
+    }
+
+    /// The same, and tells of the entries that stand no more.
+    pub fn read_with_past(genesis: &Genesis, saved: &'a [u8], mut past: impl FnMut(SavedEntry<'a>)) -> Option<Saved<'a>> {
         let summed = saved.get(8..)?;
         if !is_sound_document(saved) || saved.get(4..8) != Sha256::digest(summed).get(..4) {
             return None;
@@ -87,9 +92,8 @@ impl<'a> Saved<'a> {
                 (*successor > id && origins[usize::try_from(successor.1).ok()?].is_some()).then_some(())?;
                 overtaken.overtake(*successor, (map, key))?;
             }
-            if successors.is_empty() {
-                entries.push(SavedEntry { map, key, bytes, origin });
-            }
+            let entry = SavedEntry { map, key, bytes, origin };
+            if successors.is_empty() { entries.push(entry) } else { past(entry) }
         }
         let whole = made as usize == genesis.map_count() && values.is_empty() && successors.next().is_none();
         (whole && overtaken.agree()).then_some(Saved { heads: head.heads, entries })

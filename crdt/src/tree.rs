@@ -12,6 +12,7 @@
 //! whole document.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -621,6 +622,27 @@ impl Tree {
     /// it, too.
     pub fn is_settled(&self) -> bool {
         self.beyond.is_empty()
+    }
+
+    /// Those of some topics that were made and are gone within documents that hold more than the frontier covers, each with its document. If whoever made such a topic is gone for
+    /// good, no feed brings it. Goes through the documents' histories.
+    pub fn bygone(&self, origins: &Origins, topics: &BTreeSet<DotIx>) -> BTreeMap<DotIx, u16> {
+        let mut firsts = BTreeMap::new();
+        topics.iter().for_each(|topic| _ = firsts.entry(topic.origin).or_insert(topic.number));
+        let holds = |dot: &DotIx| firsts.get(&dot.origin).is_some_and(|first| *first <= dot.number);
+        let mut bygone = BTreeMap::new();
+        for document in self.beyond.iter().filter(|document| self.dots(**document).iter().any(holds)) {
+            let saved = match self.documents[*document as usize].as_ref().map(|held| &held.state) {
+                Some(State::Saved(bytes)) => Cow::Borrowed(&bytes[..]),
+                Some(State::Live(Content::Topics(bucket))) => Cow::Owned(bucket.save()),
+                _ => continue,
+            };
+            let made = Bucket::read_bygone(&saved)
+                .into_iter()
+                .filter_map(|Dot { origin, number }| Some(DotIx { origin: origins.find(&origin)?, number }));
+            bygone.extend(made.filter(|topic| topics.contains(topic)).map(|topic| (topic, *document)));
+        }
+        bygone
     }
 
     /// The places of all records that are still in feeds.

@@ -1,13 +1,16 @@
 //! Mending the trees by which feeds come, wherever a push was pruned and is wanted again.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use mangrove_crdt::{frontier::DotIx, id::Plane, replica::Replica, time::Instant};
 
 use crate::{
     link::{Intent, Link, Shared},
     mesh::Mesh,
-    receive::is_known,
+    receive::{is_known, release_held},
 };
 
 /// How long tree changes may wait for others that they build on, and values for their topics, before the whole document is asked for.
@@ -39,14 +42,14 @@ impl Mesh {
     }
 
     /// Grafts feeds of which a neighbour has had more for a while, with nothing coming, and asks for what those that came are waiting for.
-    pub(crate) fn graft_lagging(&mut self, now: Instant, replica: &Replica) {
+    pub(crate) fn graft_lagging(&mut self, now: Instant, replica: &mut Replica) {
         for (id, link) in &mut self.links {
             let mut grafts = Vec::new();
             for (section_id, shared) in &mut link.shared {
-                let Some(section) = replica.section(*section_id) else { continue };
+                let Some((section, cx)) = replica.parts(*section_id) else { continue };
                 let waiting = section.waiting_documents();
                 let unknown = shared.held.iter().flat_map(|held| &held.unknown).filter(|topic| !is_known(section, **topic));
-                let unknown: Vec<DotIx> = unknown.copied().collect();
+                let unknown: BTreeSet<DotIx> = unknown.copied().collect();
                 if waiting.is_empty() && unknown.is_empty() {
                     shared.waiting_since = None;
                     shared.waiting_asked.clear();
@@ -54,9 +57,14 @@ impl Mesh {
                 } else if now.since(*shared.waiting_since.get_or_insert(now)) >= WAITING_PATIENCE {
                     // What they need does not come by itself: it reached the peer in a document, from somebody who is gone.
                     shared.waiting_since = Some(now);
+                    // A topic that is gone again within its document need not come. While all documents come, most topics do.
+                    let adopts = self.adopting.contains_key(section_id);
+                    let bygone = if adopts { BTreeMap::new() } else { section.tree.bygone(cx.origins, &unknown) };
+                    shared.held.iter_mut().for_each(|held| held.unknown.retain(|topic| !bygone.contains_key(topic)));
+                    release_held(shared, section);
                     let documents = waiting.into_iter().filter(|document| shared.waiting_asked.insert(*document));
                     grafts.extend(documents.map(|document| Intent::RepairRequest(*section_id, document)));
-                    let topics = unknown.into_iter().filter(|topic| shared.topics_asked.insert(*topic));
+                    let topics = unknown.into_iter().filter(|topic| !bygone.contains_key(topic) && shared.topics_asked.insert(*topic));
                     grafts.extend(topics.map(|topic| Intent::TopicRequest(*section_id, topic)));
                 }
                 if self.adopting.get(section_id).is_some_and(|adoption| adoption.from == *id) {

@@ -103,7 +103,7 @@ messages! {
         16 Relay(Relay),
         /// Something for one node, which need not be a neighbour. *Duty*: pass it on towards that node, or drop it.
         17 Letter(Letter),
-        /// Values came of a topic that does not come. *Duty*: if it is there, send its bucket as a `Repair`.
+        /// Values came of a topic that does not come. *Duty*: if it is there, or is gone again within a document that it came in, send its bucket as a `Repair`.
         18 TopicRequest(OfTopic),
         /// The sender wants a blob that a definition of this section names. *Duty*: answer with its next piece, or that it is not here; if another blob of the
         /// section was asked for before, that is wanted no more.

@@ -6,13 +6,13 @@ use mangrove_crdt::{
     delta::Bases,
     frontier::{DotIx, OriginIx, Origins},
     id::{Plane, SectionId},
-    path::BUCKETS,
+    path::{BUCKETS, Path},
     replica::Replica,
     sabotage::{Sabotage, is},
     section::{Frontiers, StandingKey, ValueRun},
     series::ValueKey,
     time::Instant,
-    tree::TreeError,
+    tree::{Tree, TreeError},
 };
 
 use crate::{
@@ -341,8 +341,11 @@ impl Link {
             Control::RepairRequest(of) => self.send_repair(of.section, of.bucket % BUCKETS),
             Control::TopicRequest(of) => {
                 let topic = Reader::new("topic request", &of.topic).dot(names, &mut |origin| intern(replica, origin))?;
-                if let Some(path) = replica.section(of.section).and_then(|section| section.tree.path_of(topic)) {
-                    self.send_repair(of.section, path.bucket());
+                let tree = replica.section(of.section).map(|section| &section.tree);
+                let lives = |tree: &Tree| tree.path_of(topic).map(Path::bucket);
+                let bygone = |tree: &Tree| tree.bygone(replica.origins(), &[topic].into()).remove(&topic);
+                if let Some(bucket) = tree.and_then(|tree| lives(tree).or_else(|| bygone(tree))) {
+                    self.send_repair(of.section, bucket);
                 }
             }
         }

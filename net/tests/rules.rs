@@ -432,3 +432,75 @@ fn what_no_feed_brings_any_more_is_found_by_comparing() {
     world.may_mismatch = true;
     world.settle();
 }
+
+const Y: usize = 4;
+
+fn lives(world: &World, at: usize, path: &Path) -> bool {
+    world.hosts[at].replica.topic(path).is_some()
+}
+
+/// A topic of A's came to B and X in a document, and no feed will bring it any more, since A is gone. B writes it, and one of C's in the same bucket. X removes it and, when Y has
+/// heard of that, forgets the removal: who meets X then gets that in a document, too.
+fn a_topic_comes_and_goes_in_documents() -> (World, Path) {
+    let mut world = World::story(5);
+    let gone = world.paths[0].clone();
+    let beside = (3..)
+        .map(|at| support::path(&format!("s/{at}")))
+        .find(|path| path.bucket() == gone.bucket())
+        .expect("there are more paths than buckets");
+    world.add_topics(A, std::slice::from_ref(&gone), TopicType::Json);
+    world.add_topics(C, std::slice::from_ref(&beside), TopicType::Json);
+    world.connect(A, B);
+    world.cross(A, B, |world| {
+        greet(world, B, A);
+        lives(world, B, &gone)
+    });
+    assert_eq!(world.hosts[B].adopted, 0, "the adoption is not over");
+    part(&mut world, A, B);
+    world.hosts[A].dead = true;
+    world.may_mismatch = true;
+    for (a, b) in [(B, C), (B, X)] {
+        meet(&mut world, a, b);
+        part(&mut world, a, b);
+    }
+    assert!(!lives(&world, C, &gone) && lives(&world, X, &gone), "it goes with B's state only");
+    world.set(B, &gone);
+    world.set(B, &beside);
+    meet(&mut world, X, Y);
+    world.remove_topics(X, std::slice::from_ref(&gone));
+    world.run(30, |_| false);
+    world.forget(X);
+    (world, gone)
+}
+
+/// B and C take over X's state; then B sends C the value of a topic that nobody has any more.
+#[test]
+fn a_value_is_not_kept_waiting_for_a_topic_that_went_in_a_document() {
+    let (mut world, gone) = a_topic_comes_and_goes_in_documents();
+    for at in [B, C] {
+        let before = world.hosts[at].adopted;
+        meet(&mut world, X, at);
+        assert_eq!((world.hosts[at].adopted, lives(&world, at, &gone)), (before + 1, false));
+        part(&mut world, X, at);
+    }
+    world.connect(B, C);
+    world.settle();
+}
+
+/// B has begun to take over X's state when X is gone, too. C has heard nothing of the topic that came and went, nor can the bucket be compared, since C has not all that it holds.
+#[test]
+fn who_waits_for_a_topic_that_went_is_sent_its_bucket() {
+    let (mut world, gone) = a_topic_comes_and_goes_in_documents();
+    let before = world.hosts[B].adopted;
+    world.connect(X, B);
+    world.cross(X, B, |world| {
+        greet(world, B, X);
+        !lives(world, B, &gone)
+    });
+    assert_eq!(world.hosts[B].adopted, before, "the adoption is not over");
+    part(&mut world, X, B);
+    (world.hosts[X].dead, world.hosts[Y].dead) = (true, true);
+    part(&mut world, X, Y);
+    world.connect(B, C);
+    world.settle();
+}

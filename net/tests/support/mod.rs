@@ -875,9 +875,9 @@ impl World {
                         if gone.contains(id) {
                             continue;
                         }
-                        // Documents may hold a removal beyond their frontier.
-                        let removed = !section.tree.is_settled() && self.removed_ids.contains(id);
-                        let known = removed || section.tree.frontier().covers(topic) || section.tree.path_of(topic).is_some();
+                        // Documents may hold topics beyond their frontier, and removals.
+                        let bygone = || section.tree.bygone(replica.origins(), &[topic].into()).contains_key(&topic);
+                        let known = section.tree.frontier().covers(topic) || section.tree.path_of(topic).is_some() || bygone();
                         assert!(known, "node {at}: unsound for the value {dot:?} of {id:?}, a topic that it has not heard of");
                         let key = match record {
                             Record::Event { event: (sequence, origin), .. } => {
