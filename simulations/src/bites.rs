@@ -70,7 +70,7 @@ pub const ALL: &[Bite] = &[
     rule("takes-any", "a value is taken whatever its topic's type", Sabotage::TakesAny, "all-types", Some(0)),
     rule("stale-base", "what a delta gave is not what the next one builds on", Sabotage::StaleBase, "all-types", Some(0)),
     rule("forgets-slaves", "who reads a slave is not told of its master", Sabotage::ForgetsSlaves, "all-types", Some(0)),
-    rule("stores-no-blobs", "a node has no blobs when it starts again", Sabotage::StoresNoBlobs, "all-types", Some(0)),
+    rule("stores-no-blobs", "a node has no blobs when it starts again", Sabotage::StoresNoBlobs, "all-types", Some(126)),
     rule("keeps-blobs", "a blob that nothing names any more is kept", Sabotage::KeepsBlobs, "all-types", Some(0)),
     rule(
         "waits-forever",
