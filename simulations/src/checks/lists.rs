@@ -26,6 +26,8 @@ pub struct Past {
     steps: Vec<Step>,
     /// All that there ever were, also those that a disk has lost.
     ever: Vec<Rc<Lists>>,
+    /// When the host's process started last.
+    started: Time,
 }
 
 #[derive(Debug, Default)]
@@ -162,12 +164,12 @@ impl Past {
         }
     }
 
-    /// The host's process has started over what is on the disk; when that has lost something.
+    /// The host's process has started over what is on the disk, and when that has ever lost something.
     ///
     /// # Errors
     /// What was acknowledged is lost, or there is what never was.
-    pub fn restarted(&mut self, name: &str, replica: &Replica, losses: &[Time]) -> Result<(), Violation> {
-        let now = held(replica);
+    pub fn restarted(&mut self, name: &str, replica: &Replica, at: Time, losses: &[Time]) -> Result<(), Violation> {
+        let (now, before) = (held(replica), std::mem::replace(&mut self.started, at));
         let lost_since = |at: Time| losses.iter().any(|loss| *loss >= at);
         let safe = self.steps.iter().rposition(|step| step.acknowledged.is_some_and(|at| !lost_since(at)));
         let first = safe.map_or(0, |safe| safe + 1);
@@ -179,8 +181,8 @@ impl Past {
             return Ok(());
         }
         // An older backup may hold what another restart has taken back.
-        if !losses.is_empty() && (now.is_empty() || self.ever.iter().any(|ever| **ever == now)) {
-            self.steps = vec![Step { after: Rc::new(now), ..Step::default() }];
+        if safe.is_none() && lost_since(before) && self.ever.iter().any(|ever| **ever == now) {
+            self.steps = vec![Step { op: None, acknowledged: Some(at), after: Rc::new(now) }];
             return Ok(());
         }
         let what = format!(
@@ -220,7 +222,7 @@ mod tests {
         let origin = Origin { node: NodeId([1; 32]), incarnation: Incarnation { boot: 1, nonce: 1 } };
         let (mut replica, mut past) = (Replica::new(origin), Past::default());
         let path = Path::parse("a").expect("a path");
-        assert!(past.restarted("n", &replica, &[]).is_ok());
+        assert!(past.restarted("n", &replica, 0, &[]).is_ok());
         replica.add_topics(&[(path.clone(), Definition::new(TopicType::Paged, Properties::default()))]);
         let add = Request::TopicsAdd { topic: TopicSpec::of("paged"), paths: vec!["a".into()] };
         assert!(past.asked("n", &replica, 0, &add).is_ok());
@@ -258,13 +260,12 @@ mod tests {
         let origin = Origin { incarnation: Incarnation { boot: 2, nonce: 2 }, ..replica.own() };
         let empty = Replica::load(origin, made).expect("its own rows");
         past.steps[1].acknowledged = Some(5);
-        assert!(past.restarted("n", &empty, &[]).is_err(), "its line is gone");
-        assert!(past.restarted("n", &empty, &[4]).is_err(), "what was lost before is no excuse");
-        assert!(past.restarted("n", &replica, &[]).is_ok());
-        assert!(past.restarted("n", &empty, &[6]).is_ok());
-        assert!(past.restarted("n", &replica, &[]).is_err(), "it has gone");
-        assert!(past.restarted("n", &replica, &[7]).is_ok(), "a backup had it");
-        past.steps[0].acknowledged = None;
-        assert!(past.restarted("n", &empty, &[]).is_err(), "this was never there since");
+        let mut restarted = |replica: &Replica, at, losses: &[Time]| past.restarted("n", replica, at, losses).is_ok();
+        assert!(!restarted(&empty, 6, &[]), "its line is gone");
+        assert!(!restarted(&empty, 6, &[4]), "what was lost before is no excuse");
+        assert!(restarted(&replica, 7, &[]) && restarted(&empty, 9, &[8]));
+        assert!(!restarted(&replica, 10, &[8]), "it has gone");
+        assert!(restarted(&replica, 12, &[8, 11]), "a backup had it");
+        assert!(!restarted(&empty, 13, &[8, 11]), "and it was restored");
     }
 }

@@ -52,7 +52,7 @@ impl World<'_> {
         self.audible_changed = true;
         if let Some(process) = self.hosts[host].process.as_ref().filter(|_| self.has_lists()) {
             let (name, losses) = (&self.hosts[host].name, &self.losses.disks[host]);
-            let result = self.lists[host].restarted(name, process.node.replica(), losses);
+            let result = self.lists[host].restarted(name, process.node.replica(), self.now, losses);
             self.check(result);
         }
         self.observe(host, None);
