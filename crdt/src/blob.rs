@@ -28,6 +28,7 @@ use crate::{
     id::SectionId,
     persist::{Row, Table},
     protobuf::Messages,
+    sabotage::{Sabotage, is},
     value::ValueError,
 };
 
@@ -406,7 +407,7 @@ impl Blobs {
         for (hash, held) in &mut self.held {
             let Some(unnamed) = &mut held.unnamed else { continue };
             let since = *unnamed.since_us.get_or_insert(now_us);
-            if now_us.saturating_sub(since) >= UNNAMED_GRACE_US {
+            if now_us.saturating_sub(since) >= UNNAMED_GRACE_US && !is(Sabotage::KeepsBlobs) {
                 due.push(*hash);
             }
         }
@@ -419,7 +420,7 @@ impl Blobs {
 
     /// What is to be stored.
     pub(crate) fn take_rows(&mut self, out: &mut Vec<Row>) {
-        for hash in std::mem::take(&mut self.dirty) {
+        for hash in std::mem::take(&mut self.dirty).into_iter().filter(|_| !is(Sabotage::StoresNoBlobs)) {
             let value = self.get(&hash).map(|content| content.to_vec());
             out.push(Row { table: Table::Blobs, key: hash.0.to_vec(), value });
         }

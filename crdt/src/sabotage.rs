@@ -101,6 +101,14 @@ pub enum Sabotage {
     HearsTwice,
     /// Slaves: their readers are not told of their masters.
     ForgetsSlaves,
+    /// Blobs: one that nothing names any more is kept.
+    KeepsBlobs,
+    /// Blobs: none is stored.
+    StoresNoBlobs,
+    /// Blobs: who was asked for one is waited for, whatever has become of it.
+    WaitsForever,
+    /// Lists: a change takes no lines out.
+    KeepsLines,
     /// Versions: a definition of a type that a node does not know is none.
     RefusesUnknown,
 }

@@ -23,6 +23,7 @@ use mangrove_crdt::{
     blob::{BLOB_BYTES_MAX, BlobHash, Blobs},
     id::{NodeId, SectionId},
     replica::Replica,
+    sabotage::{Sabotage, is},
     time::Instant,
 };
 
@@ -170,7 +171,7 @@ impl Fetch {
 impl Fetching {
     /// A link is gone: what was asked there is asked elsewhere.
     pub(crate) fn link_down(&mut self, link: LinkId) {
-        for fetch in self.fetches.values_mut() {
+        for fetch in self.fetches.values_mut().filter(|_| !is(Sabotage::WaitsForever)) {
             fetch.later.remove(&link);
             fetch.asked.take_if(|(asked, _)| *asked == link);
         }
@@ -192,7 +193,7 @@ impl Fetching {
         self.seen = blobs.changes();
         let mut busy = BTreeSet::new();
         self.fetches.retain(|hash, fetch| {
-            if let Some((silent, _)) = fetch.asked.take_if(|(_, since)| now.since(*since) >= PATIENCE) {
+            if let Some((silent, _)) = fetch.asked.take_if(|(_, since)| now.since(*since) >= PATIENCE && !is(Sabotage::WaitsForever)) {
                 fetch.later.insert(silent, now.after(RETRY));
             }
             if fetch.asked.is_none() && now.since(fetch.moved) >= STALE {

@@ -70,6 +70,16 @@ pub const ALL: &[Bite] = &[
     rule("takes-any", "a value is taken whatever its topic's type", Sabotage::TakesAny, "all-types", Some(0)),
     rule("stale-base", "what a delta gave is not what the next one builds on", Sabotage::StaleBase, "all-types", Some(0)),
     rule("forgets-slaves", "who reads a slave is not told of its master", Sabotage::ForgetsSlaves, "all-types", Some(0)),
+    rule("stores-no-blobs", "a node has no blobs when it starts again", Sabotage::StoresNoBlobs, "all-types", Some(126)),
+    rule("keeps-blobs", "a blob that nothing names any more is kept", Sabotage::KeepsBlobs, "all-types", Some(0)),
+    rule(
+        "waits-forever",
+        "who was asked for a blob is waited for, whatever has become of it",
+        Sabotage::WaitsForever,
+        "all-types",
+        Some(4),
+    ),
+    rule("keeps-lines", "a change of a list takes no lines out", Sabotage::KeepsLines, "all-types", Some(0)),
     rule(
         "refuses-unknown",
         "a definition of a type that a node does not know is none",

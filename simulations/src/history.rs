@@ -32,6 +32,8 @@ pub enum Doing {
     Add,
     /// Removes a topic.
     Remove,
+    /// Changes the lines of a list.
+    Lines,
     /// Sends a message.
     Send,
     /// Something else: making the mesh, revoking, giving up a section.

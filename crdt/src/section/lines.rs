@@ -8,6 +8,7 @@ use crate::{
     id::SectionId,
     paged::{self, BYTES_MAX, LinesError, Splice, Summary},
     path::Path,
+    sabotage::{Sabotage, is},
     section::{Context, Section},
     series::{EventIx, ValueKey},
     stamp::Under,
@@ -111,7 +112,7 @@ impl Section {
         let mut summary = self.summary(topic);
         let (at, take) = splice.place(summary.lines)?;
         let Span { mut chunks, skip, low, mut next } = self.span(topic, at, take, summary.lines);
-        let (skip, take) = (skip as usize, take as usize);
+        let (skip, take) = (skip as usize, if is(Sabotage::KeepsLines) { 0 } else { take as usize });
         let held: Vec<Arc<[u8]>> = chunks.iter().map(|(_, chunk)| chunk.clone()).collect();
         let before: Vec<&str> = held.iter().flat_map(|chunk| paged::decode(chunk)).collect();
         let (skip, end) = (skip.min(before.len()), (skip + take).min(before.len()));

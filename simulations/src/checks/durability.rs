@@ -85,7 +85,7 @@ pub fn ended(oracle: &Oracle, history: &History, losses: &Losses, name: &str, re
         let lost = match op.doing {
             Doing::Set => lost_value(oracle, replica, op),
             Doing::Add => lost_topic(oracle, replica, op),
-            Doing::Remove | Doing::Send | Doing::Other => None,
+            Doing::Remove | Doing::Lines | Doing::Send | Doing::Other => None,
         };
         let Some(what) = lost else { continue };
         if losses.permit(op) {

@@ -3,6 +3,7 @@
 //! Each file states its promise, and how it is seen to be kept. Safety is looked at after every step of a node, or at samples of the
 //! whole; liveness in the settle phase. The first violation ends a run.
 
+pub mod blobs;
 pub mod bounds;
 pub mod convergence;
 pub mod durability;
@@ -11,6 +12,7 @@ pub mod fences;
 pub mod integrity;
 pub mod lattice;
 pub mod leases;
+pub mod lists;
 pub mod livelock;
 pub mod liveness;
 pub mod membership;
@@ -68,6 +70,8 @@ pub enum Invariant {
     S18,
     /// No panic, no error in the log.
     S19,
+    /// A node has the blobs that its topics name, and in the end no others.
+    S20,
     /// After the faults everything becomes equal in time.
     L1,
     /// With a fault that stays outside a healthy core, the core becomes equal and its branches get sources, in time.
@@ -82,7 +86,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 24] = [
+    pub const ALL: [Invariant; 25] = [
         Invariant::S1,
         Invariant::S2,
         Invariant::S3,
@@ -102,6 +106,7 @@ impl Invariant {
         Invariant::S17,
         Invariant::S18,
         Invariant::S19,
+        Invariant::S20,
         Invariant::L1,
         Invariant::L2,
         Invariant::L3,
@@ -131,6 +136,7 @@ impl Invariant {
             Invariant::S17 => "buffers are bounded and rest is quiet",
             Invariant::S18 => "what a revoked node writes is not taken",
             Invariant::S19 => "no panic and no error in the log",
+            Invariant::S20 => "a node has the blobs that its topics name, and in the end no others",
             Invariant::L1 => "after the faults everything becomes equal in time",
             Invariant::L2 => "a healthy core goes on, whatever stays broken outside",
             Invariant::L3 => "a branch that is wanted gets a source in time",
@@ -185,7 +191,7 @@ impl Violation {
 }
 
 /// The states that a scenario can demand to be reached by some seed.
-pub const SOMETIMES: [&str; 42] = [
+pub const SOMETIMES: [&str; 46] = [
     "write.acknowledged",
     "write.refused",
     "write.unknown",
@@ -227,5 +233,9 @@ pub const SOMETIMES: [&str; 42] = [
     "slave.shown",
     "slave.pending",
     "type.unknown",
+    "blob.awaited",
+    "blob.lost",
+    "list.changed",
+    "list.hidden",
     "node.upgraded",
 ];

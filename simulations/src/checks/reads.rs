@@ -8,10 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Invariant, Violation};
 use crate::history::History;
 use crate::oracle::{EventMark, Mark, Oracle, Rank, Record};
-use mangrove_crdt::{definition::TopicType, id::Plane, path::Path, registers::Write, replica::Replica};
+use mangrove_crdt::{definition::TopicType, id::Plane, paged::Summary, path::Path, registers::Write, replica::Replica};
 
 /// The operation whose value was told last, with its topic and its rank.
 type Last = (u32, Option<(Mark, Rank)>);
+
+/// A list, by the process that has it and its path there.
+type ListOf = ((u32, u32), String);
 
 /// What whoever may read a path is to see at a node: the path of the topic whose value it is, which for a slave is its master's, and that value; `None` if there is no topic, or
 /// one that waits for its master.
@@ -40,6 +43,8 @@ pub struct Told {
     heard: BTreeMap<String, BTreeSet<u32>>,
     /// Of which the next may be older.
     doubted: BTreeSet<String>,
+    /// What it was told last that a list has come to, by path, and which list that was: a slave may be made anew, with another master.
+    lists: BTreeMap<String, (ListOf, Summary)>,
 }
 
 impl Told {
@@ -95,6 +100,25 @@ impl Told {
             return backwards(&format!("operation {earlier}"));
         }
         Ok(())
+    }
+
+    /// What a list has come to that its node has at a path; others have others there, or none.
+    ///
+    /// # Errors
+    /// It has come to more already.
+    pub fn list(&mut self, home: &str, of: ListOf, path: &str, summary: Summary) -> Result<(), Violation> {
+        match self.lists.insert(path.to_owned(), (of.clone(), summary)) {
+            Some((of_before, before)) if of_before == of && before.revision > summary.revision => {
+                let what = format!("node {home}: a subscriber is told of the list {path}: {summary:?}, after {before:?}");
+                Err(Violation::new(Invariant::S10, what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What it was told last that a list has come to.
+    pub fn list_at(&self, path: &str) -> Option<Summary> {
+        self.lists.get(path).map(|(_, summary)| *summary)
     }
 
     /// Whether it was told, ever since it has known of a topic, what an operation has written.

@@ -6,13 +6,16 @@ use mangrove::{
     memory::{Change, FeedIx, Feeds, Memory, News},
     node::ConnectionId,
     protocol::{
-        Authority, BASES_BYTES, Closed, Code, Event as Told, Form, FromNode, Gone, Login, Mark, Recipient, Request, Response, Restore,
-        Secret, Send, SetBatch, SetItem, Shrink, SourceState, Target, TopicSpec, Update,
+        Authority, BASES_BYTES, BLOB_PIECE_MAX, Change as Changing, Closed, Code, Event as Told, Form, FromNode, Gone, Login, Mark,
+        Recipient, Request, Response, Restore, Secret, Send, SetBatch, SetItem, Shrink, SourceState, Splice, Target, TopicSpec, Update,
+        Wish,
     },
 };
 use mangrove_crdt::{
+    blob::BlobHash,
     definition::{Durability, TopicType},
     id::{SectionId, SessionId},
+    paged::Summary,
     path::Path,
     standing::{SessionRecord, Standing},
 };
@@ -32,7 +35,7 @@ use crate::{
     queue::Event,
     scenario::{Observed, SECOND, Scenario, Time},
     tamper::{Tamper, is},
-    values::{Kind, Payload, slave_of},
+    values::{Kind, Payload, VARIANTS, slave_of},
 };
 
 /// How long a client without a node waits before it looks for one again.
@@ -354,7 +357,7 @@ impl World<'_> {
             _ => {
                 // Those of other types are made by the clients that write.
                 let paths = (0..topics).map(|number| topic_path(&root, number)).filter(|path| kind_of(path) == first).collect();
-                Request::TopicsAdd { topic: first.spec(), paths }
+                Request::TopicsAdd { topic: first.spec(0), paths }
             }
         });
     }
@@ -398,6 +401,9 @@ impl World<'_> {
             let len = self.scenario.workload.payload.draw_u64(&mut self.dice.work) as usize;
             let (durability, asked) = (source.durability.unwrap_or(usual), source.durability);
             let payload = Payload { kind: self.kind_for(&path), len };
+            if payload.kind == Kind::Paged {
+                return self.change_lines(at, session, path, payload);
+            }
             self.ask(at, session, Doing::Set, path.clone(), payload, durability, |op| {
                 let items = vec![SetItem::new(Target::Path(path), payload.of(op))];
                 Request::Set(SetBatch { items, add: None, durability: asked, under: None })
@@ -405,7 +411,12 @@ impl World<'_> {
         } else if drawn < set + add {
             let topic = match slave {
                 Some(slave) => slave_of(&self.master_for(&root, slave)),
-                None => self.kind_for(&path).spec(),
+                None => {
+                    let kind = self.kind_for(&path);
+                    let variant = if kind.names_blob() { self.dice.work.below(VARIANTS) } else { 0 };
+                    self.bring_blob(at, session, kind.blob(variant));
+                    kind.spec(variant)
+                }
             };
             self.ask(at, session, Doing::Add, path.clone(), NO_VALUE, usual, |_| Request::TopicsAdd { topic, paths: vec![path] });
         } else if drawn >= set + add + remove && send > 0.0 {
@@ -416,6 +427,45 @@ impl World<'_> {
         } else {
             self.ask(at, session, Doing::Remove, path.clone(), NO_VALUE, usual, |_| Request::TopicsRemove { selector: path, force: false });
         }
+    }
+
+    /// A client brings what the definition of a topic names, before it makes the topic.
+    fn bring_blob(&mut self, at: usize, session: (usize, ConnectionId), content: Option<Vec<u8>>) {
+        let Some(content) = content else { return };
+        let (hash, total) = (BlobHash::of(&content), content.len() as u64);
+        // In two pieces, as long ones come in several.
+        let length = content.len().div_ceil(2).min(BLOB_PIECE_MAX);
+        for (number, piece) in content.chunks(length).enumerate() {
+            let offset = (number * length) as u64;
+            self.ask(at, session, Doing::Other, String::new(), NO_VALUE, Durability::Memory, |_| Request::BlobPut {
+                hash,
+                offset,
+                total,
+                bytes: piece.to_vec(),
+            });
+        }
+    }
+
+    /// A client changes a list, whose length it does not know for certain.
+    fn change_lines(&mut self, at: usize, session: (usize, ConnectionId), path: String, payload: Payload) {
+        let lines = self.lists[session.0].lines_at(&path);
+        let dice = &mut self.dice.work;
+        let place = 1 + dice.below(lines + 2) as u64;
+        // Now and then so many that a list is kept in several parts.
+        let many = 1 + if dice.below(4) == 0 { dice.below(40) } else { dice.below(3) };
+        let way = dice.below(12);
+        self.ask(at, session, Doing::Lines, path.clone(), payload, Durability::Disk, |op| {
+            let text = String::from_utf8(payload.of(op)).expect("a text");
+            let lines = (0..many).map(|number| format!("{number} {text}")).collect();
+            let splice = match way {
+                0..=4 => Splice::append(lines),
+                5 | 6 => Splice::insert(place, lines),
+                7 | 8 => Splice::replace(place, lines),
+                9 | 10 => Splice::remove(place, many as u64),
+                _ => Splice { from: Some(place), take: None, lines },
+            };
+            Request::Change(Box::new(Changing::new(&path, Wish::Lines(splice))))
+        });
     }
 
     /// The type that a client takes a topic to be of: mostly that of most others. Where there are several, some have another in mind, and perhaps make it so.
@@ -646,6 +696,7 @@ impl World<'_> {
                 about.paths = targets.filter_map(|target| if let Target::Path(text) = target { path(text) } else { None }).collect();
             }
             Request::TopicsAdd { paths, .. } => about.paths = paths.iter().filter_map(path).collect(),
+            Request::Change(change) => about.paths = path(&change.path).into_iter().collect(),
             Request::TopicsRemove { selector, .. } => {
                 about.paths = path(selector).into_iter().collect();
                 about.removes = self.oracle.living(replica, &about.paths);
@@ -693,7 +744,7 @@ impl World<'_> {
                     }
                 }
             }
-            Doing::Send | Doing::Other => {}
+            Doing::Lines | Doing::Send | Doing::Other => {}
         }
         // Whoever does not know a type cannot judge what is written to topics of it.
         let is_unknown =
@@ -825,6 +876,18 @@ impl World<'_> {
         let outcome = if doubtful { Outcome::Unknown } else { outcome };
         self.history.end(op, self.now, outcome);
         let doing = self.history.get(op).map(|op| op.doing);
+        if let Some(asked) = self.history.get(op).filter(|_| self.has_lists()) {
+            let (name, list) = (&self.hosts[host].name, if let Response::Changed { list, .. } = response { list } else { None });
+            let result = match outcome {
+                Outcome::Ok => self.lists[host].acknowledged(name, op, self.now, &asked.path, list),
+                Outcome::Failed => self.lists[host].refused(name, op),
+                _ => Ok(()),
+            };
+            if list.is_some() {
+                self.reach("list.changed");
+            }
+            self.check(result);
+        }
         let removed = self.history.get(op).is_some_and(|op| !op.removed.is_empty());
         match (doing, outcome) {
             (Some(Doing::Set), Outcome::Ok) => self.observed(Observed::ValueSet, host, None),
@@ -904,6 +967,12 @@ impl World<'_> {
                 of_slave = waits.then_some("slave.pending");
             }
             Told::Message(_) => {}
+            Told::Value { value, .. } if told.topic_type(path) == Some(Kind::Paged.name()) => {
+                let shows = there.and_then(|(path, replica)| Some(reads::visible(replica, &path)?.0.to_string()));
+                let shows = shows.unwrap_or_else(|| path.to_owned());
+                let summary = self.lists[host].told(&home, &shows, &value)?;
+                told.list(&home, ((host as u32, self.hosts[host].process_no), shows), path, summary)?;
+            }
             Told::Value { value, .. } => {
                 let shows = there.and_then(|(path, replica)| Some(reads::visible(replica, &path)?.0));
                 let shows = shows.map_or(path, Path::as_str);
@@ -1094,6 +1163,16 @@ impl World<'_> {
             for (_, topic) in replica.topics_from("").filter(|(_, topic)| selector.matches(&topic.path) && may_see(&topic.path)) {
                 let Some((shown, Some(write))) = reads::visible(replica, &topic.path) else { continue };
                 let topic_type = replica.topic(shown).map(|(_, shown)| shown.definition.topic_type());
+                if topic_type == Some(&TopicType::Paged) {
+                    let (stands, said) = (write.value.as_deref().and_then(Summary::from_value), told.list_at(topic.path.as_str()));
+                    if stands != said {
+                        let home = &self.hosts[host].name;
+                        return Some(format!(
+                            "a subscriber at {home} was told {said:?} of the list {} last, and {stands:?} stands",
+                            topic.path
+                        ));
+                    }
+                }
                 let value = topic_type.and_then(|topic_type| topic_type.value_in(write.value.as_deref()?));
                 let stands = value.and_then(|value| self.history.op_of(value)).map(|op| op.id);
                 let said = told.topics.get(topic.path.as_str()).and_then(Option::as_ref).map(|told| told.0);

@@ -448,7 +448,7 @@ impl World<'_> {
     }
 
     /// An operator asks a node for something, and does not wait for the answer.
-    fn operator(&mut self, host: usize, request: impl FnOnce(u32) -> Request) {
+    pub(super) fn operator(&mut self, host: usize, request: impl FnOnce(u32) -> Request) {
         let by = (host as u32, self.hosts[host].process_no);
         let op = self.history.ask(Doing::Other, String::new(), Payload::default(), by, self.now, Durability::Memory);
         let Some(process) = self.hosts[host].process.as_mut() else { return };

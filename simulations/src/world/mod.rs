@@ -16,7 +16,7 @@ use crate::{
         exclusivity::{Held, Holders},
         lattice::View,
         leases::Leases,
-        livelock,
+        lists, livelock,
         sessions::Homes,
     },
     dice::Dice,
@@ -54,6 +54,8 @@ pub struct World<'s> {
     oracle: Oracle,
     views: Vec<View>,
     losses: Losses,
+    /// The lists of each host.
+    lists: Vec<lists::Past>,
     faults: Faults,
     dice: Streams,
     /// What has gone wrong first.
@@ -167,6 +169,7 @@ impl<'s> World<'s> {
             oracle: Oracle::default(),
             views: (0..count).map(|_| View::default()).collect(),
             losses: Losses { disks: vec![Vec::new(); count], processes: vec![Vec::new(); count] },
+            lists: (0..count).map(|_| lists::Past::default()).collect(),
             faults,
             dice,
             found: None,

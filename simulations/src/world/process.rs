@@ -5,7 +5,7 @@
 
 use mangrove::{
     node::{Output, Parting, Verify},
-    protocol::Verdict,
+    protocol::{Request, Verdict},
     store::Store,
 };
 use mangrove_crdt::id::{SectionId, SessionId};
@@ -21,6 +21,7 @@ use crate::{
     queue::Event,
     scenario::Observed,
     tamper::{Tamper, is},
+    values::Kind,
 };
 
 /// How many inputs are taken in before links and sessions are served again.
@@ -49,6 +50,11 @@ impl World<'_> {
         }
         self.trace.say(self.now, || format!("{} starts, run {boots}", self.hosts[host].name));
         self.audible_changed = true;
+        if let Some(process) = self.hosts[host].process.as_ref().filter(|_| self.has_lists()) {
+            let (name, losses) = (&self.hosts[host].name, &self.losses.disks[host]);
+            let result = self.lists[host].restarted(name, process.node.replica(), self.now, losses);
+            self.check(result);
+        }
         self.observe(host, None);
         self.offer(host, Item::Timeout);
     }
@@ -189,6 +195,9 @@ impl World<'_> {
         if let Some(about) = &about {
             self.note_op(host, about);
         }
+        if let Item::Request { op, request, .. } = &item {
+            self.note_lists(host, *op, request);
+        }
         self.present_op = about.map(|about| about.op);
         for output in outputs {
             if self.found.is_some() {
@@ -326,6 +335,24 @@ impl World<'_> {
         let unknown = self.hosts[host].unknown.as_deref().unwrap_or_default();
         let result = self.views[host].all(&mut self.oracle, moment, replica);
         let result = result.and_then(|()| tree::one(name, replica)).and_then(|()| tree::known(name, replica, unknown));
+        let lists = if self.has_lists() { self.lists[host].stands(name, replica) } else { Ok(()) };
+        self.check(result.and(lists));
+    }
+
+    /// Whether clients have lists.
+    pub(super) fn has_lists(&self) -> bool {
+        self.scenario.workload.kinds.contains(&Kind::Paged)
+    }
+
+    /// Looks at what a request has made of a node's lists.
+    fn note_lists(&mut self, host: usize, op: u32, request: &Request) {
+        let Some(process) = self.hosts[host].process.as_ref().filter(|_| self.has_lists()) else { return };
+        let (replica, name) = (process.node.replica(), &self.hosts[host].name);
+        let hides = replica.hidden().next().is_some();
+        let result = self.lists[host].asked(name, replica, op, request);
+        if hides {
+            self.reach("list.hidden");
+        }
         self.check(result);
     }
 

@@ -1,13 +1,21 @@
 //! Checks of the whole: samples while a run goes on, the wait for equality after the faults, and what must be so at the end.
 
-use mangrove_crdt::id::SectionId;
+use mangrove::protocol::Request;
+use mangrove_crdt::{blob::BlobHash, id::SectionId, replica::Replica};
 
 use super::{Buckets, Phase, QUIET_AFTER, QUIET_FOR, World};
 use crate::{
-    checks::{Invariant, Violation, bounds, convergence, durability, exclusivity, liveness, resurrection, robustness, sessions, tree},
+    checks::{
+        Invariant, Violation, blobs, bounds, convergence, durability, exclusivity, liveness, resurrection, robustness, sessions, tree,
+    },
+    host::Host,
     log,
     scenario::{SECOND, Time},
+    values::{Kind, VARIANTS},
 };
+
+/// After how long without faults it is seen whether blobs are lost.
+const BLOBS_MISSED_AFTER: Time = 10 * SECOND;
 
 /// How many pairs of nodes are compared at a sample.
 const PAIRS: usize = 12;
@@ -23,6 +31,11 @@ impl World<'_> {
                     .and_then(|()| resurrection::all_standing(&self.oracle, &machine.name, process.node.replica()));
                 self.check(result);
             }
+        }
+        let waits =
+            |host: &Host| host.process.as_ref().is_some_and(|process| process.node.replica().blobs().missing_after(None).next().is_some());
+        if self.has_blobs() && self.hosts.iter().any(waits) {
+            self.reach("blob.awaited");
         }
         if !self.faults.awaits_state() {
             (0..self.hosts.len()).for_each(|host| _ = self.has_forgotten(host));
@@ -116,6 +129,17 @@ impl World<'_> {
         }
     }
 
+    /// Whether clients make topics whose definitions name blobs.
+    fn has_blobs(&self) -> bool {
+        self.scenario.workload.kinds.iter().any(|kind| kind.names_blob())
+    }
+
+    /// The nodes of which it is demanded that they are equal, by name.
+    fn replicas(&self) -> Vec<(&str, &Replica)> {
+        let of = |host: usize| Some((self.hosts[host].name.as_str(), self.hosts[host].process.as_ref()?.node.replica()));
+        self.members().into_iter().filter_map(of).collect()
+    }
+
     /// What still differs among those who live.
     fn difference(&mut self) -> Option<String> {
         if !self.is_founded() {
@@ -163,7 +187,7 @@ impl World<'_> {
                 }
             }
         }
-        None
+        self.has_blobs().then(|| blobs::missing(&self.replicas())).flatten()
     }
 
     /// The first feed of which one of two nodes covers more than the other.
@@ -189,6 +213,25 @@ impl World<'_> {
             }
         }
         None
+    }
+
+    /// What has gone with the only disk that had it, somebody brings again: no node can make it up.
+    fn bring_lost_blobs(&mut self) {
+        let replicas = self.replicas();
+        let nowhere = blobs::nowhere(&replicas);
+        if nowhere.is_empty() {
+            return;
+        }
+        let result = blobs::lost(&replicas, &self.oracle, &self.history, &self.losses);
+        self.check(result);
+        let members = self.members();
+        let known = Kind::ALL.into_iter().flat_map(|kind| (0..VARIANTS).filter_map(move |variant| kind.blob(variant)));
+        for content in known {
+            let (hash, total) = (BlobHash::of(&content), content.len() as u64);
+            let Some(at) = nowhere.get(&hash) else { continue };
+            self.reach("blob.lost");
+            self.operator(members[*at], |_| Request::BlobPut { hash, offset: 0, total, bytes: content });
+        }
     }
 
     fn check_holders(&mut self, result: Result<(), (Violation, String)>) {
@@ -217,6 +260,9 @@ impl World<'_> {
     /// After the faults: are all equal, and is it quiet then?
     pub(super) fn sample_settling(&mut self) {
         self.hold_again();
+        if self.has_blobs() && self.now >= self.scenario.hostile().1 + BLOBS_MISSED_AFTER {
+            self.bring_lost_blobs();
+        }
         let difference = self.difference();
         let settled = self.scenario.hostile().1;
         let alone = self.holders.alone(self.now, settled);
@@ -265,8 +311,9 @@ impl World<'_> {
             (Some(_), Some((from, before))) if self.now >= from + QUIET_FOR => {
                 let result = bounds::quiet(self.network.content_sent - before, (self.now - from) / SECOND);
                 self.check(result);
-                if alone.is_err() || held.is_err() {
-                    // A branch may still pass on: until the bound.
+                let waits = self.has_blobs() && self.replicas().iter().any(|(_, replica)| blobs::unnamed(replica) > 0);
+                if alone.is_err() || held.is_err() || waits {
+                    // A branch may still pass on, until the bound; and a blob that nothing names is kept for a while.
                     self.quiet_from = None;
                     return;
                 }
@@ -311,8 +358,7 @@ impl World<'_> {
         let (name, replica) = (machine.name.as_str(), process.node.replica());
         self.permitted_losses = durability::ended(&self.oracle, &self.history, &self.losses, name, replica)?;
         let members = self.members();
-        let of = |host: &usize| Some((self.hosts[*host].name.as_str(), self.hosts[*host].process.as_ref()?.node.replica()));
-        let replicas: Vec<_> = members.iter().filter_map(of).collect();
+        let replicas = self.replicas();
         let nodes = members.iter().filter_map(|host| Some((self.hosts[*host].name.as_str(), &self.hosts[*host].process.as_ref()?.node)));
         sessions::apart(nodes)?;
         for (name, replica) in &replicas {
@@ -325,6 +371,9 @@ impl World<'_> {
             }
         }
         durability::same_logs(&replicas)?;
+        if self.has_blobs() {
+            blobs::ended(&replicas)?;
+        }
         // Where a disk was lost, or a process before its disk had everything, what only that node had noticed may be gone with it. And of what whoever is kept apart for good has
         // written, nobody has seen both sides.
         if !self.lossy && self.scenario.checks.core.is_empty() {
