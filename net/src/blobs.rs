@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Only neighbours are asked that hold a section whose definition names the blob, and they serve it for no other reason. A neighbour that lacks it wants it, too, and is asked
-//! again after [`RETRY`]: so it comes along any chain of nodes that hold the section. At most one request is outstanding on a link, and its answer is one piece on the
+//! again after [`RETRY`], and then after twice as long each time, up to [`RETRY_MAX`]: so it comes along any chain of nodes that hold the section, and one that was lost with the only node
+//! that had it costs next to nothing. At most one request is outstanding on a link, and its answer is one piece on the
 //! section's bulk lane, so that blobs never fill a link, whatever there is to fetch.
 //!
 //! A blob proves itself only as a whole. Until then its pieces may come from several neighbours; if the whole is not what its name says, all of these are *suspects* for this blob, and
@@ -34,8 +35,11 @@ use crate::{
     message::{BlobPiece, BlobRequest},
 };
 
-/// After how long a neighbour is asked again that did not have a blob. Looked at every `graft_after / 2`.
+/// After how long a neighbour is asked again that did not have a blob, for the first time. Looked at every `graft_after / 2`.
 pub const RETRY: Duration = Duration::from_secs(1);
+
+/// The most that grows to.
+pub const RETRY_MAX: Duration = Duration::from_secs(16);
 
 /// After how long a neighbour is taken for silent, and the next is asked: a piece may come last on a slow link.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -72,8 +76,8 @@ struct Fetch {
     from: BTreeSet<NodeId>,
     /// Who has been asked, and when.
     asked: Option<(LinkId, Instant)>,
-    /// Who did not have it, or was silent, and when it may be asked again.
-    later: BTreeMap<LinkId, Instant>,
+    /// Who did not have it, or was silent, when it may be asked again, and how long that was put off.
+    later: BTreeMap<LinkId, (Instant, Duration)>,
     /// In how many tries that came to something wrong each has had a part.
     suspects: BTreeMap<NodeId, u32>,
     /// When the last piece came.
@@ -120,19 +124,25 @@ impl Fetch {
         fresh
     }
 
+    fn put_off(&mut self, now: Instant, link: LinkId) {
+        let by = self.later.get(&link).map_or(RETRY, |(_, before)| (*before * 2).min(RETRY_MAX));
+        self.later.insert(link, (now.after(by), by));
+    }
+
     fn take(&mut self, now: Instant, link: LinkId, node: NodeId, piece: BlobPiece) -> Took {
         if self.asked.is_none_or(|(asked, _)| asked != link) {
             return Took::Nothing;
         }
         let Some(total) = piece.total else {
             self.asked = None;
-            self.later.insert(link, now.after(RETRY));
+            self.put_off(now, link);
             return Took::Part;
         };
         if piece.offset != self.bytes.len() as u64 {
             return Took::Nothing;
         }
         self.asked = None;
+        self.later.remove(&link);
         self.from.insert(node);
         self.moved = now;
         let after = piece.offset.saturating_add(piece.bytes.len() as u64);
@@ -154,7 +164,7 @@ impl Fetch {
 
     /// The neighbour to be asked, if one may be: who is suspected least; among these whoever has sent of it already.
     fn choose(&self, now: Instant, neighbours: &[Neighbour], busy: &BTreeSet<LinkId>) -> Option<Neighbour> {
-        let may = |link: &LinkId| !busy.contains(link) && self.later.get(link).is_none_or(|later| now >= *later);
+        let may = |link: &LinkId| !busy.contains(link) && self.later.get(link).is_none_or(|(later, _)| now >= *later);
         let suspected = |node: &NodeId| self.suspects.get(node).copied().unwrap_or(0);
         let rank = |neighbour: &&Neighbour| (suspected(&neighbour.node), !self.from.contains(&neighbour.node), neighbour.link);
         let free = neighbours.iter().filter(|neighbour| self.asked.is_none() && now >= self.room_due && may(&neighbour.link));
@@ -163,8 +173,7 @@ impl Fetch {
 
     /// Whether there is anything to be remembered.
     fn is_live(&self, now: Instant) -> bool {
-        let waits = self.room_due > now || self.later.values().any(|later| *later > now);
-        waits || !self.bytes.is_empty() || self.asked.is_some() || !self.suspects.is_empty()
+        self.room_due > now || !self.later.is_empty() || !self.bytes.is_empty() || self.asked.is_some() || !self.suspects.is_empty()
     }
 }
 
@@ -194,7 +203,7 @@ impl Fetching {
         let mut busy = BTreeSet::new();
         self.fetches.retain(|hash, fetch| {
             if let Some((silent, _)) = fetch.asked.take_if(|(_, since)| now.since(*since) >= PATIENCE && !is(Sabotage::WaitsForever)) {
-                fetch.later.insert(silent, now.after(RETRY));
+                fetch.put_off(now, silent);
             }
             if fetch.asked.is_none() && now.since(fetch.moved) >= STALE {
                 fetch.begin_anew();
@@ -368,11 +377,29 @@ mod tests {
         // Silence, and then both answers at once.
         assert_eq!(seek(&mut fetching, &replica, 6_003, &[B]), []);
         assert_eq!(seek(&mut fetching, &replica, 6_004, &[B]), [], "it was silent");
-        assert_eq!(seek(&mut fetching, &replica, 7_004, &[B]), [(B, hash, 2)]);
-        assert_eq!(take(&mut fetching, 7_005, B, piece(hash, 2, 6, b"cd")), Took::Part);
-        assert_eq!(seek(&mut fetching, &replica, 7_005, &[B]), [(B, hash, 4)]);
-        assert_eq!(take(&mut fetching, 7_006, B, piece(hash, 2, 6, b"cd")), Took::Nothing, "it has come already");
-        assert_eq!(take(&mut fetching, 7_007, B, piece(hash, 4, 6, b"ef")), Took::Whole(b"abcdef".to_vec()));
+        assert_eq!(seek(&mut fetching, &replica, 8_003, &[B]), [], "for the second time");
+        assert_eq!(seek(&mut fetching, &replica, 8_004, &[B]), [(B, hash, 2)]);
+        assert_eq!(take(&mut fetching, 8_005, B, piece(hash, 2, 6, b"cd")), Took::Part);
+        assert_eq!(seek(&mut fetching, &replica, 8_005, &[B]), [(B, hash, 4)]);
+        assert_eq!(take(&mut fetching, 8_006, B, piece(hash, 2, 6, b"cd")), Took::Nothing, "it has come already");
+        assert_eq!(take(&mut fetching, 8_007, B, piece(hash, 4, 6, b"ef")), Took::Whole(b"abcdef".to_vec()));
+    }
+
+    #[test]
+    fn what_nobody_has_is_asked_for_ever_more_seldom() {
+        let hash = BlobHash::of(b"lost");
+        let (replica, mut fetching) = (naming(&[hash]), Fetching::default());
+        let mut asked = Vec::new();
+        for second in 0..80 {
+            if !seek(&mut fetching, &replica, second * 1_000, &[A]).is_empty() {
+                asked.push(second);
+                take(&mut fetching, second * 1_000, A, not_here(hash));
+            }
+        }
+        assert_eq!(asked, [0, 1, 3, 7, 15, 31, 47, 63, 79]);
+        // Who comes back is asked at once.
+        fetching.link_down(A);
+        assert_eq!(seek(&mut fetching, &replica, 80_000, &[A]), [(A, hash, 0)]);
     }
 
     #[test]
