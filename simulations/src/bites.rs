@@ -54,7 +54,7 @@ pub const ALL: &[Bite] = &[
     rule("open-run", "the frontier moves inside a run", Sabotage::OpenRun, "hot", Some(0)),
     rule("moved-skip", "keys that have moved past a run's target are not sent", Sabotage::MovedSkip, "hot", Some(23)),
     rule("no-pointer", "an overtaken entry sends nothing", Sabotage::NoPointer, "hot", Some(1)),
-    rule("early", "positions are taken over before the end of a run", Sabotage::Early, "hot", Some(44)),
+    rule("early", "positions are taken over before the end of a run", Sabotage::Early, "hot", Some(25)),
     rule("no-floor", "forgetting raises no floor", Sabotage::NoFloor, "hot", Some(5)),
     rule("forget-fast", "a removal is forgotten before what it overtook has come", Sabotage::ForgetFast, "hot", None),
     rule("keep-all", "who adopts keeps what the peer has removed", Sabotage::KeepAll, "hot", Some(7)),
@@ -157,7 +157,7 @@ pub const ALL: &[Bite] = &[
     around("no-heal", "a partition is never healed", Tamper::NoHeal, "three-way-split", Some(0)),
     around("outside", "a random number comes from outside", Tamper::Outside, "rolling-restart", Some(0)),
     around("panic", "a stray frame makes the node panic", Tamper::Panic, "random-faults", Some(4)),
-    around("torn-batch", "recovery takes half a batch for a whole one", Tamper::TornBatch, "hot", Some(6)),
+    around("torn-batch", "recovery takes half a batch for a whole one", Tamper::TornBatch, "hot", Some(22)),
     around("forgetful-disk", "a restart leaves out a part of what was stored", Tamper::ForgetfulDisk, "rolling-restart", Some(0)),
 ];
 
