@@ -134,7 +134,7 @@ fn others(topic: &Topic) -> impl Iterator<Item = DotIx> + '_ {
     topic.creations().skip(1)
 }
 
-fn hash(of: impl std::hash::Hash) -> u64 {
+pub(crate) fn hash(of: impl std::hash::Hash) -> u64 {
     FxBuildHasher.hash_one(of)
 }
 

@@ -8,10 +8,11 @@
 
 use std::{cmp::Ordering, collections::BTreeSet, hash::Hash, sync::Arc};
 
-use rustc_hash::FxHashMap;
+use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use crate::{
+    catalogue::hash,
     feed::{Feed, Run, RunId, Slot},
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins, raise},
     sabotage::{Sabotage, is},
@@ -112,7 +113,8 @@ pub struct Stored {
 pub struct Registers<K> {
     slots: Vec<Option<Register<K>>>,
     free: Vec<Slot>,
-    index: FxHashMap<K, Slot>,
+    /// Where each key is. The key itself stands there.
+    index: HashTable<Slot>,
     feeds: Vec<Feed>,
     frontier: Frontier,
     /// What was stable when [`Registers::forget`] was last called.
@@ -133,7 +135,7 @@ impl<K> Default for Registers<K> {
         Registers {
             slots: Vec::new(),
             free: Vec::new(),
-            index: FxHashMap::default(),
+            index: HashTable::new(),
             feeds: Vec::new(),
             frontier: Frontier::default(),
             stable: Frontier::default(),
@@ -183,12 +185,12 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
 
     /// A key's newest write, removals included.
     pub fn get(&self, key: &K) -> Option<&Write> {
-        self.index.get(key).and_then(|slot| self.at(*slot)).map(|register| &register.write)
+        self.slot_of(key).and_then(|slot| self.at(slot)).map(|register| &register.write)
     }
 
     /// A key's entries in feeds.
     pub fn entries(&self, key: &K) -> Dots {
-        let register = self.index.get(key).and_then(|slot| self.at(*slot));
+        let register = self.slot_of(key).and_then(|slot| self.at(slot));
         register.into_iter().flat_map(Register::placed).map(Entry::dot).collect()
     }
 
@@ -196,7 +198,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     /// stable itself, had overtaken: they are nobody's newest any more, so nobody can send them, and the list does not grow with every
     /// run of every node that ever wrote the key.
     pub fn known(&self, key: &K) -> Dots {
-        let Some(register) = self.index.get(key).and_then(|slot| self.at(*slot)) else { return Dots::new() };
+        let Some(register) = self.slot_of(key).and_then(|slot| self.at(slot)) else { return Dots::new() };
         let write = &register.write;
         let settled = self.stable.covers(write.dot);
         let mut known = Dots::from_iter([write.dot]);
@@ -344,8 +346,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
 
     /// Takes over positions of keys in a feed. Keys that are gone meanwhile are passed over.
     pub fn take_positions(&mut self, origin: OriginIx, positions: impl IntoIterator<Item = (u64, K)>) {
-        let mut placed: Vec<(u64, Slot)> =
-            positions.into_iter().filter_map(|(number, key)| self.index.get(&key).map(|slot| (number, *slot))).collect();
+        let mut placed: Vec<(u64, Slot)> = positions.into_iter().filter_map(|(number, key)| Some((number, self.slot_of(&key)?))).collect();
         placed.sort_unstable();
         self.place(origin, placed);
     }
@@ -368,7 +369,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
 
     /// Removes a key and its entries without a trace: the tree, or a peer that is ahead, has said that it is gone.
     pub fn drop_key(&mut self, key: &K) -> Option<Write> {
-        let slot = self.index.remove(key)?;
+        let slot = self.unindex(key)?;
         self.count(key);
         let register = self.slots[slot as usize].take()?;
         for entry in register.placed() {
@@ -382,8 +383,8 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
 
     /// Removes a key of which another one's write says that it is gone: that one takes over its places in feeds, so that whoever has not heard of the key is sent it instead (R3).
     pub fn absorb(&mut self, key: &K, into: &K) {
-        let Some(to) = self.index.get(into).copied() else { return };
-        let Some(slot) = self.index.remove(key) else { return };
+        let Some(to) = self.slot_of(into) else { return };
+        let Some(slot) = self.unindex(key) else { return };
         self.count(key);
         let Some(gone) = self.slots[slot as usize].take() else { return };
         for entry in gone.placed() {
@@ -499,7 +500,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     /// Hands out what has changed since the last call: registers (`None` where removed), then feeds as (origin, frontier, floor).
     pub fn take_dirty(&mut self, mut register: impl FnMut(&K, Option<(&Write, Dots)>), mut feed: impl FnMut(OriginIx, u64, u64)) {
         for key in std::mem::take(&mut self.deleted) {
-            if !self.index.contains_key(&key) {
+            if self.slot_of(&key).is_none() {
                 register(&key, None);
             }
         }
@@ -517,6 +518,17 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     /// Whether [`Registers::take_dirty`] would hand out anything.
     pub fn is_dirty(&self) -> bool {
         !(self.dirty.is_empty() && self.deleted.is_empty() && self.dirty_feeds.is_empty())
+    }
+
+    fn slot_of(&self, key: &K) -> Option<Slot> {
+        self.index.find(hash(key), |slot| self.at(*slot).is_some_and(|register| register.key == *key)).copied()
+    }
+
+    /// Forgets where a key is.
+    fn unindex(&mut self, key: &K) -> Option<Slot> {
+        let slots = &self.slots;
+        let is = |slot: &Slot| slots[*slot as usize].as_ref().is_some_and(|register| register.key == *key);
+        Some(self.index.find_entry(hash(key), is).ok()?.remove().0)
     }
 
     fn at(&self, slot: Slot) -> Option<&Register<K>> {
@@ -539,7 +551,7 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
     /// Makes a write the key's newest; its entries stay, and now are overtaken, but for one that is about to be `moved`.
     fn put(&mut self, key: K, write: Write, moved: Option<OriginIx>) -> Slot {
         self.count(&key);
-        let slot = self.index.get(&key).copied();
+        let slot = self.slot_of(&key);
         let slot = if let Some((slot, register)) = slot.and_then(|slot| Some((slot, self.slots[slot as usize].as_mut()?))) {
             register.write = write;
             for entry in register.placed().filter(|entry| Some(entry.origin) != moved) {
@@ -547,14 +559,16 @@ impl<K: Clone + Eq + Hash + Ord> Registers<K> {
             }
             slot
         } else {
-            let register = Some(Register { key: key.clone(), write, entries: SmallVec::new(), dirty: false, moved: false });
+            let hashed = hash(&key);
+            let register = Some(Register { key, write, entries: SmallVec::new(), dirty: false, moved: false });
             let slot = self.free.pop().unwrap_or(self.slots.len() as Slot);
             if slot as usize == self.slots.len() {
                 self.slots.push(register);
             } else {
                 self.slots[slot as usize] = register;
             }
-            self.index.insert(key, slot);
+            let slots = &self.slots;
+            self.index.insert_unique(hashed, slot, |slot| slots[*slot as usize].as_ref().map_or(0, |register| hash(&register.key)));
             slot
         };
         self.touch(slot);
