@@ -32,6 +32,7 @@ pub struct MemoryStore {
     /// A disk that says "synced" and is not.
     lying: bool,
     lied: bool,
+    tidied: usize,
 }
 
 /// A row before a batch changed it.
@@ -62,6 +63,7 @@ impl MemoryStore {
             broken: None,
             lying: false,
             lied: false,
+            tidied: 0,
         }
     }
 
@@ -150,6 +152,11 @@ impl MemoryStore {
     /// Batches that a crash would lose.
     pub fn unsynced(&self) -> usize {
         self.unsynced.len()
+    }
+
+    /// How often it was asked to give back what room it can.
+    pub fn tidied(&self) -> usize {
+        self.tidied
     }
 
     /// Rows that are there.
@@ -270,6 +277,11 @@ impl Store for MemoryStore {
 
     fn recover(&mut self) -> Result<(), StoreError> {
         self.broken = None;
+        Ok(())
+    }
+
+    fn tidy(&mut self) -> Result<(), StoreError> {
+        self.tidied += 1;
         Ok(())
     }
 

@@ -573,6 +573,20 @@ mod tests {
     }
 
     #[test]
+    fn what_can_be_given_back_is_while_a_batch_waits_for_room() {
+        let disk: Disk = Arc::new(Mutex::new(MemoryStore::new(Limit { bytes_max: 10, reserve_bytes: 0 })));
+        let (writer, reports) = start(&disk, options());
+        writer.send(batch(1, Sync::Disk));
+        for _ in 0..3 {
+            assert!(matches!(next(&reports), Report::Failed { number: 1, error: StoreError::Full { .. }, .. }));
+        }
+        assert!(disk.lock().unwrap().tidied() >= 2);
+        disk.lock().unwrap().set_limit(Limit::NONE);
+        while !matches!(next(&reports), Report::Persisted { upto: 1, synced: 1 }) {}
+        drop(writer);
+    }
+
+    #[test]
     fn a_removal_behind_a_batch_without_room_makes_room_for_both() {
         let disk: Disk = Arc::new(Mutex::new(MemoryStore::new(Limit { bytes_max: 8_000, reserve_bytes: 4_000 })));
         let (writer, reports) = start(&disk, options());

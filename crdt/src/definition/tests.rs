@@ -1,3 +1,5 @@
+//! How definitions are spelled and encoded, and what is refused.
+
 use proptest::prelude::*;
 
 use super::*;
