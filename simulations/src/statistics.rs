@@ -95,7 +95,7 @@ pub fn student_t(p: f64, freedom: f64) -> f64 {
     if freedom <= FREEDOM_MANY {
         return StudentsT::new(0.0, 1.0, freedom).map_or(f64::NAN, |student| student.inverse_cdf(p));
     }
-    // The quantile of the crate loses digits there. Abramowitz and Stegun, 26.7.5; the next term is below 1e-9.
+    // The quantile of the crate loses digits there. Abramowitz and Stegun, 26.7.5; the next term is below 1e-8.
     let z = Normal::standard().inverse_cdf(p);
     let (z3, z5) = (z * z * z, z * z * z * z * z);
     z + (z3 + z) / (4.0 * freedom) + (5.0 * z5 + 16.0 * z3 + 3.0 * z) / (96.0 * freedom * freedom)

@@ -24,7 +24,8 @@ rate = { per_second = 4 }
 [[fault]]
 at = "500ms"
 kind = "partition"
-sides = [["n1"], ["n*"]]
+type = "complete"
+sides = [["n1"], ["n2", "n3"]]
 heal_after = "1s"
 [sweep]
 "section.s.durability" = ["memory", "disk"]
