@@ -156,8 +156,8 @@ pub fn main() -> ExitCode {
             }
             Err(error) => complain(&error),
         },
-        Command::Sweep(args) => sweep(&args).map_or_else(|error| complain(&error), |table| worst(&table)),
-        Command::Merge { dirs, out } => merge::merge(&dirs, &out).map_or_else(|error| complain(&error), |table| worst(&table)),
+        Command::Sweep(args) => sweep(&args).map_or_else(|error| complain(&error), |table| ended(&table, &args.out)),
+        Command::Merge { dirs, out } => merge::merge(&dirs, &out).map_or_else(|error| complain(&error), |table| ended(&table, &out)),
         Command::Compare { a, b, metric } => match compare::compare(&a, &b, metric.as_deref()) {
             Ok(text) => {
                 say(&text);
@@ -225,8 +225,14 @@ fn sweep(args: &SweepArgs) -> Result<Table, String> {
     experiment.run(&args.out, args.shard, args.jobs)
 }
 
-/// The worst of a sweep.
-fn worst(table: &Table) -> u8 {
+/// Says what a sweep came to, and ends with the worst of it.
+fn ended(table: &Table, dir: &Path) -> u8 {
+    let bad = table.verdicts().filter(|verdict| *verdict != "pass").count();
+    say(&format!("{} runs, {bad} with a violation\n", table.len()));
+    if let Some(((arm, seed), invariant, what)) = table.first_violation() {
+        let scenario = dir.join("arms").join(format!("{arm}.toml"));
+        say(&format!("the first is of {invariant}: {what}\nreplay: mangrove-sim run {} --seed {seed}\n", scenario.display()));
+    }
     let code = |verdict| match verdict {
         "pass" => PASS,
         "liveness" => LIVENESS,

@@ -45,7 +45,7 @@ pub const ALL: [Metric; 21] = [
     // Of each branch: time with two holders or more, and time without after the first; summed over branches.
     metric("double_holder_s", |run| holding(run).map(|(double, _)| seconds(double))),
     metric("no_holder_s", |run| holding(run).map(|(_, none)| seconds(none))),
-    // After the last fault: until all nodes were equal, and until every branch that is wanted had one source.
+    // After the last fault: until all nodes were equal, and until every branch that is wanted had one source; looked at once a second.
     metric("converged_after_s", |run| run.converged_after.map(seconds)),
     metric("one_source_after_s", |run| run.held_after.map(seconds)),
     metric("node_seconds", |run| Some(run.node_seconds)),

@@ -69,7 +69,8 @@ pub fn compare(a: &str, b: &str, metric: Option<&str>) -> Result<String, String>
             let [of_a, of_b] = [(&a, pair.0), (&b, pair.1)].map(|(batch, arm)| Summary::of(&batch.table.numbers(arm, name)));
             let (Some(of_a), Some(of_b)) = (of_a, of_b) else { continue };
             let difference = Difference::welch(&of_a, &of_b);
-            compared += usize::from(difference.is_some());
+            // Where nothing varies, nothing comes by chance.
+            compared += usize::from(difference.is_some_and(|difference| difference.half_width > 0.0 || difference.is_shown()));
             shown += usize::from(difference.is_some_and(|difference| difference.is_shown()));
             writeln!(text, "  {name}: {}", sentence(&of_a, &of_b, difference)).expect("writing to a String does not fail");
         }

@@ -99,6 +99,12 @@ impl Table {
         self.rows.values().map(|row| self.cell(row, "verdict"))
     }
 
+    /// The first run with a violation: of what, and what happened.
+    pub fn first_violation(&self) -> Option<(Run, &str, &str)> {
+        let (run, row) = self.rows.iter().find(|(_, row)| self.cell(row, "verdict") != "pass")?;
+        Some((*run, self.cell(row, "violation"), self.cell(row, "violation_what")))
+    }
+
     /// The numbers of an arm's runs in which nothing was violated: a run ends with its first violation, and what it would have come to is not known.
     pub fn numbers(&self, arm: usize, metric: &str) -> Vec<f64> {
         let all = self.cells(arm, "verdict").zip(self.cells(arm, metric));
