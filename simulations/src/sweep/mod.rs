@@ -18,7 +18,9 @@ mod manifest;
 pub mod merge;
 pub mod table;
 
+use std::collections::hash_map::RandomState;
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::hash::{BuildHasher, Hasher};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -230,10 +232,16 @@ impl Journal {
 
 /// Writes a whole file or none: under another name first.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
-    // Shards that share a directory may write the same file at the same time.
+    // Shards that share a directory may write the same file at the same time, on machines where processes have the same number.
     let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}", std::process::id()));
-    fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path)).map_err(|error| told(path, &error))
+    temporary.push(format!(".{:016x}", RandomState::new().build_hasher().finish()));
+    let write = || {
+        let mut file = File::create_new(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(|error| told(path, &error))
 }
 
 fn told(path: &Path, error: &std::io::Error) -> String {
