@@ -16,6 +16,7 @@ use crate::{
     run,
     scenario::Scenario,
     scenarios,
+    sweep::{Experiment, Shard, compare, merge, table::Table},
     trace::Trace,
 };
 
@@ -50,6 +51,27 @@ enum Command {
     Validate {
         /// A file, or the name of a scenario that comes with the program.
         scenario: PathBuf,
+    },
+    /// Run every arm of a scenario's [sweep] under many seeds, into a directory; started again, it goes on where it was.
+    Sweep(SweepArgs),
+    /// Put the shards of a sweep together.
+    Merge {
+        /// The directories that the shards are in.
+        #[arg(required = true)]
+        dirs: Vec<PathBuf>,
+        /// Where the whole goes; it may be one of them.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Say whether two batches differ, number by number, with 95 % intervals.
+    Compare {
+        /// The directory of a sweep, or, of one arm, DIR@ARM.
+        a: String,
+        /// What it is compared with.
+        b: String,
+        /// This number only: a column of runs.csv.
+        #[arg(long)]
+        metric: Option<String>,
     },
     /// Break the node on purpose, one rule at a time, and say how many seeds it takes to notice.
     #[cfg(feature = "sabotage")]
@@ -90,6 +112,27 @@ struct RunArgs {
     all: bool,
 }
 
+#[derive(Args, Debug)]
+struct SweepArgs {
+    /// A file, or the name of a scenario that comes with the program.
+    scenario: PathBuf,
+    /// Where everything goes.
+    #[arg(long)]
+    out: PathBuf,
+    /// How many seeds for each arm, from the base on. Without, as many as the scenario says.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// The first seed. Without, the scenario's.
+    #[arg(long)]
+    base: Option<u64>,
+    /// On how many threads; changes nothing but the time it takes.
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+    jobs: usize,
+    /// Only a part of the runs: I/N, with I from 0. All parts, merged, are the sweep.
+    #[arg(long, default_value = "0/1")]
+    shard: Shard,
+}
+
 /// The program.
 pub fn main() -> ExitCode {
     // A panic in the node is caught, and told as what it is.
@@ -103,9 +146,20 @@ pub fn main() -> ExitCode {
             }
             PASS
         }
-        Command::Validate { scenario } => match load(&scenario) {
-            Ok(scenario) => {
-                let text = format!("{}: good, {} nodes, {} faults\n", scenario.name, scenario.nodes.len(), scenario.faults.len());
+        Command::Validate { scenario } => match experiment(&scenario, None, None) {
+            Ok(experiment) => {
+                for (at, arm) in experiment.arms().iter().enumerate() {
+                    let (scenario, arm) = (&arm.scenario, if arm.values.is_empty() { String::new() } else { format!(", arm {at}") });
+                    say(&format!("{}{arm}: good, {} nodes, {} faults\n", scenario.name, scenario.nodes.len(), scenario.faults.len()));
+                }
+                PASS
+            }
+            Err(error) => complain(&error),
+        },
+        Command::Sweep(args) => sweep(&args).map_or_else(|error| complain(&error), |table| ended(&table, &args.out)),
+        Command::Merge { dirs, out } => merge::merge(&dirs, &out).map_or_else(|error| complain(&error), |table| ended(&table, &out)),
+        Command::Compare { a, b, metric } => match compare::compare(&a, &b, metric.as_deref()) {
+            Ok(text) => {
                 say(&text);
                 PASS
             }
@@ -127,8 +181,8 @@ fn complain(error: &str) -> u8 {
     USAGE
 }
 
-/// Reads a scenario: a file, or, if there is none of that name, one that comes with the program.
-fn load(path: &Path) -> Result<Scenario, String> {
+/// A scenario's name and text: a file's, or, if there is none of that name, of one that comes with the program.
+fn text(path: &Path) -> Result<(String, String), String> {
     let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -142,15 +196,50 @@ fn load(path: &Path) -> Result<Scenario, String> {
             }
         },
     };
-    Scenario::parse(&name, &text).map_err(|error| format!("{}: {error}", path.display()))
+    Ok((name, text))
 }
 
-/// The same, to be run.
+/// The scenario as it stands, whatever it sweeps, to be run.
 fn load_to_run(path: &Path) -> Result<Scenario, String> {
-    load(path).and_then(|scenario| match scenario.is_possible() {
-        true => Ok(scenario),
+    let (name, text) = text(path)?;
+    let scenario = Scenario::parse(&name, &text).map_err(|error| format!("{}: {error}", path.display()))?;
+    possible(&scenario)?;
+    Ok(scenario)
+}
+
+fn possible(scenario: &Scenario) -> Result<(), String> {
+    match scenario.is_possible() {
+        true => Ok(()),
         false => Err(format!("{}: nodes of an older version need a simulator that is built with --features sabotage", scenario.name)),
-    })
+    }
+}
+
+fn experiment(path: &Path, base: Option<u64>, seeds: Option<u64>) -> Result<Experiment, String> {
+    let (name, text) = text(path)?;
+    Experiment::read(&name, &text, base, seeds).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn sweep(args: &SweepArgs) -> Result<Table, String> {
+    let experiment = experiment(&args.scenario, args.base, args.seeds)?;
+    experiment.arms().iter().try_for_each(|arm| possible(&arm.scenario))?;
+    experiment.run(&args.out, args.shard, args.jobs)
+}
+
+/// Says what a sweep came to, and ends with the worst of it.
+fn ended(table: &Table, dir: &Path) -> u8 {
+    let bad = table.verdicts().filter(|verdict| *verdict != "pass").count();
+    say(&format!("{} runs, {bad} with a violation\n", table.len()));
+    if let Some(((arm, seed), invariant, what)) = table.first_violation() {
+        let scenario = dir.join("arms").join(format!("{arm}.toml"));
+        say(&format!("the first is of {invariant}: {what}\nreplay: mangrove-sim run {} --seed {seed}\n", scenario.display()));
+    }
+    let code = |verdict| match verdict {
+        "pass" => PASS,
+        "liveness" => LIVENESS,
+        "safety" => SAFETY,
+        _ => CRASH,
+    };
+    table.verdicts().map(code).max_by_key(|code| severity(*code)).unwrap_or(PASS)
 }
 
 fn run_all(args: &RunArgs) -> u8 {

@@ -127,6 +127,15 @@ impl History {
         self.0.iter()
     }
 
+    /// After what time half of the operations of clients that were acknowledged were, and 99 of 100; `None` if none was.
+    pub fn acknowledged_after(&self) -> Option<[Time; 2]> {
+        let acknowledged = self.0.iter().filter(|op| op.outcome == Outcome::Ok && op.doing != Doing::Other);
+        let mut times: Vec<Time> = acknowledged.map(|op| op.ended.saturating_sub(op.asked)).collect();
+        times.sort_unstable();
+        let at = |share: usize| times.get((times.len() * share).div_ceil(100).max(1) - 1).copied();
+        Some([at(50)?, at(99)?])
+    }
+
     /// How many ended how: acknowledged, refused, unknown or still pending.
     pub fn counts(&self) -> [u64; 3] {
         let mut counts = [0; 3];

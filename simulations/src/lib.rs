@@ -64,6 +64,7 @@ pub mod disk;
 pub mod history;
 pub mod host;
 pub mod log;
+pub mod metrics;
 pub mod network;
 pub mod oracle;
 pub mod queue;
@@ -71,6 +72,9 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod scenarios;
+pub mod statistics;
+#[allow(clippy::disallowed_methods, reason = "the shell: threads, files, and how long it took")]
+pub mod sweep;
 pub mod tamper;
 pub mod trace;
 pub mod values;

@@ -19,22 +19,7 @@ pub fn one(scenario: &Scenario, seed: u64, trace: Trace) -> Outcome {
     run.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         let violation = robustness::panicked(text.unwrap_or("without a word"));
-        Outcome {
-            seed,
-            violation: Some(violation),
-            hash: [0; 32],
-            events: 0,
-            ops: [0; 3],
-            records: 0,
-            faults: 0,
-            converged_after: None,
-            permitted_losses: 0,
-            node_seconds: 0.0,
-            carried: (0, 0),
-            reached: Default::default(),
-            held_after: None,
-            timeline: Vec::new(),
-        }
+        Outcome { seed, violation: Some(violation), ..Outcome::default() }
     })
 }
 

@@ -62,7 +62,7 @@ fn wrong_usage_ends_with_two_and_says_what_could_be_meant() {
     };
     assert!(refused(&SCENARIO.replace("settle", "setle")).contains("run.setle: there is no such key; did you mean settle?"));
     assert!(refused(&SCENARIO.replace("\"8s\"", "8")).contains("run.duration: must be a duration with its unit"));
-    assert!(refused(&format!("{SCENARIO}[sweep]\n")).contains("sweep: is not supported yet"));
+    assert!(refused(&format!("{SCENARIO}[buggify]\n")).contains("buggify: is not supported yet"));
     assert!(refused(&SCENARIO.replace("\"cut\"", "\"cup\"")).contains("did you mean cut?"));
     assert!(refused("schema = 1").contains("run.duration: is missing"));
     let older = SCENARIO.replace("count = 4", "count = 4\n[[nodes.group]]\nmatch = \"n2\"\nunknown_types = [\"decimals\"]");

@@ -1,12 +1,13 @@
 //! A scenario: what is simulated, but for the seed. One file, in TOML, read strictly ([`keys`]).
 //!
-//! The tables are `run`, `nodes`, `section`, `topology`, `network`, `workload`, `fault` and `checks`. Durations, sizes and rates carry their unit; any
+//! The tables are `run`, `nodes`, `section`, `topology`, `network`, `workload`, `fault` and `checks`; and [`sweep`] makes many scenarios of one. Durations, sizes and rates carry their unit; any
 //! of them may be a distribution, as `{ dist = "lognormal", median = "12ms", sigma = 0.4 }`.
 
 pub mod fault;
 pub mod keys;
 pub mod kinds;
 mod read;
+pub mod sweep;
 
 use std::{sync::Arc, time::Duration};
 

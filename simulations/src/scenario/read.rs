@@ -17,9 +17,15 @@ use crate::values::{Kind, SLAVE};
 /// The most nodes of one scenario: paths are kept for every pair.
 const NODES_MAX: u64 = 1_000;
 
+/// A scenario's text, before anybody knows what it means.
+pub(super) fn table(name: &str, text: &str) -> Result<toml::Table, BadScenario> {
+    text.parse().map_err(|error: toml::de::Error| BadScenario { place: name.into(), what: error.to_string() })
+}
+
 pub(super) fn scenario(name: &str, text: &str) -> Result<Scenario, BadScenario> {
-    let table = text.parse().map_err(|error: toml::de::Error| BadScenario { place: name.into(), what: error.to_string() })?;
-    let mut keys = Keys::new("", table, &["contacts", "buggify", "sweep", "output"]);
+    let mut keys = Keys::new("", table(name, text)?, &["contacts", "buggify", "output"]);
+    // It makes other scenarios of this one, and changes nothing here: see `sweep`.
+    keys.value("sweep");
     match keys.count("schema")? {
         Some(1) => {}
         Some(_) => return Err(keys.bad("schema", "this simulator reads schema 1")),
@@ -227,14 +233,15 @@ fn sections(tables: Vec<Keys>, nodes: &[NodeSpec]) -> Result<Vec<SectionSpec>, B
         let arbitration = keys.text("arbitration")?.unwrap_or_else(|| "available".into());
         let voters = keys.texts("voters")?.unwrap_or_default();
         match (arbitration.as_str(), voters.is_empty()) {
-            ("available", true) | ("quorum", false) => {}
-            ("available", false) => return Err(keys.bad("voters", "an available section has none")),
+            ("available", _) | ("quorum", false) => {}
             ("quorum", true) => return Err(keys.bad("voters", "are missing: the names of the nodes that vote")),
             _ => return Err(keys.bad("arbitration", format!("{arbitration:?} is neither available nor quorum"))),
         }
         if let Some(unknown) = voters.iter().find(|voter| nodes.iter().all(|node| node.name != **voter)) {
             return Err(keys.bad("voters", format!("no node is called {unknown:?}")));
         }
+        // An available section asks none: so that arbitration alone can be swept.
+        let voters = if arbitration == "quorum" { voters } else { Vec::new() };
         let text = keys.text("durability")?;
         let durability = durability(&keys, text)?.unwrap_or(Durability::Disk);
         let lease = keys.duration("lease")?.map(Duration::from_micros);

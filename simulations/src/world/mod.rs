@@ -78,6 +78,8 @@ pub struct World<'s> {
     /// Something about who hears whom has changed since it was looked at.
     audible_changed: bool,
     permitted_losses: u64,
+    /// How many entries the displaced log has in the end.
+    displaced: u64,
     /// The operation whose request is being taken in.
     present_op: Option<u32>,
     /// Who holds which branch.
@@ -111,7 +113,7 @@ enum Phase {
 }
 
 /// What came of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// The seed.
     pub seed: u64,
@@ -119,10 +121,14 @@ pub struct Outcome {
     pub violation: Option<Violation>,
     /// The hash of everything that happened.
     pub hash: [u8; 32],
+    /// When it ended, in virtual time.
+    pub simulated: Time,
     /// How many events there were.
     pub events: u64,
     /// How many operations were acknowledged, refused, unknown.
     pub ops: [u64; 3],
+    /// After what time half of the acknowledged operations were, and 99 of 100, in microseconds; `None` if none was.
+    pub acknowledged_after: Option<[Time; 2]>,
     /// How many records were written.
     pub records: u64,
     /// How many faults struck.
@@ -131,6 +137,8 @@ pub struct Outcome {
     pub converged_after: Option<Time>,
     /// Acknowledged operations whose effect is gone, as is permitted.
     pub permitted_losses: u64,
+    /// Entries of the displaced log at the end, of all sections.
+    pub displaced: u64,
     /// Node-seconds that were simulated.
     pub node_seconds: f64,
     /// Frames that arrived, and their bytes.
@@ -184,6 +192,7 @@ impl<'s> World<'s> {
             revoked: BTreeSet::new(),
             audible_changed: false,
             permitted_losses: 0,
+            displaced: 0,
             present_op: None,
             holders: Holders::default(),
             homes: Homes::default(),
@@ -347,12 +356,15 @@ impl<'s> World<'s> {
             timeline: self.holders.timeline().to_vec(),
             seed: self.seed,
             violation: self.found,
+            simulated: self.now,
             events: self.events,
             ops: [ok, failed, unknown],
+            acknowledged_after: self.history.acknowledged_after(),
             records: self.oracle.records,
             faults: self.faults.struck,
             converged_after: self.equal_at.map(|at| at - settled),
             permitted_losses: self.permitted_losses,
+            displaced: self.displaced,
             node_seconds,
             carried: self.network.carried,
             reached: self.reached,

@@ -356,6 +356,7 @@ impl World<'_> {
         let machine = &self.hosts[first];
         let Some(process) = &machine.process else { return Ok(()) };
         let (name, replica) = (machine.name.as_str(), process.node.replica());
+        self.displaced = replica.displaced_count() as u64;
         self.permitted_losses = durability::ended(&self.oracle, &self.history, &self.losses, name, replica)?;
         let members = self.members();
         let replicas = self.replicas();
