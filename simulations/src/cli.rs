@@ -131,7 +131,10 @@ fn complain(error: &str) -> u8 {
 fn load(path: &Path) -> Result<Scenario, String> {
     let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+        Ok(text) => {
+            let dir = path.parent().unwrap_or(Path::new(""));
+            return Scenario::parse_in(dir, &name, &text).map_err(|error| format!("{}: {error}", path.display()));
+        }
         Err(error) => match scenarios::text(&path.to_string_lossy()) {
             Some(text) => text.to_owned(),
             None => {
