@@ -4,7 +4,7 @@
 //! speed go to standard error.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -90,6 +90,9 @@ struct RunArgs {
     all: bool,
 }
 
+/// How long a file may be that a scenario names.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
 /// The program.
 pub fn main() -> ExitCode {
     // A panic in the node is caught, and told as what it is.
@@ -130,11 +133,10 @@ fn complain(error: &str) -> u8 {
 /// Reads a scenario: a file, or, if there is none of that name, one that comes with the program.
 fn load(path: &Path) -> Result<Scenario, String> {
     let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    // Files that a scenario names are found from where it is.
+    let beside = |name: &str| read_file(&path.with_file_name("").join(name)).map_err(|error| format!("{name}: {error}"));
     let text = match std::fs::read_to_string(path) {
-        Ok(text) => {
-            let dir = path.parent().unwrap_or(Path::new(""));
-            return Scenario::parse_in(dir, &name, &text).map_err(|error| format!("{}: {error}", path.display()));
-        }
+        Ok(text) => return Scenario::parse_with(&name, &text, &beside).map_err(|error| format!("{}: {error}", path.display())),
         Err(error) => match scenarios::text(&path.to_string_lossy()) {
             Some(text) => text.to_owned(),
             None => {
@@ -146,6 +148,16 @@ fn load(path: &Path) -> Result<Scenario, String> {
         },
     };
     Scenario::parse(&name, &text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// A file's text, if it is not too long.
+fn read_file(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > FILE_BYTES_MAX {
+        true => Err(std::io::Error::other(format!("is longer than {} MiB", FILE_BYTES_MAX >> 20))),
+        false => Ok(text),
+    }
 }
 
 /// The same, to be run.

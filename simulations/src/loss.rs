@@ -46,7 +46,7 @@ impl LossState {
         }
         while let Some(last) = self.switches.back().copied().filter(|last| *last <= at) {
             // An even number of switches ends in the state that there was before them.
-            let after = self.bad != !self.switches.len().is_multiple_of(2);
+            let after = self.bad == self.switches.len().is_multiple_of(2);
             self.switches.push_back(last.saturating_add(stretch(after, dice)));
         }
         while self.switches.front().is_some_and(|first| *first <= now) {
@@ -54,6 +54,6 @@ impl LossState {
             self.bad = !self.bad;
         }
         let over = self.switches.iter().take_while(|switch| **switch <= at).count();
-        self.bad != !over.is_multiple_of(2)
+        self.bad == over.is_multiple_of(2)
     }
 }

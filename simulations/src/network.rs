@@ -396,6 +396,10 @@ impl Network {
         let (host, peer) = (self.conns[conn].ends[from].host, self.conns[conn].ends[1 - from].host);
         let (up, back) = (self.is_up(host, peer), self.is_up(peer, host));
         let round_trip = 2 * self.usual_delay(host, peer);
+        // Nothing answers what is dropped, and what is not waits before.
+        let drops = self.specs[self.path(host, peer).spec].tail_drop;
+        let answers = back && !self.overflows(now, host, peer, bytes.len());
+        let answered = round_trip + if drops { now.max(self.path(host, peer).free_at) } else { now };
         let end = &mut self.conns[conn].ends[from];
         let at = lane as usize;
         if end.lanes_out.len() <= at {
@@ -409,10 +413,10 @@ impl Network {
         if !up {
             return self.lose(now, conn, from, (lane, seq, bytes));
         }
-        if !end.stalled.is_empty() && back && now + round_trip < end.resend_at {
+        if !end.stalled.is_empty() && answers && answered < end.resend_at {
             // Its answer tells what was lost before.
-            end.resend_at = now + round_trip;
-            queue.at(now + round_trip, Event::Resend { conn: conn as u32, from: from as u8 });
+            end.resend_at = answered;
+            queue.at(answered, Event::Resend { conn: conn as u32, from: from as u8 });
         }
         self.transmit(now, queue, conn, from, (lane, seq, bytes));
     }
@@ -440,18 +444,13 @@ impl Network {
     fn transmit(&mut self, now: Time, queue: &mut Queue, conn: usize, from: usize, packet: (u32, u32, Bytes)) {
         let (lane, seq, bytes) = packet;
         let (host, peer) = (self.conns[conn].ends[from].host, self.conns[conn].ends[1 - from].host);
+        if self.overflows(now, host, peer, bytes.len()) {
+            return self.drop_tail(now, queue, conn, from, (lane, seq, bytes));
+        }
         let path = &mut self.paths[host * self.hosts + peer];
         let mut leaves = now;
-        let spec = &self.specs[path.spec];
-        if let Some(rate) = spec.bandwidth {
-            // Headers of IP, UDP and QUIC are about 60 bytes a packet of at most 1,400.
-            let wire = bytes.len() as f64 + 60.0 * (bytes.len() as f64 / 1_400.0).ceil().max(1.0);
-            let waiting = path.free_at.saturating_sub(now) as f64 * rate / 8e6;
-            // A frame that is longer than the queue still passes an empty one: what QUIC would send in pieces goes in one here.
-            if spec.tail_drop && waiting > 0.0 && waiting + wire > spec.queue as f64 {
-                return self.drop_tail(now, queue, conn, from, (lane, seq, bytes));
-            }
-            leaves = path.free_at.max(now) + (wire * 8e6 / rate) as Time;
+        if let Some(rate) = self.specs[path.spec].bandwidth {
+            leaves = path.free_at.max(now) + (wire_bytes(bytes.len()) * 8e6 / rate) as Time;
             path.free_at = leaves;
             self.conns[conn].ends[from].lanes_out[lane as usize].queued += bytes.len();
             queue.at(leaves, Event::Sent { conn: conn as u32, from: from as u8, lane, bytes: bytes.len() as u32 });
@@ -464,6 +463,14 @@ impl Network {
             queue.at(again, Event::Packet { conn: conn as u32, to, lane, seq, bytes: bytes.clone() });
         }
         queue.at(arrives, Event::Packet { conn: conn as u32, to, lane, seq, bytes });
+    }
+
+    /// Whether a queue that drops what comes is too full for a frame. One that is longer than the queue passes if it is empty: QUIC would send it in pieces.
+    fn overflows(&self, now: Time, from: usize, to: usize, len: usize) -> bool {
+        let path = self.path(from, to);
+        let spec = &self.specs[path.spec];
+        let waiting = path.free_at.saturating_sub(now) as f64 * spec.bandwidth.unwrap_or(0.0) / 8e6;
+        spec.tail_drop && waiting > 0.0 && waiting + wire_bytes(len) > spec.queue as f64
     }
 
     /// A packet finds the queue full. It is sent again after a timeout, or when the answer to a later one tells that it is missing.
@@ -636,6 +643,11 @@ impl Network {
 
     /// After how long a handshake is given up.
     pub const HANDSHAKE_TIMEOUT: Time = 10 * SECOND;
+}
+
+/// How many bytes a frame is on the wire: headers of IP, UDP and QUIC are about 60 bytes a packet of at most 1,400.
+fn wire_bytes(len: usize) -> f64 {
+    len as f64 + 60.0 * (len as f64 / 1_400.0).ceil().max(1.0)
 }
 
 #[cfg(test)]

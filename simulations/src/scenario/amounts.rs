@@ -8,7 +8,7 @@ use crate::dice::{Amount, Samples};
 /// How many samples one file may have.
 const SAMPLES_MAX: usize = 1_000_000;
 
-impl Keys {
+impl Keys<'_> {
     /// A quantity in a unit, with its distribution or without.
     pub fn amount(&mut self, key: &'static str, unit: Unit) -> Result<Option<Amount>, BadScenario> {
         if !self.is_table(key) {

@@ -1,11 +1,9 @@
 //! Reading a scenario strictly: every key is known, every quantity has its unit, and whoever errs is told the nearest thing that exists.
 
-use std::{fs::File, io::Read as _, path::Path, sync::Arc};
-
 use toml::{Table, Value};
 
-/// How long a file may be that a scenario names, in bytes.
-const FILE_BYTES_MAX: u64 = 64 << 20;
+/// Reads a file that a scenario names, relative to the scenario's own; or says why not.
+pub type Files<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
 /// What is wrong with a scenario, and where.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -18,38 +16,30 @@ pub struct BadScenario {
 }
 
 /// One table of a scenario. Keys are taken out one by one; what is left at the end is refused.
-#[derive(Debug)]
-pub struct Keys {
+pub struct Keys<'a> {
     place: String,
     table: Table,
     known: Vec<&'static str>,
     later: &'static [&'static str],
-    /// Where the scenario's file is, if it is one.
-    dir: Option<Arc<Path>>,
+    files: Option<Files<'a>>,
 }
 
-impl Keys {
+impl<'a> Keys<'a> {
     /// A table at a place. `later` are keys of the format that this simulator has no use for yet.
     pub fn new(place: impl Into<String>, table: Table, later: &'static [&'static str]) -> Self {
-        Keys { place: place.into(), table, known: Vec::new(), later, dir: None }
+        Keys { place: place.into(), table, known: Vec::new(), later, files: None }
     }
 
-    /// The same in a scenario that is in a directory.
-    pub fn within(mut self, dir: Option<Arc<Path>>) -> Self {
-        self.dir = dir;
+    /// The same, with what reads the files that it names.
+    pub fn within(mut self, files: Option<Files<'a>>) -> Self {
+        self.files = files;
         self
     }
 
-    /// The text of a file that the scenario names: relative to the scenario's own.
+    /// The text of a file that the scenario names.
     pub fn read_file(&self, key: &str, name: &str) -> Result<String, BadScenario> {
-        let dir = self.dir.as_ref().ok_or_else(|| self.bad(key, "only a scenario that is a file itself has files beside it"))?;
-        let mut text = String::new();
-        let read = File::open(dir.join(name)).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
-        read.map_err(|error| self.bad(key, format!("{name}: {error}")))?;
-        match text.len() as u64 > FILE_BYTES_MAX {
-            true => Err(self.bad(key, format!("{name}: is longer than {} MiB", FILE_BYTES_MAX >> 20))),
-            false => Ok(text),
-        }
+        let files = self.files.ok_or_else(|| self.bad(key, "there are no files here"))?;
+        files(name).map_err(|what| self.bad(key, what))
     }
 
     /// An error at a key.
@@ -144,16 +134,16 @@ impl Keys {
     }
 
     /// A table within.
-    pub fn table(&mut self, key: &'static str, later: &'static [&'static str]) -> Result<Option<Keys>, BadScenario> {
+    pub fn table(&mut self, key: &'static str, later: &'static [&'static str]) -> Result<Option<Keys<'a>>, BadScenario> {
         match self.value(key) {
             None => Ok(None),
-            Some(Value::Table(table)) => Ok(Some(Keys::new(self.bad(key, "").place, table, later).within(self.dir.clone()))),
+            Some(Value::Table(table)) => Ok(Some(Keys::new(self.bad(key, "").place, table, later).within(self.files))),
             Some(_) => Err(self.bad(key, "must be a table")),
         }
     }
 
     /// Tables within, in order.
-    pub fn tables(&mut self, key: &'static str, later: &'static [&'static str]) -> Result<Vec<Keys>, BadScenario> {
+    pub fn tables(&mut self, key: &'static str, later: &'static [&'static str]) -> Result<Vec<Keys<'a>>, BadScenario> {
         let list = match self.value(key) {
             None => return Ok(Vec::new()),
             Some(Value::Array(list)) => list,
@@ -161,7 +151,7 @@ impl Keys {
         };
         let place = self.bad(key, "").place;
         let keys = list.into_iter().enumerate().map(|(at, value)| match value {
-            Value::Table(table) => Ok(Keys::new(format!("{place}[{at}]"), table, later).within(self.dir.clone())),
+            Value::Table(table) => Ok(Keys::new(format!("{place}[{at}]"), table, later).within(self.files)),
             _ => Err(BadScenario { place: format!("{place}[{at}]"), what: "must be a table".into() }),
         });
         keys.collect()

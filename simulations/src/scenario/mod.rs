@@ -9,7 +9,7 @@ pub mod keys;
 pub mod kinds;
 mod read;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use mangrove_crdt::definition::Durability;
 use mangrove_net::{dialer::BACKOFF_LAST, mesh::Limits};
@@ -337,15 +337,15 @@ impl Scenario {
     /// # Errors
     /// What is wrong first, and where.
     pub fn parse(name: &str, text: &str) -> Result<Scenario, BadScenario> {
-        read::scenario(name, text, None)
+        Self::parse_with(name, text, &|file| Err(format!("{file}: only a scenario that is a file itself has others beside it")))
     }
 
-    /// Reads a scenario that is in a directory, where the files are that it names.
+    /// The same, with `files` to read the files that it names.
     ///
     /// # Errors
     /// What is wrong first, and where.
-    pub fn parse_in(dir: &Path, name: &str, text: &str) -> Result<Scenario, BadScenario> {
-        read::scenario(name, text, Some(dir))
+    pub fn parse_with(name: &str, text: &str, files: keys::Files) -> Result<Scenario, BadScenario> {
+        read::scenario(name, text, files)
     }
 
     /// Whether this build can run it. Nodes of an older version take the feature `sabotage`.

@@ -1,6 +1,6 @@
 //! From the text of a scenario to a [`Scenario`].
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use mangrove_crdt::definition::Durability;
 use mangrove_net::mesh::{Limits, Pace};
@@ -9,7 +9,7 @@ use super::{
     AdministratorSpec, ChecksSpec, Loss, NodeSettings, NodeSpec, PathOverride, PathSpec, Run, SECOND, Scenario, Schedule, SectionSpec,
     SourceSpec, SubscriberSpec, Time, Workload,
     fault::{self, named},
-    keys::{BadScenario, Keys, Unit},
+    keys::{BadScenario, Files, Keys, Unit},
 };
 use crate::dice::{Amount, Choice, Dice};
 use crate::values::{Kind, SLAVE};
@@ -17,9 +17,9 @@ use crate::values::{Kind, SLAVE};
 /// The most nodes of one scenario: paths are kept for every pair.
 const NODES_MAX: u64 = 1_000;
 
-pub(super) fn scenario(name: &str, text: &str, dir: Option<&Path>) -> Result<Scenario, BadScenario> {
+pub(super) fn scenario(name: &str, text: &str, files: Files) -> Result<Scenario, BadScenario> {
     let table = text.parse().map_err(|error: toml::de::Error| BadScenario { place: name.into(), what: error.to_string() })?;
-    let mut keys = Keys::new("", table, &["contacts", "buggify", "sweep", "output"]).within(dir.map(Arc::from));
+    let mut keys = Keys::new("", table, &["contacts", "buggify", "sweep", "output"]).within(Some(files));
     match keys.count("schema")? {
         Some(1) => {}
         Some(_) => return Err(keys.bad("schema", "this simulator reads schema 1")),
@@ -47,7 +47,7 @@ pub(super) fn scenario(name: &str, text: &str, dir: Option<&Path>) -> Result<Sce
     Ok(Scenario { name, description, run, nodes, config, sections, reach, network, paths, workload, faults, checks })
 }
 
-fn table_or_empty(keys: &mut Keys, key: &'static str, later: &'static [&'static str]) -> Result<Keys, BadScenario> {
+fn table_or_empty<'a>(keys: &mut Keys<'a>, key: &'static str, later: &'static [&'static str]) -> Result<Keys<'a>, BadScenario> {
     Ok(keys.table(key, later)?.unwrap_or_else(|| Keys::new(key, toml::Table::new(), later)))
 }
 

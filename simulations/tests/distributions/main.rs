@@ -22,7 +22,9 @@ fn scenario(lines: &str) -> Result<Scenario, String> {
     let text = format!(
         "schema = 1\n[run]\nduration = \"100s\"\nsettle = \"30s\"\n[nodes]\nnames = [\"a1\", \"a2\", \"b1\"]\n[[section]]\nroot = \"s\"\n{lines}\n"
     );
-    Scenario::parse_in(Path::new(env!("CARGO_TARGET_TMPDIR")), "distributions", &text).map_err(|error| error.to_string())
+    let files =
+        |name: &str| std::fs::read_to_string(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)).map_err(|error| format!("{name}: {error}"));
+    Scenario::parse_with("distributions", &text, &files).map_err(|error| error.to_string())
 }
 
 /// A network whose paths are all like this, in the time of faults.
