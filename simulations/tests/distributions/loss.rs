@@ -62,14 +62,14 @@ const BAD_SHARE: f64 = P / (P + R);
 #[test]
 fn in_bursts_of_packets() {
     let loss = "loss = { model = \"gilbert-elliott\", p = 0.02, r = 0.25 }";
-    let tries = tries(loss, 200_000, 1_000);
+    let tries = tries(loss, 500_000, 1_000);
     are_geometric(&runs(&tries, true), R);
     are_geometric(&runs(&tries, false), P);
     // A state has in common with the one k packets later what is left of it: (1 − p − r)^k.
     let left = 1.0 - P - R;
     is_share_with(lost(&tries), tries.len(), BAD_SHARE, BAD_SHARE * (1.0 - BAD_SHARE) * (1.0 + left) / (1.0 - left));
     // However far they are apart.
-    assert_eq!(tries, self::tries(loss, 200_000, 1_000_000));
+    assert_eq!(tries, self::tries(loss, 500_000, 1_000_000));
 }
 
 #[test]
