@@ -4,7 +4,7 @@
 //! speed go to standard error.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -133,6 +133,9 @@ struct SweepArgs {
     shard: Shard,
 }
 
+/// How long a file may be that a scenario names.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
 /// The program.
 pub fn main() -> ExitCode {
     // A panic in the node is caught, and told as what it is.
@@ -181,28 +184,47 @@ fn complain(error: &str) -> u8 {
     USAGE
 }
 
-/// A scenario's name and text: a file's, or, if there is none of that name, of one that comes with the program.
-fn text(path: &Path) -> Result<(String, String), String> {
-    let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) => match scenarios::text(&path.to_string_lossy()) {
-            Some(text) => text.to_owned(),
-            None => {
-                return Err(format!(
-                    "{}: {error}, and no scenario of that name comes with the program; see: mangrove-sim list",
-                    path.display()
-                ));
-            }
-        },
-    };
-    Ok((name, text))
+/// A scenario as it is written, and where the files are that it names.
+struct Source {
+    name: String,
+    text: String,
+    /// None for one that comes with the program.
+    directory: Option<PathBuf>,
+}
+
+impl Source {
+    /// A file, or, if there is none of that name, one that comes with the program.
+    fn read(path: &Path) -> Result<Source, String> {
+        let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        match (std::fs::read_to_string(path), scenarios::text(&path.to_string_lossy())) {
+            (Ok(text), _) => Ok(Source { name, text, directory: Some(path.with_file_name("")) }),
+            (Err(_), Some(text)) => Ok(Source { name, text: text.to_owned(), directory: None }),
+            (Err(error), None) => Err(format!(
+                "{}: {error}, and no scenario of that name comes with the program; see: mangrove-sim list",
+                path.display()
+            )),
+        }
+    }
+
+    /// The text of a file that the scenario names.
+    fn file(&self, name: &str) -> Result<String, String> {
+        let Some(directory) = &self.directory else { return scenarios::file(name) };
+        let path = directory.join(name);
+        let told = |error: std::io::Error| format!("{}: {error}; it is looked for from the scenario's directory", path.display());
+        let mut text = String::new();
+        File::open(&path).map_err(told)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(told)?;
+        match text.len() as u64 > FILE_BYTES_MAX {
+            true => Err(format!("{}: is longer than {} MiB: cut it", path.display(), FILE_BYTES_MAX >> 20)),
+            false => Ok(text),
+        }
+    }
 }
 
 /// The scenario as it stands, whatever it sweeps, to be run.
 fn load_to_run(path: &Path) -> Result<Scenario, String> {
-    let (name, text) = text(path)?;
-    let scenario = Scenario::parse(&name, &text).map_err(|error| format!("{}: {error}", path.display()))?;
+    let source = Source::read(path)?;
+    let scenario = Scenario::parse_with(&source.name, &source.text, &|name| source.file(name));
+    let scenario = scenario.map_err(|error| format!("{}: {error}", path.display()))?;
     possible(&scenario)?;
     Ok(scenario)
 }
@@ -215,8 +237,8 @@ fn possible(scenario: &Scenario) -> Result<(), String> {
 }
 
 fn experiment(path: &Path, base: Option<u64>, seeds: Option<u64>) -> Result<Experiment, String> {
-    let (name, text) = text(path)?;
-    Experiment::read(&name, &text, base, seeds).map_err(|error| format!("{}: {error}", path.display()))
+    let source = Source::read(path)?;
+    Experiment::read(&source.name, &source.text, &|name| source.file(name), base, seeds).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn sweep(args: &SweepArgs) -> Result<Table, String> {

@@ -4,6 +4,8 @@
 //! another latency still has the same writes at the same moments. Logarithms and the like are computed by [`libm`], since the platform's own
 //! differ in their last bits from one processor to another, and a seed is to mean the same run on all of them.
 
+use std::sync::Arc;
+
 use rand::Rng;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -59,7 +61,7 @@ impl Dice {
 }
 
 /// A quantity that is drawn anew each time. The unit is that of its place: microseconds, bytes, parts per million, or none.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Amount {
     /// Always the same.
     Constant(f64),
@@ -86,7 +88,7 @@ pub enum Amount {
         /// Greater draws become this.
         max: f64,
     },
-    /// A heavy tail, cut off.
+    /// A heavy tail, cut off (Pareto's first kind).
     Pareto {
         /// The least, where most are.
         min: f64,
@@ -95,15 +97,18 @@ pub enum Amount {
         /// Greater draws become this.
         max: f64,
     },
+    /// As it was measured.
+    Empirical(Arc<Samples>),
 }
 
 impl Amount {
-    /// One draw.
+    /// One draw: by inversion of the distribution function, but for the log-normal.
     pub fn draw(&self, dice: &mut Dice) -> f64 {
         match *self {
             Amount::Constant(value) => value,
             Amount::Uniform { min, max } => min + (max - min) * dice.unit(),
             Amount::Exponential { mean } => mean * dice.exponential(),
+            Amount::Empirical(ref samples) => samples.sorted[dice.below(samples.sorted.len())],
             Amount::LogNormal { median, sigma, min, max } => (median * libm::exp(sigma * dice.normal())).clamp(min, max),
             Amount::Pareto { min, shape, max } => (min / libm::pow(1.0 - dice.unit(), 1.0 / shape)).min(max),
         }
@@ -120,6 +125,7 @@ impl Amount {
             Amount::Constant(value) => value,
             Amount::Uniform { min, max } => (min + max) / 2.0,
             Amount::Exponential { mean } => mean,
+            Amount::Empirical(ref samples) => samples.mean,
             Amount::LogNormal { median, sigma, .. } => median * libm::exp(sigma * sigma / 2.0),
             Amount::Pareto { min, shape, .. } => min * shape / (shape - 1.0).max(0.1),
         }
@@ -131,6 +137,56 @@ impl Amount {
             Amount::Constant(value) => value,
             Amount::Uniform { max, .. } | Amount::LogNormal { max, .. } | Amount::Pareto { max, .. } => max,
             Amount::Exponential { mean } => 20.0 * mean,
+            Amount::Empirical(ref samples) => samples.sorted[samples.sorted.len() - 1],
+        }
+    }
+}
+
+/// What was measured. Each sample is as likely as any other, which is both the bootstrap (Efron 1979) and the inversion of the empirical distribution
+/// function; nothing is drawn that was not measured, and one draw says nothing about the next.
+#[derive(PartialEq, Debug)]
+pub struct Samples {
+    sorted: Box<[f64]>,
+    mean: f64,
+}
+
+impl Samples {
+    /// So many as there are; `None` without any.
+    pub fn new(mut samples: Vec<f64>) -> Option<Self> {
+        samples.sort_unstable_by(f64::total_cmp);
+        let mean = samples.iter().sum::<f64>() / samples.len() as f64;
+        (!samples.is_empty()).then(|| Samples { sorted: samples.into(), mean })
+    }
+}
+
+/// Which of several is chosen.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Choice {
+    /// Each as often as any other.
+    Even,
+    /// By Zipf's law: the k-th with a probability in proportion to 1 ∕ k^s. These are the sums of the weights up to each.
+    Zipf(Arc<[f64]>),
+}
+
+impl Choice {
+    /// By Zipf's law, among so many at most.
+    pub fn zipf(count: usize, s: f64) -> Self {
+        let sums = (1..=count).scan(0.0, |sum, k| {
+            *sum += libm::pow(k as f64, -s);
+            Some(*sum)
+        });
+        Choice::Zipf(sums.collect())
+    }
+
+    /// One of the first `count`, by inversion of the distribution function; 0 if that is 0.
+    pub fn draw(&self, dice: &mut Dice, count: usize) -> usize {
+        match self {
+            Choice::Even => dice.below(count),
+            Choice::Zipf(sums) => {
+                let sums = &sums[..count.min(sums.len())];
+                let drawn = dice.unit() * sums.last().unwrap_or(&0.0);
+                sums.partition_point(|sum| *sum <= drawn).min(sums.len().saturating_sub(1))
+            }
         }
     }
 }

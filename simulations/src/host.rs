@@ -295,7 +295,7 @@ impl Host {
             name: spec.name.clone(),
             id: identity(seed, at, 0),
             clock: Clock::new(mono, ppm, offset),
-            disk: Disk::new(spec.fsync),
+            disk: Disk::new(spec.fsync.clone()),
             boots: 0,
             image: Image::default(),
             process: None,

@@ -64,6 +64,7 @@ pub mod disk;
 pub mod history;
 pub mod host;
 pub mod log;
+pub mod loss;
 pub mod metrics;
 pub mod network;
 pub mod oracle;

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   node ─▶ lane ─▶ queue (bandwidth) ─▶ path: latency, loss, duplicates ─▶ reassembly by lane ─▶ node
-//!                      │ full: the lane is blocked       │ cut: lost, sent again after the heal, while both ends live
+//!                      │ full: blocked, or dropped       │ cut: lost, sent again after the heal, while both ends live
 //!                                                        │ jammed: held, arrives at the heal
 //! ```
 //!
@@ -24,8 +24,9 @@ use smallvec::SmallVec;
 
 use crate::{
     dice::Dice,
+    loss::LossState,
     queue::{Event, Queue},
-    scenario::{Loss, PathSpec, SECOND, Scenario, Time},
+    scenario::{PathSpec, SECOND, Scenario, Time},
 };
 
 /// What a connection may have unacknowledged on a path that does not answer, in bytes.
@@ -52,8 +53,7 @@ struct Path {
     slow: f64,
     /// When its bandwidth is free again.
     free_at: Time,
-    /// Whether its loss is in its bad state.
-    bad: bool,
+    loss: LossState,
 }
 
 /// The sender's side of a lane.
@@ -148,6 +148,8 @@ pub struct Network {
     pub calm: bool,
     /// Frames that have arrived, and their bytes.
     pub carried: (u64, u64),
+    /// Frames that a full queue has dropped.
+    pub dropped: u64,
     /// Frames on other lanes than the control lane that were sent.
     pub content_sent: u64,
     /// What was sent over connections that have ended, from a process to a host, if some fault sends it again.
@@ -185,7 +187,7 @@ impl Network {
             away: false,
             slow: 1.0,
             free_at: 0,
-            bad: false,
+            loss: LossState::default(),
         });
         Network {
             hosts,
@@ -197,6 +199,7 @@ impl Network {
             idle_timeout: scenario.config.idle_timeout,
             calm: true,
             carried: (0, 0),
+            dropped: 0,
             content_sent: 0,
             recorded: None,
         }
@@ -229,7 +232,12 @@ impl Network {
     }
 
     /// How long one packet takes, lost ones sent again.
-    pub fn delay(&mut self, from: usize, to: usize) -> Time {
+    pub fn delay(&mut self, now: Time, from: usize, to: usize) -> Time {
+        self.delay_of(now, now, from, to)
+    }
+
+    /// The same for one that leaves later: it waits before.
+    fn delay_of(&mut self, now: Time, leaves: Time, from: usize, to: usize) -> Time {
         let path = &mut self.paths[from * self.hosts + to];
         let spec = &self.specs[path.spec];
         let dice = &mut self.dice;
@@ -237,19 +245,14 @@ impl Network {
         let mut delay = once.max(1.0);
         if !self.calm {
             let mut wait = (2.5 * once).max(RETRANSMIT_MIN as f64);
+            let mut sent = leaves;
             for _ in 0..LOSSES_MAX {
-                let lost = match spec.loss {
-                    Loss::Bernoulli(p) => dice.chance(p),
-                    Loss::GilbertElliott { p, r, good, bad } => {
-                        let lost = dice.chance(if path.bad { bad } else { good });
-                        path.bad = if path.bad { !dice.chance(r) } else { dice.chance(p) };
-                        lost
-                    }
-                };
+                let lost = path.loss.loses(&spec.loss, dice, now, sent) || dice.chance(spec.corrupt);
                 if !lost {
                     break;
                 }
                 delay += wait;
+                sent += wait as Time;
                 wait *= 2.0;
             }
             if dice.chance(spec.reorder) {
@@ -366,7 +369,7 @@ impl Network {
             resend_at: 0,
             sent: Vec::new(),
         };
-        let confirmed = now + self.delay(dialler.0, other.0);
+        let confirmed = now + self.delay(now, dialler.0, other.0);
         let conn = self.conns.len();
         self.conns.push(Conn { ends: [end(dialler, now), end(other, confirmed)] });
         self.live.insert(conn);
@@ -383,8 +386,8 @@ impl Network {
     /// Whether a lane can take another frame.
     pub fn is_blocked(&self, conn: usize, from: usize, lane: u32) -> bool {
         let ends = &self.conns[conn].ends;
-        let queue = self.specs[self.path(ends[from].host, ends[1 - from].host).spec].queue;
-        ends[from].lanes_out.get(lane as usize).is_some_and(|lane| lane.queued >= queue)
+        let spec = &self.specs[self.path(ends[from].host, ends[1 - from].host).spec];
+        !spec.tail_drop && ends[from].lanes_out.get(lane as usize).is_some_and(|lane| lane.queued >= spec.queue)
     }
 
     /// A frame is sent.
@@ -393,6 +396,10 @@ impl Network {
         let (host, peer) = (self.conns[conn].ends[from].host, self.conns[conn].ends[1 - from].host);
         let (up, back) = (self.is_up(host, peer), self.is_up(peer, host));
         let round_trip = 2 * self.usual_delay(host, peer);
+        // Nothing answers what is dropped, and what is not waits before.
+        let drops = self.specs[self.path(host, peer).spec].tail_drop;
+        let answers = back && !self.overflows(now, host, peer, bytes.len());
+        let answered = round_trip + if drops { now.max(self.path(host, peer).free_at) } else { now };
         let end = &mut self.conns[conn].ends[from];
         let at = lane as usize;
         if end.lanes_out.len() <= at {
@@ -406,10 +413,10 @@ impl Network {
         if !up {
             return self.lose(now, conn, from, (lane, seq, bytes));
         }
-        if !end.stalled.is_empty() && back && now + round_trip < end.resend_at {
+        if !end.stalled.is_empty() && answers && answered < end.resend_at {
             // Its answer tells what was lost before.
-            end.resend_at = now + round_trip;
-            queue.at(now + round_trip, Event::Resend { conn: conn as u32, from: from as u8 });
+            end.resend_at = answered;
+            queue.at(answered, Event::Resend { conn: conn as u32, from: from as u8 });
         }
         self.transmit(now, queue, conn, from, (lane, seq, bytes));
     }
@@ -437,29 +444,55 @@ impl Network {
     fn transmit(&mut self, now: Time, queue: &mut Queue, conn: usize, from: usize, packet: (u32, u32, Bytes)) {
         let (lane, seq, bytes) = packet;
         let (host, peer) = (self.conns[conn].ends[from].host, self.conns[conn].ends[1 - from].host);
+        if self.overflows(now, host, peer, bytes.len()) {
+            return self.drop_tail(now, queue, conn, from, (lane, seq, bytes));
+        }
         let path = &mut self.paths[host * self.hosts + peer];
         let mut leaves = now;
         if let Some(rate) = self.specs[path.spec].bandwidth {
-            // Headers of IP, UDP and QUIC are about 60 bytes a packet of at most 1,400.
-            let wire = bytes.len() as f64 + 60.0 * (bytes.len() as f64 / 1_400.0).ceil().max(1.0);
-            leaves = path.free_at.max(now) + (wire * 8e6 / rate) as Time;
+            leaves = path.free_at.max(now) + (wire_bytes(bytes.len()) * 8e6 / rate) as Time;
             path.free_at = leaves;
             self.conns[conn].ends[from].lanes_out[lane as usize].queued += bytes.len();
             queue.at(leaves, Event::Sent { conn: conn as u32, from: from as u8, lane, bytes: bytes.len() as u32 });
         }
-        let arrives = leaves + self.delay(host, peer);
+        let arrives = leaves + self.delay_of(now, leaves, host, peer);
         let to = 1 - from as u8;
         let duplicate = self.specs[self.path(host, peer).spec].duplicate;
         if !self.calm && self.dice.chance(duplicate) {
-            let again = arrives + self.delay(host, peer);
+            let again = arrives + self.delay_of(now, arrives, host, peer);
             queue.at(again, Event::Packet { conn: conn as u32, to, lane, seq, bytes: bytes.clone() });
         }
         queue.at(arrives, Event::Packet { conn: conn as u32, to, lane, seq, bytes });
     }
 
-    /// A frame has left the queue of its lane. Says whether the lane was blocked and is not any more.
+    /// Whether a queue that drops what comes is too full for a frame. One that is longer than the queue passes if it is empty: QUIC would send it in pieces.
+    fn overflows(&self, now: Time, from: usize, to: usize, len: usize) -> bool {
+        let path = self.path(from, to);
+        let spec = &self.specs[path.spec];
+        let waiting = path.free_at.saturating_sub(now) as f64 * spec.bandwidth.unwrap_or(0.0) / 8e6;
+        spec.tail_drop && waiting > 0.0 && waiting + wire_bytes(len) > spec.queue as f64
+    }
+
+    /// A packet finds the queue full. It is sent again after a timeout, or when the answer to a later one tells that it is missing.
+    fn drop_tail(&mut self, now: Time, queue: &mut Queue, conn: usize, from: usize, packet: Packet) {
+        let (host, peer) = (self.conns[conn].ends[from].host, self.conns[conn].ends[1 - from].host);
+        let wait = (5 * self.usual_delay(host, peer) / 2).max(RETRANSMIT_MIN);
+        let at = self.path(host, peer).free_at.max(now) + wait;
+        self.dropped += 1;
+        let end = &mut self.conns[conn].ends[from];
+        end.stalled_bytes += packet.2.len();
+        end.stalled.push_back(packet);
+        if end.lost_since.is_none() {
+            (end.lost_since, end.resend_at) = (Some(now), at);
+            queue.at(at, Event::Resend { conn: conn as u32, from: from as u8 });
+        }
+    }
+
+    /// A frame has left the queue of its lane. Says whether the sender may have waited for that.
     pub fn sent(&mut self, conn: usize, from: usize, lane: u32, bytes: usize) -> bool {
-        let before = self.is_blocked(conn, from, lane);
+        let ends = &self.conns[conn].ends;
+        let drops = self.specs[self.path(ends[from].host, ends[1 - from].host).spec].tail_drop;
+        let before = drops || self.is_blocked(conn, from, lane);
         if let Some(lane) = self.conns[conn].ends[from].lanes_out.get_mut(lane as usize) {
             lane.queued = lane.queued.saturating_sub(bytes);
         }
@@ -610,6 +643,11 @@ impl Network {
 
     /// After how long a handshake is given up.
     pub const HANDSHAKE_TIMEOUT: Time = 10 * SECOND;
+}
+
+/// How many bytes a frame is on the wire: headers of IP, UDP and QUIC are about 60 bytes a packet of at most 1,400.
+fn wire_bytes(len: usize) -> f64 {
+    len as f64 + 60.0 * (len as f64 / 1_400.0).ceil().max(1.0)
 }
 
 #[cfg(test)]

@@ -386,7 +386,7 @@ fn when(keys: &mut Keys, nodes: &dyn Fn(&str) -> Vec<usize>, is_swarm: bool) -> 
     }
     if keys.has("every") {
         let mut every = keys.table("every", &[])?.ok_or_else(|| keys.bad("every", "must be a table"))?;
-        let process = every.word("process", &["poisson", "fixed"])?.unwrap_or_else(|| "poisson".into());
+        let process = every.word("process", &["poisson", "constant"])?.unwrap_or_else(|| "poisson".into());
         let mean = every.duration("mean")?.ok_or_else(|| every.bad("mean", "is missing"))? as f64;
         every.end()?;
         if mean < 1.0 {

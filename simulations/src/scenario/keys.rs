@@ -2,7 +2,8 @@
 
 use toml::{Table, Value};
 
-use crate::dice::Amount;
+/// Reads a file that a scenario names, relative to the scenario's own; or says why not.
+pub type Files<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
 /// What is wrong with a scenario, and where.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -15,18 +16,30 @@ pub struct BadScenario {
 }
 
 /// One table of a scenario. Keys are taken out one by one; what is left at the end is refused.
-#[derive(Debug)]
-pub struct Keys {
+pub struct Keys<'a> {
     place: String,
     table: Table,
     known: Vec<&'static str>,
     later: &'static [&'static str],
+    files: Option<Files<'a>>,
 }
 
-impl Keys {
+impl<'a> Keys<'a> {
     /// A table at a place. `later` are keys of the format that this simulator has no use for yet.
     pub fn new(place: impl Into<String>, table: Table, later: &'static [&'static str]) -> Self {
-        Keys { place: place.into(), table, known: Vec::new(), later }
+        Keys { place: place.into(), table, known: Vec::new(), later, files: None }
+    }
+
+    /// The same, with what reads the files that it names.
+    pub fn within(mut self, files: Option<Files<'a>>) -> Self {
+        self.files = files;
+        self
+    }
+
+    /// The text of a file that the scenario names.
+    pub fn read_file(&self, key: &str, name: &str) -> Result<String, BadScenario> {
+        let files = self.files.ok_or_else(|| self.bad(key, "there are no files here"))?;
+        files(name).map_err(|what| self.bad(key, what))
     }
 
     /// An error at a key.
@@ -120,51 +133,17 @@ impl Keys {
         value.map(|value| duration(&value).map_err(|what| self.bad(key, format!("{what}; or write {word:?}")))).transpose()
     }
 
-    /// A quantity in a unit, with its distribution or without.
-    pub fn amount(&mut self, key: &'static str, unit: Unit) -> Result<Option<Amount>, BadScenario> {
-        let Some(value) = self.value(key) else { return Ok(None) };
-        let Value::Table(table) = value else {
-            return quantity(&value, unit).map(|value| Some(Amount::Constant(value))).map_err(|what| self.bad(key, what));
-        };
-        let mut keys = Keys::new(self.bad(key, "").place, table, &["file", "column", "unit"]);
-        let kind = keys.word("dist", &["constant", "uniform", "exponential", "lognormal", "pareto"])?;
-        let kind = kind.ok_or_else(|| keys.bad("dist", "is missing: a distribution needs its name"))?;
-        let mut part = |key: &'static str, unit: Unit| match keys.value(key) {
-            None => Ok(None),
-            Some(value) => quantity(&value, unit).map(Some).map_err(|what| keys.bad(key, what)),
-        };
-        let (min, max) = (part("min", unit)?, part("max", unit)?);
-        let missing = |name: &str| BadScenario { place: name.to_owned(), what: format!("is missing: {kind} needs it") };
-        let amount = match kind.as_str() {
-            "constant" => Amount::Constant(part("value", unit)?.ok_or_else(|| missing("value"))?),
-            "uniform" => Amount::Uniform { min: min.ok_or_else(|| missing("min"))?, max: max.ok_or_else(|| missing("max"))? },
-            "exponential" => Amount::Exponential { mean: part("mean", unit)?.ok_or_else(|| missing("mean"))? },
-            "lognormal" => {
-                let median = part("median", unit)?.ok_or_else(|| missing("median"))?;
-                let sigma = part("sigma", Unit::None)?.ok_or_else(|| missing("sigma"))?;
-                // Without a bound a draw could be as long as the run.
-                Amount::LogNormal { median, sigma, min: min.unwrap_or(0.0), max: max.unwrap_or(median * 1_000.0) }
-            }
-            _ => {
-                let (min, shape) = (min.ok_or_else(|| missing("min"))?, part("shape", Unit::None)?.ok_or_else(|| missing("shape"))?);
-                Amount::Pareto { min, shape, max: max.ok_or_else(|| missing("max"))? }
-            }
-        };
-        keys.end()?;
-        Ok(Some(amount))
-    }
-
     /// A table within.
-    pub fn table(&mut self, key: &'static str, later: &'static [&'static str]) -> Result<Option<Keys>, BadScenario> {
+    pub fn table(&mut self, key: &'static str, later: &'static [&'static str]) -> Result<Option<Keys<'a>>, BadScenario> {
         match self.value(key) {
             None => Ok(None),
-            Some(Value::Table(table)) => Ok(Some(Keys::new(self.bad(key, "").place, table, later))),
+            Some(Value::Table(table)) => Ok(Some(Keys::new(self.bad(key, "").place, table, later).within(self.files))),
             Some(_) => Err(self.bad(key, "must be a table")),
         }
     }
 
     /// Tables within, in order.
-    pub fn tables(&mut self, key: &'static str, later: &'static [&'static str]) -> Result<Vec<Keys>, BadScenario> {
+    pub fn tables(&mut self, key: &'static str, later: &'static [&'static str]) -> Result<Vec<Keys<'a>>, BadScenario> {
         let list = match self.value(key) {
             None => return Ok(Vec::new()),
             Some(Value::Array(list)) => list,
@@ -172,7 +151,7 @@ impl Keys {
         };
         let place = self.bad(key, "").place;
         let keys = list.into_iter().enumerate().map(|(at, value)| match value {
-            Value::Table(table) => Ok(Keys::new(format!("{place}[{at}]"), table, later)),
+            Value::Table(table) => Ok(Keys::new(format!("{place}[{at}]"), table, later).within(self.files)),
             _ => Err(BadScenario { place: format!("{place}[{at}]"), what: "must be a table".into() }),
         });
         keys.collect()
@@ -235,7 +214,8 @@ fn duration(value: &Value) -> Result<u64, String> {
     quantity(value, Unit::Duration).map(|us| us.max(0.0) as u64)
 }
 
-fn quantity(value: &Value, unit: Unit) -> Result<f64, String> {
+/// A quantity, in the unit's least.
+pub(super) fn quantity(value: &Value, unit: Unit) -> Result<f64, String> {
     match (value, unit) {
         (Value::Integer(number), Unit::None) => Ok(*number as f64),
         (Value::Float(number), Unit::None) if number.is_finite() => Ok(*number),
@@ -257,22 +237,42 @@ fn example(unit: Unit) -> &'static str {
 fn parse(text: &str, unit: Unit) -> Option<f64> {
     let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-')).unwrap_or(text.len());
     let (number, name) = text.split_at(split);
-    let factor = match (unit, name) {
-        (Unit::Duration, "us") => 1.0,
-        (Unit::Duration, "ms") => 1e3,
-        (Unit::Duration, "s") => 1e6,
-        (Unit::Duration, "m") => 60e6,
-        (Unit::Duration, "h") => 3_600e6,
-        (Unit::Duration, "d") => 86_400e6,
-        (Unit::Size, "B") => 1.0,
-        (Unit::Size, "kB") => 1e3,
-        (Unit::Size, "MB") => 1e6,
-        (Unit::Size, "KiB") => 1_024.0,
-        (Unit::Size, "MiB") => 1_048_576.0,
-        (Unit::Rate, "kbit/s") => 1e3,
-        (Unit::Rate, "Mbit/s") => 1e6,
-        (Unit::Rate, "Gbit/s") => 1e9,
-        _ => return None,
-    };
+    let factor = factor(name, unit)?;
     number.parse::<f64>().ok().filter(|number| number.is_finite()).map(|number| number * factor)
+}
+
+/// The units' names, and how many of the least each is.
+const UNITS: [(Unit, &str, f64); 14] = [
+    (Unit::Duration, "us", 1.0),
+    (Unit::Duration, "ms", 1e3),
+    (Unit::Duration, "s", 1e6),
+    (Unit::Duration, "m", 60e6),
+    (Unit::Duration, "h", 3_600e6),
+    (Unit::Duration, "d", 86_400e6),
+    (Unit::Size, "B", 1.0),
+    (Unit::Size, "kB", 1e3),
+    (Unit::Size, "MB", 1e6),
+    (Unit::Size, "KiB", 1_024.0),
+    (Unit::Size, "MiB", 1_048_576.0),
+    (Unit::Rate, "kbit/s", 1e3),
+    (Unit::Rate, "Mbit/s", 1e6),
+    (Unit::Rate, "Gbit/s", 1e9),
+];
+
+/// How many of the least unit this one is.
+fn factor(name: &str, unit: Unit) -> Option<f64> {
+    UNITS.iter().find(|(of, known, _)| (*of, *known) == (unit, name)).map(|(.., factor)| *factor)
+}
+
+/// The same for whoever names it in a scenario; nothing has to be named for a bare number.
+pub(super) fn named_factor(name: Option<&str>, unit: Unit) -> Result<f64, String> {
+    let known: Vec<&str> = UNITS.iter().filter(|(of, ..)| *of == unit).map(|(_, name, _)| *name).collect();
+    match name {
+        None if unit == Unit::None => Ok(1.0),
+        None => Err(format!("is missing: one of {}", known.join(", "))),
+        Some(name) => factor(name, unit).ok_or_else(|| match known.is_empty() {
+            true => "a bare number has none".into(),
+            false => format!("{name:?} is none of {}", known.join(", ")),
+        }),
+    }
 }

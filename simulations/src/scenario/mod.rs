@@ -3,6 +3,7 @@
 //! The tables are `run`, `nodes`, `section`, `topology`, `network`, `workload`, `fault` and `checks`; and [`sweep`] makes many scenarios of one. Durations, sizes and rates carry their unit; any
 //! of them may be a distribution, as `{ dist = "lognormal", median = "12ms", sigma = 0.4 }`.
 
+mod amounts;
 pub mod fault;
 pub mod keys;
 pub mod kinds;
@@ -18,7 +19,7 @@ pub use self::{
     fault::{Crash, FaultKind, FaultSpec, Mode, Observed, Shape, When, Who},
     keys::BadScenario,
 };
-use crate::dice::Amount;
+use crate::dice::{Amount, Choice};
 use crate::values::Kind;
 
 /// True time, which no node sees: microseconds since the run began.
@@ -158,14 +159,19 @@ pub struct PathSpec {
     pub latency: Amount,
     /// What is lost.
     pub loss: Loss,
+    /// The share of packets that arrive changed. The transport authenticates every packet and drops what is not as it was sent (RFC 9001, section 5.3), so to
+    /// those above it they are lost.
+    pub corrupt: f64,
     /// The share of packets that come twice.
     pub duplicate: f64,
     /// The share of packets that draw another delay on top, so that others overtake them.
     pub reorder: f64,
     /// Bits a second; none for as many as there are.
     pub bandwidth: Option<f64>,
-    /// How many bytes of one lane may wait to be sent.
+    /// How many bytes of one lane may wait to be sent; or, if more is dropped, how many of all that is sent on the path, with their headers.
     pub queue: usize,
+    /// Whether a full queue drops what comes (tail drop), as a router's does, so that it is lost and sent again. Otherwise the sender waits until there is room.
+    pub tail_drop: bool,
     /// When the path is there at all; none for always.
     pub schedule: Option<Schedule>,
 }
@@ -186,6 +192,32 @@ pub enum Loss {
         /// Lost in the bad state.
         bad: f64,
     },
+    /// The same, but its states change in time: a continuous Markov chain.
+    GilbertElliottInTime {
+        /// How long the good state lasts in the mean, in microseconds.
+        mean_good: f64,
+        /// How long the bad state lasts.
+        mean_bad: f64,
+        /// Lost in the good state.
+        good: f64,
+        /// Lost in the bad state.
+        bad: f64,
+    },
+}
+
+impl Loss {
+    /// The chain in time that, looked at every `step` microseconds, changes from good to bad with the probability `p`, and back with `r`. With packets one
+    /// step apart it is the chain that changes packet by packet. `None` if `p` and `r` are 1 or more together: no chain in time is like that.
+    ///
+    /// The two rates are κp ∕ (p + r) and κr ∕ (p + r), where κ = −ln(1 − p − r) ∕ step: the matrix whose exponential the step's probabilities are.
+    pub fn in_time(p: f64, r: f64, good: f64, bad: f64, step: f64) -> Option<Loss> {
+        let both = p + r;
+        if both <= 0.0 || both >= 1.0 {
+            return (both <= 0.0).then_some(Loss::Bernoulli(good));
+        }
+        let rates = -libm::log1p(-both) / step;
+        Some(Loss::GilbertElliottInTime { mean_good: both / (rates * p), mean_bad: both / (rates * r), good, bad })
+    }
 }
 
 /// A path that comes and goes: up and down stretches alternate, each drawn exponentially.
@@ -215,6 +247,8 @@ pub struct Workload {
     pub topics: usize,
     /// How many paths there are beside for slaves of these, which whoever adds topics makes.
     pub slaves: usize,
+    /// Which of them a client that writes takes: the first most often, unless all are alike.
+    pub choice: Choice,
     /// The length of values, in bytes.
     pub payload: Amount,
     /// The types of topics: at least one. Each path has one that most clients take it to have.
@@ -304,7 +338,15 @@ impl Scenario {
     /// # Errors
     /// What is wrong first, and where.
     pub fn parse(name: &str, text: &str) -> Result<Scenario, BadScenario> {
-        read::scenario(name, text)
+        Self::parse_with(name, text, &|file| Err(format!("{file}: only a scenario that is a file itself has others beside it")))
+    }
+
+    /// The same, with `files` to read the files that it names.
+    ///
+    /// # Errors
+    /// What is wrong first, and where.
+    pub fn parse_with(name: &str, text: &str, files: keys::Files) -> Result<Scenario, BadScenario> {
+        read::scenario(name, text, files)
     }
 
     /// Whether this build can run it. Nodes of an older version take the feature `sabotage`.

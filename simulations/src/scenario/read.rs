@@ -9,9 +9,9 @@ use super::{
     AdministratorSpec, ChecksSpec, Loss, NodeSettings, NodeSpec, PathOverride, PathSpec, Run, SECOND, Scenario, Schedule, SectionSpec,
     SourceSpec, SubscriberSpec, Time, Workload,
     fault::{self, named},
-    keys::{BadScenario, Keys, Unit},
+    keys::{BadScenario, Files, Keys, Unit},
 };
-use crate::dice::{Amount, Dice};
+use crate::dice::{Amount, Choice, Dice};
 use crate::values::{Kind, SLAVE};
 
 /// The most nodes of one scenario: paths are kept for every pair.
@@ -22,8 +22,8 @@ pub(super) fn table(name: &str, text: &str) -> Result<toml::Table, BadScenario> 
     text.parse().map_err(|error: toml::de::Error| BadScenario { place: name.into(), what: error.to_string() })
 }
 
-pub(super) fn scenario(name: &str, text: &str) -> Result<Scenario, BadScenario> {
-    let mut keys = Keys::new("", table(name, text)?, &["contacts", "buggify", "output"]);
+pub(super) fn scenario(name: &str, text: &str, files: Files) -> Result<Scenario, BadScenario> {
+    let mut keys = Keys::new("", table(name, text)?, &["contacts", "buggify", "output"]).within(Some(files));
     // It makes other scenarios of this one, and changes nothing here: see `sweep`.
     keys.value("sweep");
     match keys.count("schema")? {
@@ -53,7 +53,7 @@ pub(super) fn scenario(name: &str, text: &str) -> Result<Scenario, BadScenario> 
     Ok(Scenario { name, description, run, nodes, config, sections, reach, network, paths, workload, faults, checks })
 }
 
-fn table_or_empty(keys: &mut Keys, key: &'static str, later: &'static [&'static str]) -> Result<Keys, BadScenario> {
+fn table_or_empty<'a>(keys: &mut Keys<'a>, key: &'static str, later: &'static [&'static str]) -> Result<Keys<'a>, BadScenario> {
     Ok(keys.table(key, later)?.unwrap_or_else(|| Keys::new(key, toml::Table::new(), later)))
 }
 
@@ -142,22 +142,22 @@ fn nodes(mut keys: Keys) -> Result<(Vec<NodeSpec>, NodeSettings), BadScenario> {
         }
         if let Some(mut clock) = group.table("clock", &["steps"])? {
             if let Some(offset) = clock.amount("offset", Unit::Duration)? {
-                all(&|node| node.offset = offset);
+                all(&|node| node.offset = offset.clone());
             }
             if let Some(drift) = clock.amount("drift_ppm", Unit::None)? {
-                all(&|node| node.drift_ppm = drift);
+                all(&|node| node.drift_ppm = drift.clone());
             }
             clock.end()?;
         }
         if let Some(mut cpu) = group.table("cpu", &[])? {
             if let Some(service) = cpu.amount("service_time", Unit::Duration)? {
-                all(&|node| node.service = service);
+                all(&|node| node.service = service.clone());
             }
             cpu.end()?;
         }
         if let Some(mut disk) = group.table("disk", &["lose_unsynced_on_crash"])? {
             if let Some(fsync) = disk.amount("fsync", Unit::Duration)? {
-                all(&|node| node.fsync = fsync);
+                all(&|node| node.fsync = fsync.clone());
             }
             disk.end()?;
         }
@@ -308,15 +308,17 @@ fn network(mut keys: Keys, find: &dyn Fn(&str) -> Vec<usize>) -> Result<(PathSpe
     let usual = PathSpec {
         latency: Amount::LogNormal { median: 5_000.0, sigma: 0.3, min: 500.0, max: 500_000.0 },
         loss: Loss::Bernoulli(0.0),
+        corrupt: 0.0,
         duplicate: 0.0,
         reorder: 0.0,
         bandwidth: None,
         queue: 64 << 10,
+        tail_drop: false,
         schedule: None,
     };
-    let usual = path(table_or_empty(&mut keys, "default", &["corrupt", "mtu"])?, &usual)?;
+    let usual = path(table_or_empty(&mut keys, "default", &["mtu"])?, &usual)?;
     let mut overrides = Vec::new();
-    for mut link in keys.tables("link", &["corrupt", "mtu"])? {
+    for mut link in keys.tables("link", &["mtu"])? {
         let mut end = |key: &'static str| {
             let patterns = link.texts(key)?.ok_or_else(|| link.bad(key, "is missing"))?;
             named(&link, key, &patterns, find)
@@ -341,14 +343,19 @@ fn path(mut keys: Keys, usual: &PathSpec) -> Result<PathSpec, BadScenario> {
     if keys.has("loss") {
         path.loss = loss(&mut keys)?;
     }
+    path.corrupt = keys.share("corrupt")?.unwrap_or(path.corrupt);
     path.duplicate = keys.share("duplicate")?.unwrap_or(path.duplicate);
     path.reorder = keys.share("reorder")?.unwrap_or(path.reorder);
     if let Some(bandwidth) = keys.amount("bandwidth", Unit::Rate)? {
         path.bandwidth = Some(bandwidth.greatest()).filter(|rate| *rate >= 1.0);
     }
-    if let Some(mut queue) = keys.table("queue", &["drop"])? {
+    if let Some(mut queue) = keys.table("queue", &[])? {
         path.queue = queue.amount("bytes", Unit::Size)?.map_or(path.queue, |bytes| bytes.greatest().max(1.0) as usize);
+        path.tail_drop = queue.word("drop", &["none", "tail"])?.map_or(path.tail_drop, |drop| drop == "tail");
         queue.end()?;
+    }
+    if path.tail_drop && path.bandwidth.is_none() {
+        return Err(keys.bad("queue", "never fills without a bandwidth"));
     }
     if let Some(mut schedule) = keys.table("schedule", &[])? {
         let up_share = schedule.share("up_share")?.ok_or_else(|| schedule.bad("up_share", "is missing"))?.clamp(0.001, 0.999);
@@ -363,7 +370,7 @@ fn path(mut keys: Keys, usual: &PathSpec) -> Result<PathSpec, BadScenario> {
 /// The time between two requests, from their rate.
 fn gap(keys: &mut Keys) -> Result<Amount, BadScenario> {
     let mut rate = keys.table("rate", &[])?.ok_or_else(|| keys.bad("rate", "is missing"))?;
-    let process = rate.word("process", &["poisson", "fixed"])?.unwrap_or_else(|| "poisson".into());
+    let process = rate.word("process", &["poisson", "constant"])?.unwrap_or_else(|| "poisson".into());
     let per_second = rate.number("per_second")?.filter(|rate| *rate > 0.0).ok_or_else(|| rate.bad("per_second", "must be above 0"))?;
     rate.end()?;
     let mean = 1e6 / per_second;
@@ -375,27 +382,43 @@ fn loss(keys: &mut Keys) -> Result<Loss, BadScenario> {
     if !is_table {
         return Ok(Loss::Bernoulli(keys.share("loss")?.unwrap_or(0.0)));
     }
-    let Some(mut table) = keys.table("loss", &["time_base"])? else { return Ok(Loss::Bernoulli(0.0)) };
+    let Some(mut table) = keys.table("loss", &[])? else { return Ok(Loss::Bernoulli(0.0)) };
     let model = table.word("model", &["bernoulli", "gilbert-elliott"])?.ok_or_else(|| table.bad("model", "is missing"))?;
     let p = table.share("p")?.ok_or_else(|| table.bad("p", "is missing"))?;
-    let loss = match model.as_str() {
-        "bernoulli" => Loss::Bernoulli(p),
-        _ => Loss::GilbertElliott {
-            p,
-            r: table.share("r")?.ok_or_else(|| table.bad("r", "is missing"))?,
-            good: table.share("loss_good")?.unwrap_or(0.0),
-            bad: table.share("loss_bad")?.unwrap_or(1.0),
-        },
+    if model == "bernoulli" {
+        table.end()?;
+        return Ok(Loss::Bernoulli(p));
+    }
+    let r = table.share("r")?.ok_or_else(|| table.bad("r", "is missing"))?;
+    let (good, bad) = (table.share("loss_good")?.unwrap_or(0.0), table.share("loss_bad")?.unwrap_or(1.0));
+    let loss = match table.word("time_base", &["packet", "continuous"])?.as_deref() {
+        Some("continuous") => {
+            let step = table.duration("step")?.unwrap_or(1_000);
+            if step < 100 {
+                return Err(table.bad("step", "must be at least 100us"));
+            }
+            let loss = Loss::in_time(p, r, good, bad, step as f64);
+            loss.ok_or_else(|| table.bad("r", "must be less than 1 together with p, if states change in time"))?
+        }
+        _ => Loss::GilbertElliott { p, r, good, bad },
     };
     table.end()?;
     Ok(loss)
 }
 
 fn workload(mut keys: Keys, sections: &[SectionSpec], count: usize, find: &dyn Fn(&str) -> Vec<usize>) -> Result<Workload, BadScenario> {
-    let (mut topics, mut slaves) = (20, 0);
+    let (mut topics, mut slaves, mut choice) = (20, 0, Choice::Even);
     if let Some(mut table) = keys.table("topics", &["depth", "fanout"])? {
         topics = table.count("count")?.unwrap_or(20) as usize;
         slaves = table.count("slaves")?.unwrap_or(0) as usize;
+        if let Some(mut of) = table.table("choice", &[])? {
+            let dist = of.word("dist", &["uniform", "zipf"])?.ok_or_else(|| of.bad("dist", "is missing"))?;
+            if dist == "zipf" {
+                let s = of.number("s")?.filter(|s| *s > 0.0).ok_or_else(|| of.bad("s", "must be above 0"))?;
+                choice = Choice::zipf(topics + slaves, s);
+            }
+            of.end()?;
+        }
         table.end()?;
     }
     if let Some(value) = keys.text("value")?.filter(|value| value != "traceable") {
@@ -433,7 +456,7 @@ fn workload(mut keys: Keys, sections: &[SectionSpec], count: usize, find: &dyn F
             let mut all: Vec<usize> = if moves { homes.clone().unwrap_or_else(|| (0..count).collect()) } else { vec![home] };
             let first = all.iter().position(|other| *other == home).unwrap_or(0);
             all.rotate_left(first);
-            subscribers.push(SubscriberSpec { homes: all, principal, select: select.clone(), think });
+            subscribers.push(SubscriberSpec { homes: all, principal, select: select.clone(), think: think.clone() });
         }
     }
     let mut administrators = Vec::new();
@@ -444,7 +467,7 @@ fn workload(mut keys: Keys, sections: &[SectionSpec], count: usize, find: &dyn F
         administrators.push(AdministratorSpec { homes, gap });
     }
     keys.end()?;
-    Ok(Workload { topics, slaves, payload, kinds, sources, subscribers, administrators })
+    Ok(Workload { topics, slaves, choice, payload, kinds, sources, subscribers, administrators })
 }
 
 /// The homes that are named, or `None` for random ones.
@@ -491,7 +514,15 @@ fn source(
     let durability = durability(&keys, text)?;
     let active = (keys.duration("from")?.unwrap_or(0), keys.duration("until")?.unwrap_or(Time::MAX));
     keys.end()?;
-    let of = |homes: Vec<usize>| SourceSpec { homes, section: section.clone(), branch: branch.clone(), gap, mix, durability, active };
+    let of = |homes: Vec<usize>| SourceSpec {
+        homes,
+        section: section.clone(),
+        branch: branch.clone(),
+        gap: gap.clone(),
+        mix,
+        durability,
+        active,
+    };
     Ok(if moves { vec![of(homes)] } else { homes.into_iter().map(|home| of(vec![home])).collect() })
 }
 

@@ -14,7 +14,7 @@
 
 use toml::{Table, Value};
 
-use super::{BadScenario, Scenario, keys::nearest, read};
+use super::{BadScenario, Scenario, files::Files, keys::nearest, read};
 
 /// The most arms of one sweep: each is kept in memory.
 const ARMS_MAX: usize = 10_000;
@@ -37,7 +37,7 @@ type Axis = Vec<(String, Vec<Value>)>;
 ///
 /// # Errors
 /// What is wrong with the sweep, or first with an arm, and where.
-pub fn arms(name: &str, text: &str) -> Result<Vec<Arm>, BadScenario> {
+pub fn arms(name: &str, text: &str, files: Files) -> Result<Vec<Arm>, BadScenario> {
     let mut table = read::table(name, text)?;
     // What an arm is called must not depend on the file that it is in.
     table.entry("name").or_insert_with(|| Value::String(name.to_owned()));
@@ -55,15 +55,15 @@ pub fn arms(name: &str, text: &str) -> Result<Vec<Arm>, BadScenario> {
         let nth = |at: usize| axis.iter().map(move |(key, values)| (key.clone(), values[at].clone()));
         arms = arms.iter().flat_map(|arm| (0..len).map(move |at| arm.iter().cloned().chain(nth(at)).collect())).collect();
     }
-    arms.into_iter().map(|values| arm(name, table.clone(), values)).collect()
+    arms.into_iter().map(|values| arm(name, table.clone(), values, files)).collect()
 }
 
-fn arm(name: &str, mut table: Table, values: Vec<(String, Value)>) -> Result<Arm, BadScenario> {
+fn arm(name: &str, mut table: Table, values: Vec<(String, Value)>, files: Files) -> Result<Arm, BadScenario> {
     for (key, value) in &values {
         put(&mut table, key, value.clone()).map_err(|what| bad(key, what))?;
     }
     let text = table.to_string();
-    match Scenario::parse(name, &text) {
+    match Scenario::parse_with(name, &text, files) {
         Ok(scenario) => Ok(Arm { values, text, scenario }),
         Err(error) if values.is_empty() => Err(error),
         Err(BadScenario { place, what }) => {
@@ -186,7 +186,7 @@ rate = { per_second = 1 }
 "#;
 
     fn of(sweep: &str) -> Result<Vec<Arm>, String> {
-        arms("test", &format!("{TEXT}{sweep}")).map_err(|error| error.to_string())
+        arms("test", &format!("{TEXT}{sweep}"), &scenarios::file).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -207,7 +207,7 @@ rate = { per_second = 1 }
         assert!((last.scenario.workload.sources[0].gap.mean() - 1e6 / 3.0).abs() < 1e-6);
         assert_eq!(last.scenario.sections[0].durability.to_string(), "disk");
         // An arm is a scenario of its own: it has a name, and sweeps nothing.
-        let again = super::arms("elsewhere", &last.text).expect("a good scenario");
+        let again = super::arms("elsewhere", &last.text, &scenarios::file).expect("a good scenario");
         assert_eq!((again.len(), &again[0].text, again[0].scenario.name.as_str()), (1, &last.text, "test"));
         assert_eq!(of("").expect("nothing swept").len(), 1);
     }
@@ -215,7 +215,7 @@ rate = { per_second = 1 }
     #[test]
     fn arbitration_can_be_swept_alone() {
         let text = TEXT.replace("root = \"plant\"", "root = \"plant\"\narbitration = \"quorum\"\nvoters = [\"n1\", \"n2\", \"n3\"]");
-        let arms = arms("test", &format!("{text}\"section.plant.arbitration\" = [\"quorum\", \"available\"]")).expect("a good sweep");
+        let arms = arms("test", &format!("{text}\"section.plant.arbitration\" = [\"quorum\", \"available\"]"), &scenarios::file).expect("a good sweep");
         let voters: Vec<usize> = arms.iter().map(|arm| arm.scenario.sections[0].voters.len()).collect();
         assert_eq!(voters, [3, 0]);
     }

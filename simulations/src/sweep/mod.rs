@@ -3,7 +3,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `manifest.json` | what makes the experiment: the scenario's hash, the program's version, seeds and arms ([`Manifest`]) |
-//! | `scenario.toml`, `arms/N.toml` | the scenario as it was, and each arm, which `mangrove-sim run` takes by itself |
+//! | `scenario.toml`, `arms/N.toml` | the scenario as it was, and each arm, which `mangrove-sim run` takes by itself; files that they name are beside both |
 //! | `runs.csv` | a row for each arm and seed ([`table`]) |
 //! | `aggregate.csv` | for each arm and number, the mean with its 95 % interval ([`aggregate`]) |
 //! | `runs-I-of-N.csv` | the rows of one shard, until [`merge`] puts them together |
@@ -18,11 +18,12 @@ mod manifest;
 pub mod merge;
 pub mod table;
 
-use std::collections::hash_map::RandomState;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, hash_map::RandomState};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -31,7 +32,7 @@ pub use self::manifest::{Manifest, Seeds};
 use self::table::Table;
 use crate::{
     run,
-    scenario::{BadScenario, sweep},
+    scenario::{BadScenario, files::Files, sweep},
     trace::Trace,
     world::Outcome,
 };
@@ -80,6 +81,8 @@ impl std::str::FromStr for Shard {
 #[derive(Debug)]
 pub struct Experiment {
     text: String,
+    /// What the scenario's files hold, by the names that it gives them.
+    files: BTreeMap<String, String>,
     arms: Vec<sweep::Arm>,
     manifest: Manifest,
 }
@@ -89,15 +92,27 @@ impl Experiment {
     ///
     /// # Errors
     /// What is wrong with the scenario or its sweep.
-    pub fn read(name: &str, text: &str, base: Option<u64>, count: Option<u64>) -> Result<Experiment, BadScenario> {
-        let arms = sweep::arms(name, text)?;
+    pub fn read(name: &str, text: &str, files: Files, base: Option<u64>, count: Option<u64>) -> Result<Experiment, BadScenario> {
+        let read = RefCell::new(BTreeMap::new());
+        let files = |name: &str| {
+            // They go where the arms go.
+            if !Path::new(name).components().all(|part| matches!(part, Component::Normal(_))) {
+                return Err(format!("{name:?}: a sweep takes its files along, so they must be beside the scenario or below"));
+            }
+            let text = files(name)?;
+            read.borrow_mut().insert(name.to_owned(), text.clone());
+            Ok(text)
+        };
+        let arms = sweep::arms(name, text, &files)?;
         let usual = arms[0].scenario.run.seeds;
         let seeds = Seeds { base: base.unwrap_or(usual.0), count: count.unwrap_or(usual.1) };
         if seeds.count == 0 || seeds.base.checked_add(seeds.count).is_none() {
             return Err(BadScenario { place: "seeds".into(), what: "must be at least one, and below 2^64".into() });
         }
-        let manifest = Manifest::of(text, &arms, seeds);
-        Ok(Experiment { text: text.to_owned(), arms, manifest })
+        let files = read.into_inner();
+        let all: String = std::iter::once(text.to_owned()).chain(files.iter().map(|(name, text)| format!("\n# {name}\n{text}"))).collect();
+        let manifest = Manifest::of(&all, &arms, seeds);
+        Ok(Experiment { text: text.to_owned(), files, arms, manifest })
     }
 
     /// The arms.
@@ -137,6 +152,13 @@ impl Experiment {
             return there.same(&self.manifest).map_err(|what| format!("{} has another experiment: {what}", dir.display()));
         }
         write(&dir.join("scenario.toml"), self.text.as_bytes())?;
+        for (name, text) in &self.files {
+            for path in [dir.join(name), arms.join(name)] {
+                let parent = path.parent().unwrap_or(dir);
+                fs::create_dir_all(parent).map_err(|error| told(parent, &error))?;
+                write(&path, text.as_bytes())?;
+            }
+        }
         for (at, arm) in self.arms.iter().enumerate() {
             write(&arms.join(format!("{at}.toml")), arm.text.as_bytes())?;
         }

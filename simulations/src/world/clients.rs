@@ -392,7 +392,7 @@ impl World<'_> {
         let drawn = dice.unit() * (set + add + remove + send);
         let root = source.section.clone();
         let workload = &self.scenario.workload;
-        let number = dice.below(workload.topics + workload.slaves);
+        let number = workload.choice.draw(dice, workload.topics + workload.slaves);
         let slave = number.checked_sub(workload.topics);
         let path = slave.map_or_else(|| topic_path(&root, number), |slave| slave_path(&root, slave));
         let section = self.scenario.sections.iter().find(|section| section.root == root);
@@ -509,7 +509,8 @@ impl World<'_> {
         let (durability, asked) = (spec.durability.or(usual).unwrap_or(Durability::Disk), spec.durability);
         let below = |path: &String| *path == branch || path.starts_with(&format!("{branch}/"));
         let paths: Vec<String> = (0..self.scenario.workload.topics).map(|number| topic_path(&spec.section, number)).filter(below).collect();
-        let Some(path) = self.dice.work.pick(&paths) else { return };
+        let chosen = self.scenario.workload.choice.draw(&mut self.dice.work, paths.len());
+        let Some(path) = paths.get(chosen).cloned() else { return };
         let len = self.scenario.workload.payload.draw_u64(&mut self.dice.work) as usize;
         let floor = self.clients[at].once.keys().next().copied();
         let mut kept = None;

@@ -85,7 +85,7 @@ impl World<'_> {
         self.network.kill(conn, end);
         self.audible_changed = true;
         if self.network.is_up(host, peer) {
-            let at = self.now + self.network.delay(host, peer);
+            let at = self.now + self.network.delay(self.now, host, peer);
             self.queue.at(at, Event::Closed { conn: conn as u32, end: 1 - end as u8, revoked });
         }
         self.later(host, Item::LinkDown { link, reason: "hung up" });
@@ -135,7 +135,7 @@ impl World<'_> {
             return self.dial_failed(host, number, id, 0);
         };
         if self.network.is_up(host, to) {
-            let at = now + self.network.delay(host, to);
+            let at = now + self.network.delay(now, host, to);
             self.queue.at(at, Event::Greeted { host: host as u32, process: number, dialler: id, to: to as u32 });
         } else {
             self.dial_again(host, number, id, since);
@@ -171,7 +171,7 @@ impl World<'_> {
         if !self.network.is_up(to, host) {
             return self.dial_again(host, number, id, since);
         }
-        let (at, to_process) = (self.now + self.network.delay(to, host), self.hosts[to].process_no);
+        let (at, to_process) = (self.now + self.network.delay(self.now, to, host), self.hosts[to].process_no);
         self.queue.at(at, Event::Answered { host: host as u32, process: number, dialler: id, to: to as u32, to_process, welcome, revoked });
     }
 
