@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     report::{Batch, Verdict},
     run,
-    scenario::Scenario,
+    scenario::{Scenario, files::FILE_BYTES_MAX},
     scenarios,
     trace::Trace,
 };
@@ -130,8 +130,17 @@ fn complain(error: &str) -> u8 {
 /// Reads a scenario: a file, or, if there is none of that name, one that comes with the program.
 fn load(path: &Path) -> Result<Scenario, String> {
     let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    // Files that a scenario names are found from where it is.
+    let beside = |name: &str| -> Result<String, String> {
+        let path = path.with_file_name("").join(name);
+        let told = |error: std::io::Error| format!("{}: {error}; it is looked for from the scenario's directory", path.display());
+        match std::fs::metadata(&path).map_err(told)?.len() {
+            0..=FILE_BYTES_MAX => std::fs::read_to_string(&path).map_err(told),
+            _ => Err(format!("{}: is longer than {} MiB: cut it", path.display(), FILE_BYTES_MAX >> 20)),
+        }
+    };
     let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+        Ok(text) => return Scenario::parse_with(&name, &text, &beside).map_err(|error| format!("{}: {error}", path.display())),
         Err(error) => match scenarios::text(&path.to_string_lossy()) {
             Some(text) => text.to_owned(),
             None => {

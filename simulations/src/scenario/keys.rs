@@ -245,7 +245,7 @@ fn quantity(value: &Value, unit: Unit) -> Result<f64, String> {
     }
 }
 
-fn example(unit: Unit) -> &'static str {
+pub(super) fn example(unit: Unit) -> &'static str {
     match unit {
         Unit::Duration => "a duration with its unit, as \"500ms\", \"30s\" or \"10m\"",
         Unit::Size => "a size with its unit, as \"64KiB\"",
@@ -254,7 +254,7 @@ fn example(unit: Unit) -> &'static str {
     }
 }
 
-fn parse(text: &str, unit: Unit) -> Option<f64> {
+pub(super) fn parse(text: &str, unit: Unit) -> Option<f64> {
     let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-')).unwrap_or(text.len());
     let (number, name) = text.split_at(split);
     let factor = match (unit, name) {

@@ -1,12 +1,16 @@
 //! A scenario: what is simulated, but for the seed. One file, in TOML, read strictly ([`keys`]).
 //!
-//! The tables are `run`, `nodes`, `section`, `topology`, `network`, `workload`, `fault` and `checks`. Durations, sizes and rates carry their unit; any
+//! The tables are `run`, `nodes`, `section`, `topology`, `contacts`, `network`, `workload`, `fault` and `checks`. Durations, sizes and rates carry their unit; any
 //! of them may be a distribution, as `{ dist = "lognormal", median = "12ms", sigma = 0.4 }`.
 
+pub mod contacts;
 pub mod fault;
+pub mod files;
+mod graphml;
 pub mod keys;
 pub mod kinds;
 mod read;
+mod topology;
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,6 +18,7 @@ use mangrove_crdt::definition::Durability;
 use mangrove_net::{dialer::BACKOFF_LAST, mesh::Limits};
 
 pub use self::{
+    contacts::Contacts,
     fault::{Crash, FaultKind, FaultSpec, Mode, Observed, Shape, When, Who},
     keys::BadScenario,
 };
@@ -43,6 +48,8 @@ pub struct Scenario {
     pub sections: Vec<SectionSpec>,
     /// Who can reach whom at all, from each node to each.
     pub reach: Vec<Vec<bool>>,
+    /// When links exist, if that is not always.
+    pub contacts: Option<Contacts>,
     /// How paths are, unless said otherwise.
     pub network: PathSpec,
     /// Paths that are otherwise; the last that fits counts.
@@ -298,12 +305,20 @@ pub struct ChecksSpec {
 }
 
 impl Scenario {
-    /// Reads a scenario. `name` is what it is called unless it says so itself.
+    /// Reads a scenario. `name` is what it is called unless it says so itself. Files that it names come from those that come with the program.
     ///
     /// # Errors
     /// What is wrong first, and where.
     pub fn parse(name: &str, text: &str) -> Result<Scenario, BadScenario> {
-        read::scenario(name, text)
+        Self::parse_with(name, text, &crate::scenarios::file)
+    }
+
+    /// The same, with `files` to read the files that it names.
+    ///
+    /// # Errors
+    /// What is wrong first, and where.
+    pub fn parse_with(name: &str, text: &str, files: files::Files) -> Result<Scenario, BadScenario> {
+        read::scenario(name, text, files)
     }
 
     /// Whether this build can run it. Nodes of an older version take the feature `sabotage`.
