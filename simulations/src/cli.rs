@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     report::{Batch, Verdict},
     run,
-    scenario::Scenario,
+    scenario::{Scenario, files::FILE_BYTES_MAX},
     scenarios,
     sweep::{Experiment, Shard, compare, merge, table::Table},
     trace::Trace,
@@ -133,9 +133,6 @@ struct SweepArgs {
     shard: Shard,
 }
 
-/// How long a file may be that a scenario names.
-const FILE_BYTES_MAX: u64 = 64 << 20;
-
 /// The program.
 pub fn main() -> ExitCode {
     // A panic in the node is caught, and told as what it is.
@@ -199,10 +196,9 @@ impl Source {
         match (std::fs::read_to_string(path), scenarios::text(&path.to_string_lossy())) {
             (Ok(text), _) => Ok(Source { name, text, directory: Some(path.with_file_name("")) }),
             (Err(_), Some(text)) => Ok(Source { name, text: text.to_owned(), directory: None }),
-            (Err(error), None) => Err(format!(
-                "{}: {error}, and no scenario of that name comes with the program; see: mangrove-sim list",
-                path.display()
-            )),
+            (Err(error), None) => {
+                Err(format!("{}: {error}, and no scenario of that name comes with the program; see: mangrove-sim list", path.display()))
+            }
         }
     }
 
@@ -238,7 +234,8 @@ fn possible(scenario: &Scenario) -> Result<(), String> {
 
 fn experiment(path: &Path, base: Option<u64>, seeds: Option<u64>) -> Result<Experiment, String> {
     let source = Source::read(path)?;
-    Experiment::read(&source.name, &source.text, &|name| source.file(name), base, seeds).map_err(|error| format!("{}: {error}", path.display()))
+    Experiment::read(&source.name, &source.text, &|name| source.file(name), base, seeds)
+        .map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn sweep(args: &SweepArgs) -> Result<Table, String> {

@@ -47,8 +47,10 @@ struct Path {
     cuts: u32,
     /// How many lie across it that hold it.
     jams: u32,
-    /// Whether its schedule has it down.
+    /// Whether its schedule, or a contact trace, has it down.
     away: bool,
+    /// When the last of what was sent over it arrives.
+    last_arrival: Time,
     /// How many times as long it takes.
     slow: f64,
     /// When its bandwidth is free again.
@@ -144,6 +146,8 @@ pub struct Network {
     live: BTreeSet<usize>,
     dice: Dice,
     idle_timeout: Time,
+    /// Whether what is on its way when a contact ends arrives all the same.
+    delivers: bool,
     /// Nothing goes wrong any more: schedules and loss are over.
     pub calm: bool,
     /// Frames that have arrived, and their bytes.
@@ -185,6 +189,7 @@ impl Network {
             cuts: 0,
             jams: 0,
             away: false,
+            last_arrival: 0,
             slow: 1.0,
             free_at: 0,
             loss: LossState::default(),
@@ -197,6 +202,7 @@ impl Network {
             live: BTreeSet::new(),
             dice: Dice::new(seed, "network"),
             idle_timeout: scenario.config.idle_timeout,
+            delivers: scenario.contacts.as_ref().is_some_and(|contacts| contacts.delivers),
             calm: true,
             carried: (0, 0),
             dropped: 0,
@@ -315,6 +321,27 @@ impl Network {
         if away { queue.at(now + stays, event) } else { queue.first_at(now + stays, event) }
     }
 
+    /// Contacts begin: no path is there until they say so. Returns the pairs of hosts between which there are connections.
+    pub fn part_all(&mut self) -> BTreeSet<(usize, usize)> {
+        self.paths.iter_mut().for_each(|path| path.away = true);
+        let pair = |conn: &Conn| (conn.ends[0].host.min(conn.ends[1].host), conn.ends[0].host.max(conn.ends[1].host));
+        self.live.iter().map(|conn| pair(&self.conns[*conn])).collect()
+    }
+
+    /// Two hosts have contact, or have it no more.
+    pub fn contact(&mut self, now: Time, queue: &mut Queue, (a, b): (usize, usize), up: bool) {
+        for (from, to) in [(a, b), (b, a)] {
+            self.paths[from * self.hosts + to].away = !up;
+            self.path_changed(now, queue, from, to);
+        }
+    }
+
+    /// When an end has all that is still on its way to it: at once, where a contact's end loses that.
+    pub fn last_arrival(&self, now: Time, conn: usize, end: usize) -> Time {
+        let path = self.path(self.conns[conn].ends[1 - end].host, self.conns[conn].ends[end].host);
+        if self.delivers { path.last_arrival.max(now) } else { now }
+    }
+
     /// All faults of the network are over.
     pub fn heal(&mut self, now: Time, queue: &mut Queue) {
         self.calm = true;
@@ -340,7 +367,7 @@ impl Network {
     }
 
     /// The connections between two hosts of which an end lives.
-    fn between(&self, a: usize, b: usize) -> Vec<usize> {
+    pub fn between(&self, a: usize, b: usize) -> Vec<usize> {
         let joins = |conn: &Conn| {
             let ends = [conn.ends[0].host, conn.ends[1].host];
             ends == [a, b] || ends == [b, a]
@@ -462,6 +489,8 @@ impl Network {
             let again = arrives + self.delay_of(now, arrives, host, peer);
             queue.at(again, Event::Packet { conn: conn as u32, to, lane, seq, bytes: bytes.clone() });
         }
+        let path = &mut self.paths[host * self.hosts + peer];
+        path.last_arrival = path.last_arrival.max(arrives);
         queue.at(arrives, Event::Packet { conn: conn as u32, to, lane, seq, bytes });
     }
 
@@ -506,7 +535,9 @@ impl Network {
         if self.conns[conn].ends[to].state == EndState::Dead {
             return Arrived::Nothing;
         }
-        if !self.is_up(peer, host) {
+        let path = self.path(peer, host);
+        let outlives_contact = self.delivers && path.away && path.exists && path.cuts == 0 && path.jams == 0;
+        if !self.is_up(peer, host) && !outlives_contact {
             if self.conns[conn].ends[1 - to].state != EndState::Dead {
                 self.lose(now, conn, 1 - to, (lane, seq, bytes));
             }

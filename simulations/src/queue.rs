@@ -162,6 +162,11 @@ pub enum Event {
         /// To whom.
         to: u32,
     },
+    /// A link of the contact trace comes or goes.
+    Contact {
+        /// The change's place in the trace.
+        change: u32,
+    },
     /// Checks of the whole are due.
     Sample,
     /// The warm-up is over.

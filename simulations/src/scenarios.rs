@@ -17,6 +17,7 @@ scenarios![
     "all-types",
     "amnesia-and-return",
     "available-sources",
+    "backbone",
     "holder-deaf",
     "holder-mute",
     "hot",
@@ -43,7 +44,18 @@ scenarios![
     "splits-apart",
     "three-way-split",
     "twenty",
+    "walkers",
 ];
+
+/// The files that they name.
+const FILES: [(&str, &str); 2] =
+    [("backbone.graphml", include_str!("../scenarios/backbone.graphml")), ("walkers.csv", include_str!("../scenarios/walkers.csv"))];
+
+/// A file that one of them names; or what to do about one that is not there.
+pub fn file(name: &str) -> Result<String, String> {
+    let found = FILES.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned());
+    found.ok_or_else(|| format!("no file {name:?} comes with the program: give the scenario as a file, and put it beside that"))
+}
 
 /// One by its name, with the ending of its file or without.
 pub fn text(name: &str) -> Option<&'static str> {

@@ -2,8 +2,7 @@
 
 use toml::{Table, Value};
 
-/// Reads a file that a scenario names, relative to the scenario's own; or says why not.
-pub type Files<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+use super::files::Files;
 
 /// What is wrong with a scenario, and where.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -225,7 +224,7 @@ pub(super) fn quantity(value: &Value, unit: Unit) -> Result<f64, String> {
     }
 }
 
-fn example(unit: Unit) -> &'static str {
+pub(super) fn example(unit: Unit) -> &'static str {
     match unit {
         Unit::Duration => "a duration with its unit, as \"500ms\", \"30s\" or \"10m\"",
         Unit::Size => "a size with its unit, as \"64KiB\"",
@@ -234,7 +233,7 @@ fn example(unit: Unit) -> &'static str {
     }
 }
 
-fn parse(text: &str, unit: Unit) -> Option<f64> {
+pub(super) fn parse(text: &str, unit: Unit) -> Option<f64> {
     let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-')).unwrap_or(text.len());
     let (number, name) = text.split_at(split);
     let factor = factor(name, unit)?;

@@ -1,14 +1,18 @@
 //! A scenario: what is simulated, but for the seed. One file, in TOML, read strictly ([`keys`]).
 //!
-//! The tables are `run`, `nodes`, `section`, `topology`, `network`, `workload`, `fault` and `checks`; and [`sweep`] makes many scenarios of one. Durations, sizes and rates carry their unit; any
+//! The tables are `run`, `nodes`, `section`, `topology`, `contacts`, `network`, `workload`, `fault` and `checks`; and [`sweep`] makes many scenarios of one. Durations, sizes and rates carry their unit; any
 //! of them may be a distribution, as `{ dist = "lognormal", median = "12ms", sigma = 0.4 }`.
 
 mod amounts;
+pub mod contacts;
 pub mod fault;
+pub mod files;
+mod graphml;
 pub mod keys;
 pub mod kinds;
 mod read;
 pub mod sweep;
+mod topology;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,6 +20,7 @@ use mangrove_crdt::definition::Durability;
 use mangrove_net::{dialer::BACKOFF_LAST, mesh::Limits};
 
 pub use self::{
+    contacts::Contacts,
     fault::{Crash, FaultKind, FaultSpec, Mode, Observed, Shape, When, Who},
     keys::BadScenario,
 };
@@ -45,6 +50,8 @@ pub struct Scenario {
     pub sections: Vec<SectionSpec>,
     /// Who can reach whom at all, from each node to each.
     pub reach: Vec<Vec<bool>>,
+    /// When links exist, if that is not always.
+    pub contacts: Option<Contacts>,
     /// How paths are, unless said otherwise.
     pub network: PathSpec,
     /// Paths that are otherwise; the last that fits counts.
@@ -333,19 +340,19 @@ pub struct ChecksSpec {
 }
 
 impl Scenario {
-    /// Reads a scenario. `name` is what it is called unless it says so itself.
+    /// Reads a scenario. `name` is what it is called unless it says so itself. Files that it names come from those that come with the program.
     ///
     /// # Errors
     /// What is wrong first, and where.
     pub fn parse(name: &str, text: &str) -> Result<Scenario, BadScenario> {
-        Self::parse_with(name, text, &|file| Err(format!("{file}: only a scenario that is a file itself has others beside it")))
+        Self::parse_with(name, text, &crate::scenarios::file)
     }
 
     /// The same, with `files` to read the files that it names.
     ///
     /// # Errors
     /// What is wrong first, and where.
-    pub fn parse_with(name: &str, text: &str, files: keys::Files) -> Result<Scenario, BadScenario> {
+    pub fn parse_with(name: &str, text: &str, files: files::Files) -> Result<Scenario, BadScenario> {
         read::scenario(name, text, files)
     }
 

@@ -8,8 +8,11 @@ use mangrove_net::mesh::{Limits, Pace};
 use super::{
     AdministratorSpec, ChecksSpec, Loss, NodeSettings, NodeSpec, PathOverride, PathSpec, Run, SECOND, Scenario, Schedule, SectionSpec,
     SourceSpec, SubscriberSpec, Time, Workload,
+    contacts::Trace,
     fault::{self, named},
-    keys::{BadScenario, Files, Keys, Unit},
+    files::Files,
+    keys::{BadScenario, Keys, Unit},
+    topology::Topology,
 };
 use crate::dice::{Amount, Choice, Dice};
 use crate::values::{Kind, SLAVE};
@@ -23,7 +26,7 @@ pub(super) fn table(name: &str, text: &str) -> Result<toml::Table, BadScenario> 
 }
 
 pub(super) fn scenario(name: &str, text: &str, files: Files) -> Result<Scenario, BadScenario> {
-    let mut keys = Keys::new("", table(name, text)?, &["contacts", "buggify", "output"]).within(Some(files));
+    let mut keys = Keys::new("", table(name, text)?, &["buggify", "output"]).within(Some(files));
     // It makes other scenarios of this one, and changes nothing here: see `sweep`.
     keys.value("sweep");
     match keys.count("schema")? {
@@ -34,23 +37,31 @@ pub(super) fn scenario(name: &str, text: &str, files: Files) -> Result<Scenario,
     let name = keys.text("name")?.unwrap_or_else(|| name.to_owned());
     let description = keys.text("description")?.unwrap_or_default();
     let run = run(table_or_empty(&mut keys, "run", &["stop_on"])?)?;
-    let (nodes, config) = nodes(table_or_empty(&mut keys, "nodes", &[])?)?;
+    let topology = Topology::read(table_or_empty(&mut keys, "topology", &[])?, files)?;
+    let trace = keys.table("contacts", &[])?.map(|keys| Trace::read(keys, files)).transpose()?.flatten();
+    let named = topology.names().or(trace.as_ref().map(|trace| trace.names.as_slice()));
+    let (nodes, config) = nodes(table_or_empty(&mut keys, "nodes", &[])?, named)?;
     let find = |pattern: &str| -> Vec<usize> { (0..nodes.len()).filter(|at| matches(pattern, &nodes[*at].name)).collect() };
     let sections = sections(keys.tables("section", &[])?, &nodes)?;
-    let reach = topology(table_or_empty(&mut keys, "topology", &["file"])?, nodes.len(), &find)?;
-    let (network, paths) = network(table_or_empty(&mut keys, "network", &[])?, &find)?;
+    let links = topology.links(&nodes, &find)?;
+    let contacts = trace.map(|trace| trace.contacts(&nodes, &links.reach)).transpose()?;
+    let (network, special) = network(table_or_empty(&mut keys, "network", &[])?, &find)?;
+    // What the scenario says itself counts more than what a topology's file says.
+    let paths: Vec<PathOverride> = links.paths(&network).into_iter().chain(special).collect();
+    if contacts.is_some() && paths.iter().map(|path| &path.path).chain([&network]).any(|path| path.schedule.is_some()) {
+        return Err(keys.bad("contacts", "links come and go by a trace or by a schedule: take network's schedule out"));
+    }
     let workload = workload(table_or_empty(&mut keys, "workload", &["replay"])?, &sections, nodes.len(), &find)?;
     let faults = keys.tables("fault", &["budget"])?.into_iter().map(|keys| fault::read(keys, &find)).collect::<Result<_, _>>()?;
     let checks = checks(table_or_empty(&mut keys, "checks", &[])?, run.settle, &config, &find)?;
     keys.end()?;
     let mut nodes = nodes;
-    for at in 1..nodes.len() {
-        // Without seeds of its own a node knows the first one that it can reach.
+    for (at, known) in links.first_known().into_iter().enumerate().skip(1) {
         if nodes[at].seeds.is_empty() {
-            nodes[at].seeds = (0..nodes.len()).find(|other| reach[at][*other]).map(|first| nodes[first].name.clone()).into_iter().collect();
+            nodes[at].seeds = known.map(|known| nodes[known].name.clone()).into_iter().collect();
         }
     }
-    Ok(Scenario { name, description, run, nodes, config, sections, reach, network, paths, workload, faults, checks })
+    Ok(Scenario { name, description, run, nodes, config, sections, reach: links.reach, contacts, network, paths, workload, faults, checks })
 }
 
 fn table_or_empty<'a>(keys: &mut Keys<'a>, key: &'static str, later: &'static [&'static str]) -> Result<Keys<'a>, BadScenario> {
@@ -88,9 +99,11 @@ fn run(mut keys: Keys) -> Result<Run, BadScenario> {
     Ok(run)
 }
 
-fn nodes(mut keys: Keys) -> Result<(Vec<NodeSpec>, NodeSettings), BadScenario> {
-    let names = keys.texts("names")?;
-    let count = keys.count("count")?.or(names.as_ref().map(|names| names.len() as u64));
+/// `named` are the nodes of a topology's or trace's file, for a scenario that does not say which there are.
+fn nodes(mut keys: Keys, named: Option<&[String]>) -> Result<(Vec<NodeSpec>, NodeSettings), BadScenario> {
+    let (names, count) = (keys.texts("names")?, keys.count("count")?);
+    let names = names.or_else(|| named.filter(|_| count.is_none()).map(<[String]>::to_vec));
+    let count = count.or(names.as_ref().map(|names| names.len() as u64));
     let count = count.ok_or_else(|| keys.bad("count", "is missing"))?;
     if !(1..=NODES_MAX).contains(&count) {
         return Err(keys.bad("count", format!("must be from 1 to {NODES_MAX}")));
@@ -250,58 +263,6 @@ fn sections(tables: Vec<Keys>, nodes: &[NodeSpec]) -> Result<Vec<SectionSpec>, B
         sections.push(SectionSpec { root, durability, retention, lease, voters });
     }
     Ok(sections)
-}
-
-fn topology(mut keys: Keys, count: usize, find: &dyn Fn(&str) -> Vec<usize>) -> Result<Vec<Vec<bool>>, BadScenario> {
-    let words = ["full", "ring", "line", "star", "grid", "random-regular", "edges"];
-    let kind = match keys.text("kind")? {
-        None => "full".to_owned(),
-        Some(kind) if ["erdos-renyi", "geometric", "file"].contains(&kind.as_str()) => {
-            return Err(keys.bad("kind", format!("{kind:?} is not supported yet; there are {}", words.join(", "))));
-        }
-        Some(kind) if words.contains(&kind.as_str()) => kind,
-        Some(kind) => return Err(keys.bad("kind", format!("{kind:?} is none of {}", words.join(", ")))),
-    };
-    let mut reach = vec![vec![kind == "full"; count]; count];
-    let mut edge = |a: usize, b: usize| (reach[a][b], reach[b][a]) = (true, true);
-    match kind.as_str() {
-        "ring" => (0..count).for_each(|at| edge(at, (at + 1) % count)),
-        "line" => (1..count).for_each(|at| edge(at - 1, at)),
-        "star" => (1..count).for_each(|at| edge(0, at)),
-        "grid" => {
-            let width = (count as f64).sqrt().ceil() as usize;
-            for at in 0..count {
-                if (at + 1) % width != 0 && at + 1 < count {
-                    edge(at, at + 1);
-                }
-                if at + width < count {
-                    edge(at, at + width);
-                }
-            }
-        }
-        "random-regular" => {
-            // A ring for connection, and chords drawn once for the scenario, whatever the seed.
-            let degree = keys.count("degree")?.unwrap_or(3) as usize;
-            let mut dice = Dice::new(0, "topology");
-            (0..count).for_each(|at| edge(at, (at + 1) % count));
-            (0..count * degree.saturating_sub(2) / 2).for_each(|_| edge(dice.below(count), dice.below(count)));
-        }
-        "edges" => {
-            let edges = keys.text_lists("edges")?.ok_or_else(|| keys.bad("edges", "is missing"))?;
-            for ends in edges {
-                let ends: Vec<Vec<usize>> =
-                    ends.iter().map(|end| named(&keys, "edges", std::slice::from_ref(end), find)).collect::<Result<_, _>>()?;
-                let [from, to] = ends.as_slice() else { return Err(keys.bad("edges", "an edge has two ends")) };
-                from.iter().for_each(|from| to.iter().for_each(|to| edge(*from, *to)));
-            }
-        }
-        _ => {}
-    }
-    for (at, row) in reach.iter_mut().enumerate() {
-        row[at] = false;
-    }
-    keys.end()?;
-    Ok(reach)
 }
 
 fn network(mut keys: Keys, find: &dyn Fn(&str) -> Vec<usize>) -> Result<(PathSpec, Vec<PathOverride>), BadScenario> {

@@ -186,7 +186,7 @@ rate = { per_second = 1 }
 "#;
 
     fn of(sweep: &str) -> Result<Vec<Arm>, String> {
-        arms("test", &format!("{TEXT}{sweep}"), &scenarios::file).map_err(|error| error.to_string())
+        arms("test", &format!("{TEXT}{sweep}"), &crate::scenarios::file).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -207,7 +207,7 @@ rate = { per_second = 1 }
         assert!((last.scenario.workload.sources[0].gap.mean() - 1e6 / 3.0).abs() < 1e-6);
         assert_eq!(last.scenario.sections[0].durability.to_string(), "disk");
         // An arm is a scenario of its own: it has a name, and sweeps nothing.
-        let again = super::arms("elsewhere", &last.text, &scenarios::file).expect("a good scenario");
+        let again = super::arms("elsewhere", &last.text, &crate::scenarios::file).expect("a good scenario");
         assert_eq!((again.len(), &again[0].text, again[0].scenario.name.as_str()), (1, &last.text, "test"));
         assert_eq!(of("").expect("nothing swept").len(), 1);
     }
@@ -215,7 +215,8 @@ rate = { per_second = 1 }
     #[test]
     fn arbitration_can_be_swept_alone() {
         let text = TEXT.replace("root = \"plant\"", "root = \"plant\"\narbitration = \"quorum\"\nvoters = [\"n1\", \"n2\", \"n3\"]");
-        let arms = arms("test", &format!("{text}\"section.plant.arbitration\" = [\"quorum\", \"available\"]"), &scenarios::file).expect("a good sweep");
+        let arms = arms("test", &format!("{text}\"section.plant.arbitration\" = [\"quorum\", \"available\"]"), &crate::scenarios::file)
+            .expect("a good sweep");
         let voters: Vec<usize> = arms.iter().map(|arm| arm.scenario.sections[0].voters.len()).collect();
         assert_eq!(voters, [3, 0]);
     }

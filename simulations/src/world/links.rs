@@ -59,7 +59,7 @@ impl World<'_> {
         }
     }
 
-    fn end_dies(&mut self, conn: usize, end: usize, reason: &'static str) {
+    pub(super) fn end_dies(&mut self, conn: usize, end: usize, reason: &'static str) {
         let was_up = self.network.conns[conn].ends[end].state == EndState::Up;
         let (current, host, link) =
             (self.is_current(conn, end), self.network.conns[conn].ends[end].host, self.network.conns[conn].ends[end].link);
@@ -91,7 +91,7 @@ impl World<'_> {
         self.later(host, Item::LinkDown { link, reason: "hung up" });
     }
 
-    fn is_linked(&self, host: usize, node: &mangrove_crdt::id::NodeId) -> bool {
+    pub(super) fn is_linked(&self, host: usize, node: &mangrove_crdt::id::NodeId) -> bool {
         let id_of = |conn: usize, end: usize| self.hosts[self.network.conns[conn].ends[1 - end].host].id;
         self.hosts[host].process.as_ref().is_some_and(|process| process.is_linked(node, id_of))
     }
@@ -131,6 +131,13 @@ impl World<'_> {
             return;
         }
         let to = self.hosts.iter().position(|other| other.name == address);
+        if to.is_some_and(|to| self.waits_for_contact(host, to)) {
+            // Nobody tries in vain: whoever is told of a link connects then.
+            if let Some(dialler) = self.dialler(host, number, id) {
+                (dialler.busy, dialler.since) = (false, None);
+            }
+            return;
+        }
         let Some(to) = to.filter(|to| *to != host && self.network.exists(host, *to)) else {
             return self.dial_failed(host, number, id, 0);
         };
@@ -221,7 +228,7 @@ impl World<'_> {
         self.audible_changed = true;
     }
 
-    fn come_up(&mut self, conn: usize, end: usize, dialled: Option<Target>) {
+    pub(super) fn come_up(&mut self, conn: usize, end: usize, dialled: Option<Target>) {
         let host = self.network.conns[conn].ends[end].host;
         let other = self.network.conns[conn].ends[1 - end].host;
         let (peer, address) = (self.hosts[other].id, self.hosts[other].name.clone());

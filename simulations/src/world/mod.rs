@@ -1,6 +1,7 @@
 //! The world: hosts, the network between them, clients at them, and what goes wrong; and the loop that makes it go on.
 
 mod clients;
+mod contacts;
 mod faults;
 mod links;
 mod partitions;
@@ -75,6 +76,8 @@ pub struct World<'s> {
     /// When something that a fault had lost was last sent again: by waits that double, up to as long after the faults as they lasted.
     resent_at: Time,
     revoked: BTreeSet<usize>,
+    /// Who has contact, by the trace.
+    in_contact: BTreeSet<(usize, usize)>,
     /// Something about who hears whom has changed since it was looked at.
     audible_changed: bool,
     permitted_losses: u64,
@@ -190,6 +193,7 @@ impl<'s> World<'s> {
             quiet_from: None,
             resent_at: 0,
             revoked: BTreeSet::new(),
+            in_contact: BTreeSet::new(),
             audible_changed: false,
             permitted_losses: 0,
             displaced: 0,
@@ -277,6 +281,7 @@ impl<'s> World<'s> {
                 self.network.flip(self.now, &mut self.queue, from as usize, to as usize);
                 self.audible_changed = true;
             }
+            Event::Contact { change } => self.contact(change as usize),
             Event::Sample => self.sample(),
             Event::Hostile => self.hostile(),
             Event::Settle => self.settle(),
@@ -290,6 +295,7 @@ impl<'s> World<'s> {
         self.network.calm = false;
         self.network.begin_schedules(self.now, &mut self.queue);
         self.audible_changed = true;
+        self.begin_contacts();
         self.plan_faults();
     }
 
@@ -297,6 +303,7 @@ impl<'s> World<'s> {
         self.phase = Phase::Settling;
         self.trace.say(self.now, || "the faults are over".into());
         self.end_faults();
+        self.end_contacts();
     }
 
     /// A state was reached.
@@ -335,7 +342,10 @@ impl<'s> World<'s> {
         self.sample_bounds();
         self.sample_pairs();
         match self.phase {
-            Phase::Hostile => self.sample_calm(),
+            Phase::Hostile => {
+                self.sample_calm();
+                self.meet_all();
+            }
             Phase::Settling => self.sample_settling(),
             _ => {}
         }

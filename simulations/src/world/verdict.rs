@@ -247,9 +247,9 @@ impl World<'_> {
         self.check(told);
     }
 
-    /// Between two faults that are far apart: whoever holds a branch does so alone.
+    /// Between two faults that are far apart: whoever holds a branch does so alone. Where links come and go by a trace, nodes are apart without a fault.
     pub(super) fn sample_calm(&mut self) {
-        if let Some(since) = self.faults.calm_since()
+        if let Some(since) = self.faults.calm_since().filter(|_| self.scenario.contacts.is_none())
             && self.now >= since + self.scenario.checks.dual_holder_bound
         {
             self.reach("faults.calm");
