@@ -26,7 +26,8 @@
 //! - **The driver's law** is kept as in production ([`world`]): outputs in order, a few inputs a turn, links and sessions served when they can take something, and
 //!   never a word about what is not yet as durable as was asked.
 //! - **The network** ([`network`]) carries what QUIC would: ordered lanes that do not block each other, so that loss is delay, and each end
-//!   learns alone, by silence, that the other is gone. A partition loses what is on its way, or holds it all and lets it go at the heal.
+//!   learns alone, by silence, that the other is gone. A partition loses what is on its way, or holds it all and lets it go at the heal. Links may come and
+//!   go by a contact trace.
 //! - **The disk** ([`disk`]) is the store in memory of the root package, which keeps a store's contract, behind a writer that groups commits as the store's
 //!   thread does.
 //! - **Faults first, then quiet**: a run is made (warm-up), hurt, and then left in peace, and within a bound all who live must be equal and silent.
