@@ -188,3 +188,23 @@ fn batches_are_compared() {
     assert!(refused(&["compare", "a", "b", "--metric", "speed"], &at).contains("there is no number \"speed\""));
     assert!(refused(&["compare", "a@4", "b"], &at).contains("numbered from 0 to 3"));
 }
+
+#[test]
+fn files_that_a_scenario_names_go_with_its_arms() {
+    let at = dir("files");
+    let latency =
+        "\"network.default.latency\" = [\"2ms\", { dist = \"empirical\", file = \"rtt/wan.csv\", column = \"owd\", unit = \"ms\" }]";
+    let text = SCENARIO.split("[sweep]").next().expect("it sweeps").to_owned() + "[sweep]\n" + latency;
+    std::fs::write(at.join("tiny.toml"), &text).expect("a scenario");
+    let said = refused(&["sweep", "tiny.toml", "--out", "o", "--seeds", "1"], &at);
+    assert!(said.contains("wan.csv") && said.contains("from the scenario's directory"), "{said}");
+    std::fs::create_dir(at.join("rtt")).expect("a directory");
+    std::fs::write(at.join("rtt/wan.csv"), "owd\n5\n9\n").expect("samples");
+    done(&["sweep", "tiny.toml", "--out", "o", "--seeds", "1"], &at);
+    done(&["run", "o/arms/1.toml", "--seed", "3"], &at);
+    // Other samples are another experiment.
+    std::fs::write(at.join("rtt/wan.csv"), "owd\n5\n8\n").expect("samples");
+    assert!(refused(&["sweep", "tiny.toml", "--out", "o", "--seeds", "1"], &at).contains("another experiment"));
+    std::fs::write(at.join("tiny.toml"), text.replace("rtt/wan.csv", "../wan.csv")).expect("a scenario");
+    assert!(refused(&["sweep", "tiny.toml", "--out", "p"], &at).contains("beside the scenario or below"));
+}
