@@ -2,10 +2,6 @@
 
 use std::{hash::Hash, sync::Arc};
 
-use crate::{
-    codec::{Intern, Malformed, NamesIn, NamesOut, Reader, USUAL_BYTES, VALUE_BYTES_MAX, Writer, is_plain},
-    compress::{Sent, decompress},
-};
 use mangrove_crdt::{
     delta::Bases,
     frontier::{DotIx, Dots, Frontier, OriginIx, Origins},
@@ -15,6 +11,11 @@ use mangrove_crdt::{
     stamp::{Stamp, Under},
     standing::STANDING_KEY_BYTES_MAX,
     tree::{Removal, TreeRecord},
+};
+
+use crate::{
+    codec::{Intern, Malformed, NamesIn, NamesOut, Reader, USUAL_BYTES, VALUE_BYTES_MAX, Writer, is_plain},
+    compress::{Sent, decompress},
 };
 
 /// A part of a run, as it travels: this, then the records, then, with the last batch of a value run, how the sender's tree frontier has moved since it last

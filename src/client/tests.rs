@@ -131,36 +131,16 @@ async fn an_answer_to_another_question_is_a_fault() {
     assert_eq!(status.unwrap_err().to_string(), "the node broke the protocol: Text answers another request");
 }
 
+fn told(byte: u8) -> Event {
+    Event::Value { value: [byte].into(), unix_ms: None, stamp: None, form: None, allowed: Allowed::ALL, missed: None, event: None }
+}
+
 fn value(subscription: u32, topic: Target, byte: u8) -> Update {
-    Update {
-        subscription,
-        topic,
-        event: Event::Value {
-            value: [byte].into(),
-            unix_ms: None,
-            stamp: None,
-            form: None,
-            allowed: Allowed::ALL,
-            missed: None,
-            event: None,
-        },
-        mark: None,
-    }
+    Update { subscription, topic, event: told(byte), mark: None }
 }
 
 fn heard(path: &str, byte: u8) -> Heard {
-    Heard::Topic {
-        path: path.into(),
-        event: Event::Value {
-            value: [byte].into(),
-            unix_ms: None,
-            stamp: None,
-            form: None,
-            allowed: Allowed::ALL,
-            missed: None,
-            event: None,
-        },
-    }
+    Heard::Topic { path: path.into(), event: told(byte) }
 }
 
 #[tokio::test]

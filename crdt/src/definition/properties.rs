@@ -151,13 +151,20 @@ fn flag(key: &'static str, value: &str) -> Result<bool, DefinitionError> {
     value.parse().map_err(|_| DefinitionError::BadProperty { key, value: value.into(), expected: "true or false" })
 }
 
+/// The one of some choices that has this name.
+fn named<T: Copy, const N: usize>(
+    key: &'static str,
+    value: &str,
+    choices: [T; N],
+    name: fn(T) -> &'static str,
+    expected: &'static str,
+) -> Result<T, DefinitionError> {
+    let found = choices.into_iter().find(|choice| name(*choice) == value);
+    found.ok_or_else(|| DefinitionError::BadProperty { key, value: value.into(), expected })
+}
+
 fn conflate(value: &str) -> Result<Conflate, DefinitionError> {
-    let choices = [Conflate::Off, Conflate::On, Conflate::Always];
-    choices.into_iter().find(|choice| conflate_name(*choice) == value).ok_or_else(|| DefinitionError::BadProperty {
-        key: "conflate",
-        value: value.into(),
-        expected: "off, on or always",
-    })
+    named("conflate", value, [Conflate::Off, Conflate::On, Conflate::Always], conflate_name, "off, on or always")
 }
 
 fn conflate_name(conflate: Conflate) -> &'static str {
@@ -169,12 +176,7 @@ fn conflate_name(conflate: Conflate) -> &'static str {
 }
 
 fn priority(value: &str) -> Result<Priority, DefinitionError> {
-    let choices = [Priority::Low, Priority::Normal, Priority::High];
-    choices.into_iter().find(|choice| priority_name(*choice) == value).ok_or_else(|| DefinitionError::BadProperty {
-        key: "priority",
-        value: value.into(),
-        expected: "low, normal or high",
-    })
+    named("priority", value, [Priority::Low, Priority::Normal, Priority::High], priority_name, "low, normal or high")
 }
 
 fn priority_name(priority: Priority) -> &'static str {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use super::{
     NodeSpec, SECOND, Time,
-    files::{Files, bad_line, in_order, members},
+    files::{bad_line, in_order, members},
     keys::{BadScenario, Keys},
 };
 
@@ -59,7 +59,7 @@ pub(super) struct Trace {
 
 impl Trace {
     /// Reads the table and its file; none if it is switched off.
-    pub fn read(mut keys: Keys, files: Files) -> Result<Option<Self>, BadScenario> {
+    pub fn read(mut keys: Keys) -> Result<Option<Self>, BadScenario> {
         let enabled = keys.flag("enabled")?.unwrap_or(true);
         let file = keys.text("file")?.ok_or_else(|| keys.bad("file", "is missing: a contact trace"))?;
         let format = keys.word("format", &["one", "sociopatterns", "intervals"])?;
@@ -71,7 +71,7 @@ impl Trace {
         if !enabled {
             return keys.end().map(|()| None);
         }
-        let text = files(&file).map_err(|error| keys.bad("file", error))?;
+        let text = keys.read_file("file", &file)?;
         keys.end()?;
         let mut lines = Lines { file: &file, names: BTreeMap::new(), order: Vec::new(), contacts: Vec::new() };
         match format.as_str() {

@@ -37,8 +37,8 @@ pub(super) fn scenario(name: &str, text: &str, files: Files) -> Result<Scenario,
     let name = keys.text("name")?.unwrap_or_else(|| name.to_owned());
     let description = keys.text("description")?.unwrap_or_default();
     let run = run(table_or_empty(&mut keys, "run", &["stop_on"])?)?;
-    let topology = Topology::read(table_or_empty(&mut keys, "topology", &[])?, files)?;
-    let trace = keys.table("contacts", &[])?.map(|keys| Trace::read(keys, files)).transpose()?.flatten();
+    let topology = Topology::read(table_or_empty(&mut keys, "topology", &[])?)?;
+    let trace = keys.table("contacts", &[])?.map(Trace::read).transpose()?.flatten();
     let named = topology.names().or(trace.as_ref().map(|trace| trace.names.as_slice()));
     let (nodes, config) = nodes(table_or_empty(&mut keys, "nodes", &[])?, named)?;
     let find = |pattern: &str| -> Vec<usize> { (0..nodes.len()).filter(|at| matches(pattern, &nodes[*at].name)).collect() };

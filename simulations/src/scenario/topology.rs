@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::{
     NodeSpec, PathOverride, PathSpec,
     fault::named,
-    files::{Files, members},
+    files::members,
     graphml::{self, Edge, Graph},
     keys::{BadScenario, Keys},
 };
@@ -39,12 +39,12 @@ pub(super) struct Links {
 }
 
 impl<'a> Topology<'a> {
-    pub fn read(mut keys: Keys<'a>, files: Files) -> Result<Self, BadScenario> {
+    pub fn read(mut keys: Keys<'a>) -> Result<Self, BadScenario> {
         let kind = keys.word("kind", &KINDS)?.unwrap_or_else(|| "full".into());
         let mut graph = None;
         if kind == "file" {
             let file = keys.text("file")?.ok_or_else(|| keys.bad("file", "is missing: a GraphML file"))?;
-            let text = files(&file).map_err(|error| keys.bad("file", error))?;
+            let text = keys.read_file("file", &file)?;
             graph = Some((file.clone(), graphml::read(&file, &text)?));
         }
         Ok(Topology { keys, kind, graph })
